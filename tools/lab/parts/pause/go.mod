@@ -1,0 +1,3 @@
+module other-arch/lab/pause
+
+go 1.26.0
