@@ -1,0 +1,239 @@
+//! The one table of architecture names, and the platforms that are written with them.
+//!
+//! Every other spelling of an architecture in this workspace is looked up here, so that "the
+//! architecture asked for is the architecture got" can be checked at each hand-over.
+
+use std::{fmt, str::FromStr};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Cause, Error, Result};
+
+/// Byte order of a machine's programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ByteOrder {
+    /// Least significant byte first.
+    Little,
+    /// Most significant byte first (s390x).
+    Big,
+}
+
+/// One row of the table: an architecture under all its names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Arch {
+    /// `GOARCH`, which is also OCI's `architecture` (OCI image-spec, config.md).
+    pub go: &'static str,
+    /// What `uname -m` prints on it.
+    pub uname: &'static str,
+    /// Debian's port.
+    pub debian: &'static str,
+    /// Alpine's port.
+    pub alpine: &'static str,
+    /// The variant that OCI's default means: containerd normalises `arm64` to `arm64/v8`.
+    pub variant: Option<&'static str>,
+    /// Rust's target triple with glibc.
+    pub rust: &'static str,
+    /// qemu's name, as in `qemu-system-…` and `qemu-user-…`.
+    pub qemu: &'static str,
+    /// `e_machine` of the ELF header (System V ABI).
+    pub elf_machine: u16,
+    /// 64 or 32, from `EI_CLASS`.
+    pub elf_class: u8,
+    /// From `EI_DATA`.
+    pub byte_order: ByteOrder,
+    /// `Machine` of the PE header where Windows runs on it.
+    pub pe_machine: Option<u16>,
+}
+
+use ByteOrder::{Big, Little};
+
+/// Every architecture that we know; [`Arch::find`] looks a name up.
+#[rustfmt::skip]
+pub const ARCHES: &[Arch] = &[
+    Arch { go: "amd64",    uname: "x86_64",      debian: "amd64",    alpine: "x86_64",      variant: None,       rust: "x86_64-unknown-linux-gnu",        qemu: "x86_64",      elf_machine: 62,  elf_class: 64, byte_order: Little, pe_machine: Some(0x8664) },
+    Arch { go: "arm64",    uname: "aarch64",     debian: "arm64",    alpine: "aarch64",     variant: Some("v8"), rust: "aarch64-unknown-linux-gnu",       qemu: "aarch64",     elf_machine: 183, elf_class: 64, byte_order: Little, pe_machine: Some(0xaa64) },
+    Arch { go: "s390x",    uname: "s390x",       debian: "s390x",    alpine: "s390x",       variant: None,       rust: "s390x-unknown-linux-gnu",         qemu: "s390x",       elf_machine: 22,  elf_class: 64, byte_order: Big,    pe_machine: None },
+    Arch { go: "ppc64le",  uname: "ppc64le",     debian: "ppc64el",  alpine: "ppc64le",     variant: None,       rust: "powerpc64le-unknown-linux-gnu",   qemu: "ppc64le",     elf_machine: 21,  elf_class: 64, byte_order: Little, pe_machine: None },
+    Arch { go: "arm",      uname: "armv7l",      debian: "armhf",    alpine: "armv7",       variant: Some("v7"), rust: "armv7-unknown-linux-gnueabihf",   qemu: "arm",         elf_machine: 40,  elf_class: 32, byte_order: Little, pe_machine: Some(0x01c4) },
+    Arch { go: "riscv64",  uname: "riscv64",     debian: "riscv64",  alpine: "riscv64",     variant: None,       rust: "riscv64gc-unknown-linux-gnu",     qemu: "riscv64",     elf_machine: 243, elf_class: 64, byte_order: Little, pe_machine: None },
+    Arch { go: "loong64",  uname: "loongarch64", debian: "loong64",  alpine: "loongarch64", variant: None,       rust: "loongarch64-unknown-linux-gnu",   qemu: "loongarch64", elf_machine: 258, elf_class: 64, byte_order: Little, pe_machine: None },
+    Arch { go: "386",      uname: "i686",        debian: "i386",     alpine: "x86",         variant: None,       rust: "i686-unknown-linux-gnu",          qemu: "i386",        elf_machine: 3,   elf_class: 32, byte_order: Little, pe_machine: Some(0x014c) },
+    Arch { go: "ppc64",    uname: "ppc64",       debian: "ppc64",    alpine: "ppc64",       variant: None,       rust: "powerpc64-unknown-linux-gnu",     qemu: "ppc64",       elf_machine: 21,  elf_class: 64, byte_order: Big,    pe_machine: None },
+];
+
+impl Arch {
+    /// The row that has `name` in any of its spellings (case does not matter).
+    ///
+    /// # Errors
+    /// [`Cause::Usage`] when no row has it; the message lists the names that exist.
+    pub fn find(name: &str) -> Result<&'static Self> {
+        let spelled = name.to_ascii_lowercase();
+        let matches = |arch: &&Self| {
+            [arch.go, arch.uname, arch.debian, arch.alpine, arch.rust, arch.qemu].contains(&spelled.as_str())
+        };
+        // Go's own names win: Debian's and qemu's agree with them wherever two rows share one.
+        ARCHES.iter().find(|arch| arch.go == spelled).or_else(|| ARCHES.iter().find(matches)).ok_or_else(|| {
+            let known: Vec<_> = ARCHES.iter().map(|arch| arch.go).collect();
+            Error::new(Cause::Usage, format!("unknown architecture '{name}'")).next(format!(
+                "known: {} (also by their names in uname, Debian, Alpine, Rust and qemu)",
+                known.join(", ")
+            ))
+        })
+    }
+
+    /// The row of the machine that this program was compiled for.
+    #[must_use]
+    pub fn host() -> &'static Self {
+        Self::find(std::env::consts::ARCH).unwrap_or(&ARCHES[0])
+    }
+}
+
+/// An OCI platform: `os/architecture[/variant][:os.version]`, as ko and containerd write it.
+///
+/// Variants are normalised when it is read: `linux/arm64/v8` is `linux/arm64` (containerd's
+/// platforms.Normalize), so that two spellings of one platform compare equal.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Platform {
+    /// `linux` or `windows`.
+    pub os: String,
+    /// Go's name of the architecture.
+    pub arch: String,
+    /// Only where it says more than the default, such as `v7` for arm.
+    pub variant: Option<String>,
+    /// Windows' version, `10.0.17763.1234`.
+    pub os_version: Option<String>,
+}
+
+impl Platform {
+    /// `linux` on this machine's architecture.
+    #[must_use]
+    pub fn host() -> Self {
+        Self { os: "linux".into(), arch: Arch::host().go.into(), variant: None, os_version: None }
+    }
+
+    /// From OCI's separate fields, normalised.
+    #[must_use]
+    pub fn from_parts(os: &str, arch: &str, variant: Option<&str>, os_version: Option<&str>) -> Self {
+        let arch = ARCHES.iter().find(|row| row.go == arch || row.uname == arch).map_or(arch, |row| row.go);
+        let implied = if arch == "arm64" { Some("v8") } else { None };
+        Self {
+            os: os.into(),
+            arch: arch.into(),
+            variant: variant.filter(|v| !v.is_empty() && Some(*v) != implied).map(Into::into),
+            os_version: os_version.filter(|v| !v.is_empty()).map(Into::into),
+        }
+    }
+
+    /// The table's row of its architecture.
+    ///
+    /// # Errors
+    /// [`Cause::Usage`] for an architecture that is not in the table.
+    pub fn row(&self) -> Result<&'static Arch> {
+        Arch::find(&self.arch)
+    }
+
+    /// As a folder's name: `linux-arm64`, `linux-arm-v7`.
+    #[must_use]
+    pub fn dir(&self) -> String {
+        self.to_string().replace(['/', ':'], "-")
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.arch)?;
+        if let Some(variant) = &self.variant {
+            write!(f, "/{variant}")?;
+        }
+        if let Some(version) = &self.os_version {
+            write!(f, ":{version}")?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Platform {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = || {
+            Error::new(Cause::Usage, format!("'{text}' is not a platform"))
+                .next("write os/architecture[/variant], for instance linux/s390x or linux/arm/v7")
+        };
+        let (path, version) = text.split_once(':').map_or((text, None), |(path, version)| (path, Some(version)));
+        let parts: Vec<_> = path.split('/').collect();
+        let (os, arch, variant) = match parts[..] {
+            [os, arch] => (os, arch, None),
+            [os, arch, variant] if !variant.is_empty() => (os, arch, Some(variant)),
+            _ => return Err(wrong()),
+        };
+        if !["linux", "windows"].contains(&os) {
+            return Err(Error::new(Cause::Usage, format!("unknown operating system '{os}' in platform '{text}'"))
+                .next("known: linux, windows"));
+        }
+        Ok(Self::from_parts(os, Arch::find(arch)?.go, variant, version))
+    }
+}
+
+impl Serialize for Platform {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Platform {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for Platform {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Platform".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "description": "os/architecture[/variant][:os.version]",
+            "pattern": "^(linux|windows)/[a-z0-9]+(/[a-z0-9]+)?(:[0-9.]+)?$"
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_finds_its_row() {
+        for arch in ARCHES {
+            for name in [arch.go, arch.uname, arch.debian, arch.rust, arch.qemu] {
+                assert_eq!(Arch::find(name).unwrap().go, arch.go, "{name}");
+            }
+        }
+        assert_eq!(Arch::find("AArch64").unwrap().go, "arm64");
+        assert_eq!(Arch::find("vax").unwrap_err().cause, Cause::Usage);
+    }
+
+    #[test]
+    fn variants_are_normalised() {
+        let plain: Platform = "linux/arm64".parse().unwrap();
+        assert_eq!("linux/arm64/v8".parse::<Platform>().unwrap(), plain);
+        assert_eq!("linux/aarch64".parse::<Platform>().unwrap(), plain);
+        assert_eq!("linux/arm/v7".parse::<Platform>().unwrap().to_string(), "linux/arm/v7");
+        assert_eq!("windows/amd64:10.0.17763.1".parse::<Platform>().unwrap().to_string(), "windows/amd64:10.0.17763.1");
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_name() {
+        for text in ["", "linux", "linux/", "linux/amd64/", "plan9/amd64", "linux/amd64/v1/x", "all"] {
+            let error = text.parse::<Platform>().unwrap_err();
+            assert_eq!(error.cause, Cause::Usage, "{text}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What every tool's command line has in common, and the one `main` of all.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser};
+
+use crate::{Cause, Error, Exit, Outcome, Output, Result, Ui, rundir, signal};
+
+/// Options that every tool takes.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Common {
+    /// What standard output gets: text for people, or JSON
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        env = "OTHER_ARCH_OUTPUT",
+        help_heading = "General options"
+    )]
+    pub output: Output,
+    /// Say nothing but warnings and errors on standard error
+    #[arg(long, short, global = true, help_heading = "General options")]
+    pub quiet: bool,
+    /// Write Tekton results (outcome, cause, digest) as files into this folder
+    #[arg(long, global = true, value_name = "DIR", help_heading = "General options")]
+    pub results_dir: Option<PathBuf>,
+}
+
+/// A tool's arguments, which contain the common ones.
+pub trait Tool: Parser {
+    /// The common ones.
+    fn common(&self) -> &Common;
+}
+
+/// What a tool found when it could do its work.
+#[derive(Debug, Clone, Default)]
+pub struct Done {
+    /// Why it is not good (or only flaky); nothing if it is good.
+    pub cause: Option<Cause>,
+    /// Another exit code than the cause's.
+    pub exit: Option<Exit>,
+    /// Digest of the record or the release that it wrote.
+    pub digest: Option<String>,
+}
+
+impl Done {
+    /// All is good.
+    #[must_use]
+    pub fn good() -> Self {
+        Self::default()
+    }
+
+    /// It did its work and found something that is not good; what, it has said already.
+    #[must_use]
+    pub fn found(cause: Cause) -> Self {
+        Self { cause: Some(cause), ..Self::default() }
+    }
+
+    /// With the digest of what it wrote.
+    #[must_use]
+    pub fn digest(mut self, digest: impl Into<String>) -> Self {
+        self.digest = Some(digest.into());
+        self
+    }
+
+    /// The exit code.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        self.exit.unwrap_or_else(|| self.cause.map_or(Exit::GOOD, Cause::exit))
+    }
+}
+
+/// Parses the arguments, runs the tool, writes Tekton results, says what went wrong, returns the exit code.
+pub fn main<T: Tool>(run: impl FnOnce(T, &Ui) -> Result<Done>) -> ExitCode {
+    signal::install();
+    let mut command = T::command().subcommand(
+        clap::Command::new("completions")
+            .about("Print the completions for a shell")
+            .arg(clap::arg!(<SHELL>).value_parser(clap::value_parser!(clap_complete::Shell))),
+    );
+    let matches = command.clone().get_matches();
+    if let Some(("completions", matches)) = matches.subcommand() {
+        if let Some(shell) = matches.get_one::<clap_complete::Shell>("SHELL") {
+            let name = command.get_name().to_owned();
+            clap_complete::generate(*shell, &mut command, name, &mut std::io::stdout());
+        }
+        return ExitCode::SUCCESS;
+    }
+    let tool = T::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let common = tool.common().clone();
+    let ui = Ui::new(common.output, common.quiet);
+    let result = run(tool, &ui).and_then(|done| write_results(&common, Ok(&done)).map(|()| done));
+    match result {
+        Ok(done) => ExitCode::from(done.exit().0),
+        Err(error) => {
+            report(&ui, &error);
+            if let Err(second) = write_results(&common, Err(&error)) {
+                report(&ui, &second);
+            }
+            ExitCode::from(error.exit().0)
+        }
+    }
+}
+
+fn report(ui: &Ui, error: &Error) {
+    let head = ui.paint("31", &format!("error[{}]:", error.cause));
+    eprintln!("{head} {}", crate::ui::printable(&error.to_string()));
+}
+
+fn write_results(common: &Common, result: Result<&Done, &Error>) -> Result<()> {
+    let Some(folder) = &common.results_dir else { return Ok(()) };
+    let (cause, digest) = match result {
+        Ok(done) => (done.cause, done.digest.as_deref()),
+        Err(error) => (Some(error.cause), None),
+    };
+    let good = cause.is_none_or(|cause| cause.class() == crate::Class::Flaky);
+    let outcome = if good { Outcome::Passed } else { Outcome::Failed };
+    let outcome = serde_json::to_value(outcome).ok().and_then(|value| value.as_str().map(String::from));
+    rundir::write(&folder.join("outcome"), outcome.unwrap_or_default().as_bytes())?;
+    rundir::write(&folder.join("cause"), cause.map_or("", Cause::name).as_bytes())?;
+    rundir::write(&folder.join("digest"), digest.unwrap_or_default().as_bytes())?;
+    Ok(())
+}

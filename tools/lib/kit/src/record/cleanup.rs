@@ -1,0 +1,123 @@
+//! `baseline.json` and `cleanup.json`: what a cluster held before, and what it took to get back.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{ClusterId, Head, Record};
+
+/// Everything that a cluster held.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Baseline {
+    /// Tool, times, outcome.
+    #[serde(flatten)]
+    pub head: Head,
+    /// Which cluster.
+    pub cluster: ClusterId,
+    /// Every object.
+    pub objects: Vec<BaselineObject>,
+}
+
+impl Record for Baseline {
+    const FILE: &'static str = "baseline.json";
+    fn head(&self) -> &Head {
+        &self.head
+    }
+}
+
+/// The name of an object in a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectKey {
+    /// API group and version, `apps/v1`.
+    pub api_version: String,
+    /// Kind.
+    pub kind: String,
+    /// Namespace, empty for cluster-wide objects.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl std::fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{} ", self.kind, self.api_version)?;
+        if !self.namespace.is_empty() {
+            write!(f, "{}/", self.namespace)?;
+        }
+        f.write_str(&self.name)
+    }
+}
+
+/// An object of the baseline.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BaselineObject {
+    /// Which.
+    #[serde(flatten)]
+    pub key: ObjectKey,
+    /// Its UID.
+    pub uid: String,
+    /// `sha256:…` of what is compared of it; a keyed hash for Secrets.
+    pub digest: String,
+    /// What may be put back, where that is possible; never of a Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<serde_json::Value>,
+}
+
+/// Where a cluster is not what it was.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Difference {
+    /// There now, and not before.
+    pub added: Vec<ObjectKey>,
+    /// There before, and not now.
+    pub missing: Vec<ObjectKey>,
+    /// There both times, with another content.
+    pub changed: Vec<ObjectKey>,
+}
+
+impl Difference {
+    /// Whether the cluster is at its baseline.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.missing.is_empty() && self.changed.is_empty()
+    }
+
+    /// How many objects differ.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.added.len() + self.missing.len() + self.changed.len()
+    }
+}
+
+/// A cluster brought back to its baseline, or not.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Cleanup {
+    /// Tool, times, outcome.
+    #[serde(flatten)]
+    pub head: Head,
+    /// Which cluster.
+    pub cluster: ClusterId,
+    /// The last stage that was needed: `none`, `objects`, `force`, `needs-recreate`.
+    pub stage: String,
+    /// What was deleted, by kind.
+    pub deleted: BTreeMap<String, usize>,
+    /// What was put back.
+    pub restored: Vec<ObjectKey>,
+    /// Finalizers that were removed by force.
+    pub forced: Vec<ObjectKey>,
+    /// What still differs: empty is the proof.
+    pub difference: Difference,
+}
+
+impl Record for Cleanup {
+    const FILE: &'static str = "cleanup.json";
+    fn head(&self) -> &Head {
+        &self.head
+    }
+}

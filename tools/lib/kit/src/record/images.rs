@@ -1,0 +1,176 @@
+//! `images.json`: what image-build built or found, and what was verified of it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Head, Record};
+use crate::{
+    Cause,
+    arch::{ByteOrder, Platform},
+};
+
+/// What was built of a component, verified platform by platform.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Images {
+    /// Tool, times, outcome.
+    #[serde(flatten)]
+    pub head: Head,
+    /// The component's name in `ci/components.toml`.
+    pub component: String,
+    /// Its version, as released.
+    pub version: String,
+    /// Where its sources came from.
+    pub source: Source,
+    /// Who built the images.
+    pub origin: Origin,
+    /// The platforms that were asked for.
+    pub platforms: Vec<Platform>,
+    /// Every image of the release, one each.
+    pub images: Vec<Image>,
+    /// What the configuration named and we replaced.
+    pub replacements: Vec<Replacement>,
+    /// The release file, once everything was verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<Release>,
+}
+
+impl Record for Images {
+    const FILE: &'static str = "images.json";
+    fn head(&self) -> &Head {
+        &self.head
+    }
+}
+
+/// Sources of a component.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// A Go module at a version; `sum` is Go's own hash of it (`h1:…`).
+    Module {
+        /// Module path.
+        path: String,
+        /// Module version.
+        version: String,
+        /// Go's checksum of the module, empty if Go did not say it.
+        sum: String,
+    },
+    /// A folder, with a digest over its files.
+    Folder {
+        /// Relative to the workspace where it lies inside.
+        path: String,
+        /// `sha256:…` over names and contents.
+        digest: String,
+    },
+    /// A release that existed before.
+    Release {
+        /// The file or reference that was given.
+        reference: String,
+    },
+}
+
+/// Who built the images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// The component's own project published them.
+    Published,
+    /// Built by us, with our bases.
+    BuiltHere,
+}
+
+/// How an image came into the release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImageKind {
+    /// Named `ko://…` in the configuration.
+    Built,
+    /// Named by reference in the configuration.
+    Referenced,
+}
+
+/// One image.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Image {
+    /// Go import path, or the reference as the configuration had it.
+    pub name: String,
+    /// Built by ko, or only named.
+    pub kind: ImageKind,
+    /// `registry/repository@sha256:…`, or as far as it is known.
+    pub reference: String,
+    /// Digest of the index (of the manifest where it is a plain image).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// The base that it was built on, by reference with digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// One row for every platform asked for.
+    pub platforms: Vec<PlatformRow>,
+}
+
+/// One image on one platform: what it says and what it is.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PlatformRow {
+    /// The platform asked for.
+    pub platform: Platform,
+    /// Digest of its manifest, if the index has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<String>,
+    /// The platform that its config declares (OCI image-spec, config.md).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Platform>,
+    /// The entrypoint's program, from its header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<Program>,
+    /// The config's `User`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Bytes of config and layers as stored.
+    #[serde(default)]
+    pub size: u64,
+    /// What is wrong with it; nothing if it is what it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// The cause of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+}
+
+/// A program's header.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Program {
+    /// Its path in the image.
+    pub path: String,
+    /// `elf` or `pe`.
+    pub format: String,
+    /// The header's machine, by Go's name where the table has it, otherwise as a number.
+    pub machine: String,
+    /// 32 or 64.
+    pub class: u8,
+    /// From the header.
+    pub byte_order: ByteOrder,
+}
+
+/// An image reference of the configuration that we replaced by another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Replacement {
+    /// As the configuration had it.
+    pub from: String,
+    /// As the release has it.
+    pub to: String,
+}
+
+/// The release file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Release {
+    /// `sha256:…` of `release.yaml`: the release's identity.
+    pub digest: String,
+    /// Number of Kubernetes objects in it.
+    pub objects: usize,
+    /// Where it was pushed as an OCI artifact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact: Option<String>,
+}

@@ -1,0 +1,110 @@
+//! `install.json`: what runs on which cluster.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Head, Record};
+use crate::arch::Platform;
+
+/// A release installed on a cluster, with what was read back from it.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Install {
+    /// Tool, times, outcome.
+    #[serde(flatten)]
+    pub head: Head,
+    /// The component's name.
+    pub component: String,
+    /// Its version, from the release.
+    pub version: String,
+    /// Digest of the release file.
+    pub release: String,
+    /// The platform that was wanted of the nodes.
+    pub platform: Platform,
+    /// The worst of the nodes of that platform: emulated before unknown before native.
+    pub nature: Nature,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Objects in the release.
+    pub objects: usize,
+    /// Objects that were not there before, or changed.
+    pub changed: usize,
+    /// Namespaces that the release made or uses.
+    pub namespaces: Vec<String>,
+    /// What runs, as the pods say.
+    pub running: Vec<RunningImage>,
+}
+
+impl Record for Install {
+    const FILE: &'static str = "install.json";
+    fn head(&self) -> &Head {
+        &self.head
+    }
+}
+
+/// Which cluster, so that no other is taken for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterId {
+    /// UID of its `kube-system` namespace.
+    pub uid: String,
+    /// How it was named: `lab-default`, or the context.
+    pub name: String,
+    /// The API server's `gitVersion`.
+    pub kubernetes: String,
+    /// Its nodes.
+    pub nodes: Vec<Node>,
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// What its kubelet reports (`status.nodeInfo`).
+    pub platform: Platform,
+    /// Real hardware or not.
+    pub nature: Nature,
+    /// The kubelet's version.
+    pub kubelet: String,
+    /// The kernel's version.
+    pub kernel: String,
+    /// Whether it is ready and takes pods.
+    pub ready: bool,
+}
+
+/// Whether a node is what its architecture says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Nature {
+    /// Real hardware of that architecture.
+    Native,
+    /// Nobody could tell.
+    Unknown,
+    /// Emulated on another architecture: never counts as native.
+    Emulated,
+}
+
+impl Nature {
+    /// The name in records and messages.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Unknown => "unknown",
+            Self::Emulated => "emulated",
+        }
+    }
+}
+
+/// An image that a container of the release runs.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct RunningImage {
+    /// `namespace/pod/container`, the pod by its owner's name.
+    pub container: String,
+    /// As the pod names it.
+    pub image: String,
+    /// The digest that the node reports.
+    pub digest: String,
+}

@@ -1,0 +1,125 @@
+//! `results.json`: every test that was asked for, and what became of it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Head, Nature, Record};
+use crate::{Cause, arch::Platform};
+
+/// The results of one suite on one cluster.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Results {
+    /// Tool, times, outcome.
+    #[serde(flatten)]
+    pub head: Head,
+    /// The component's name.
+    pub component: String,
+    /// Its version.
+    pub version: String,
+    /// What kind of tests: `e2e`, `unit`, `examples`.
+    pub kind: String,
+    /// The suite's name in `ci/components.toml`.
+    pub suite: String,
+    /// The platform that was tested.
+    pub platform: Platform,
+    /// Whether that was real hardware.
+    pub nature: Nature,
+    /// UID of the cluster.
+    pub cluster: String,
+    /// Digest of the release that was installed, if the runner was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
+    /// Totals of top-level tests.
+    pub counts: Counts,
+    /// Totals of tests and subtests, as `go test` counts them.
+    pub all_counts: Counts,
+    /// Every test and subtest, in the order in which they ended.
+    pub tests: Vec<Test>,
+    /// Which part of the suite this is, `(1, 1)` for all of it.
+    pub shard: (u32, u32),
+}
+
+impl Record for Results {
+    const FILE: &'static str = "results.json";
+    fn head(&self) -> &Head {
+        &self.head
+    }
+}
+
+/// Honest totals: asked = passed + failed + flaky + skipped + excluded + notRun.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
+    /// In the suite.
+    pub asked: usize,
+    /// Good.
+    pub passed: usize,
+    /// Not good.
+    pub failed: usize,
+    /// Good on a second try.
+    pub flaky: usize,
+    /// Skipped by the test itself.
+    pub skipped: usize,
+    /// Left out by `ci/skips.toml`.
+    pub excluded: usize,
+    /// Never came to their end, or never began.
+    pub not_run: usize,
+}
+
+/// One test or subtest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Test {
+    /// `TestX` or `TestX/sub`.
+    pub name: String,
+    /// Go package.
+    pub package: String,
+    /// What became of it.
+    pub status: Status,
+    /// Why, unless it is good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// The line that decided the cause, or the reason of a skip.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<String>,
+    /// Who skipped it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped_by: Option<SkipSource>,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// How often it was run.
+    pub attempts: u32,
+    /// Its log, relative to this record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
+    /// The one command that shows its failure again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reproduce: Option<String>,
+}
+
+/// What became of a test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// Good.
+    Passed,
+    /// Not good.
+    Failed,
+    /// Good on a second try.
+    Flaky,
+    /// It, or we, skipped it.
+    Skipped,
+    /// It never came to its end, or never began.
+    NotRun,
+}
+
+/// Who skipped a test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SkipSource {
+    /// The test itself.
+    Test,
+    /// `ci/skips.toml`.
+    Ledger,
+}

@@ -1,0 +1,239 @@
+//! The run directory: where records lie, how they are written and read.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+use crate::{
+    Cause, Context, Error, Result,
+    arch::Platform,
+    digest,
+    record::{Record, SCHEMA_VERSION},
+};
+
+/// A record larger than this is not one of ours.
+const RECORD_LIMIT: u64 = 256 << 20;
+
+/// A run's folder.
+#[derive(Debug, Clone)]
+pub struct RunDir {
+    root: PathBuf,
+}
+
+/// An id for a run that begins now: sortable, and different on two machines.
+#[must_use]
+pub fn new_run_id() -> String {
+    let now = jiff::Timestamp::now();
+    let salt = format!("{}{:?}{now}", std::process::id(), std::thread::current().id());
+    format!("{}-{}", now.strftime("%Y%m%d-%H%M%S"), &digest::hex(salt.as_bytes())[..6])
+}
+
+impl RunDir {
+    /// The folder `root`, which is created if it is missing.
+    ///
+    /// # Errors
+    /// [`Cause::HostDisk`] if it cannot be.
+    pub fn create(root: impl Into<PathBuf>) -> Result<Self> {
+        let root = root.into();
+        fs::create_dir_all(&root)
+            .cause(Cause::HostDisk, || format!("cannot create run directory {}", root.display()))?;
+        Ok(Self { root })
+    }
+
+    /// The folder `root`, which must exist.
+    ///
+    /// # Errors
+    /// [`Cause::Usage`] if it does not.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
+        let root = root.into();
+        if !root.is_dir() {
+            return Err(Error::new(Cause::Usage, format!("there is no run directory {}", root.display()))
+                .next("see target/runs for those of this workspace"));
+        }
+        Ok(Self { root })
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
+    /// The run's id: the folder's name.
+    #[must_use]
+    pub fn id(&self) -> String {
+        let full = self.root.canonicalize();
+        let path = full.as_deref().unwrap_or(&self.root);
+        path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Folder of a component: `images.json`, `release.yaml`.
+    #[must_use]
+    pub fn component(&self, component: &str) -> PathBuf {
+        self.root.join(component)
+    }
+
+    /// Folder of a component on a platform of a cluster: `install.json`, `results.json`, …
+    #[must_use]
+    pub fn cell(&self, component: &str, platform: &Platform, cluster: &str) -> PathBuf {
+        self.component(component).join(platform.dir()).join(slug(cluster))
+    }
+}
+
+/// A name as a folder's name.
+#[must_use]
+pub fn slug(name: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+    let slug: String = name.chars().map(safe).take(80).collect();
+    if slug.is_empty() || slug.starts_with('.') { format!("_{slug}") } else { slug }
+}
+
+/// Writes a record to `folder`, atomically, and returns the digest of its bytes.
+///
+/// # Errors
+/// [`Cause::HostDisk`], naming the file; the earlier file stays as it was.
+pub fn write_record<R: Record>(folder: &Path, record: &R) -> Result<String> {
+    write_json(&folder.join(R::FILE), record)
+}
+
+/// Writes any value as JSON, atomically, and returns the digest of its bytes.
+///
+/// # Errors
+/// [`Cause::HostDisk`], naming the file; the earlier file stays as it was.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<String> {
+    let mut bytes =
+        serde_json::to_vec_pretty(value).cause(Cause::Internal, || format!("cannot write {}", path.display()))?;
+    bytes.push(b'\n');
+    write(path, &bytes)
+}
+
+/// Writes a file atomically (temporary file in the same folder, synced, then renamed), creating the
+/// folder, and returns the digest of its bytes.
+///
+/// # Errors
+/// [`Cause::HostDisk`], naming the file; the earlier file stays as it was.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<String> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let store = || -> std::io::Result<()> {
+        fs::create_dir_all(folder)?;
+        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        // tempfile makes files private; records are for everyone who may read the folder.
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        file.as_file().set_permissions(mode)?;
+        file.persist(path)?;
+        Ok(())
+    };
+    store().cause(Cause::HostDisk, || format!("cannot write {}", path.display()))?;
+    Ok(digest::sha256(bytes))
+}
+
+/// Reads the record of type `R` in `folder`, with the digest of its bytes.
+///
+/// # Errors
+/// [`Cause::Usage`], naming the file, if it is missing, is no such record, or is of a newer major version.
+pub fn read_record<R: Record>(folder: &Path) -> Result<(R, String)> {
+    read_json(&folder.join(R::FILE))
+}
+
+/// As [`read_record`], for a file by its path.
+///
+/// # Errors
+/// As [`read_record`].
+pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<(T, String)> {
+    let bytes = read_limited(path, RECORD_LIMIT)?;
+    check_version(&bytes).map_err(|error| error.within(format!("cannot use {}", path.display())))?;
+    let value =
+        serde_json::from_slice(&bytes).cause(Cause::Usage, || format!("{} is not such a record", path.display()))?;
+    Ok((value, digest::sha256(&bytes)))
+}
+
+/// Reads a file that must not be larger than `limit` bytes.
+///
+/// # Errors
+/// [`Cause::Usage`] naming the file.
+pub fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = fs::File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes));
+    read.cause(Cause::Usage, || format!("cannot read {}", path.display()))?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::new(Cause::Usage, format!("{} is larger than {limit} bytes", path.display())));
+    }
+    Ok(bytes)
+}
+
+fn check_version(bytes: &[u8]) -> Result<()> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Versioned {
+        schema_version: String,
+    }
+    let Versioned { schema_version: found } =
+        serde_json::from_slice(bytes).cause(Cause::Usage, || "it has no schemaVersion")?;
+    let major = |version: &str| version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    match (major(&found), major(SCHEMA_VERSION)) {
+        (Some(theirs), Some(ours)) if theirs <= ours => Ok(()),
+        (Some(_), _) => {
+            Err(Error::new(Cause::Usage, format!("its schema {found} is newer than ours, {SCHEMA_VERSION}"))
+                .next("use the version of other-arch that wrote it, or a newer one"))
+        }
+        (None, _) => Err(Error::new(Cause::Usage, format!("'{found}' is not a schema version"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Head, Stages};
+
+    fn stages() -> Stages {
+        Stages { head: Head::new("test", "0.1.0", "run", jiff::Timestamp::now()), stages: vec![] }
+    }
+
+    #[test]
+    fn a_record_survives_a_round_trip_and_leaves_no_temporary_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let written = write_record(folder.path(), &stages()).unwrap();
+        let (read, digest) = read_record::<Stages>(folder.path()).unwrap();
+        assert_eq!(written, digest);
+        assert_eq!(read.head.run, "run");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_newer_major_version_is_refused_and_a_newer_minor_one_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut record = stages();
+        for (version, good) in [("1.9", true), ("2.0", false), ("x", false), ("0.9", true)] {
+            record.head.schema_version = version.into();
+            write_record(folder.path(), &record).unwrap();
+            let read = read_record::<Stages>(folder.path());
+            assert_eq!(read.is_ok(), good, "{version}: {read:?}");
+            if let Err(error) = read {
+                assert_eq!(error.cause, Cause::Usage);
+                assert!(error.to_string().contains("stages.json"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn damage_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = read_record::<Stages>(folder.path()).unwrap_err();
+        assert!(missing.to_string().contains("stages.json"), "{missing}");
+        fs::write(folder.path().join("stages.json"), "{\"schemaVersion\":\"1.0\", \"tool\":").unwrap();
+        assert!(read_record::<Stages>(folder.path()).is_err());
+    }
+
+    #[test]
+    fn a_hostile_name_stays_inside() {
+        assert_eq!(slug("../../etc"), "_..-..-etc");
+        assert_eq!(slug("arn:aws:eks/x"), "arn-aws-eks-x");
+        assert_eq!(slug(""), "_");
+    }
+}
