@@ -15,6 +15,7 @@ pub mod record;
 pub mod retry;
 pub mod rundir;
 pub mod signal;
+pub mod source;
 pub mod ui;
 
 pub use arch::{Arch, Platform};

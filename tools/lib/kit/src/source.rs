@@ -1,0 +1,213 @@
+//! A component's sources as a folder that ko and Go take for a checkout.
+//!
+//! A Go module is copied out of Go's read-only module cache to a path that stays the same, so that it is
+//! the main module there (with its own `replace` lines) and Go's build cache hits on every run.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+use crate::{
+    Cause, Context, Error, Process, Result, Ui,
+    ci::{Ci, Component},
+    digest, dirs, process,
+    record::Source,
+};
+
+/// Where the sources lie, and what they are.
+#[derive(Debug, Clone)]
+pub struct Checkout {
+    /// The module's root.
+    pub dir: PathBuf,
+    /// For records.
+    pub source: Source,
+}
+
+/// The `go` program.
+///
+/// # Errors
+/// [`Cause::MissingProgram`], saying what needs it.
+pub fn go(purpose: &str) -> Result<PathBuf> {
+    process::find_program("go", "OTHER_ARCH_GO", purpose, "install Go 1.26 or later")
+}
+
+/// A `go` command in `dir` whose environment does not change what is built: variables of the caller that
+/// do (GOOS, GOARCH, GOFLAGS, GOWORK, …) are taken away, and no commit is stamped in.
+///
+/// # Errors
+/// [`Cause::MissingProgram`], saying what needs it.
+pub fn go_command(purpose: &str, dir: &Path) -> Result<Command> {
+    let mut command = Command::new(go(purpose)?);
+    command.current_dir(dir);
+    clean_environment(&mut command);
+    Ok(command)
+}
+
+/// Takes away what would change what Go builds (ko#274), for Go and for programs that call it.
+pub fn clean_environment(command: &mut Command) {
+    for name in ["GOOS", "GOARCH", "GOARM", "GOAMD64", "GO386", "GOPPC64", "GOEXPERIMENT", "GOWORK", "CGO_ENABLED"] {
+        command.env_remove(name);
+    }
+    command.env("GOFLAGS", "-buildvcs=false").env("GOTOOLCHAIN", "local");
+}
+
+/// Makes the sources of a component available.
+///
+/// # Errors
+/// [`Cause::MissingProgram`] without Go, [`Cause::Registry`] if the module cannot be had,
+/// [`Cause::Usage`] for a folder that is not there.
+pub fn checkout(ci: &Ci, component: &Component, ui: &Ui) -> Result<Checkout> {
+    match (&component.module, &component.version, &component.path) {
+        (Some(module), Some(version), _) => module_checkout(module, version, ui),
+        (_, _, Some(path)) => {
+            let dir = ci.resolve(path);
+            if !dir.join("go.mod").is_file() {
+                return Err(Error::new(Cause::Usage, format!("{} holds no Go module (go.mod)", dir.display()))
+                    .next(format!("see path in {}", ci.folder().join("components.toml").display())));
+            }
+            let dir = dir.canonicalize().cause(Cause::Usage, || format!("cannot read {}", dir.display()))?;
+            let digest = folder_digest(&dir)?;
+            Ok(Checkout { dir, source: Source::Folder { path: path.clone(), digest } })
+        }
+        _ => Err(Error::new(Cause::Usage, "a component needs either module and version, or path")),
+    }
+}
+
+/// What `go mod download -json` says (`go help mod download`).
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Downloaded {
+    #[serde(default)]
+    dir: PathBuf,
+    #[serde(default)]
+    sum: String,
+    #[serde(default)]
+    error: String,
+}
+
+fn module_checkout(module: &str, version: &str, ui: &Ui) -> Result<Checkout> {
+    let cache = dirs::cache()?.join("src");
+    fs::create_dir_all(&cache).cause(Cause::HostDisk, || format!("cannot create {}", cache.display()))?;
+    let name = format!("{module}@{version}");
+    let mut command = go_command("the sources of a component", &cache)?;
+    command.args(["mod", "download", "-json", &name]);
+    let mut said = String::new();
+    let download = Process::new(format!("download of {name}"), command).cause(Cause::Registry);
+    // It says what is wrong in its JSON, with exit code 1.
+    let finished = download
+        .limit(Duration::from_secs(600))
+        .on_line(|stream, line| {
+            if stream == process::Stream::Out {
+                said.push_str(line);
+            }
+        })
+        .finish()?;
+    let downloaded: Option<Downloaded> = serde_json::from_str(&said).ok();
+    let downloaded = match downloaded {
+        Some(downloaded) if downloaded.error.is_empty() && finished.good() => downloaded,
+        other => {
+            let line = other.map_or_else(|| finished.last.join("\n"), |downloaded| downloaded.error);
+            return Err(Error::new(Cause::Registry, format!("the Go module {name} is not to be had")).line(line));
+        }
+    };
+    let dir = cache.join(&name);
+    if !dir.is_dir() {
+        let step = ui.step(format!("copy of {name}"));
+        let parent = dir.parent().unwrap_or(&cache);
+        fs::create_dir_all(parent).cause(Cause::HostDisk, || format!("cannot create {}", parent.display()))?;
+        let new = tempfile::Builder::new().prefix(".new-").tempdir_in(parent);
+        let new = new.cause(Cause::HostDisk, || format!("cannot write to {}", parent.display()))?.keep();
+        let copied = copy_writable(&downloaded.dir, &new).and_then(|()| match fs::rename(&new, &dir) {
+            // Somebody else was quicker with the same content.
+            Err(_) if dir.is_dir() => fs::remove_dir_all(&new),
+            other => other,
+        });
+        copied.cause(Cause::HostDisk, || format!("cannot copy {name} to {}", dir.display()))?;
+        step.done("");
+    }
+    let source = Source::Module { path: module.into(), version: version.into(), sum: downloaded.sum };
+    Ok(Checkout { dir, source })
+}
+
+fn copy_writable(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    fs::set_permissions(to, fs::Permissions::from_mode(0o755))?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            copy_writable(&entry.path(), &target)?;
+        } else if kind.is_file() {
+            fs::copy(entry.path(), &target)?;
+            let mode = fs::metadata(&target)?.permissions().mode();
+            fs::set_permissions(&target, fs::Permissions::from_mode(mode | 0o200))?;
+        }
+    }
+    Ok(())
+}
+
+/// `sha256:…` over names and contents of all files, in order, hidden files and symbolic links left out.
+///
+/// # Errors
+/// [`Cause::Usage`] naming what cannot be read.
+pub fn folder_digest(dir: &Path) -> Result<String> {
+    let mut files = Vec::new();
+    collect(dir, &mut files).cause(Cause::Usage, || format!("cannot read {}", dir.display()))?;
+    files.sort();
+    let mut lines = String::new();
+    for file in files {
+        let name = file.strip_prefix(dir).unwrap_or(&file).to_string_lossy().into_owned();
+        lines.push_str(&format!("{} {name}\n", digest::sha256_file(&file)?));
+    }
+    Ok(digest::sha256(lines.as_bytes()))
+}
+
+fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() && !entry.file_name().to_string_lossy().starts_with('.') {
+            collect(&entry.path(), files)?;
+        } else if kind.is_file() {
+            files.push(entry.path());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_s_digest_follows_names_and_contents() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("pkg")).unwrap();
+        fs::write(dir.path().join("pkg/a.go"), "package a").unwrap();
+        let first = folder_digest(dir.path()).unwrap();
+        assert_eq!(first, folder_digest(dir.path()).unwrap());
+        fs::rename(dir.path().join("pkg/a.go"), dir.path().join("pkg/b.go")).unwrap();
+        let second = folder_digest(dir.path()).unwrap();
+        assert_ne!(first, second);
+        fs::write(dir.path().join("pkg/b.go"), "package b").unwrap();
+        assert_ne!(second, folder_digest(dir.path()).unwrap());
+    }
+
+    #[test]
+    fn a_read_only_tree_is_copied_writable() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let file = from.path().join("x.sh");
+        fs::write(&file, "x").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o555)).unwrap();
+        copy_writable(from.path(), &to.path().join("new")).unwrap();
+        let mode = fs::metadata(to.path().join("new/x.sh")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o755);
+    }
+}
