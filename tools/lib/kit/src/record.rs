@@ -10,7 +10,7 @@ mod results;
 mod run;
 
 pub use cleanup::{Baseline, BaselineObject, Cleanup, Difference, ObjectKey};
-pub use images::{Image, ImageKind, Images, Origin, PlatformRow, Program, Release, Replacement, Source};
+pub use images::{Image, ImageKind, Images, Origin, PlatformRow, Program, Release, Replacement, Source, Unused};
 pub use install::{ClusterId, Install, Nature, Node, RunningImage};
 pub use results::{Counts, Results, SkipSource, Status, Test};
 pub use run::{Bundle, BundleFile, RunRecord, Stage, Stages};

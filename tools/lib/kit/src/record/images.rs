@@ -30,6 +30,9 @@ pub struct Images {
     pub images: Vec<Image>,
     /// What the configuration named and we replaced.
     pub replacements: Vec<Replacement>,
+    /// What the configuration names and nothing runs on the platforms asked for, so that it was not looked at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unused: Vec<Unused>,
     /// The release file, once everything was verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<Release>,
@@ -161,6 +164,15 @@ pub struct Replacement {
     pub from: String,
     /// As the release has it.
     pub to: String,
+}
+
+/// An image that is named but that nothing runs, by `ci/images.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Unused {
+    /// As the configuration has it.
+    pub reference: String,
+    /// Why it is not needed.
+    pub reason: String,
 }
 
 /// The release file.
