@@ -1,0 +1,176 @@
+//! `cargo xtask test`: this project's tests in tiers, and when each tier last passed.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use kit::{Cause, Context, Done, Error, Process, Result, Ui, rundir, ui::duration};
+use serde::{Deserialize, Serialize};
+
+use crate::tools;
+
+/// Run this project's own tests
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Also everything with Tekton Pipelines (an hour from nothing)
+    #[arg(long)]
+    tekton: bool,
+    /// Only this tier
+    #[arg(long, value_enum)]
+    only: Option<Tier>,
+    /// Only tests whose name contains this
+    #[arg(value_name = "FILTER")]
+    filter: Option<String>,
+}
+
+/// A tier of tests, from the quickest to the slowest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Tier {
+    /// Functions, and the real binaries against stand-ins
+    Unit,
+    /// The lab, every tool on it, and greeter from source to matrix
+    Lab,
+    /// Tekton Pipelines from source to matrix
+    Tekton,
+}
+
+/// How a tier ended the last time, in a file that is committed.
+#[derive(Debug, Serialize, Deserialize)]
+struct Last {
+    commit: String,
+    date: jiff::Timestamp,
+    passed: usize,
+    failed: usize,
+    seconds: u64,
+}
+
+impl Tier {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Unit => "unit",
+            Self::Lab => "lab",
+            Self::Tekton => "tekton",
+        }
+    }
+
+    /// Arguments of cargo: tests that need a lab are ignored unless they are asked for.
+    const fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Unit => &["test", "--workspace", "--"],
+            // One at a time: they share two cores, and some count what is on the machine.
+            Self::Lab => &[
+                "test",
+                "--workspace",
+                "--tests",
+                "--no-fail-fast",
+                "--",
+                "--ignored",
+                "--skip",
+                "tekton",
+                "--test-threads=1",
+            ],
+            Self::Tekton => &["test", "--package", "xtask", "--tests", "--", "--ignored", "--test-threads=1", "tekton"],
+        }
+    }
+}
+
+pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
+    let mut tiers = vec![Tier::Unit, Tier::Lab];
+    if args.tekton {
+        tiers.push(Tier::Tekton);
+    }
+    if let Some(only) = args.only {
+        tiers = vec![only];
+    }
+    show_ages(ui);
+    // The tests call the tools by their paths.
+    tools::build(tools::TOOLS, ui)?;
+    let (mut passed, mut failed) = (0, 0);
+    for tier in tiers {
+        let counts = one(tier, args.filter.as_deref(), ui)?;
+        passed += counts.0;
+        failed += counts.1;
+    }
+    ui.result(&format!("{passed} passed, {failed} failed"))?;
+    match (passed, failed) {
+        (0, 0) => Err(Error::new(Cause::NothingRan, "no test ran").next("the filter matches no test's name")),
+        (_, 0) => Ok(Done::good()),
+        _ => Err(Error::new(Cause::Product, format!("{failed} of this project's tests failed"))),
+    }
+}
+
+fn one(tier: Tier, filter: Option<&str>, ui: &Ui) -> Result<(usize, usize)> {
+    let began = Instant::now();
+    let mut command = tools::cargo();
+    command.args(tier.arguments()).args(filter);
+    let (mut passed, mut failed) = (0, 0);
+    let process = Process::new(format!("tests of tier '{}'", tier.name()), command).limit(Duration::from_secs(5400));
+    let finished = process
+        .on_line(|_, line| {
+            println!("{line}");
+            if let Some((good, bad)) = totals(line) {
+                passed += good;
+                failed += bad;
+            }
+        })
+        .finish()?;
+    if !finished.good() && failed == 0 {
+        return Err(tools::failure(&format!("tier '{}'", tier.name()), Cause::BuildFailure, &finished.last));
+    }
+    if filter.is_none() {
+        remember(tier, passed, failed, began)?;
+    }
+    ui.note(format!("tier '{}': {passed} passed, {failed} failed in {}", tier.name(), duration(began.elapsed())));
+    Ok((passed, failed))
+}
+
+/// Passed and failed, from the line with which a test program closes.
+fn totals(line: &str) -> Option<(usize, usize)> {
+    let rest = line.strip_prefix("test result: ")?.split_once(". ")?.1;
+    let mut numbers = rest.split("; ").filter_map(|part| part.split(' ').next()?.parse().ok());
+    Some((numbers.next()?, numbers.next()?))
+}
+
+fn file() -> std::path::PathBuf {
+    tools::root().join("fixtures/last-results.json")
+}
+
+fn remembered() -> BTreeMap<String, Last> {
+    std::fs::read(file()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
+
+fn remember(tier: Tier, passed: usize, failed: usize, began: Instant) -> Result<()> {
+    let mut git = std::process::Command::new("git");
+    git.current_dir(tools::root()).args(["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]);
+    let commit = Process::new("the commit", git).read().unwrap_or_default().trim().to_owned();
+    let last = Last { commit, date: jiff::Timestamp::now(), passed, failed, seconds: began.elapsed().as_secs() };
+    let mut all = remembered();
+    all.insert(tier.name().into(), last);
+    let mut text = serde_json::to_string_pretty(&all).cause(Cause::Internal, || "cannot write the results")?;
+    text.push('\n');
+    rundir::write(&file(), text.as_bytes()).map(drop)
+}
+
+fn show_ages(ui: &Ui) {
+    for (tier, last) in remembered() {
+        let days = jiff::Timestamp::now().duration_since(last.date).as_hours() / 24;
+        ui.note(format!(
+            "tier '{tier}' last: {} passed, {} failed in {}, {days} days ago at {}",
+            last.passed,
+            last.failed,
+            duration(Duration::from_secs(last.seconds)),
+            last.commit
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_test_program_s_last_line_is_understood() {
+        let line = "test result: FAILED. 22 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 2.21s";
+        assert_eq!(super::totals(line), Some((22, 1)));
+        assert_eq!(super::totals("test result: "), None);
+    }
+}
