@@ -1,1 +1,28 @@
-//! x
+//! Opening exactly the cluster that was named, and knowing which it is: identity, lease, objects,
+//! waits with reasons.
+//!
+//! Nothing here reads `KUBECONFIG` or a user's current context unless the user said so.
+
+mod error;
+mod identity;
+mod kubeconfig;
+mod lab;
+pub mod lease;
+mod open;
+mod options;
+mod runtime;
+
+pub use error::{KubeContext, cause_of, describe, fail};
+pub use identity::identity;
+pub use lab::Lab;
+pub use lease::{Guard, LeaseState};
+pub use open::{Opened, open};
+pub use options::{Options, Source};
+pub use runtime::{block_on, interruptible, within};
+
+/// The namespace of our own state: inventory and lease. It is no part of any component, so whoever
+/// compares a cluster with its baseline leaves it out.
+pub const NAMESPACE: &str = "other-arch";
+
+/// How the API server knows what we applied.
+pub const FIELD_MANAGER: &str = "other-arch";

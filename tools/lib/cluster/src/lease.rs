@@ -1,0 +1,319 @@
+//! The lease: one run at a time uses a cluster. Holder is the run's id, so every tool of the run
+//! takes it again and renews it; nobody else does until it is released or has expired.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::{
+    api::{
+        coordination::v1::{Lease, LeaseSpec},
+        core::v1::Namespace,
+    },
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
+use kit::{Cause, Error, Result};
+use kube::{Api, Client, ResourceExt, api::PostParams};
+use serde::Serialize;
+
+use crate::{KubeContext, NAMESPACE};
+
+/// The lease's name, in [`NAMESPACE`].
+pub const LEASE: &str = "run";
+/// How long a holder that does not renew it keeps it.
+const DURATION: Duration = Duration::from_mins(15);
+/// How often a working tool renews it.
+const RENEW: Duration = Duration::from_mins(1);
+/// Names the run whose lease expired: the cluster is dirty until cleanup has adopted it.
+const DIRTY: &str = "other-arch/dirty";
+/// Somebody else wrote between our read and our write: that often we look again.
+const ATTEMPTS: usize = 5;
+
+/// Who holds a cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaseState {
+    /// The run that holds it, also when it has expired.
+    pub holder: Option<String>,
+    /// Since when.
+    pub since: Option<Timestamp>,
+    /// Until when, unless it is renewed.
+    pub expires: Option<Timestamp>,
+    /// The run that left the cluster without cleaning it.
+    pub dirty: Option<String>,
+}
+
+impl LeaseState {
+    fn of(lease: &Lease) -> Self {
+        let spec = lease.spec.clone().unwrap_or_default();
+        let seconds = spec.lease_duration_seconds.unwrap_or(0);
+        Self {
+            holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
+            since: spec.acquire_time.map(|time| time.0),
+            expires: spec
+                .renew_time
+                .and_then(|time| time.0.checked_add(SignedDuration::from_secs(seconds.into())).ok()),
+            dirty: lease.annotations().get(DIRTY).cloned(),
+        }
+    }
+
+    /// Whether a run other than `run` holds it at `now`.
+    #[must_use]
+    pub fn held_by_another(&self, run: &str, now: Timestamp) -> bool {
+        self.holder.as_deref().is_some_and(|holder| holder != run) && !self.expired(now)
+    }
+
+    /// Whether its holder has not renewed it in time.
+    #[must_use]
+    pub fn expired(&self, now: Timestamp) -> bool {
+        self.holder.is_some() && self.expires.is_none_or(|expires| expires < now)
+    }
+}
+
+/// Holds the lease while it lives, renewing it in the background (a tokio runtime must be running).
+/// Dropping it stops the renewing and keeps the lease: the run's next tool goes on with it.
+pub struct Guard {
+    client: Client,
+    run: String,
+    dirty: Option<String>,
+    lost: Arc<OnceLock<String>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Guard {
+    /// The run whose leftovers are in the cluster: its lease expired before it was cleaned.
+    #[must_use]
+    pub fn dirty(&self) -> Option<&str> {
+        self.dirty.as_deref()
+    }
+
+    /// Whether it is still ours.
+    ///
+    /// # Errors
+    /// [`Cause::LeaseHeld`] when somebody has taken it from us.
+    pub fn check(&self) -> Result<()> {
+        self.lost.get().map_or(Ok(()), |why| Err(Error::new(Cause::LeaseHeld, why.clone())))
+    }
+
+    /// Cleanup has removed what an earlier run left: the cluster is not dirty any more.
+    ///
+    /// # Errors
+    /// As [`crate::cause_of`] says.
+    pub async fn adopt(&mut self) -> Result<()> {
+        update(&self.client, |lease| {
+            lease.annotations_mut().remove(DIRTY);
+            Ok(())
+        })
+        .await?;
+        self.dirty = None;
+        Ok(())
+    }
+
+    /// Gives the cluster back.
+    ///
+    /// # Errors
+    /// As [`crate::cause_of`] says.
+    pub async fn release(self) -> Result<()> {
+        self.task.abort();
+        release(&self.client, Some(&self.run)).await
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Takes the lease for `run`, or takes it again if that run holds it, and keeps renewing it.
+///
+/// # Errors
+/// [`Cause::LeaseHeld`] saying who holds it since when, or as [`crate::cause_of`] says.
+pub async fn take(client: &Client, run: &str) -> Result<Guard> {
+    let lease = update(client, |lease| claim(lease, run, Timestamp::now())).await?;
+    let lost = Arc::new(OnceLock::new());
+    let task = tokio::spawn(renew(client.clone(), run.to_owned(), Arc::clone(&lost)));
+    Ok(Guard { client: client.clone(), run: run.to_owned(), dirty: LeaseState::of(&lease).dirty, lost, task })
+}
+
+/// Who holds the cluster.
+///
+/// # Errors
+/// As [`crate::cause_of`] says.
+pub async fn show(client: &Client) -> Result<LeaseState> {
+    let lease = leases(client).get_opt(LEASE).await.kube(|| "cannot read the lease")?;
+    Ok(lease.as_ref().map(LeaseState::of).unwrap_or_default())
+}
+
+/// Releases the lease if `run` holds it; without a run, whoever holds it, and forgets that the
+/// cluster is dirty.
+///
+/// # Errors
+/// [`Cause::LeaseHeld`] if another run holds it, or as [`crate::cause_of`] says.
+pub async fn release(client: &Client, run: Option<&str>) -> Result<()> {
+    if leases(client).get_opt(LEASE).await.kube(|| "cannot read the lease")?.is_none() {
+        return Ok(());
+    }
+    let now = Timestamp::now();
+    let free = |lease: &mut Lease| {
+        let state = LeaseState::of(lease);
+        match run {
+            Some(run) if state.held_by_another(run, now) => return Err(held(&state)),
+            Some(_) => {}
+            None => drop(lease.annotations_mut().remove(DIRTY)),
+        }
+        let spec = lease.spec.get_or_insert_default();
+        spec.holder_identity = None;
+        spec.acquire_time = None;
+        spec.renew_time = None;
+        Ok(())
+    };
+    update(client, free).await.map(drop)
+}
+
+/// Creates the namespace of our own state.
+///
+/// # Errors
+/// As [`crate::cause_of`] says.
+pub async fn ensure_namespace(client: &Client) -> Result<()> {
+    let mut namespace = Namespace::default();
+    namespace.metadata.name = Some(NAMESPACE.into());
+    match Api::all(client.clone()).create(&PostParams::default(), &namespace).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        other => other.map(drop).kube(|| format!("cannot create the namespace {NAMESPACE}")),
+    }
+}
+
+fn leases(client: &Client) -> Api<Lease> {
+    Api::namespaced(client.clone(), NAMESPACE)
+}
+
+/// Reads, changes and writes the lease, again if somebody else wrote meanwhile.
+async fn update(client: &Client, change: impl Fn(&mut Lease) -> Result<()>) -> Result<Lease> {
+    let api = leases(client);
+    let mut last = None;
+    for _ in 0..ATTEMPTS {
+        let found = api.get_opt(LEASE).await.kube(|| "cannot read the lease")?;
+        let fresh = found.is_none();
+        let mut lease = found.unwrap_or_default();
+        change(&mut lease)?;
+        let written = if fresh {
+            ensure_namespace(client).await?;
+            lease.metadata.name = Some(LEASE.into());
+            api.create(&PostParams::default(), &lease).await
+        } else {
+            api.replace(LEASE, &PostParams::default(), &lease).await
+        };
+        match written {
+            Ok(lease) => return Ok(lease),
+            Err(kube::Error::Api(status)) if status.code == 409 => last = Some(kube::Error::Api(status)),
+            Err(error) => return Err(error).kube(|| "cannot write the lease"),
+        }
+    }
+    Err(last.map_or_else(
+        || Error::new(Cause::Internal, "the lease was not written"),
+        |error| Error::from_source(Cause::LeaseHeld, "several runs want the lease at once", error.to_string()),
+    ))
+}
+
+/// What the lease becomes when `run` takes it at `now`.
+fn claim(lease: &mut Lease, run: &str, now: Timestamp) -> Result<()> {
+    let state = LeaseState::of(lease);
+    if state.held_by_another(run, now) {
+        return Err(held(&state));
+    }
+    let same = state.holder.as_deref() == Some(run);
+    if !same && let Some(expired) = &state.holder {
+        lease.annotations_mut().insert(DIRTY.into(), expired.clone());
+    }
+    let before = lease.spec.take().unwrap_or_default();
+    lease.spec = Some(LeaseSpec {
+        holder_identity: Some(run.to_owned()),
+        acquire_time: if same { before.acquire_time } else { Some(MicroTime(now)) },
+        renew_time: Some(MicroTime(now)),
+        lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+        lease_transitions: Some(before.lease_transitions.unwrap_or(0) + i32::from(!same)),
+        ..before
+    });
+    Ok(())
+}
+
+fn held(state: &LeaseState) -> Error {
+    let holder = state.holder.as_deref().unwrap_or("nobody");
+    let time = |time: Option<Timestamp>| time.map_or_else(|| "?".into(), |time| format!("{time:.0}"));
+    let what =
+        format!("run {holder} holds the cluster since {}, at least until {}", time(state.since), time(state.expires));
+    Error::new(Cause::LeaseHeld, what)
+        .next("wait for it; or, if it is surely gone: cargo xtask cluster-install lease release --force")
+}
+
+/// Renews until the lease is not ours any more. An API server that is away for a while is no reason to stop.
+async fn renew(client: Client, run: String, lost: Arc<OnceLock<String>>) {
+    loop {
+        tokio::time::sleep(RENEW).await;
+        let still = update(&client, |lease| match LeaseState::of(lease).holder {
+            Some(holder) if holder == run => claim(lease, &run, Timestamp::now()),
+            other => {
+                let other = other.map_or_else(|| "nobody".into(), |other| format!("run {other}"));
+                Err(Error::new(Cause::LeaseHeld, format!("the lease of run {run} was taken: {other} has it now")))
+            }
+        });
+        if let Err(error) = still.await
+            && error.cause == Cause::LeaseHeld
+        {
+            let _ = lost.set(error.summary());
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(minute: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + minute * 60).unwrap()
+    }
+
+    #[test]
+    fn one_run_at_a_time() {
+        let mut lease = Lease::default();
+        claim(&mut lease, "r1", at(0)).unwrap();
+        let error = claim(&mut lease, "r2", at(14)).unwrap_err();
+        assert_eq!(error.cause, Cause::LeaseHeld);
+        assert!(error.to_string().contains("run r1 holds the cluster since 2027"), "{error}");
+        assert_eq!(LeaseState::of(&lease).dirty, None);
+    }
+
+    #[test]
+    fn the_same_run_renews() {
+        let mut lease = Lease::default();
+        claim(&mut lease, "r1", at(0)).unwrap();
+        claim(&mut lease, "r1", at(10)).unwrap();
+        let state = LeaseState::of(&lease);
+        assert_eq!((state.since, state.expires), (Some(at(0)), Some(at(25))));
+        assert_eq!(lease.spec.unwrap().lease_transitions, Some(1));
+        assert!(state.held_by_another("r2", at(24)) && !state.held_by_another("r1", at(24)));
+    }
+
+    #[test]
+    fn an_expired_holder_leaves_a_dirty_cluster() {
+        let mut lease = Lease::default();
+        claim(&mut lease, "r1", at(0)).unwrap();
+        claim(&mut lease, "r2", at(16)).unwrap();
+        let state = LeaseState::of(&lease);
+        assert_eq!(state.holder.as_deref(), Some("r2"));
+        assert_eq!(state.dirty.as_deref(), Some("r1"));
+    }
+
+    #[test]
+    fn a_lease_without_times_is_expired() {
+        let lease = Lease {
+            spec: Some(LeaseSpec { holder_identity: Some("x".into()), ..LeaseSpec::default() }),
+            ..Lease::default()
+        };
+        assert!(LeaseState::of(&lease).expired(at(0)));
+    }
+}
