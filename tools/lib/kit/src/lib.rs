@@ -3,6 +3,7 @@
 //! Nothing here talks to a cluster or a registry: `cluster` and `oci` do.
 
 pub mod arch;
+pub mod bundle;
 pub mod ci;
 pub mod cli;
 pub mod config;

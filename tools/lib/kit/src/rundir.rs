@@ -147,10 +147,17 @@ pub fn read_record<R: Record>(folder: &Path) -> Result<(R, String)> {
 /// As [`read_record`].
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<(T, String)> {
     let bytes = read_limited(path, RECORD_LIMIT)?;
-    check_version(&bytes).map_err(|error| error.within(format!("cannot use {}", path.display())))?;
-    let value =
-        serde_json::from_slice(&bytes).cause(Cause::Usage, || format!("{} is not such a record", path.display()))?;
+    let value = parse(&bytes, &path.display().to_string())?;
     Ok((value, digest::sha256(&bytes)))
+}
+
+/// Reads a record's bytes; `name` stands for them in errors.
+///
+/// # Errors
+/// As [`read_record`].
+pub fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8], name: &str) -> Result<T> {
+    check_version(bytes).map_err(|error| error.within(format!("cannot use {name}")))?;
+    serde_json::from_slice(bytes).cause(Cause::Usage, || format!("{name} is not such a record"))
 }
 
 /// Reads a file that must not be larger than `limit` bytes.

@@ -208,11 +208,16 @@ pub fn table(rows: &[Vec<String>]) -> String {
 /// Text from outside, safe for a terminal: control characters and direction marks are shown, not obeyed.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    let hostile = |c: char| {
-        (c.is_control() && c != '\n' && c != '\t')
-            || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().map(|c| if hostile(c) { c.escape_unicode().to_string() } else { c.to_string() }).collect()
+    let shown = |c: char| c == '\n' || c == '\t' || !is_hostile(c);
+    text.chars().map(|c| if shown(c) { c.to_string() } else { c.escape_unicode().to_string() }).collect()
+}
+
+/// Whether a character drives a terminal or changes how its neighbours are read: control characters, line and
+/// paragraph separators, marks of direction (Unicode Bidi_Control).
+#[must_use]
+pub fn is_hostile(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
