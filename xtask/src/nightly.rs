@@ -216,7 +216,10 @@ impl Nightly<'_> {
         let render = ["render", "--history", &history, "--format", "all", "--out", &out];
         let render = Work::new("matrix", "support-matrix", &render).args(&self.request.ci_args()).unrecorded();
         let rendered = self.runner.run(render);
-        self.ui.result(&rendered.stdout)?;
+        match self.ui.output {
+            kit::Output::Text => self.ui.result(&rendered.stdout)?,
+            kit::Output::Json => self.ui.json(&rundir::read_record::<Stages>(self.run.path())?.0)?,
+        }
         self.ui.note(format!("matrix.md, matrix.html and matrix.json are in {out}"));
         let late = [recorded.cause, rendered.cause].into_iter().flatten().next();
         Ok(match (late, exit) {

@@ -15,7 +15,6 @@ pub(crate) const TOOLS: &[&str] = &["image-build", "cluster-install", "e2e-runne
 
 /// A tool with arguments of its own. Its `--help` is its own as well.
 #[derive(Subcommand)]
-#[command(disable_help_flag = true)]
 pub(crate) enum Passthrough {
     /// Sources -> verified multi-platform images and release.yaml
     #[command(disable_help_flag = true)]

@@ -31,7 +31,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE|REF")]
     release: Option<String>,
     /// Repository that images are pushed to [default: the lab's registry]
-    #[arg(long, value_name = "REPO", env = "KO_DOCKER_REPO")]
+    #[arg(long, value_name = "REPO")]
     repo: Option<String>,
     /// A cluster of your own: a kubeconfig, or 'env', or 'in-cluster'
     #[arg(
