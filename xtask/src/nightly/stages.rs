@@ -200,8 +200,9 @@ impl<'a> Runner<'a> {
         }
         let finished = process.finish()?;
         let exit = finished.code();
-        let cause = tools::cause_of(results.path(), exit).filter(|_| exit != 0 || finished.timed_out);
-        if let Some(cause) = cause {
+        // With exit code 0 a tool may still have something to say: that a test was flaky.
+        let cause = tools::cause_of(results.path(), exit);
+        if let Some(cause) = cause.filter(|cause| cause.exit() != kit::Exit::GOOD) {
             step.failed(format!("{cause} (exit code {exit})"));
             if !work.show && !stdout.trim().is_empty() {
                 self.ui.note(printable(stdout.trim_end()));
@@ -215,7 +216,7 @@ impl<'a> Runner<'a> {
         if work.show && !stdout.trim().is_empty() {
             self.ui.note(printable(stdout.trim_end()));
         }
-        if cause.is_some() {
+        if exit != 0 {
             self.ui.note(format!("  again: {}", work.command()));
         }
         Ok((Ended { cause, stdout }, exit))

@@ -1,0 +1,194 @@
+//! The whole chain with greeter on a real lab: from source to a support matrix, and everything that can go wrong
+//! on the way with its cause and its exit code.
+
+#![allow(clippy::disallowed_methods, reason = "tests start the real programs and wait for what they do")]
+
+mod support;
+
+use std::{
+    net::TcpListener,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use support::{Killed, World, cell, program, read_json, root};
+
+/// What the machine shows of labs: processes, namespaces, mounts, interfaces, rules, cgroups.
+fn leftovers() -> String {
+    let output = Command::new(program("lab")).current_dir(root()).arg("leftovers").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+#[ignore = "needs a lab: cargo xtask test runs it"]
+fn from_source_to_a_matrix_and_nothing_is_left() {
+    let world = World::new("whole");
+    let before = leftovers();
+
+    // Somebody else's cluster, in the environment: nobody may even knock there.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&connections);
+    std::thread::spawn(move || listener.incoming().for_each(|_| _ = counter.fetch_add(1, Ordering::SeqCst)));
+    let kubeconfig = world.folder.path().join("production.yaml");
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: p\nclusters: [{{name: p, cluster: {{server: 'https://{address}'}}}}]\n\
+         contexts: [{{name: p, context: {{cluster: p, user: p}}}}]\nusers: [{{name: p, user: {{token: x}}}}]\n"
+    );
+    std::fs::write(&kubeconfig, text).unwrap();
+
+    let output = world.command("first", &["--component", "greeter"]).env("KUBECONFIG", &kubeconfig).output().unwrap();
+    let first = world.finish("first", output);
+    assert_eq!(first.code, 0);
+    assert_eq!(connections.load(Ordering::SeqCst), 0, "somebody connected to the cluster in KUBECONFIG");
+
+    let images = read_json(&first.run.join("greeter/images.json"));
+    assert_eq!(images["outcome"], "passed");
+    assert!(images["platforms"].as_array().unwrap().len() >= 4);
+    let results = cell(&first.run, "greeter", "results.json");
+    assert!(results["counts"]["passed"].as_u64().unwrap() >= 5, "{}", results["counts"]);
+    assert_eq!(results["counts"]["failed"], 0);
+    let cleanup = cell(&first.run, "greeter", "cleanup.json");
+    for kind in ["added", "missing", "changed"] {
+        assert_eq!(cleanup["difference"][kind].as_array().unwrap().len(), 0, "{kind}");
+    }
+    let cells = world.matrix()["cells"].as_array().unwrap().clone();
+    let of = |platform: &str| cells.iter().find(|cell| cell["platform"] == platform).unwrap().clone();
+    assert_eq!(of("linux/amd64")["tested"]["nature"], "native", "{}", of("linux/amd64"));
+    for platform in ["linux/arm64", "linux/s390x", "linux/ppc64le"] {
+        assert!(of(platform)["tested"].is_null(), "{}", of(platform));
+        assert_eq!(of(platform)["contents"]["outcome"], "passed", "{}", of(platform));
+    }
+    assert_eq!(leftovers(), before, "the lab is gone, and something of it is left");
+}
+
+#[test]
+#[ignore = "needs a lab: cargo xtask test runs it"]
+fn what_goes_wrong_has_its_cause_and_its_exit_code() {
+    let world = World::new("wrong");
+    let up = world.tool("lab", &["up", "--name", &world.lab]);
+    assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
+    let amd64 = ["--component", "greeter", "--platform", "linux/amd64"];
+    let first = world.nightly("first", &amd64);
+    assert_eq!(first.code, 0);
+    let earlier = first.run.to_str().unwrap();
+
+    // Every further run takes the images of the first.
+    let again = |run: &str, more: &[&str]| {
+        let from =
+            [&["--component", "greeter", "--platform", "linux/amd64", "--from", "install", "--run-dir", earlier], more];
+        let ran = world.nightly(run, &from.concat());
+        let line = ran.stderr.lines().find(|line| line.contains(" in /") && line.contains("run 2")).unwrap();
+        let path = line.split_once(" in ").unwrap().1.trim().to_owned();
+        (ran, std::path::PathBuf::from(path))
+    };
+
+    let (failed, run) = again("fails", &["--env", "GREETER_TEST=fail"]);
+    assert_eq!(failed.code, 1);
+    let results = cell(&run, "greeter", "results.json");
+    assert_eq!(results["cause"], "product", "{results}");
+    assert!(results["reproduce"].is_string() && failed.stderr.contains("TestProvoked"), "{results}");
+    assert_eq!(cell(&run, "greeter", "cleanup.json")["outcome"], "passed");
+    std::fs::remove_dir_all(run).unwrap();
+
+    let (flaky, run) = again("flakes", &["--env", "GREETER_TEST=flake"]);
+    assert_eq!(flaky.code, 0);
+    assert_eq!(cell(&run, "greeter", "results.json")["counts"]["flaky"], 1);
+    std::fs::remove_dir_all(run).unwrap();
+
+    let empty = world.ci(
+        "empty",
+        "components.toml",
+        "[greeter.suites.smoke]\ndefault = true\nall = true",
+        "[greeter.suites.smoke]\ndefault = true",
+    );
+    let (nothing, run) = again("nothing", &["--ci", empty.to_str().unwrap()]);
+    assert_eq!(nothing.code, 4);
+    std::fs::remove_dir_all(run).unwrap();
+
+    let command = world.command(
+        "unused",
+        &[
+            "--component",
+            "greeter",
+            "--platform",
+            "linux/amd64",
+            "--from",
+            "install",
+            "--run-dir",
+            earlier,
+            "--env",
+            "GREETER_TEST=hang",
+        ],
+    );
+    let dead = with_dead_apiserver(&world, command);
+    assert_eq!(dead.0, 3, "{}", dead.1);
+    assert!(!dead.1.contains("tests failed"), "{}", dead.1);
+}
+
+/// Runs a nightly, and takes the API server away when its tests have begun.
+fn with_dead_apiserver(world: &World, mut command: Command) -> (i32, String) {
+    use std::io::{BufRead, BufReader};
+    let mut child = Killed(command.spawn().unwrap());
+    let lines = BufReader::new(child.0.stderr.take().unwrap()).lines();
+    let (mut said, mut killed, began) = (String::new(), false, Instant::now());
+    for line in lines.map_while(Result::ok) {
+        if !killed && line.contains("test greeter") && line.contains("TestProvoked") {
+            let kill = world.tool("lab", &["kill", "kube-apiserver", "--hold", "--name", &world.lab]);
+            assert!(kill.status.success(), "{}", String::from_utf8_lossy(&kill.stderr));
+            killed = true;
+        }
+        said += &format!("{line}\n");
+        assert!(began.elapsed() < Duration::from_secs(600), "{said}");
+    }
+    assert!(killed, "the tests never began:\n{said}");
+    (child.0.wait().unwrap().code().unwrap_or(-1), said)
+}
+
+#[test]
+#[ignore = "needs a lab: cargo xtask test runs it"]
+fn an_interrupted_run_can_be_read_and_its_lab_goes() {
+    let world = World::new("interrupt");
+    let before = leftovers();
+    for stage in ["registry", "lab", "install greeter", "test greeter"] {
+        let run = format!("at-{}", stage.replace(' ', "-"));
+        let mut command = world.command(&run, &["--component", "greeter", "--platform", "linux/amd64"]);
+        let mut child = Killed(command.spawn().unwrap());
+        let mut said = String::new();
+        {
+            use std::io::{BufRead, BufReader};
+            for line in BufReader::new(child.0.stderr.take().unwrap()).lines().map_while(Result::ok) {
+                let begins =
+                    line.split_once(' ').is_some_and(|(_, line)| line.starts_with(stage) && line.ends_with(" ..."));
+                said += &format!("{line}\n");
+                if begins {
+                    let pid = i32::try_from(child.0.id()).unwrap();
+                    assert!(Command::new("kill").args(["-INT", &pid.to_string()]).status().unwrap().success());
+                }
+            }
+        }
+        assert_eq!(child.0.wait().unwrap().code(), Some(130), "{stage}:\n{said}");
+        let stages = read_json(&world.folder.path().join(&run).join("stages.json"));
+        assert_eq!(stages["cause"], "interrupted", "{stage}: {stages}");
+        let down = world.tool("lab", &["down", "--name", &world.lab]);
+        assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));
+        assert_eq!(leftovers(), before, "after Ctrl-C at {stage}");
+    }
+}
+
+#[test]
+#[ignore = "needs a lab: cargo xtask test runs it"]
+fn without_ko_and_without_a_way_to_get_it_there_is_exit_code_5() {
+    let world = World::new("no-ko");
+    let mut command = world.command("run", &["--component", "greeter", "--platform", "linux/amd64"]);
+    command.env("OTHER_ARCH_KO", "/no/such/ko");
+    let ran = world.finish("run", command.output().unwrap());
+    assert_eq!(ran.code, 5);
+    assert!(ran.stderr.contains("/no/such/ko"));
+}
