@@ -1,1 +1,138 @@
-//! x
+//! A real Kubernetes on this machine: control plane, one node, DNS, volumes, a registry.
+//!
+//! Each lab is a process tree in namespaces of its own, so that `down` is one kill and everything that
+//! was mounted, configured or started goes with it. See [`supervisor`] for the inside, [`up`] and
+//! [`down`] for the outside.
+
+mod cgroups;
+mod config;
+mod control;
+mod down;
+mod image;
+mod layout;
+mod leftovers;
+mod namespace;
+mod network;
+mod parts;
+mod pki;
+mod prerequisites;
+mod process;
+mod programs;
+mod record;
+mod status;
+mod supervisor;
+mod up;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use kit::{Common, Done, Result, Tool, Ui};
+
+pub use control::{ProgramState, State};
+pub use network::Subnet;
+pub use record::{Node, Phase, Record};
+
+use layout::Layout;
+
+/// A real Kubernetes on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "lab", version)]
+pub struct Args {
+    #[command(flatten)]
+    common: Common,
+    /// Which lab; several can be up at the same time
+    #[arg(long, global = true, default_value = "default")]
+    name: String,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+impl Tool for Args {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Build the lab's programs, without starting anything
+    Build,
+    /// Start the lab, or go on where an earlier `up` stopped
+    Up(up::Options),
+    /// Remove the lab; its registry's images and its logs stay unless --purge
+    Down {
+        /// Remove images and logs too
+        #[arg(long)]
+        purge: bool,
+    },
+    /// Say how the lab is
+    Status,
+    /// Print the path of the lab's kubeconfig
+    Kubeconfig {
+        /// Print its content instead
+        #[arg(long)]
+        raw: bool,
+    },
+    /// Print the logs of the lab's programs
+    Logs {
+        /// Only of this program
+        program: Option<String>,
+        /// Go on until interrupted
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Run the lab's own kubectl
+    Kubectl {
+        /// What it is given
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Load an image archive (OCI or Docker) into the node's store
+    Load {
+        /// The archive
+        file: PathBuf,
+    },
+    /// Kill a program of the lab; it is started again unless --hold
+    Kill {
+        /// As in `status`
+        program: String,
+        /// Leave it down until `start`
+        #[arg(long)]
+        hold: bool,
+    },
+    /// Start a program that was held or gave up
+    Start {
+        /// As in `status`
+        program: String,
+    },
+    /// List what labs can leave on a machine, one thing a line
+    Leftovers,
+    /// The lab's first process; not for people
+    #[command(hide = true)]
+    Supervise { cache: PathBuf },
+}
+
+/// Does what was asked.
+///
+/// # Errors
+/// With the cause that decides the exit code.
+pub fn run(args: Args, ui: &Ui) -> Result<Done> {
+    if let Verb::Supervise { cache } = args.verb {
+        return supervisor::run(&Layout::at(&args.name, cache)?).map(|()| Done::good());
+    }
+    let layout = Layout::new(&args.name)?;
+    match args.verb {
+        Verb::Build => up::build(&layout, ui),
+        Verb::Up(options) => up::up(&layout, &options, ui),
+        Verb::Down { purge } => down::down(&layout, purge, ui),
+        Verb::Status => status::status(&layout, ui),
+        Verb::Kubeconfig { raw } => status::kubeconfig(&layout, raw, ui),
+        Verb::Logs { program, follow } => status::logs(&layout, program.as_deref(), follow),
+        Verb::Kubectl { arguments } => status::kubectl(&layout, &arguments),
+        Verb::Load { file } => status::load(&layout, &file, ui),
+        Verb::Kill { program, hold } => status::kill(&layout, program, hold, ui),
+        Verb::Start { program } => status::start(&layout, program, ui),
+        Verb::Leftovers => leftovers::print(ui),
+        Verb::Supervise { .. } => Ok(Done::good()),
+    }
+}

@@ -5,17 +5,17 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/coremain"
 
+	_ "github.com/coredns/coredns/plugin/bind"
 	_ "github.com/coredns/coredns/plugin/cache"
 	_ "github.com/coredns/coredns/plugin/errors"
 	_ "github.com/coredns/coredns/plugin/kubernetes"
-	_ "github.com/coredns/coredns/plugin/loop"
 	_ "github.com/coredns/coredns/plugin/ready"
 	_ "github.com/coredns/coredns/plugin/template"
 )
 
 func init() {
 	// A query passes the plugins in this order, whatever the Corefile's order is.
-	dnsserver.Directives = []string{"ready", "errors", "cache", "template", "kubernetes", "loop"}
+	dnsserver.Directives = []string{"bind", "ready", "errors", "cache", "kubernetes", "template"}
 }
 
 func main() {

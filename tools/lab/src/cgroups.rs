@@ -1,0 +1,83 @@
+//! The lab's cgroups: one of its own in every hierarchy of the machine, old kind and new.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use kit::{Cause, Context, Error, Result};
+
+use crate::layout::Layout;
+
+/// Makes the lab's cgroup in every hierarchy: the kubelet wants to find it.
+pub(crate) fn create(layout: &Layout) -> Result<()> {
+    for folder in all(layout)? {
+        match fs::create_dir(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::from_source(Cause::Node, format!("cannot create {}", folder.display()), error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Removes them with everything below. Their processes must have ended.
+pub(crate) fn remove(layout: &Layout) -> Result<()> {
+    let folders = all(layout)?;
+    let late = || {
+        let left: Vec<_> = folders.iter().filter(|folder| folder.exists()).map(|f| f.display().to_string()).collect();
+        Error::new(Cause::Node, format!("cgroups of the lab remain: {}", left.join(", ")))
+            .next("look which process is in them (cgroup.procs)")
+    };
+    kit::retry::until(Duration::from_secs(10), late, || {
+        folders.iter().for_each(|folder| remove_tree(folder));
+        Ok((!folders.iter().any(|folder| folder.exists())).then_some(()))
+    })
+}
+
+/// Where the hierarchies of this machine are mounted.
+pub(crate) fn hierarchies() -> Result<Vec<PathBuf>> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").cause(Cause::Node, || "cannot read the mounts")?;
+    Ok(parse(&mounts))
+}
+
+fn all(layout: &Layout) -> Result<Vec<PathBuf>> {
+    Ok(hierarchies()?.into_iter().map(|mount| mount.join(layout.cgroup())).collect())
+}
+
+/// Mount points of type cgroup and cgroup2 (proc(5): fields, ` - `, type).
+fn parse(mounts: &str) -> Vec<PathBuf> {
+    let hierarchy = |line: &str| {
+        let (fields, rest) = line.split_once(" - ")?;
+        let kind = rest.split(' ').next()?;
+        matches!(kind, "cgroup" | "cgroup2").then_some(())?;
+        fields.split(' ').nth(4).map(PathBuf::from)
+    };
+    mounts.lines().filter_map(hierarchy).collect()
+}
+
+/// Deepest first. The files in them are the kernel's and go with the folder; what is busy stays for the next try.
+fn remove_tree(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(folder);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_both_kinds_of_hierarchies() {
+        let mounts = "25 22 0:23 / /sys/fs/cgroup rw shared:4 - tmpfs tmpfs rw\n\
+                      26 25 0:24 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
+                      27 25 0:25 / /sys/fs/cgroup/unified rw shared:5 master:2 - cgroup2 cgroup2 rw\nnonsense\n";
+        assert_eq!(parse(mounts), ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/unified"].map(PathBuf::from));
+    }
+}

@@ -1,0 +1,289 @@
+//! The lab's first process: it enters the namespaces, starts programs, starts them again when they end,
+//! and buries orphans. When it ends the kernel ends everything else in the lab.
+//!
+//! One thread owns all state and takes events from three: signals, ended children, requests.
+
+use std::{
+    collections::HashMap,
+    fs,
+    os::unix::{
+        net::{UnixListener, UnixStream},
+        process::ExitStatusExt,
+    },
+    path::Path,
+    process::{Command, ExitStatus},
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    time::{Duration, Instant},
+};
+
+use kit::{Cause, Context, Error, Process, Result};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
+use signal_hook::{consts::SIGCHLD, iterator::Signals};
+
+use crate::{
+    control::{Answer, ProgramState, Request, State, receive, send},
+    layout::{CONTROL, LAB, Layout},
+    namespace,
+    programs::{Program, programs, search_path},
+    record::Record,
+};
+
+/// A program that ends more often than this within [`PERIOD`] is given up.
+const RESTARTS: usize = 8;
+/// See [`RESTARTS`].
+const PERIOD: Duration = Duration::from_secs(120);
+
+enum Event {
+    Ended(i32, ExitStatus),
+    Asked(Request, UnixStream),
+    Stop,
+}
+
+/// Runs as the first process of a lab's namespaces, until it is killed.
+pub(crate) fn run(layout: &Layout) -> Result<()> {
+    // The terminal of `up` is not ours: its hang-up must not end the lab.
+    rustix::process::setsid().cause(Cause::Internal, || "cannot begin a session")?;
+    rustix::system::sethostname(layout.node().as_bytes()).cause(Cause::Node, || "cannot name the lab")?;
+    namespace::enter(layout)?;
+    std::env::set_current_dir("/").cause(Cause::Node, || "cannot leave the folder")?;
+    fs::write("/proc/sys/net/ipv4/ip_forward", "1").cause(Cause::Node, || "cannot let the lab forward packets")?;
+    let (sender, events) = channel();
+    listen_to_signals(sender.clone())?;
+    listen_to_requests(sender)?;
+    Supervisor { layout, slots: Vec::new() }.serve(&events)
+}
+
+fn listen_to_signals(events: Sender<Event>) -> Result<()> {
+    let stop = events.clone();
+    std::mem::forget(kit::signal::subscribe(move |_| stop.send(Event::Stop).is_ok()));
+    let mut signals = Signals::new([SIGCHLD]).cause(Cause::Internal, || "cannot watch for ended programs")?;
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            // Several ends may come as one signal.
+            while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+                let status = ExitStatus::from_raw(status.as_raw());
+                if events.send(Event::Ended(pid.as_raw_nonzero().get(), status)).is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+fn listen_to_requests(events: Sender<Event>) -> Result<()> {
+    let socket = UnixListener::bind(CONTROL).cause(Cause::Node, || format!("cannot listen on {CONTROL}"))?;
+    std::thread::spawn(move || {
+        for stream in socket.incoming().flatten() {
+            // A request is one short line from one of our own commands.
+            let ready = stream.set_read_timeout(Some(Duration::from_secs(5)));
+            if let (Ok(()), Ok(request)) = (ready, receive::<Request>(&stream))
+                && events.send(Event::Asked(request, stream)).is_err()
+            {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+/// A program and what became of it.
+struct Slot {
+    program: Program,
+    state: State,
+    pid: Option<i32>,
+    restarts: u32,
+    ends: Vec<Instant>,
+    due: Option<Instant>,
+    last_end: Option<String>,
+}
+
+struct Supervisor<'a> {
+    layout: &'a Layout,
+    slots: Vec<Slot>,
+}
+
+impl Supervisor<'_> {
+    fn serve(&mut self, events: &Receiver<Event>) -> Result<()> {
+        loop {
+            let due = self.slots.iter().filter_map(|slot| slot.due).min();
+            let patience = due.map_or(Duration::MAX, |due| due.saturating_duration_since(Instant::now()));
+            match events.recv_timeout(patience.min(Duration::from_secs(3600))) {
+                Ok(Event::Ended(pid, status)) => self.ended(pid, status),
+                Ok(Event::Asked(request, stream)) => {
+                    let refused = self.obey(request).err().map(|error| error.summary());
+                    let programs = self.slots.iter().map(Slot::shown).collect();
+                    // Whoever asked may have gone.
+                    let _ = send(&stream, &Answer { refused, programs });
+                }
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.start_due();
+        }
+    }
+
+    fn obey(&mut self, request: Request) -> Result<()> {
+        match request {
+            Request::Status => Ok(()),
+            Request::Start(names) => {
+                self.reload()?;
+                names.iter().try_for_each(|name| {
+                    let slot = self.slot(name)?;
+                    if slot.pid.is_none() {
+                        slot.ends.clear();
+                        slot.due = Some(Instant::now());
+                    }
+                    Ok(())
+                })?;
+                self.start_due();
+                Ok(())
+            }
+            Request::Kill { program, hold } => {
+                let slot = self.slot(&program)?;
+                if hold {
+                    slot.state = State::Held;
+                    slot.due = None;
+                }
+                slot.kill();
+                Ok(())
+            }
+        }
+    }
+
+    /// The record grows while the lab starts: programs take their arguments from it when they are started.
+    fn reload(&mut self) -> Result<()> {
+        let record = self.record()?;
+        let mut old: HashMap<_, _> = self.slots.drain(..).map(|slot| (slot.program.name, slot)).collect();
+        for program in programs(&record) {
+            self.slots.push(match old.remove(program.name) {
+                Some(slot) => Slot { program, ..slot },
+                None => Slot::new(program),
+            });
+        }
+        Ok(())
+    }
+
+    fn record(&self) -> Result<Record> {
+        // The cache is covered; the record's copy in the state is what `up` has just written.
+        let path = Path::new(LAB).join("conf/lab.json");
+        kit::rundir::read_json(&path).map(|(record, _)| record).map_err(|e| e.within(self.layout.name.clone()))
+    }
+
+    fn slot(&mut self, name: &str) -> Result<&mut Slot> {
+        let known: Vec<_> = self.slots.iter().map(|slot| slot.program.name).collect();
+        let slot = self.slots.iter_mut().find(|slot| slot.program.name == name);
+        slot.ok_or_else(|| Error::new(Cause::Usage, format!("no program '{name}' here; there are: {}", known.join(", "))))
+    }
+
+    fn ended(&mut self, pid: i32, status: ExitStatus) {
+        // Any other process is an orphan that is buried now.
+        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.pid == Some(pid)) {
+            slot.ended(status, Instant::now());
+            eprintln!("{} {} ended: {status}", jiff::Timestamp::now(), slot.program.name);
+        }
+    }
+
+    fn start_due(&mut self) {
+        let now = Instant::now();
+        let Ok(record) = self.record() else { return };
+        for slot in self.slots.iter_mut().filter(|slot| slot.due.is_some_and(|due| due <= now)) {
+            slot.due = None;
+            match start(&slot.program, &record) {
+                Ok(pid) => {
+                    slot.pid = Some(pid);
+                    slot.state = State::Running;
+                }
+                Err(error) => {
+                    slot.state = State::Failed;
+                    slot.last_end = Some(error.summary());
+                }
+            }
+        }
+    }
+}
+
+impl Slot {
+    fn new(program: Program) -> Self {
+        let (state, ends) = (State::Waiting, Vec::new());
+        Self { program, state, pid: None, restarts: 0, ends, due: None, last_end: None }
+    }
+
+    /// Decides what becomes of a program that has ended: again after a while, or never.
+    fn ended(&mut self, status: ExitStatus, now: Instant) {
+        self.pid = None;
+        self.last_end = Some(status.to_string());
+        if self.state == State::Held {
+            return;
+        }
+        self.ends.retain(|end| now.duration_since(*end) < PERIOD);
+        self.ends.push(now);
+        if self.ends.len() > RESTARTS {
+            self.state = State::Failed;
+            return;
+        }
+        let pause = kit::retry::delays().nth(self.ends.len()).unwrap_or(PERIOD);
+        self.state = State::Restarting;
+        self.restarts += 1;
+        self.due = Some(now + pause);
+    }
+
+    fn kill(&self) {
+        if let Some(pid) = self.pid.and_then(Pid::from_raw) {
+            // It may have ended by itself a moment ago, which its event will tell.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+
+    fn shown(&self) -> ProgramState {
+        ProgramState {
+            name: self.program.name.into(),
+            state: self.state,
+            restarts: self.restarts,
+            last_end: self.last_end.clone(),
+        }
+    }
+}
+
+/// Starts a program with an environment of its own: the user's proxies and settings are not the lab's.
+fn start(program: &Program, record: &Record) -> Result<i32> {
+    let mut command = Command::new(program.path(record));
+    command.args(&program.arguments).env_clear().env("PATH", search_path(record)).env("HOME", "/root");
+    let log = Path::new(LAB).join("log").join(format!("{}.log", program.name));
+    let child = Process::new(program.name, command).spawn(&log)?;
+    i32::try_from(child.id()).cause(Cause::Internal, || "a process number")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::programs::Stage;
+
+    fn slot() -> Slot {
+        let program = Program { name: "x", part: "x", stage: Stage::Cluster, arguments: vec![] };
+        Slot { state: State::Running, pid: Some(7), ..Slot::new(program) }
+    }
+
+    #[test]
+    fn a_program_that_ends_is_started_again_but_not_forever() {
+        let (mut slot, now) = (slot(), Instant::now());
+        for _ in 0..RESTARTS {
+            slot.ended(ExitStatus::from_raw(9), now);
+            assert_eq!(slot.state, State::Restarting);
+            assert!(slot.due.unwrap() > now);
+        }
+        slot.due = None;
+        slot.ended(ExitStatus::from_raw(9), now);
+        assert_eq!((slot.state, slot.due), (State::Failed, None));
+        slot.ended(ExitStatus::from_raw(9), now + PERIOD * 2);
+        assert_eq!(slot.state, State::Restarting);
+    }
+
+    #[test]
+    fn what_is_held_stays_down() {
+        let mut slot = slot();
+        slot.state = State::Held;
+        slot.ended(ExitStatus::from_raw(9), Instant::now());
+        assert_eq!((slot.state, slot.due, slot.restarts), (State::Held, None, 0));
+    }
+}
