@@ -4,16 +4,21 @@
 //! Nothing here reads `KUBECONFIG` or a user's current context unless the user said so.
 
 mod error;
+pub mod explain;
 mod identity;
+mod kinds;
 mod kubeconfig;
 mod lab;
 pub mod lease;
+pub mod objects;
 mod open;
 mod options;
 mod runtime;
+pub mod watch;
 
 pub use error::{KubeContext, cause_of, describe, fail};
 pub use identity::identity;
+pub use kinds::{Kind, Kinds};
 pub use lab::Lab;
 pub use lease::{Guard, LeaseState};
 pub use open::{Opened, open};
