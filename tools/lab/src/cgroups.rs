@@ -12,15 +12,27 @@ use crate::layout::Layout;
 
 /// Makes the lab's cgroup in every hierarchy: the kubelet wants to find it.
 pub(crate) fn create(layout: &Layout) -> Result<()> {
-    for folder in all(layout)? {
+    for hierarchy in hierarchies()? {
+        enable_controllers(&hierarchy);
+        let folder = hierarchy.join(layout.cgroup());
         match fs::create_dir(&folder) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                 return Err(Error::from_source(Cause::Node, format!("cannot create {}", folder.display()), error));
             }
             _ => {}
         }
+        enable_controllers(&folder);
     }
     Ok(())
+}
+
+/// Lets the children of a cgroup of the new kind use its controllers. In a hierarchy of the old kind, or where
+/// it is so already, there is nothing to do, and what the kubelet then misses it says itself.
+fn enable_controllers(folder: &Path) {
+    let controllers = fs::read_to_string(folder.join("cgroup.controllers")).unwrap_or_default();
+    for controller in controllers.split_whitespace() {
+        let _ = fs::write(folder.join("cgroup.subtree_control"), format!("+{controller}"));
+    }
 }
 
 /// Removes them with everything below. Their processes must have ended.

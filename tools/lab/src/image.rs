@@ -5,8 +5,11 @@ use std::{collections::BTreeMap, fs, path::Path};
 use kit::{Arch, Cause, Context, Result};
 use serde_json::{Value, json};
 
-/// Makes the image `name` of `program` for `arch`.
-pub(crate) fn archive(name: &str, program: &Path, arch: &Arch) -> Result<Vec<u8>> {
+/// Makes the image `name` (with tag) of `program` for `arch`, as `lab load` takes it.
+///
+/// # Errors
+/// If the program cannot be read.
+pub fn archive(name: &str, program: &Path, arch: &Arch) -> Result<Vec<u8>> {
     let bytes = fs::read(program).cause(Cause::HostDisk, || format!("cannot read {}", program.display()))?;
     let file = program.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     build(name, &file, &bytes, arch).cause(Cause::Internal, || format!("cannot make image {name}"))

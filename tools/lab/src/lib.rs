@@ -8,7 +8,7 @@ mod cgroups;
 mod config;
 mod control;
 mod down;
-mod image;
+pub mod image;
 mod layout;
 mod leftovers;
 mod namespace;
@@ -132,7 +132,7 @@ pub fn run(args: Args, ui: &Ui) -> Result<Done> {
         Verb::Load { file } => status::load(&layout, &file, ui),
         Verb::Kill { program, hold } => status::kill(&layout, program, hold, ui),
         Verb::Start { program } => status::start(&layout, program, ui),
-        Verb::Leftovers => leftovers::print(ui),
+        Verb::Leftovers => leftovers::print(&layout, ui),
         Verb::Supervise { .. } => Ok(Done::good()),
     }
 }

@@ -2,9 +2,12 @@
 
 use std::{fs, process::Command, time::Duration};
 
-use kit::{Arch, Cause, Error, Process, Result, Ui};
+use kit::{Arch, Cause, Context, Error, Process, Result, Ui};
 
-use crate::cgroups;
+use crate::{cgroups, layout::Layout};
+
+/// A lab with a few images takes about this much, the built programs included.
+const DISK: u64 = 4 << 30;
 
 /// A program that comes with the system, and Debian's package of it.
 struct Program {
@@ -26,7 +29,7 @@ const PROGRAMS: &[Program] = &[
 const HOSTS: &[&str] = &["amd64", "arm64", "s390x", "ppc64le"];
 
 /// Checks everything; what a package can bring is installed.
-pub(crate) fn check(ui: &Ui) -> Result<()> {
+pub(crate) fn check(layout: &Layout, ui: &Ui) -> Result<()> {
     let host = Arch::host().go;
     if !HOSTS.contains(&host) || std::env::consts::OS != "linux" {
         let os = std::env::consts::OS;
@@ -45,7 +48,21 @@ pub(crate) fn check(ui: &Ui) -> Result<()> {
     if !missing.is_empty() {
         install(&missing, ui)?;
     }
+    disk(layout)?;
     kernel()
+}
+
+fn disk(layout: &Layout) -> Result<()> {
+    let cannot = || format!("cannot use {}", layout.cache().display());
+    fs::create_dir_all(layout.cache()).cause(Cause::HostDisk, cannot)?;
+    let free = rustix::fs::statvfs(layout.cache()).cause(Cause::HostDisk, cannot)?;
+    let free = free.f_bavail * free.f_frsize;
+    if free >= DISK {
+        return Ok(());
+    }
+    let (free, needed) = (free >> 20, DISK >> 20);
+    Err(Error::new(Cause::HostDisk, format!("{} has {free} MiB left, a lab needs {needed}", layout.cache().display()))
+        .next("free some space, or set OTHER_ARCH_CACHE to a folder on another disk"))
 }
 
 fn missing() -> Vec<&'static Program> {

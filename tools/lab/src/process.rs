@@ -70,7 +70,17 @@ fn all(layout: &Layout) -> Result<Vec<u32>> {
     Ok(pids.filter(|pid| *pid != std::process::id() && words(*pid).ends_with(&wanted)).collect())
 }
 
-fn words(pid: u32) -> Vec<String> {
+/// The name of the lab that a process supervises, if it is such a process.
+pub(crate) fn lab_of(pid: u32) -> Option<String> {
+    let words = words(pid);
+    match words.get(words.len().checked_sub(4)?..)? {
+        [option, name, verb, _] if option == "--name" && verb == "supervise" && is_first(pid) => Some(name.clone()),
+        _ => None,
+    }
+}
+
+/// The arguments of a process.
+pub(crate) fn words(pid: u32) -> Vec<String> {
     let line = fs::read(PathBuf::from(format!("/proc/{pid}/cmdline"))).unwrap_or_default();
     let words = line.strip_suffix(b"\0").unwrap_or(&line).split(|byte| *byte == 0);
     words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()

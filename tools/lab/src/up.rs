@@ -65,7 +65,7 @@ pub(crate) fn build(layout: &Layout, ui: &Ui) -> Result<Done> {
 
 /// Brings the lab up.
 pub(crate) fn up(layout: &Layout, options: &Options, ui: &Ui) -> Result<Done> {
-    prerequisites::check(ui)?;
+    prerequisites::check(layout, ui)?;
     let mirrors = mirrors(options)?;
     let _lock = parts::lock(&layout.lock(), &format!("another command on lab '{}'", layout.name), ui)?;
     let (mut record, pid, fresh) = match running(layout)? {

@@ -1,0 +1,3 @@
+module other-arch/lab/guest
+
+go 1.26.0

@@ -1,0 +1,52 @@
+// Command guest runs in a pod of a lab under test: it waits, or tries something once and says what came of it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+func main() {
+	if len(os.Args) < 3 {
+		stop := make(chan os.Signal, 1)
+		signal.Notify(stop, syscall.SIGTERM)
+		<-stop
+		return
+	}
+	began := time.Now()
+	said, err := try(os.Args[1], os.Args[2])
+	if err != nil {
+		said = err.Error()
+	}
+	// How long a refusal takes matters as much as the refusal.
+	fmt.Printf("%s after %d ms\n", said, time.Since(began).Milliseconds())
+	if err != nil {
+		os.Exit(1)
+	}
+}
+
+func try(verb, what string) (string, error) {
+	switch verb {
+	case "resolve":
+		addresses, err := net.DefaultResolver.LookupHost(context.Background(), what)
+		if err != nil {
+			return "", err
+		}
+		return addresses[0], nil
+	case "connect":
+		connection, err := net.DialTimeout("tcp", what, 10*time.Second)
+		if err != nil {
+			return "", err
+		}
+		return "connected", connection.Close()
+	case "write":
+		return "written", os.WriteFile(what, []byte("data"), 0o600)
+	}
+	return "", errors.New("unknown verb " + verb)
+}

@@ -1,0 +1,276 @@
+//! Labs that really come up: each test has its own, and leaves nothing.
+//!
+//! They need root, the built programs (or minutes to build them) and a machine that may be used for it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use kit::{Error, Process, process::Finished};
+use serde_json::Value;
+
+const GUEST: &str = "other-arch.lab/guest:1";
+
+/// A lab of a test, purged when the test ends, whichever way.
+struct Lab {
+    name: String,
+}
+
+impl Lab {
+    /// A name that no other test and no other run of the tests has.
+    fn new(letter: char) -> Self {
+        Self { name: format!("t{}{letter}", std::process::id()) }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Process<'static> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
+        command.args(["--name", &self.name]).args(arguments);
+        Process::new(format!("lab {}", arguments.join(" ")), command).limit(Duration::from_secs(900))
+    }
+
+    fn run(&self, arguments: &[&str]) -> String {
+        self.command(arguments).read().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn fails(&self, arguments: &[&str]) -> Finished {
+        self.command(arguments).finish().unwrap()
+    }
+
+    fn status(&self) -> Value {
+        serde_json::from_str(&self.run(&["status", "--output", "json"])).unwrap()
+    }
+
+    /// What an instruction to the guest in pod `guest` comes to, good or not.
+    fn guest(&self, verb: &str, what: &str) -> String {
+        let mut said = String::new();
+        let run = self.command(&["kubectl", "exec", "guest", "--", "/guest", verb, what]);
+        run.on_line(|stream, line| {
+            if stream == kit::Stream::Out {
+                said.push_str(line);
+            }
+        })
+        .finish()
+        .unwrap();
+        said
+    }
+
+    fn folder(&self) -> PathBuf {
+        kit::dirs::cache().unwrap().join("labs").join(&self.name)
+    }
+
+    /// What labs have on this machine, without what belongs to other labs that are up.
+    fn leftovers(&self) -> Vec<String> {
+        let lines = self.run(&["leftovers"]);
+        let mine = |line: &&str| line.split(' ').nth(1).is_some_and(|owner| owner == "-" || owner == self.name);
+        lines.lines().filter(mine).map(String::from).collect()
+    }
+
+    /// Waits until the leftovers are what they were: other work on this machine comes and goes meanwhile.
+    fn expect_leftovers(&self, before: &[String]) {
+        let mut more = Vec::new();
+        let late = || Error::new(kit::Cause::Internal, "");
+        let same = kit::retry::until(Duration::from_secs(60), late, || {
+            more = self.leftovers();
+            more.retain(|line| !before.contains(line));
+            Ok(more.is_empty().then_some(()))
+        });
+        assert!(same.is_ok(), "left behind:\n{}", more.join("\n"));
+    }
+
+    /// The number of the lab's first process on this machine.
+    fn supervisor(&self) -> i32 {
+        let words = format!("--name {} supervise", self.name);
+        let lines = self.run(&["leftovers"]);
+        let line = lines.lines().find(|line| line.starts_with(&format!("process {}", self.name)) && line.contains(&words));
+        line.and_then(|line| line.split(' ').nth(2)?.parse().ok()).unwrap_or_else(|| panic!("no supervisor in {lines}"))
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("lab {}:\n{}", self.name, self.command(&["logs", "supervisor"]).read().unwrap_or_default());
+        }
+        let purged = self.command(&["down", "--purge"]).run();
+        if let Err(error) = purged {
+            eprintln!("{error}");
+        }
+    }
+}
+
+fn kill(pid: i32) {
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+/// Builds the guest and makes an image archive of it.
+fn guest_archive(folder: &Path) -> PathBuf {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest");
+    let program = folder.join("guest");
+    let mut command = Command::new("go");
+    command.current_dir(sources).env("CGO_ENABLED", "0").env("GOFLAGS", "-buildvcs=false").env("GOWORK", "off");
+    command.arg("build").arg("-o").arg(&program).arg(".");
+    Process::new("build of the guest", command).run().unwrap_or_else(|error| panic!("{error}"));
+    let archive = folder.join("guest.tar");
+    std::fs::write(&archive, lab::image::archive(GUEST, &program, kit::Arch::host()).unwrap()).unwrap();
+    archive
+}
+
+const GUEST_POD: &str = r#"
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: guest}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: guest}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: guest
+    image: other-arch.lab/guest:1
+    imagePullPolicy: Never
+    securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
+    volumeMounts: [{name: data, mountPath: /data}]
+  volumes: [{name: data, persistentVolumeClaim: {claimName: guest}}]
+"#;
+
+#[test]
+#[ignore = "brings a lab up: `cargo xtask test` runs it"]
+fn a_lab_has_what_a_cluster_has_and_leaves_nothing() {
+    let lab = Lab::new('a');
+    let before = lab.leftovers();
+    lab.run(&["up", "--mirror-host", "mirror.example"]);
+    let status = lab.status();
+    assert_eq!(status["phase"], "ready");
+    assert_eq!(status["nodes"][0]["nature"], "native");
+    assert!(status["mirrors"].as_array().unwrap().contains(&"mirror.example".into()), "{status}");
+    // Again: nothing happens, and that is good.
+    lab.run(&["up"]);
+
+    let folder = tempfile::tempdir().unwrap();
+    lab.run(&["load", &guest_archive(folder.path()).display().to_string()]);
+    let pod = folder.path().join("pod.yaml");
+    std::fs::write(&pod, GUEST_POD).unwrap();
+    lab.run(&["kubectl", "apply", "--filename", &pod.display().to_string()]);
+    lab.run(&["kubectl", "wait", "--for=condition=Ready", "pod/guest", "--timeout=60s"]);
+    names_and_ways(&lab, status["registry"].as_str().unwrap());
+    volumes(&lab);
+
+    lab.run(&["down"]);
+    assert!(!lab.folder().join("state").exists());
+    assert!(!lab.folder().join("kubeconfig").exists());
+    assert_eq!(lab.fails(&["status"]).code(), 3);
+    // Again: already down.
+    lab.run(&["down", "--purge"]);
+    assert!(!lab.folder().exists());
+    lab.expect_leftovers(&before);
+}
+
+/// What a pod reaches, and that it hears at once of what it does not reach.
+fn names_and_ways(lab: &Lab, registry: &str) {
+    let quick = |said: &str| {
+        let time = said.rsplit(' ').nth(1).and_then(|ms| ms.parse::<u64>().ok());
+        assert!(time.is_some_and(|ms| ms < 2000), "{said}");
+    };
+    assert!(lab.guest("resolve", "kubernetes.default.svc.cluster.local").starts_with("10.96.0.1 "));
+    assert!(lab.guest("resolve", "kubernetes.default").starts_with("10.96.0.1 "));
+    let unknown = lab.guest("resolve", "no-such-name.example");
+    assert!(unknown.contains("no such host"), "{unknown}");
+    quick(&unknown);
+    for address in ["10.96.0.1:443", registry] {
+        let said = lab.guest("connect", address);
+        assert!(said.starts_with("connected"), "{address}: {said}");
+    }
+    let outside = lab.guest("connect", "192.0.2.77:80");
+    assert!(!outside.contains("connected"), "{outside}");
+    quick(&outside);
+}
+
+/// A volume's data is a folder of the node, and is deleted with the claim.
+fn volumes(lab: &Lab) {
+    let volumes = lab.folder().join("state/var/lib/other-arch/volumes");
+    let count = || std::fs::read_dir(&volumes).unwrap().count();
+    assert!(lab.guest("write", "/data/file").starts_with("written"));
+    assert_eq!(count(), 1);
+    lab.run(&["kubectl", "delete", "pod/guest", "pvc/guest", "--timeout=60s"]);
+    let late = || Error::new(kit::Cause::Storage, "the data is still there");
+    kit::retry::until(Duration::from_secs(30), late, || Ok((count() == 0).then_some(()))).unwrap();
+}
+
+#[test]
+#[ignore = "brings labs up: `cargo xtask test` runs it"]
+fn labs_are_side_by_side() {
+    let (one, two) = (Lab::new('b'), Lab::new('c'));
+    std::thread::scope(|scope| {
+        scope.spawn(|| one.run(&["up"]));
+        scope.spawn(|| two.run(&["up"]));
+    });
+    let (first, second) = (one.status(), two.status());
+    assert_ne!(first["subnet"], second["subnet"]);
+    assert_ne!(first["registry"], second["registry"]);
+    // The subnet of one is in use for the other.
+    let taken = Lab::new('d');
+    assert_eq!(taken.fails(&["up", "--subnet", first["subnet"].as_str().unwrap()]).code(), 2);
+    one.run(&["down"]);
+    assert_eq!(two.status()["phase"], "ready");
+    two.run(&["kubectl", "get", "nodes"]);
+}
+
+#[test]
+#[ignore = "brings a lab up: `cargo xtask test` runs it"]
+fn a_killed_lab_can_be_taken_down_and_a_killed_up_repeated() {
+    let lab = Lab::new('e');
+    let before = lab.leftovers();
+    lab.run(&["up", "--until", "registry"]);
+    assert_eq!(lab.status()["phase"], "registry");
+    kill(lab.supervisor());
+    assert_eq!(lab.fails(&["status"]).code(), 3);
+    lab.run(&["up"]);
+    assert_eq!(lab.status()["phase"], "ready");
+    kill(lab.supervisor());
+    lab.run(&["down", "--purge"]);
+    lab.expect_leftovers(&before);
+
+    // Killed at several moments of its life, `up` gets to the same end when it is called again.
+    for wait in [50, 300, 1500] {
+        let killed = lab.command(&["up"]).limit(Duration::from_millis(wait)).grace(Duration::ZERO).finish().unwrap();
+        assert!(killed.timed_out, "{killed:?}");
+        lab.run(&["up"]);
+        assert_eq!(lab.status()["phase"], "ready");
+        lab.run(&["down", "--purge"]);
+    }
+    lab.expect_leftovers(&before);
+}
+
+#[test]
+#[ignore = "brings a lab up: `cargo xtask test` runs it"]
+fn a_killed_program_comes_back_unless_it_is_held() {
+    let lab = Lab::new('f');
+    lab.run(&["up"]);
+    lab.run(&["kill", "kube-apiserver"]);
+    let late = || Error::new(kit::Cause::Apiserver, "it does not come back");
+    let back = || Ok((lab.fails(&["kubectl", "get", "--raw", "/readyz"]).code() == 0).then_some(()));
+    kit::retry::until(Duration::from_secs(60), late, back).unwrap();
+    lab.run(&["kill", "kube-apiserver", "--hold"]);
+    assert_eq!(lab.fails(&["status"]).code(), 3);
+    lab.run(&["start", "kube-apiserver"]);
+    kit::retry::until(Duration::from_secs(60), late, back).unwrap();
+    assert_eq!(lab.fails(&["kill", "no-such-program"]).code(), 2);
+    assert!(lab.run(&["logs", "kube-apiserver"]).lines().count() > 10);
+}
+
+#[test]
+fn a_wrong_call_says_so() {
+    let lab = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
+        command.args(arguments);
+        Process::new("lab", command).finish().unwrap().code()
+    };
+    assert_eq!(lab(&["--name", "../x", "status"]), 2);
+    assert_eq!(lab(&["up", "--subnet", "10.96.0.0/24"]), 2);
+    assert_eq!(lab(&["no-such-verb"]), 2);
+}
