@@ -1,1 +1,50 @@
-//! x
+//! Runs a component's own tests and says, of each that is not good, who has to act.
+//!
+//! `parse` reads the stream of `go test -json`; `prepare` compiles a component's test program; `run` runs
+//! it against a cluster. What lines of output mean is data in `cause::rules`.
+
+pub mod cause;
+pub mod filter;
+pub mod junit;
+pub mod parse;
+pub mod report;
+
+use clap::{Parser, Subcommand};
+use kit::{Common, Done, Result, Tool, Ui};
+
+/// The tool's name in records.
+pub const TOOL: &str = "e2e-runner";
+/// The tool's version in records.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Run a component's own tests; each failure gets a cause
+#[derive(Debug, Parser)]
+#[command(name = TOOL, version)]
+pub struct Args {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Read a stream of `go test -json` and say what it means
+    Parse(filter::ParseArgs),
+}
+
+impl Tool for Args {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+/// Runs the tool.
+///
+/// # Errors
+/// What went wrong, with its cause.
+pub fn run(args: Args, ui: &Ui) -> Result<Done> {
+    match args.verb {
+        Verb::Parse(args) => filter::run(&args, ui),
+    }
+}

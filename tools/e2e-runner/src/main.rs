@@ -1,2 +1,5 @@
-//! x
-fn main() {}
+//! The program `e2e-runner`.
+
+fn main() -> std::process::ExitCode {
+    kit::cli::main(e2e_runner::run)
+}

@@ -1,0 +1,176 @@
+//! Why something failed: the verdict over a log, and the line that decided it.
+//!
+//! What the lines mean is data, in [`rules`]; here is only in which order they are asked.
+
+pub mod rules;
+
+use std::sync::LazyLock;
+
+use kit::Cause;
+use regex::{Regex, RegexSet};
+
+use rules::RULES;
+
+/// How many lines before its end a test tells why it failed: what it says while it cleans up counts as
+/// well, what it met on the way and got over does not.
+const LAST_LINES: usize = 80;
+/// How many lines of a test's own words are shown.
+const EXCERPT: usize = 12;
+/// A longer line is cut in records.
+const LINE: usize = 400;
+
+/// A cause with the line that decided it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Who has to act.
+    pub cause: Cause,
+    /// The line that decided.
+    pub line: Option<String>,
+    /// The first of the test's own words on it.
+    pub excerpt: Vec<String>,
+}
+
+impl Verdict {
+    /// A verdict of a line.
+    #[must_use]
+    pub fn new(cause: Cause, line: impl Into<String>) -> Self {
+        Self { cause, line: Some(line.into()), excerpt: Vec::new() }
+    }
+}
+
+/// The rules, ready for use, with what is known of the cluster.
+pub struct Judge {
+    set: RegexSet,
+    causes: Vec<Cause>,
+}
+
+impl Default for Judge {
+    fn default() -> Self {
+        Self::new(None)
+    }
+}
+
+/// What a line of a test itself looks like: `    file.go:12: words` (testing.go, (*common).decorate).
+static OWN: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\s+[^\s:]+\.go:\d+: (?:.*)$").expect("it is constant"));
+/// What Go's testing package says itself when a test has failed for reasons that are the program's.
+static PROGRAM: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(
+        r"^(?:panic: |fatal error: |unexpected fault address |SIG[A-Z]+: |WARNING: DATA RACE|\s+testing\.go:\d+: race detected|(?:got|want):$|--- FAIL: Example)",
+    )
+    .expect("it is constant")
+});
+
+/// A line that a test wrote with `t.Log`, `t.Error` and their like, or nothing.
+#[must_use]
+pub fn own_words(line: &str) -> Option<&str> {
+    OWN.is_match(line).then(|| line.trim())
+}
+
+impl Judge {
+    /// The rules, for tests against the API server at this address (`host:port`), if one is known.
+    #[must_use]
+    pub fn new(server: Option<&str>) -> Self {
+        let address = server.map(|server| {
+            let host = regex::escape(server);
+            (
+                format!(
+                    r"(?:dial|read|write) tcp [^ ]*{host}: |https?://{host}\S*: (?:EOF|unexpected EOF|context deadline)"
+                ),
+                Cause::ClusterUnreachable,
+            )
+        });
+        let rules: Vec<_> = RULES.iter().map(|rule| (rule.pattern.to_owned(), rule.cause)).chain(address).collect();
+        let set = RegexSet::new(rules.iter().map(|(pattern, _)| pattern)).expect("the rules are tested");
+        Self { set, causes: rules.into_iter().map(|(_, cause)| cause).collect() }
+    }
+
+    /// Why a test failed that came to its end.
+    #[must_use]
+    pub fn test(&self, log: &str) -> Verdict {
+        let lines: Vec<_> = log.lines().collect();
+        // A time-out or a panic ends with pages of traces; what decided stands before.
+        let crash = lines.iter().position(|line| line.starts_with("panic: ") || line.starts_with("fatal error: "));
+        let end = crash.map_or(lines.len(), |crash| crash + 1);
+        let last = &lines[end.saturating_sub(LAST_LINES)..end];
+        let excerpt = excerpt(&lines, crash);
+        let own = || {
+            lines
+                .iter()
+                .find(|line| PROGRAM.is_match(line))
+                .or_else(|| lines.iter().rev().find(|line| OWN.is_match(line)))
+        };
+        let (cause, line) = self
+            .infrastructure(last)
+            .or_else(|| {
+                lines
+                    .iter()
+                    .find(|line| line.starts_with("panic: test timed out"))
+                    .map(|line| (Cause::TestTimeout, *line))
+            })
+            .or_else(|| own().map(|line| (Cause::Product, *line)))
+            .or_else(|| self.infrastructure(&lines[..end]))
+            .unwrap_or((Cause::Unclassified, lines.last().copied().unwrap_or_default()));
+        Verdict { cause, line: Some(cut(line)), excerpt }
+    }
+
+    /// Why a test failed that took the program with it, whose last words (in some test's log) are `words`.
+    #[must_use]
+    pub fn crash(&self, log: &str, words: &str) -> Verdict {
+        let own = self.test(log);
+        let decided = own.cause.class() == kit::Class::Infrastructure || own.cause == Cause::TestTimeout;
+        let crash = words.lines().find(|line| PROGRAM.is_match(line));
+        match crash {
+            _ if decided => own,
+            Some(line) if line.starts_with("panic: test timed out") => {
+                Verdict { cause: Cause::TestTimeout, line: Some(cut(line)), ..own }
+            }
+            Some(line) => Verdict { cause: Cause::Product, line: Some(cut(line)), ..own },
+            None => {
+                let line = "the test program ended in the middle of it, without a word".to_owned();
+                Verdict { cause: Cause::Product, line: Some(line), ..own }
+            }
+        }
+    }
+
+    /// Why a package failed in which no test did.
+    #[must_use]
+    pub fn package(&self, log: &str) -> Verdict {
+        let lines: Vec<_> = log.lines().filter(|line| !line.is_empty()).collect();
+        let program = lines.iter().find(|line| PROGRAM.is_match(line)).map(|line| (Cause::Product, *line));
+        let said = lines.iter().find(|line| !line.starts_with("FAIL")).or(lines.last()).copied().unwrap_or_default();
+        let (cause, line) = self.infrastructure(&lines).or(program).unwrap_or((Cause::Unclassified, said));
+        Verdict { cause, line: Some(cut(line)), excerpt: lines.iter().take(EXCERPT).map(|line| cut(line)).collect() }
+    }
+
+    /// The strongest rule that fits any of these lines, and the first such line.
+    fn infrastructure<'l>(&self, lines: &[&'l str]) -> Option<(Cause, &'l str)> {
+        let found = lines.iter().filter_map(|line| Some((self.set.matches(line).iter().next()?, *line)));
+        // Equal rules: the first line, for what follows it often only repeats it.
+        let (rule, line) = found.min_by_key(|(rule, _)| *rule)?;
+        Some((self.causes[rule], line))
+    }
+}
+
+/// The test's own words: what it complains about, without Go's frame around it.
+fn excerpt(lines: &[&str], crash: Option<usize>) -> Vec<String> {
+    let frame = |line: &&&str| {
+        let line = line.trim_start();
+        !(line.is_empty() || line.starts_with("=== ") || line.starts_with("--- "))
+    };
+    let wanted: Vec<_> = match crash {
+        Some(crash) => lines[crash..].iter().filter(frame).take(EXCERPT).collect(),
+        None => {
+            let all: Vec<_> = lines.iter().filter(frame).collect();
+            all[all.len().saturating_sub(EXCERPT)..].to_vec()
+        }
+    };
+    wanted.into_iter().map(|line| cut(line)).collect()
+}
+
+fn cut(line: &str) -> String {
+    let line = line.trim();
+    match line.char_indices().nth(LINE) {
+        Some((end, _)) => format!("{} …", &line[..end]),
+        None => line.to_owned(),
+    }
+}

@@ -1,0 +1,199 @@
+//! What lines of a test's output mean, as data: the strongest first.
+//!
+//! Each rule has examples that must fit, and `NONE` has lines that none may fit. A failure without any
+//! of these lines is the component's, if its test says why, and otherwise unclassified.
+
+use kit::Cause;
+
+/// Lines that fit the pattern mean this cause.
+pub struct Rule {
+    /// The cause.
+    pub cause: Cause,
+    /// For one line, without its end.
+    pub pattern: &'static str,
+    /// Lines as they were seen.
+    pub examples: &'static [&'static str],
+}
+
+/// All rules: where several fit, the first decides.
+pub const RULES: &[Rule] = &[
+    Rule {
+        cause: Cause::ImageWrongArch,
+        pattern: r"exec format error",
+        examples: &["standard_init_linux.go:228: exec user process caused: exec format error"],
+    },
+    Rule {
+        cause: Cause::ImageMissingPlatform,
+        pattern: r"no match for platform in manifest|no matching manifest for [a-z]+/[a-z0-9]+",
+        examples: &[
+            r#"Failed to pull image "r/x:1": no match for platform in manifest: not found"#,
+            "no matching manifest for linux/s390x in the manifest list entries",
+        ],
+    },
+    Rule {
+        cause: Cause::MissingProgram,
+        pattern: r#"exec: "[^"]+": executable file not found in \$PATH"#,
+        examples: &[r#"    x_test.go:9: exec: "kubectl": executable file not found in $PATH"#],
+    },
+    Rule {
+        cause: Cause::HostDisk,
+        pattern: r"no space left on device",
+        examples: &["write /tmp/x: no space left on device"],
+    },
+    Rule {
+        cause: Cause::Quota,
+        pattern: r"exceeded quota|(?:maximum|minimum) (?:cpu|memory|storage)[^:]* usage per|Insufficient (?:cpu|memory|pods|ephemeral-storage)",
+        examples: &[
+            r#"pods "one" is forbidden: exceeded quota: none, requested: pods=1, used: pods=0, limited: pods=0"#,
+            "0/1 nodes are available: 1 Insufficient memory.",
+            r#"pods "x" is forbidden: maximum memory usage per Container is 1Gi, but limit is 2Gi"#,
+        ],
+    },
+    Rule {
+        cause: Cause::Webhook,
+        pattern: r"failed calling webhook|conversion webhook for .+ failed|no endpoints available for service",
+        examples: &[
+            r#"Internal error occurred: failed calling webhook "x.dev": failed to call webhook: Post "https://x.y.svc:443/": context deadline exceeded"#,
+            "conversion webhook for tekton.dev/v1, Kind=Task failed: Post",
+        ],
+    },
+    Rule {
+        cause: Cause::Storage,
+        pattern: r"FailedMount|FailedAttachVolume|MountVolume\.\S+ failed|unbound immediate PersistentVolumeClaims|ProvisioningFailed|storageclass\S* \S+ not found|persistentvolumeclaim \S+ (?:not found|is not bound)",
+        examples: &[
+            r#"Warning  FailedMount  MountVolume.SetUp failed for volume "v""#,
+            "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.",
+            r#"storageclass.storage.k8s.io "absent" not found"#,
+        ],
+    },
+    Rule {
+        cause: Cause::ImagePull,
+        pattern: r"ImagePullBackOff|ErrImagePull|[Ff]ailed to pull (?:and unpack )?image|ErrImageNeverPull|InvalidImageName",
+        examples: &[
+            r"container greet of image greeter.invalid/absent:latest: {Waiting:&ContainerStateWaiting{Reason:ImagePullBackOff",
+            r#"failed to pull and unpack image "x": failed to resolve reference"#,
+        ],
+    },
+    Rule {
+        cause: Cause::Node,
+        pattern: r"NodeNotReady|NodeLost|node\.kubernetes\.io/(?:not-ready|unreachable)|Kubelet stopped posting node status|DiskPressure|MemoryPressure|nodes? (?:had|have|has)? ?untolerated taint|node\(s\) (?:were unschedulable|didn't match)|The node was low on resource",
+        examples: &[
+            "0/1 nodes are available: 1 node(s) had untolerated taint {node.kubernetes.io/not-ready: }.",
+            "Kubelet stopped posting node status.",
+            "The node was low on resource: ephemeral-storage.",
+        ],
+    },
+    Rule {
+        cause: Cause::Apiserver,
+        pattern: r"etcdserver: |the server is currently unable to handle the request|the server was unable to return a response in the time allotted|apiserver (?:is )?(?:not ready|shutting down)|the server has received too many requests|http2: (?:client connection lost|server sent GOAWAY)|leader changed|error on the server \(.*\) has prevented the request",
+        examples: &[
+            "etcdserver: request timed out",
+            "the server is currently unable to handle the request (get tasks.tekton.dev)",
+            "http2: client connection lost",
+            r#"an error on the server ("unknown") has prevented the request from succeeding"#,
+        ],
+    },
+    Rule {
+        cause: Cause::Dns,
+        pattern: r"lookup \S+(?: on \S+)?: (?:no such host|server misbehaving|i/o timeout|Temporary failure|Try again)|Could not resolve host|Temporary failure in name resolution",
+        examples: &[
+            r#"Get "https://greeter.invalid/api": dial tcp: lookup greeter.invalid on 10.0.0.1:53: no such host"#,
+            "dial tcp: lookup x: Temporary failure in name resolution",
+        ],
+    },
+    Rule {
+        cause: Cause::Auth,
+        pattern: r"x509: |tls: failed to verify certificate|the server has asked for the client to provide credentials|You must be logged in to the server|^.*: Unauthorized$|error: .*getting credentials",
+        examples: &[
+            "tls: failed to verify certificate: x509: certificate signed by unknown authority",
+            "making a namespace: Unauthorized",
+            "the server has asked for the client to provide credentials",
+        ],
+    },
+    Rule {
+        cause: Cause::ClusterUnreachable,
+        // The paths are the Kubernetes API's own, so it is a cluster that does not answer.
+        pattern: r#"https?://[^/\s"]+(?:/api/v1|/apis/|/api"|/apis"|/version|/readyz|/healthz|/openapi/)\S*:? .*(?:connection refused|connection reset by peer|i/o timeout|EOF|no route to host|network is unreachable|TLS handshake timeout|Client\.Timeout exceeded)|The connection to the server \S+ was refused|Unable to connect to the server|couldn't get current server API group list"#,
+        examples: &[
+            r#"Get "https://127.0.0.1:1/api/v1/namespaces/x": dial tcp 127.0.0.1:1: connect: connection refused"#,
+            r#"Post "https://10.1.2.2:6443/apis/tekton.dev/v1/namespaces/x/tasks": EOF"#,
+            r#"Get "https://10.1.2.2:6443/api": net/http: TLS handshake timeout"#,
+            "The connection to the server 10.1.2.2:6443 was refused - did you specify the right host or port?",
+        ],
+    },
+    Rule {
+        cause: Cause::Registry,
+        pattern: r#"(?:unexpected status code|status code) 5\d\d.*/v2/|/v2/\S*:? .*(?:connection refused|i/o timeout|connection reset)|toomanyrequests:|/@v/[^"]*": dial tcp"#,
+        examples: &[
+            r#"Get "http://10.1.2.2:5000/v2/": dial tcp 10.1.2.2:5000: connect: connection refused"#,
+            "toomanyrequests: You have reached your pull rate limit",
+            r#"x.go:3:2: y@v1.0.0: Get "https://proxy.example/y/@v/v1.0.0.zip": dial tcp 192.0.2.1:443: i/o timeout"#,
+        ],
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::{super::Judge, *};
+
+    /// Words of tests that must not be taken for a fault of the infrastructure.
+    const NONE: &[&str] = &[
+        "    x_test.go:9: wanted 2 greetings, got 1",
+        r#"    x_test.go:9: Get "http://10.96.3.4:8080/hello": dial tcp 10.96.3.4:8080: connect: connection refused"#,
+        "    x_test.go:9: unexpected EOF in the answer of the greeter",
+        "    x_test.go:9: context deadline exceeded",
+        "    x_test.go:9: taskrun.tekton.dev \"x\" not found",
+        r#"pods is forbidden: User "system:serviceaccount:x:y" cannot list resource "pods""#,
+        "running nodes 3 of 3",
+    ];
+
+    #[test]
+    fn every_rule_fits_its_examples_first() {
+        let judge = Judge::default();
+        for rule in RULES {
+            for line in rule.examples {
+                assert_eq!(judge.infrastructure(&[line]).map(|found| found.0), Some(rule.cause), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_component_s_own_faults_are_no_infrastructure() {
+        let judge = Judge::new(Some("10.1.2.2:6443"));
+        for line in NONE {
+            assert_eq!(judge.infrastructure(&[line]), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_address_of_the_server_decides() {
+        let line = "    x_test.go:9: dial tcp 10.1.2.2:6443: i/o timeout";
+        assert_eq!(Judge::default().infrastructure(&[line]), None);
+        let found = Judge::new(Some("10.1.2.2:6443")).infrastructure(&[line]);
+        assert_eq!(found.map(|found| found.0), Some(Cause::ClusterUnreachable));
+    }
+
+    #[test]
+    fn the_last_lines_decide_and_earlier_troubles_do_not() {
+        let judge = Judge::default();
+        let trouble = r#"    x.go:1: Get "https://h/api/v1/pods": dial tcp 1.2.3.4:1: connect: connection refused"#;
+        let filler = "    x.go:2: still going\n".repeat(200);
+        let complaint = "    x.go:3: wanted 2, got 1\n--- FAIL: TestX (0.10s)\n";
+        let verdict = judge.test(&format!("=== RUN   TestX\n{trouble}\n{filler}{complaint}"));
+        assert_eq!((verdict.cause, verdict.line.as_deref()), (Cause::Product, Some("x.go:3: wanted 2, got 1")));
+        assert_eq!(judge.test(&format!("{filler}{trouble}\n{complaint}")).cause, Cause::ClusterUnreachable);
+        assert_eq!(judge.test("=== RUN   TestX\n--- FAIL: TestX (0.00s)\n").cause, Cause::Unclassified);
+    }
+
+    #[test]
+    fn crashes_and_time_outs() {
+        let judge = Judge::default();
+        let panic = "    x.go:1: about to\npanic: oh no\n\ngoroutine 1 [running]:\nlookup x: no such host\n";
+        assert_eq!(judge.test(panic).line.as_deref(), Some("panic: oh no"));
+        assert_eq!(judge.crash("", panic).cause, Cause::Product);
+        let late = "panic: test timed out after 1s\n\trunning tests:\n";
+        assert_eq!(judge.crash("    x.go:1: waiting\n", late).cause, Cause::TestTimeout);
+        assert_eq!(judge.test(&format!("    x.go:1: no space left on device\n{late}")).cause, Cause::HostDisk);
+        assert_eq!(judge.crash("", "").cause, Cause::Product);
+    }
+}

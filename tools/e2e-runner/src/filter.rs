@@ -1,0 +1,126 @@
+//! `e2e-runner parse`: a stream in, results, JUnit and a summary out. It needs no cluster and no Go.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::PathBuf,
+};
+
+use clap::Parser;
+use jiff::Timestamp;
+use kit::{
+    Cause, Context, Done, Error, Outcome, Output, Platform, Result, Ui,
+    record::{Head, Nature, Results},
+    rundir,
+};
+
+use crate::{
+    TOOL, VERSION,
+    cause::Judge,
+    junit,
+    parse::{Parsed, Stream, lines, log::Folder},
+    report::{self, Row},
+};
+
+/// Options of `parse`.
+#[derive(Debug, Parser)]
+pub struct ParseArgs {
+    /// The stream: output of `go test -json` [default: standard input]
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Write results.json, junit.xml and the logs of what did not pass into this folder
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Keep the logs of tests that passed as well
+    #[arg(long, requires = "out")]
+    all_logs: bool,
+    /// The component's name, for the record
+    #[arg(long, value_name = "NAME", default_value = "unknown")]
+    component: String,
+    /// The component's version, for the record
+    #[arg(long, value_name = "VERSION", default_value = "unknown")]
+    version: String,
+    /// What kind of tests these are, for the record
+    #[arg(long, value_name = "KIND", default_value = "unit")]
+    kind: String,
+    /// Where the tests ran, for the record [default: this machine]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+}
+
+/// Reads the stream to its end.
+///
+/// # Errors
+/// If the stream cannot be read, or a file not written.
+pub fn run(args: &ParseArgs, ui: &Ui) -> Result<Done> {
+    let started = Timestamp::now();
+    let scratch = tempfile::tempdir().cause(Cause::HostDisk, || "cannot create a temporary folder")?;
+    let folder = args.out.as_deref().unwrap_or(scratch.path());
+    let parsed = parse(args, Folder::new(folder.join("logs")))?;
+    let (results, rows) = results(args, started, &parsed);
+    if args.out.is_some() {
+        junit::write(&folder.join("junit.xml"), &results, &rows)?;
+        rundir::write_record(folder, &results)?;
+    }
+    match ui.output {
+        Output::Json => ui.json(&results)?,
+        Output::Text => ui.result(&report::summary(&results, &rows))?,
+    }
+    let (exit, cause) = report::verdict(&results.tests);
+    Ok(Done { cause, exit: Some(exit), digest: None })
+}
+
+fn parse(args: &ParseArgs, folder: Folder) -> Result<Parsed> {
+    let shown = args.file.as_ref().map_or_else(|| "standard input".into(), |file| file.display().to_string());
+    let failed = || format!("cannot read {shown}");
+    let reader: Box<dyn BufRead> = match &args.file {
+        Some(path) => {
+            let file = std::fs::File::open(path).cause(Cause::Usage, failed)?;
+            Box::new(BufReader::with_capacity(1 << 17, file))
+        }
+        None => Box::new(BufReader::with_capacity(1 << 17, std::io::stdin())),
+    };
+    let judge = Judge::default();
+    let mut stream = Stream::new(folder, args.all_logs, &judge, ());
+    let mut lines = lines::Lines::new(reader, lines::LIMIT);
+    while let Some(line) = lines.next_line().cause(Cause::Usage, failed)? {
+        stream.line(line)?;
+        kit::signal::check()?;
+    }
+    stream.finish(None)
+}
+
+fn results(args: &ParseArgs, started: Timestamp, parsed: &Parsed) -> (Results, Vec<Row>) {
+    let mut rows = report::rows(parsed);
+    for row in &mut rows {
+        // Without --out the logs are gone when we end.
+        row.test.log = row.test.log.take().filter(|_| args.out.is_some());
+    }
+    let tests: Vec<_> = rows.iter().map(|row| row.test.clone()).collect();
+    let (counts, all_counts) = report::count(&tests);
+    let (_, cause) = report::verdict(&tests);
+    let mut head = Head::new(TOOL, VERSION, "", started);
+    head.cause = cause;
+    if cause.is_some_and(|cause| cause != Cause::Flaky) {
+        head.outcome = Outcome::Failed;
+    }
+    if parsed.truncated {
+        let error = Error::new(cause.unwrap_or(Cause::Unclassified), "the stream ends in the middle of a package");
+        head = head.failed(&error);
+    }
+    let results = Results {
+        head,
+        component: args.component.clone(),
+        version: args.version.clone(),
+        kind: args.kind.clone(),
+        suite: "stream".into(),
+        platform: args.platform.clone().unwrap_or_else(Platform::host),
+        nature: Nature::Unknown,
+        cluster: String::new(),
+        release: None,
+        counts,
+        all_counts,
+        tests,
+        shard: (1, 1),
+    };
+    (results, rows)
+}

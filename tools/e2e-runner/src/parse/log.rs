@@ -1,0 +1,242 @@
+//! A log of bounded size: its beginning and its end are kept, what lies between is left out.
+//!
+//! A log that stays small never touches the disk before it ends, so thousands of passing tests cost
+//! nothing. While a test runs, the end is a ring in the file itself: memory does not grow with output.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use kit::{Cause, Context, Result, digest, rundir::slug};
+
+/// How much of a log's beginning is kept.
+pub const HEAD: u64 = 256 << 10;
+/// How much of its end is kept.
+pub const TAIL: u64 = 256 << 10;
+/// How much waits in memory.
+const BUFFER: usize = 4 << 10;
+
+/// Where logs go.
+#[derive(Debug, Clone)]
+pub struct Folder {
+    path: PathBuf,
+    head: u64,
+    tail: u64,
+}
+
+/// A log that is being written.
+#[derive(Debug)]
+pub struct Log {
+    name: String,
+    buffer: Vec<u8>,
+    written: u64,
+    file: Option<PathBuf>,
+}
+
+impl Log {
+    /// The last line that a test wrote itself (`file.go:12: why`), if it is still in memory.
+    #[must_use]
+    pub fn last_words(&self) -> Option<String> {
+        let text = String::from_utf8_lossy(&self.buffer);
+        let line = text.lines().rev().find_map(crate::cause::own_words)?;
+        Some(line.chars().take(500).collect())
+    }
+}
+
+impl Folder {
+    /// Logs in `path`, which is created when the first one is written.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), head: HEAD, tail: TAIL }
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    #[cfg(test)]
+    fn bounds(mut self, head: u64, tail: u64) -> Self {
+        (self.head, self.tail) = (head, tail);
+        self
+    }
+
+    /// A log that will have the name of `test`.
+    #[must_use]
+    pub fn log(&self, test: &str) -> Log {
+        Log { name: file_name(test), buffer: Vec::new(), written: 0, file: None }
+    }
+
+    /// Adds to a log.
+    ///
+    /// # Errors
+    /// [`Cause::HostDisk`] naming the file.
+    pub fn write(&self, log: &mut Log, bytes: &[u8]) -> Result<()> {
+        log.buffer.extend_from_slice(bytes);
+        if log.buffer.len() >= BUFFER { self.flush(log) } else { Ok(()) }
+    }
+
+    /// Forgets a log that nobody needs.
+    pub fn discard(&self, log: &Log) {
+        if let Some(file) = &log.file {
+            // It lies in a folder of ours and does no harm.
+            let _ = fs::remove_file(file);
+        }
+    }
+
+    /// Ends a log; returns the file's name in the folder. An empty log has none.
+    ///
+    /// # Errors
+    /// [`Cause::HostDisk`] naming the file.
+    pub fn finish(&self, mut log: Log) -> Result<Option<String>> {
+        self.flush(&mut log)?;
+        let Some(path) = log.file else { return Ok(None) };
+        if log.written > self.head + self.tail {
+            self.unroll(&path, log.written).cause(Cause::HostDisk, || format!("cannot write {}", path.display()))?;
+        }
+        Ok(path.file_name().map(|name| name.to_string_lossy().into_owned()))
+    }
+
+    fn flush(&self, log: &mut Log) -> Result<()> {
+        if log.buffer.is_empty() {
+            return Ok(());
+        }
+        let path = match &log.file {
+            Some(path) => path.clone(),
+            None => log.file.insert(self.create(&log.name)?).clone(),
+        };
+        let mut rest = &log.buffer[..];
+        let mut store = || -> io::Result<()> {
+            let file = File::options().write(true).open(&path)?;
+            while !rest.is_empty() {
+                let (offset, room) = self.place(log.written);
+                let piece = &rest[..rest.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
+                file.write_all_at(piece, offset)?;
+                log.written += piece.len() as u64;
+                rest = &rest[piece.len()..];
+            }
+            Ok(())
+        };
+        store().cause(Cause::HostDisk, || format!("cannot write {}", path.display()))?;
+        log.buffer.clear();
+        Ok(())
+    }
+
+    /// Where the byte number `n` lies in the file, and how many fit in from there on.
+    fn place(&self, n: u64) -> (u64, u64) {
+        if n < self.head {
+            return (n, self.head - n);
+        }
+        let in_ring = (n - self.head) % self.tail;
+        (self.head + in_ring, self.tail - in_ring)
+    }
+
+    fn create(&self, name: &str) -> Result<PathBuf> {
+        let create = || -> io::Result<PathBuf> {
+            fs::create_dir_all(&self.path)?;
+            for n in 1_u64.. {
+                let path = self.path.join(if n == 1 { format!("{name}.log") } else { format!("{name}.{n}.log") });
+                match File::options().write(true).create_new(true).open(&path) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                    Err(error) => return Err(error),
+                    Ok(_) => return Ok(path),
+                }
+            }
+            Err(io::Error::other("no name is free"))
+        };
+        create().cause(Cause::HostDisk, || format!("cannot create a log in {}", self.path.display()))
+    }
+
+    /// Puts the ring in order and says what is missing before it.
+    fn unroll(&self, path: &Path, written: u64) -> io::Result<()> {
+        let file = File::options().read(true).write(true).open(path)?;
+        let mut ring = vec![0; usize::try_from(self.tail).unwrap_or(0)];
+        file.read_exact_at(&mut ring, self.head)?;
+        let oldest = usize::try_from((written - self.head) % self.tail).unwrap_or(0);
+        ring.rotate_left(oldest);
+        let note = format!("\n[... {} bytes left out ...]\n", written - self.head - self.tail);
+        file.write_all_at(note.as_bytes(), self.head)?;
+        file.write_all_at(&ring, self.head + note.len() as u64)
+    }
+}
+
+/// A test's name as a file's: readable, and never the same for two tests.
+#[must_use]
+pub fn file_name(test: &str) -> String {
+    let readable = slug(test);
+    if readable == test { readable } else { format!("{readable}-{}", &digest::hex(test.as_bytes())[..8]) }
+}
+
+/// A log's text for people and rules: at most what [`HEAD`] and [`TAIL`] leave of it.
+#[must_use]
+pub fn read(path: &Path) -> String {
+    let bytes = kit::rundir::read_limited(path, HEAD + TAIL + 4096).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_log_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(dir.path());
+        let mut log = folder.log("TestA");
+        folder.write(&mut log, b"one\n").unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "not on disk before it ends");
+        folder.write(&mut log, b"two\n").unwrap();
+        assert_eq!(folder.finish(log).unwrap().unwrap(), "TestA.log");
+        assert_eq!(read(&dir.path().join("TestA.log")), "one\ntwo\n");
+        assert_eq!(folder.finish(folder.log("TestEmpty")).unwrap(), None);
+    }
+
+    #[test]
+    fn beginning_and_end_of_a_large_log_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(dir.path()).bounds(8 << 10, 5000);
+        for lines in [100, 500, 1000, 3000, 12_345_u32] {
+            let mut log = folder.log("TestBig");
+            let mut text = String::new();
+            for n in 0..lines {
+                let line = format!("line {n}\n");
+                folder.write(&mut log, line.as_bytes()).unwrap();
+                text.push_str(&line);
+            }
+            let name = folder.finish(log).unwrap().unwrap();
+            let kept = fs::read_to_string(dir.path().join(name)).unwrap();
+            if text.len() <= (8 << 10) + 5000 {
+                assert_eq!(kept, text);
+            } else {
+                let cut = text.len() - (8 << 10) - 5000;
+                let end = &text[text.len() - 5000..];
+                assert_eq!(kept, format!("{}\n[... {cut} bytes left out ...]\n{end}", &text[..8 << 10]));
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_safe_and_different() {
+        let names = ["TestA", "TestA/b", "TestA-b", "../../x", "a\nb", "<b>", "", &"x".repeat(10_000)];
+        let files: std::collections::BTreeSet<_> = names.iter().map(|name| file_name(name)).collect();
+        assert_eq!(files.len(), names.len());
+        for file in files {
+            assert!(!file.contains(['/', '\n', '<']) && !file.starts_with('.') && file.len() < 120, "{file}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_taken_gets_a_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(dir.path());
+        let names = [(); 3].map(|()| {
+            let mut log = folder.log("TestA");
+            folder.write(&mut log, b"x").unwrap();
+            folder.finish(log).unwrap().unwrap()
+        });
+        assert_eq!(names, ["TestA.log", "TestA.2.log", "TestA.3.log"]);
+    }
+}

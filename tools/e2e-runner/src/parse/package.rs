@@ -1,0 +1,146 @@
+//! A package while its test program runs, and who is to blame when that program ends badly.
+
+use std::{collections::HashMap, sync::LazyLock};
+
+use jiff::Timestamp;
+use regex::Regex;
+
+use super::{
+    event::top,
+    log::{Folder, Log},
+};
+
+/// A test that has begun and not ended.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) began: Timestamp,
+    pub(super) order: u64,
+    pub(super) log: Log,
+}
+
+/// What is known of a package.
+#[derive(Debug)]
+pub(super) struct Package {
+    pub(super) name: String,
+    pub(super) log: Log,
+    pub(super) running: HashMap<Box<str>, Running>,
+    /// Tests that failed, so that a failed package without any is noticed.
+    pub(super) failed: usize,
+    /// Whether the program said PASS or FAIL at its end: it did not crash.
+    pub(super) orderly: bool,
+    /// Whether it said that it did not compile.
+    pub(super) unbuilt: bool,
+    pub(super) ended: bool,
+    /// The test that failed by bringing the program down.
+    pub(super) crashed_in: Option<Box<str>>,
+}
+
+impl Package {
+    pub(super) fn new(name: &str, folder: &Folder) -> Self {
+        let log = folder.log(&format!("_package-{}", name.replace('/', "-")));
+        Self {
+            name: name.into(),
+            log,
+            running: HashMap::new(),
+            failed: 0,
+            orderly: false,
+            unbuilt: false,
+            ended: false,
+            crashed_in: None,
+        }
+    }
+
+    /// All tests that run, in the order in which they began.
+    pub(super) fn take_running(&mut self) -> Vec<(Box<str>, Running)> {
+        let mut running: Vec<_> = self.running.drain().collect();
+        running.sort_by_key(|(_, test)| test.order);
+        running
+    }
+}
+
+/// Lines with which a Go program ends that did not want to.
+static CRASH: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"(?m)^(panic: .*|fatal error: .*|unexpected fault address .*|signal: .*|SIG[A-Z]+: .*)$")
+        .expect("it is constant")
+});
+/// A test's function in a trace of calls, as in `pkg.TestTwo.func1()` or `created by pkg.TestTwo in goroutine 5`.
+static FUNCTION: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"\.((?:Test|Fuzz|Benchmark)\w*)[.( ]").expect("it is constant"));
+
+/// The words with which the program ended, if this log holds them.
+pub(super) fn crash(log: &str) -> Option<&str> {
+    CRASH.find(log).map(|found| found.as_str())
+}
+
+/// The tests that brought the program down, among those that ran: `logs` has the name and log of each.
+///
+/// Go adds the last words of a program to the log of whichever test printed last. The trace of the
+/// goroutine that panicked says more; a program that left without a word blames all that ran.
+pub(super) fn culprits<'a>(logs: &'a [(Box<str>, String)]) -> Vec<&'a str> {
+    let names = || logs.iter().map(|(name, _)| &**name);
+    for (name, log) in logs {
+        let Some(crash) = CRASH.find(log) else { continue };
+        if crash.as_str().starts_with("panic: test timed out") {
+            return timed_out(&log[crash.end()..], logs);
+        }
+        let trace = log[crash.end()..].splitn(3, "\ngoroutine ").nth(1).unwrap_or_default();
+        let named: Vec<_> = FUNCTION.captures_iter(trace).filter_map(|found| found.get(1)).collect();
+        let inside = |test: &'a str| named.iter().any(|found| found.as_str() == top(test));
+        if inside(name) || !names().any(inside) {
+            return vec![name];
+        }
+        return names().filter(|test| inside(test)).collect();
+    }
+    names().collect()
+}
+
+/// `running tests:` and then one name and age a line (testing.go, startAlarm).
+fn timed_out<'a>(text: &str, logs: &'a [(Box<str>, String)]) -> Vec<&'a str> {
+    let listed = text.lines().skip_while(|line| line.trim() != "running tests:").skip(1);
+    let listed: Vec<_> = listed.map_while(|line| line.strip_prefix("\t\t")?.rsplit_once(" (")).collect();
+    let ran = |test: &&str| listed.is_empty() || listed.iter().any(|(name, _)| name == test);
+    logs.iter().map(|(name, _)| &**name).filter(ran).collect()
+}
+
+/// Whether `test` is `other`, or contains it.
+pub(super) fn contains(test: &str, other: &str) -> bool {
+    other.strip_prefix(test).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blamed(logs: &[(&str, &str)]) -> Vec<String> {
+        let logs: Vec<_> = logs.iter().map(|(name, log)| (Box::from(*name), (*log).to_owned())).collect();
+        culprits(&logs).into_iter().map(String::from).collect()
+    }
+
+    #[test]
+    fn the_trace_names_the_culprit() {
+        let trace =
+            "panic: oh\n\ngoroutine 6 [running]:\np.TestTwo.func1()\n\tx.go:1\ncreated by p.TestTwo in goroutine 5\n";
+        assert_eq!(blamed(&[("TestOne", trace), ("TestTwo", "")]), ["TestTwo"]);
+        assert_eq!(blamed(&[("TestOne", ""), ("TestTwo", trace)]), ["TestTwo"]);
+        let elsewhere = "panic: oh\n\ngoroutine 6 [running]:\np.helper()\n\ngoroutine 7 [select]:\np.TestTwo()\n";
+        assert_eq!(blamed(&[("TestOne", elsewhere), ("TestTwo", "")]), ["TestOne"]);
+    }
+
+    #[test]
+    fn without_a_word_all_are_suspect() {
+        assert_eq!(blamed(&[("TestOne", "x"), ("TestTwo", "")]), ["TestOne", "TestTwo"]);
+    }
+
+    #[test]
+    fn a_time_out_lists_who_ran() {
+        let text =
+            "panic: test timed out after 1s\n\trunning tests:\n\t\tTestTwo (1s)\n\t\tTestTwo/a (0s)\n\ngoroutine 1\n";
+        assert_eq!(blamed(&[("TestOne", text), ("TestTwo", ""), ("TestTwo/a", "")]), ["TestTwo", "TestTwo/a"]);
+    }
+
+    #[test]
+    fn a_test_contains_its_subtests() {
+        assert!(contains("TestA", "TestA") && contains("TestA", "TestA/b"));
+        assert!(!contains("TestA", "TestAb") && !contains("TestA/b", "TestA"));
+    }
+}

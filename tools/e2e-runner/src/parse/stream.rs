@@ -1,0 +1,400 @@
+//! The state of a stream of events: what runs, what ended, and how.
+
+use std::collections::{HashMap, VecDeque};
+
+use jiff::Timestamp;
+use kit::{Cause, Result, record::Status};
+
+use super::{
+    event::{Action, Event, Line, decode, top},
+    log::{self, Folder},
+    package::{Package, Running, contains, crash, culprits},
+};
+use crate::cause::{Judge, Verdict};
+
+/// Lines of a compiler that are kept for each package.
+const BUILD_LINES: usize = 40;
+/// Packages whose compiler output is kept, and lines of text beside the events.
+const KEPT: usize = 200;
+/// Failures whose own words are kept; of the others there is the log.
+const EXCERPTS: usize = 300;
+
+/// Why something failed, and where it says so.
+pub type Failure = Verdict;
+
+/// A test that ended, or that the end of its program ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ended {
+    /// Index into [`Parsed::packages`].
+    pub package: usize,
+    /// `TestX` or `TestX/sub`.
+    pub name: Box<str>,
+    /// What became of it.
+    pub status: Status,
+    /// When it began.
+    pub began: Timestamp,
+    /// When it ended.
+    pub ended: Timestamp,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// Its log's file.
+    pub log: Option<String>,
+    /// Why it is not good, or not known.
+    pub failure: Option<Box<Failure>>,
+    /// Why it skipped itself.
+    pub reason: Option<String>,
+}
+
+/// What became of a package.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PackageEnd {
+    /// Its import path.
+    pub name: String,
+    /// What is wrong with it beside its tests: it does not compile, or its program failed outside of any.
+    pub failure: Option<Failure>,
+    /// Its own output's file.
+    pub log: Option<String>,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// Whether its program crashed.
+    pub crashed: bool,
+}
+
+/// All that a stream says.
+#[derive(Debug, Default)]
+pub struct Parsed {
+    /// Packages, in the order in which they began.
+    pub packages: Vec<PackageEnd>,
+    /// Tests, in the order in which they ended.
+    pub tests: Vec<Ended>,
+    /// Text beside the events: the last lines.
+    pub text: VecDeque<String>,
+    /// Whether the stream ended before its packages did.
+    pub truncated: bool,
+}
+
+/// Who wants to see what goes on.
+pub trait Observer {
+    /// A test began.
+    fn began(&mut self, _test: &str) {}
+    /// A test printed a line.
+    fn said(&mut self, _test: &str, _line: &str) {}
+    /// A test ended.
+    fn ended(&mut self, _test: &Ended) {}
+}
+
+impl Observer for () {}
+
+/// Reads a stream line by line.
+pub struct Stream<'a, O> {
+    observer: O,
+    folder: Folder,
+    judge: &'a Judge,
+    /// Whether the logs of tests that passed are kept.
+    keep_all: bool,
+    packages: Vec<Package>,
+    index: HashMap<Box<str>, usize>,
+    last: usize,
+    builds: HashMap<Box<str>, Vec<String>>,
+    order: u64,
+    parsed: Parsed,
+}
+
+impl<'a, O: Observer> Stream<'a, O> {
+    /// Logs go to `folder`: all of them, or only those of tests that did not pass.
+    pub fn new(folder: Folder, keep_all: bool, judge: &'a Judge, observer: O) -> Self {
+        Self {
+            observer,
+            folder,
+            judge,
+            keep_all,
+            packages: Vec::new(),
+            index: HashMap::new(),
+            last: 0,
+            builds: HashMap::new(),
+            order: 0,
+            parsed: Parsed::default(),
+        }
+    }
+
+    /// Takes in a line, without its end.
+    ///
+    /// # Errors
+    /// [`Cause::HostDisk`] if a log cannot be written.
+    pub fn line(&mut self, line: &[u8]) -> Result<()> {
+        match decode(line) {
+            Line::Event(event) => self.event(&event),
+            Line::Text(text) => self.text(&text),
+        }
+    }
+
+    fn event(&mut self, event: &Event<'_>) -> Result<()> {
+        match event.action {
+            Action::BuildOutput => self.build_output(event),
+            // A package of the plan that did not begin may come without any name: nothing to hold on to.
+            Action::BuildFail | Action::Other | Action::Pause | Action::Cont | Action::Bench => {}
+            Action::Start => {
+                self.package(&event.package);
+            }
+            Action::Run => self.begin(event),
+            Action::Output => return self.output(event),
+            Action::Pass | Action::Fail | Action::Skip if event.test.is_empty() => return self.end_package(event),
+            Action::Pass | Action::Fail | Action::Skip => return self.end_test(event),
+        }
+        Ok(())
+    }
+
+    fn package(&mut self, name: &str) -> usize {
+        if self.packages.get(self.last).is_some_and(|package| package.name == name) {
+            return self.last;
+        }
+        self.last = match self.index.get(name) {
+            Some(index) => *index,
+            None => {
+                self.packages.push(Package::new(name, &self.folder));
+                self.parsed.packages.push(PackageEnd { name: name.into(), ..PackageEnd::default() });
+                self.index.insert(name.into(), self.packages.len() - 1);
+                self.packages.len() - 1
+            }
+        };
+        self.last
+    }
+
+    fn begin(&mut self, event: &Event<'_>) {
+        if event.test.is_empty() {
+            return;
+        }
+        let index = self.package(&event.package);
+        self.order += 1;
+        let running = Running { began: time(event), order: self.order, log: self.folder.log(&event.test) };
+        self.packages[index].running.insert((&*event.test).into(), running);
+        self.observer.began(&event.test);
+    }
+
+    fn output(&mut self, event: &Event<'_>) -> Result<()> {
+        let index = self.package(&event.package);
+        let (package, bytes) = (&mut self.packages[index], event.output.as_bytes());
+        if event.test.is_empty() {
+            let line = event.output.trim_end();
+            package.orderly |= line == "PASS" || line == "FAIL";
+            package.unbuilt |= line.starts_with("FAIL\t") && line.ends_with(" failed]");
+            return self.folder.write(&mut package.log, bytes);
+        }
+        let mut known = false;
+        // A test's log holds its subtests' too, as `go test -v` shows them.
+        let (test, top) = (&*event.test, top(&event.test));
+        for name in std::iter::once(test).chain((top != test).then_some(top)) {
+            if let Some(running) = package.running.get_mut(name) {
+                known = true;
+                self.folder.write(&mut running.log, bytes)?;
+            }
+        }
+        if !known {
+            self.folder.write(&mut package.log, bytes)?;
+        }
+        self.observer.said(test, event.output.trim_end());
+        Ok(())
+    }
+
+    fn end_test(&mut self, event: &Event<'_>) -> Result<()> {
+        let index = self.package(&event.package);
+        let now = time(event);
+        let running = self.packages[index].running.remove(&*event.test).unwrap_or_else(|| {
+            // Its beginning is missing: a line that Go could not make out, or a stream that was cut.
+            Running { began: now, order: 0, log: self.folder.log(&event.test) }
+        });
+        let status = match event.action {
+            Action::Pass => Status::Passed,
+            Action::Skip => Status::Skipped,
+            _ => Status::Failed,
+        };
+        self.end(index, &event.test, running, status, now, event.elapsed)
+    }
+
+    /// Ends a test by its own word: its log decides why it failed.
+    fn end(
+        &mut self,
+        package: usize,
+        name: &str,
+        running: Running,
+        status: Status,
+        now: Timestamp,
+        elapsed: Option<f64>,
+    ) -> Result<()> {
+        let reason = (status == Status::Skipped).then(|| running.log.last_words()).flatten();
+        let wanted = status == Status::Failed || (self.keep_all && top(name) == name);
+        let began = running.began;
+        let log = if wanted {
+            self.folder.finish(running.log)?
+        } else {
+            self.folder.discard(&running.log);
+            None
+        };
+        let failure = (status == Status::Failed).then(|| {
+            let text = self.read(log.as_deref());
+            if crash(&text).is_some() {
+                self.packages[package].crashed_in = Some(name.into());
+            }
+            Box::new(self.judge.test(&text))
+        });
+        self.push(
+            Ended { package, name: name.into(), status, began, ended: now, seconds: 0.0, log, failure, reason },
+            elapsed,
+        );
+        Ok(())
+    }
+
+    fn push(&mut self, mut ended: Ended, elapsed: Option<f64>) {
+        let measured = ended.ended.duration_since(ended.began).as_secs_f64();
+        ended.seconds = elapsed.filter(|seconds| seconds.is_finite()).unwrap_or(measured).clamp(0.0, 1e9);
+        if ended.status == Status::Failed {
+            self.packages[ended.package].failed += 1;
+            let kept = self.packages.iter().map(|package| package.failed).sum::<usize>();
+            if let Some(failure) = ended.failure.as_mut().filter(|_| kept > EXCERPTS) {
+                failure.excerpt.clear();
+            }
+        }
+        self.observer.ended(&ended);
+        self.parsed.tests.push(ended);
+    }
+
+    fn end_package(&mut self, event: &Event<'_>) -> Result<()> {
+        let index = self.package(&event.package);
+        let failed = event.action == Action::Fail;
+        let crashed = failed && !self.packages[index].orderly && !self.packages[index].unbuilt;
+        if crashed {
+            self.end_crashed(index, time(event))?;
+        }
+        for (name, running) in self.packages[index].take_running() {
+            // A benchmark has no end of its own; and where the package passed, so did all in it.
+            let good = !failed || name.starts_with("Benchmark");
+            let status = if good { Status::Passed } else { Status::Failed };
+            self.end(index, &name, running, status, time(event), None)?;
+        }
+        let package = &mut self.packages[index];
+        package.ended = true;
+        let log = std::mem::replace(&mut package.log, self.folder.log(""));
+        let log = self.folder.finish(log)?;
+        let text = self.read(log.as_deref());
+        let package = &self.packages[index];
+        let unbuilt = package.unbuilt || !event.failed_build.is_empty();
+        let failure = match () {
+            () if !failed => None,
+            () if unbuilt => Some(self.unbuilt(&event.failed_build, &text)),
+            () if package.failed == 0 => Some(self.judge.package(&text)),
+            () => None,
+        };
+        let end = &mut self.parsed.packages[index];
+        end.seconds = event.elapsed.filter(|seconds| seconds.is_finite()).unwrap_or(0.0).clamp(0.0, 1e9);
+        (end.failure, end.log, end.crashed) = (failure, log, crashed && !unbuilt);
+        Ok(())
+    }
+
+    /// The program ended in the middle: who did it has failed, the others never came to their end.
+    fn end_crashed(&mut self, index: usize, now: Timestamp) -> Result<()> {
+        let mut stopped = Vec::new();
+        for (name, running) in self.packages[index].take_running() {
+            let log = self.folder.finish(running.log)?;
+            let text = self.read(log.as_deref());
+            stopped.push((name, running.began, log, text));
+        }
+        let logs: Vec<_> = stopped.iter().map(|(name, _, _, text)| (name.clone(), text.clone())).collect();
+        let guilty: Vec<Box<str>> = match &self.packages[index].crashed_in {
+            Some(failed) => vec![failed.clone()],
+            None => culprits(&logs).into_iter().map(Into::into).collect(),
+        };
+        let last_words = logs.iter().map(|(_, log)| log.as_str()).find(|log| crash(log).is_some()).unwrap_or_default();
+        for (name, began, log, text) in stopped {
+            let did_it = guilty.iter().any(|guilty| contains(&name, guilty));
+            let failure = if did_it {
+                self.judge.crash(&text, last_words)
+            } else {
+                Verdict::new(Cause::Product, format!("the test program ended in {}", guilty.join(", ")))
+            };
+            let status = if did_it { Status::Failed } else { Status::NotRun };
+            let failure = Some(Box::new(failure));
+            self.push(
+                Ended { package: index, name, status, began, ended: now, seconds: 0.0, log, failure, reason: None },
+                None,
+            );
+        }
+        Ok(())
+    }
+
+    fn read(&self, log: Option<&str>) -> String {
+        log.map(|log| log::read(&self.folder.path().join(log))).unwrap_or_default()
+    }
+
+    fn build_output(&mut self, event: &Event<'_>) {
+        if self.builds.len() < KEPT || self.builds.contains_key(&*event.import_path) {
+            let lines = self.builds.entry((&*event.import_path).into()).or_default();
+            if lines.len() < BUILD_LINES {
+                lines.push(event.output.trim_end().chars().take(1000).collect());
+            }
+        }
+    }
+
+    fn unbuilt(&self, import_path: &str, text: &str) -> Failure {
+        let printed = self.builds.get(import_path).cloned().unwrap_or_else(|| {
+            // Before Go 1.24 the compiler's words were text between the events.
+            self.parsed.text.iter().cloned().chain(text.lines().map(String::from)).collect()
+        });
+        let line = printed.iter().find(|line| line.contains(".go:")).or_else(|| printed.first()).cloned();
+        Verdict { cause: Cause::BuildFailure, line, excerpt: printed }
+    }
+
+    fn text(&mut self, text: &str) -> Result<()> {
+        // Go says so in text where a package could not even be started.
+        let unbuilt = text.strip_prefix("FAIL\t").and_then(|rest| rest.split_once(" ["));
+        if let Some((package, "build failed]" | "setup failed]")) = unbuilt {
+            self.packages_unbuilt(package)?;
+        }
+        if self.parsed.text.len() == KEPT {
+            self.parsed.text.pop_front();
+        }
+        self.parsed.text.push_back(text.chars().take(1000).collect());
+        Ok(())
+    }
+
+    fn packages_unbuilt(&mut self, name: &str) -> Result<()> {
+        let index = self.package(name);
+        self.packages[index].unbuilt = true;
+        if self.packages[index].ended {
+            return Ok(());
+        }
+        self.end_package(&Event { action: Action::Fail, package: name.into(), ..Event::default() })
+    }
+
+    /// Ends the stream. Where packages did not end by themselves, their tests have not run, for the
+    /// reason that the caller knows, or for none.
+    ///
+    /// # Errors
+    /// [`Cause::HostDisk`] if a log cannot be written.
+    pub fn finish(mut self, reason: Option<(Cause, String)>) -> Result<Parsed> {
+        let now = Timestamp::now();
+        let (cause, line) =
+            reason.unwrap_or_else(|| (Cause::Unclassified, "the stream ends before the test does".into()));
+        for index in 0..self.packages.len() {
+            if self.packages[index].ended {
+                continue;
+            }
+            self.parsed.truncated = true;
+            for (name, running) in self.packages[index].take_running() {
+                let (began, log) = (running.began, self.folder.finish(running.log)?);
+                let failure = Some(Box::new(Verdict::new(cause, line.clone())));
+                let status = Status::NotRun;
+                self.push(
+                    Ended { package: index, name, status, began, ended: now, seconds: 0.0, log, failure, reason: None },
+                    None,
+                );
+            }
+            let log = std::mem::replace(&mut self.packages[index].log, self.folder.log(""));
+            self.parsed.packages[index].log = self.folder.finish(log)?;
+        }
+        Ok(self.parsed)
+    }
+}
+
+fn time(event: &Event<'_>) -> Timestamp {
+    event.time.parse().unwrap_or_else(|_| Timestamp::now())
+}

@@ -1,0 +1,251 @@
+//! What the runner says of its tests: rows of `results.json`, honest totals, a summary for people.
+
+use std::fmt::Write;
+
+use jiff::Timestamp;
+use kit::{
+    Cause, Class, Exit, Outcome,
+    record::{Counts, Results, SkipSource, Status, Test},
+    ui,
+};
+
+use crate::parse::{Parsed, event::top};
+
+/// The name under which a package stands whose program failed outside of any test. It is counted
+/// neither as asked nor as failed, as `go test` does not.
+pub const PACKAGE: &str = "(package)";
+/// Failures that are shown at length.
+const SHOWN: usize = 25;
+
+/// A row of the record, with what only the summary needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// As in the record.
+    pub test: Test,
+    /// Its own words.
+    pub excerpt: Vec<String>,
+    /// When it ran, if it did.
+    pub ran: Option<(Timestamp, Timestamp)>,
+}
+
+/// The rows of a stream: packages that failed by themselves, then tests in the order in which they ended.
+#[must_use]
+pub fn rows(parsed: &Parsed) -> Vec<Row> {
+    let package = |index: usize| parsed.packages[index].name.clone();
+    let log = |file: &Option<String>| file.as_ref().map(|file| format!("logs/{file}"));
+    let failed = parsed.packages.iter().filter_map(|end| {
+        let failure = end.failure.as_ref()?;
+        let mut test = row(PACKAGE, &end.name, Status::Failed);
+        (test.cause, test.line, test.seconds) = (Some(failure.cause), failure.line.clone(), end.seconds);
+        test.log = log(&end.log);
+        Some(Row { test, excerpt: failure.excerpt.clone(), ran: None })
+    });
+    let tests = parsed.tests.iter().map(|ended| {
+        let mut test = row(&ended.name, &package(ended.package), ended.status);
+        test.seconds = (ended.seconds * 1000.0).round() / 1000.0;
+        test.log = log(&ended.log);
+        test.skipped_by = (ended.status == Status::Skipped).then_some(SkipSource::Test);
+        test.line.clone_from(&ended.reason);
+        let failure = ended.failure.as_deref();
+        if let Some(failure) = failure {
+            (test.cause, test.line) = (Some(failure.cause), failure.line.clone());
+        }
+        let excerpt = failure.map(|failure| failure.excerpt.clone()).unwrap_or_default();
+        Row { test, excerpt, ran: Some((ended.began, ended.ended)) }
+    });
+    failed.chain(tests).collect()
+}
+
+/// A test that came to nothing yet.
+#[must_use]
+pub fn row(name: &str, package: &str, status: Status) -> Test {
+    Test {
+        name: name.into(),
+        package: package.into(),
+        status,
+        cause: None,
+        line: None,
+        skipped_by: None,
+        seconds: 0.0,
+        attempts: 1,
+        log: None,
+        reproduce: None,
+    }
+}
+
+/// Totals of top-level tests, and of all.
+#[must_use]
+pub fn count<'a>(tests: impl IntoIterator<Item = &'a Test>) -> (Counts, Counts) {
+    let (mut tops, mut all) = (Counts::default(), Counts::default());
+    for test in tests.into_iter().filter(|test| test.name != PACKAGE) {
+        for counts in [Some(&mut all), (top(&test.name) == test.name).then_some(&mut tops)].into_iter().flatten() {
+            counts.asked += 1;
+            *match (test.status, test.skipped_by) {
+                (Status::Passed, _) => &mut counts.passed,
+                (Status::Failed, _) => &mut counts.failed,
+                (Status::Flaky, _) => &mut counts.flaky,
+                (Status::Skipped, Some(SkipSource::Ledger)) => &mut counts.excluded,
+                (Status::Skipped, _) => &mut counts.skipped,
+                (Status::NotRun, _) => &mut counts.not_run,
+            } += 1;
+        }
+    }
+    (tops, all)
+}
+
+/// The exit code of these tests, and the cause that it stands for.
+#[must_use]
+pub fn verdict<'a>(tests: impl IntoIterator<Item = &'a Test> + Clone) -> (Exit, Option<Cause>) {
+    let causes = || tests.clone().into_iter().filter_map(|test| test.cause);
+    let (tops, _) = count(tests.clone());
+    // A test that was not run because another one failed adds nothing to that one's cause.
+    let ran = tops.passed + tops.failed + tops.flaky + tops.skipped;
+    let nothing = causes().next().is_none() && ran == 0;
+    let exit = kit::combine(causes().chain(nothing.then_some(Cause::NothingRan)), ran);
+    // Of several causes with that exit code, the one that most tests have; at a tie, the first listed.
+    let fitting = |cause: &Cause| cause.exit() == exit;
+    let number = |cause: &Cause| causes().filter(|other| other == cause).count();
+    let cause = Cause::ALL.iter().copied().filter(fitting).rev().max_by_key(number).filter(|cause| number(cause) > 0);
+    (exit, cause.or(nothing.then_some(Cause::NothingRan)))
+}
+
+/// `passed`, `failed` and so on, in words.
+#[must_use]
+pub fn totals(counts: &Counts) -> String {
+    let parts = [
+        (counts.passed, "passed"),
+        (counts.failed, "failed"),
+        (counts.flaky, "flaky"),
+        (counts.skipped, "skipped themselves"),
+        (counts.excluded, "left out (ci/skips.toml)"),
+        (counts.not_run, "not run"),
+    ];
+    let said: Vec<_> = parts.iter().filter(|part| part.0 > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    let said = if said.is_empty() { "none".into() } else { said.join(", ") };
+    format!("{} tests: {said}", counts.asked)
+}
+
+/// The end of a run for people: what is not good, why, and how to see it again; then the totals.
+#[must_use]
+pub fn summary(results: &Results, rows: &[Row]) -> String {
+    let mut text = String::new();
+    let bad = |row: &&Row| matches!(row.test.status, Status::Failed | Status::Flaky);
+    // A test fails when a subtest does: the subtest says why.
+    let told = |row: &&Row| {
+        let inner = format!("{}/", row.test.name);
+        !rows
+            .iter()
+            .filter(bad)
+            .any(|other| other.test.name.starts_with(&inner) && other.test.package == row.test.package)
+    };
+    let failures: Vec<_> = rows.iter().filter(bad).filter(told).collect();
+    for row in failures.iter().take(SHOWN) {
+        failure(&mut text, row);
+    }
+    if failures.len() > SHOWN {
+        let _ = writeln!(text, "… and {} more, in results.json\n", failures.len() - SHOWN);
+    }
+    not_run(&mut text, rows);
+    let _ = writeln!(text, "{}", totals(&results.counts));
+    if results.all_counts != results.counts {
+        let _ = writeln!(text, "with subtests: {}", totals(&results.all_counts));
+    }
+    let verdict = match (results.head.outcome, results.head.cause) {
+        (Outcome::Passed, Some(cause)) => format!("good, but {cause}"),
+        (Outcome::Passed, None) => "good".into(),
+        (_, Some(cause)) if cause.class() == Class::Infrastructure => {
+            format!("{cause}: infrastructure, nothing is said of the component")
+        }
+        (_, Some(cause)) => format!("not good: {cause}"),
+        (_, None) => "not good".into(),
+    };
+    let _ = writeln!(text, "{verdict}");
+    if let Some(message) = &results.head.message {
+        let _ = writeln!(text, "{}", ui::printable(message));
+    }
+    text
+}
+
+fn failure(text: &mut String, row: &Row) {
+    let test = &row.test;
+    let name = if test.name == PACKAGE { &test.package } else { &test.name };
+    let word = if test.status == Status::Flaky { "FLAKY" } else { "FAIL" };
+    let cause = test.cause.map_or("", Cause::name);
+    let _ = writeln!(text, "{word} {} [{cause}] {:.1} s", ui::printable(&shorten(name)), test.seconds);
+    // The line that decided first, unless it stands in the test's own words anyway.
+    if let Some(line) = test.line.as_ref().filter(|line| !row.excerpt.contains(line)) {
+        let _ = writeln!(text, "  because: {}", ui::printable(line));
+    }
+    for line in &row.excerpt {
+        let _ = writeln!(text, "  | {}", ui::printable(line));
+    }
+    for (what, value) in [("log", &test.log), ("again", &test.reproduce)] {
+        if let Some(value) = value {
+            let _ = writeln!(text, "  {what}: {}", ui::printable(value));
+        }
+    }
+    text.push('\n');
+}
+
+/// Tests that did not run, together by reason.
+fn not_run(text: &mut String, rows: &[Row]) {
+    let idle: Vec<_> = rows.iter().filter(|row| row.test.status == Status::NotRun).collect();
+    let mut reasons: Vec<_> = idle.iter().map(|row| (row.test.cause, row.test.line.as_deref())).collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    for reason in reasons {
+        let names: Vec<_> = idle.iter().filter(|row| (row.test.cause, row.test.line.as_deref()) == reason).collect();
+        let cause = reason.0.map_or("", Cause::name);
+        let _ = writeln!(text, "NOT RUN [{cause}] {} tests: {}", names.len(), ui::printable(reason.1.unwrap_or("")));
+        let shown: Vec<_> = names.iter().take(8).map(|row| ui::printable(&shorten(&row.test.name))).collect();
+        let more = if names.len() > 8 { ", …" } else { "" };
+        let _ = writeln!(text, "  {}{more}\n", shown.join(", "));
+    }
+}
+
+fn shorten(name: &str) -> String {
+    match name.char_indices().nth(120) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn test(name: &str, status: Status, cause: Option<Cause>) -> Test {
+        Test { cause, ..row(name, "p", status) }
+    }
+
+    #[test]
+    fn totals_add_up() {
+        let mut excluded = test("TestD", Status::Skipped, None);
+        excluded.skipped_by = Some(SkipSource::Ledger);
+        let tests = [
+            test("TestA", Status::Passed, None),
+            test("TestA/x", Status::Passed, None),
+            test("TestB", Status::Failed, Some(Cause::Product)),
+            test("TestC", Status::Skipped, None),
+            excluded,
+            test(PACKAGE, Status::Failed, Some(Cause::Product)),
+        ];
+        let (tops, all) = count(&tests);
+        assert_eq!((tops.asked, tops.passed, tops.failed, tops.skipped, tops.excluded), (4, 1, 1, 1, 1));
+        assert_eq!((all.asked, all.passed), (5, 2));
+        assert_eq!(totals(&tops), "4 tests: 1 passed, 1 failed, 1 skipped themselves, 1 left out (ci/skips.toml)");
+    }
+
+    #[test]
+    fn one_exit_code_and_its_cause() {
+        let away = test("TestA", Status::Failed, Some(Cause::ClusterUnreachable));
+        let bad = test("TestB", Status::Failed, Some(Cause::Product));
+        let good = test("TestC", Status::Passed, None);
+        let flaky = test("TestD", Status::Flaky, Some(Cause::Flaky));
+        assert_eq!(verdict([&away, &bad, &good]), (Exit::NOT_GOOD, Some(Cause::Product)));
+        assert_eq!(verdict([&away, &good]), (Exit::INFRASTRUCTURE, Some(Cause::ClusterUnreachable)));
+        assert_eq!(verdict([&flaky, &good]), (Exit::GOOD, Some(Cause::Flaky)));
+        assert_eq!(verdict([&good]), (Exit::GOOD, None));
+        assert_eq!(verdict([]), (Exit::NOTHING_RAN, Some(Cause::NothingRan)));
+    }
+}

@@ -1,0 +1,200 @@
+//! Streams that real `go test -json` printed (tests/streams/make captures them again), and what becomes
+//! of them: totals as Go's own, a summary as the golden files say, and no stream that does harm.
+//!
+//! `UPDATE_GOLDEN=1 cargo test -p e2e-runner` rewrites the golden files.
+
+use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
+
+use e2e_runner::{
+    cause::Judge,
+    parse::{Parsed, Stream, event, lines::Lines, log::Folder},
+    report,
+};
+use kit::record::{Counts, Results, Status};
+use proptest::prelude::*;
+
+fn streams() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/streams")
+}
+
+fn names() -> Vec<String> {
+    let entries = fs::read_dir(streams()).unwrap().map(|entry| entry.unwrap().path());
+    let mut names: Vec<_> = entries
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    names.sort();
+    assert!(names.len() >= 19);
+    names
+}
+
+fn parse(bytes: &[u8]) -> Parsed {
+    let dir = tempfile::tempdir().unwrap();
+    let judge = Judge::default();
+    let mut stream = Stream::new(Folder::new(dir.path().join("logs")), true, &judge, ());
+    let mut lines = Lines::new(bytes, 1 << 20);
+    while let Some(line) = lines.next_line().unwrap() {
+        stream.line(line).unwrap();
+    }
+    stream.finish(None).unwrap()
+}
+
+/// The totals that Go's events say: each test that began, by its last word.
+fn go_totals(text: &str) -> BTreeMap<&'static str, usize> {
+    let mut last: BTreeMap<(String, String), &'static str> = BTreeMap::new();
+    for line in text.lines() {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+        let word = match text("Action").as_str() {
+            "run" => "unfinished",
+            "pass" => "passed",
+            "fail" => "failed",
+            "skip" => "skipped",
+            _ => continue,
+        };
+        if !text("Test").is_empty() {
+            last.insert((text("Package"), text("Test")), word);
+        }
+    }
+    let mut totals = BTreeMap::from([("unfinished", 0), ("passed", 0), ("failed", 0), ("skipped", 0)]);
+    for word in last.into_values() {
+        *totals.entry(word).or_default() += 1;
+    }
+    totals
+}
+
+#[test]
+fn totals_are_go_s_own() {
+    for name in names() {
+        let text = fs::read_to_string(streams().join(format!("{name}.json"))).unwrap();
+        let go_exit: i32 = fs::read_to_string(streams().join(format!("{name}.exit"))).unwrap().trim().parse().unwrap();
+        let rows = report::rows(&parse(text.as_bytes()));
+        let tests: Vec<_> = rows.iter().map(|row| row.test.clone()).collect();
+        let (_, all) = report::count(&tests);
+        let go = go_totals(&text);
+        // A test without an end failed, never came to its end, or is a benchmark, which has none.
+        let ended_by_us = all.asked - go["passed"] - go["failed"] - go["skipped"];
+        assert_eq!(ended_by_us, go["unfinished"], "{name}");
+        assert_eq!(all.skipped, go["skipped"], "{name}");
+        assert!(all.passed >= go["passed"] && all.failed >= go["failed"], "{name}: {all:?} {go:?}");
+        if go["unfinished"] == 0 {
+            assert_eq!((all.passed, all.failed, all.not_run), (go["passed"], go["failed"], 0), "{name}");
+        }
+        let exit = report::verdict(&tests).0;
+        assert_eq!(exit != kit::Exit::GOOD && exit != kit::Exit::NOTHING_RAN, go_exit != 0, "{name}");
+    }
+}
+
+#[test]
+fn the_summary_is_as_it_was() {
+    for name in names() {
+        let said = run_parse(&name, &[]);
+        let golden = streams().join(format!("{name}.golden"));
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(&golden, &said).unwrap();
+        }
+        let expected = fs::read_to_string(&golden).unwrap_or_default();
+        assert_eq!(said, expected, "{name}: UPDATE_GOLDEN=1 rewrites {}", golden.display());
+    }
+}
+
+/// The real program over a captured stream. What differs with each capture is taken out.
+#[expect(clippy::disallowed_methods, reason = "a test of the program itself")]
+fn run_parse(name: &str, more: &[&str]) -> String {
+    let file = streams().join(format!("{name}.json"));
+    let output = Command::new(env!("CARGO_BIN_EXE_e2e-runner")).arg("parse").arg(file).args(more).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let varies = [(r"\b\d+\.\d+ s\b", "N s"), (r"0x[0-9a-f]+\??", "0xN"), (r"goroutine \d+", "goroutine N")];
+    let varies = varies.iter().chain(&[(r"\.go:\d{3,}( \+0xN)?", ".go:N"), (r"\b\d\.\d{3}s\b", "Ns")]);
+    let said = varies
+        .fold(said, |said, (pattern, by)| regex::Regex::new(pattern).unwrap().replace_all(&said, *by).into_owned());
+    format!("{said}exit {}\n", output.status.code().unwrap())
+}
+
+#[test]
+fn records_junit_and_logs_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    run_parse("interleaved", &["--out", dir.path().to_str().unwrap(), "--component", "x", "--all-logs"]);
+    let (results, _) = kit::rundir::read_record::<Results>(dir.path()).unwrap();
+    let expected = Counts { asked: 13, passed: 6, failed: 6, skipped: 1, ..Counts::default() };
+    assert_eq!(results.counts, expected);
+    for test in results.tests.iter().filter(|test| test.status == Status::Failed) {
+        let log = fs::read_to_string(dir.path().join(test.log.as_ref().unwrap())).unwrap();
+        assert!(test.name == report::PACKAGE || log.contains("=== RUN"), "{}", test.name);
+    }
+    let junit = fs::read_to_string(dir.path().join("junit.xml")).unwrap();
+    let suite = r#"<testsuite name="streams/failing" tests="5" skipped="0" errors="1" failures="3">"#;
+    assert!(junit.contains(suite), "{junit}");
+}
+
+#[test]
+fn a_stream_that_is_cut_says_so() {
+    let text = fs::read_to_string(streams().join("parallel.json")).unwrap();
+    for at in (0..text.len()).step_by(97) {
+        let parsed = parse(&text.as_bytes()[..at]);
+        assert_eq!(parsed.truncated, at > 60, "cut at {at}");
+        assert!(parsed.tests.len() <= 6);
+    }
+}
+
+#[test]
+fn hostile_names_stay_in_the_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let judge = Judge::default();
+    let mut stream = Stream::new(Folder::new(dir.path().join("logs")), true, &judge, ());
+    let long = "x".repeat(10_000);
+    for name in ["../../../up", "/etc/passwd", "a\nb", "<b>&\u{1b}[2J", "\u{0}", &long, "CON", ".", ".."] {
+        for action in ["run", "output", "fail"] {
+            let event =
+                serde_json::json!({"Action": action, "Package": "../p", "Test": name, "Output": "x\u{0}\u{1b}\n"});
+            stream.line(event.to_string().as_bytes()).unwrap();
+        }
+    }
+    let parsed = stream.finish(None).unwrap();
+    assert_eq!(parsed.tests.len(), 9);
+    assert_eq!(fs::read_dir(dir.path().join("logs")).unwrap().count(), 9);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn compiler_words_between_the_events_count_as_well() {
+    // As Go printed them before 1.24.
+    let text = "# x/y [x/y.test]\n./y_test.go:5:2: undefined: z\nFAIL\tx/y [build failed]\nFAIL\n";
+    let rows = report::rows(&parse(text.as_bytes()));
+    assert_eq!(rows[0].test.cause, Some(kit::Cause::BuildFailure));
+    assert_eq!(rows[0].test.line.as_deref(), Some("./y_test.go:5:2: undefined: z"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn any_bytes_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+        parse(&bytes);
+    }
+
+    #[test]
+    fn any_order_of_events_does_no_harm(events in proptest::collection::vec(
+        (0_usize..12, 0_usize..3, 0_usize..5, "(?s).{0,20}"), 0..60))
+    {
+        let actions = ["start", "run", "pause", "cont", "pass", "fail", "skip", "bench", "output", "build-output", "build-fail", "new"];
+        let text: String = events.iter().map(|(action, package, test, output)| {
+            let test = ["", "TestA", "TestA/b", "TestA/b/c", "TestB"][*test];
+            let event = serde_json::json!({
+                "Action": actions[*action], "Package": format!("p{package}"), "Test": test,
+                "Output": output, "Elapsed": -1.5, "Time": output,
+            });
+            format!("{event}\n")
+        }).collect();
+        let rows = report::rows(&parse(text.as_bytes()));
+        let tests: Vec<_> = rows.iter().map(|row| row.test.clone()).collect();
+        let (tops, all) = report::count(&tests);
+        for c in [tops, all] {
+            prop_assert_eq!(c.asked, c.passed + c.failed + c.flaky + c.skipped + c.excluded + c.not_run);
+        }
+        let ran = events.iter().filter(|(action, _, test, _)| *action == 1 && *test > 0).count();
+        let ended = events.iter().filter(|(action, _, test, _)| (4..7).contains(action) && *test > 0).count();
+        prop_assert!(all.asked <= ran + ended);
+        prop_assert!(tests.iter().all(|test| event::top(&test.name) == "TestA" || test.name == "TestB" || test.name == report::PACKAGE));
+    }
+}

@@ -1,0 +1,5 @@
+package broken
+
+import "testing"
+
+func TestTwo(t *testing.T) { two() }

@@ -1,0 +1,2 @@
+// Package notests has a test file without tests.
+package notests

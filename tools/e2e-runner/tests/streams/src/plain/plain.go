@@ -1,0 +1,5 @@
+package plain
+
+import "fmt"
+
+func greet() { fmt.Println("hello") }
