@@ -31,6 +31,10 @@ fn cause_of_status(code: u16, message: &str) -> Cause {
         // What the API server says when a webhook of the cluster did not answer it.
         _ if message.contains("failed calling webhook") => Cause::Webhook,
         403 if message.contains("exceeded quota") => Cause::Quota,
+        // What stands in the way is an earlier installation that is still going.
+        403 if message.contains("being terminated") => Cause::NotAtBaseline,
+        // A webhook or a policy of the cluster understood the object, and does not want it.
+        403 if message.contains("denied the request") || message.contains("violates PodSecurity") => Cause::Product,
         401 | 403 => Cause::Auth,
         408 | 429 | 500.. => Cause::Apiserver,
         // Ours or the release's: the server understood, and refuses what it was sent.
@@ -145,6 +149,8 @@ mod tests {
             (401, "Unauthorized", Cause::Auth),
             (403, "forbidden", Cause::Auth),
             (403, "exceeded quota: pods", Cause::Quota),
+            (403, "admission webhook \"w\" denied the request: no", Cause::Product),
+            (403, "unable to create new content in namespace x because it is being terminated", Cause::NotAtBaseline),
             (409, "conflict", Cause::Product),
             (422, "invalid", Cause::Product),
             (429, "too many requests", Cause::Apiserver),

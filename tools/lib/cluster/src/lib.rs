@@ -6,6 +6,7 @@
 mod error;
 pub mod explain;
 mod identity;
+pub mod inventory;
 mod kinds;
 mod kubeconfig;
 mod lab;

@@ -74,6 +74,22 @@ impl Options {
         }
     }
 
+    /// The name that [`crate::open`] gives the cluster, as far as it is known without opening it: for the
+    /// record of a failure to open it.
+    #[must_use]
+    pub fn name(&self) -> Option<String> {
+        match self.source().ok()? {
+            Source::Lab(lab) => Some(format!("lab-{lab}")),
+            Source::InCluster => Some("in-cluster".into()),
+            Source::File(_, Some(context)) | Source::Env(Some(context)) => Some(kit::rundir::slug(&context)),
+            Source::File(path, None) => {
+                let config = crate::kubeconfig::read(&path).ok()?;
+                crate::kubeconfig::choose(&config, "", None, true).ok().map(|context| kit::rundir::slug(&context))
+            }
+            Source::Env(None) => None,
+        }
+    }
+
     /// The options as another tool takes them.
     #[must_use]
     pub fn arguments(&self) -> Vec<String> {

@@ -1,5 +1,7 @@
 //! `install.json`: what runs on which cluster.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +33,10 @@ pub struct Install {
     pub changed: usize,
     /// Namespaces that the release made or uses.
     pub namespaces: Vec<String>,
+    /// What was added to every pod of the release so that none lands on another architecture; empty where
+    /// all nodes have the same.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
     /// What runs, as the pods say.
     pub running: Vec<RunningImage>,
 }
