@@ -19,7 +19,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process_group};
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process_group};
 
 use crate::{Cause, Context, Error, Result, signal};
 
@@ -48,6 +49,8 @@ pub struct Process<'a> {
     cause: Cause,
     limit: Option<Duration>,
     grace: Duration,
+    silence: Option<Duration>,
+    ask: Option<Signal>,
     secrets: Vec<String>,
     log: Option<PathBuf>,
     input: Option<Vec<u8>>,
@@ -61,8 +64,10 @@ pub struct Finished {
     pub status: ExitStatus,
     /// The last lines of its standard error.
     pub last: Vec<String>,
-    /// Whether the time limit ended it.
+    /// Whether the time limit, or the limit for its silence, ended it.
     pub timed_out: bool,
+    /// Whether it was the limit for its silence.
+    pub silent: bool,
     /// How long it ran.
     pub took: Duration,
 }
@@ -83,6 +88,8 @@ impl<'a> Process<'a> {
             cause: Cause::Internal,
             limit: None,
             grace: GRACE,
+            silence: None,
+            ask: None,
             secrets: Vec::new(),
             log: None,
             input: None,
@@ -108,6 +115,21 @@ impl<'a> Process<'a> {
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
+        self
+    }
+
+    /// Ends it as the time limit does when it prints nothing for so long.
+    #[must_use]
+    pub fn silence(mut self, limit: Duration) -> Self {
+        self.silence = Some(limit);
+        self
+    }
+
+    /// The signal that asks it to end, instead of SIGTERM and instead of passing on the one that we got:
+    /// SIGQUIT makes Go programs say where they are.
+    #[must_use]
+    pub fn ask_with(mut self, signal: Signal) -> Self {
+        self.ask = Some(signal);
         self
     }
 
@@ -242,14 +264,16 @@ impl<'a> Process<'a> {
     ) -> Result<Finished> {
         let mut deadline = self.limit.map(|limit| began + limit);
         let (mut open, mut status, mut timed_out, mut signalled) = (2, None, false, None);
+        let (mut silent, mut quiet) = (false, self.silence.map(|silence| began + silence));
         let mut last = VecDeque::new();
         while status.is_none() || open > 0 {
-            let event = match deadline {
+            let event = match deadline.into_iter().chain(quiet).min() {
                 Some(deadline) => events.recv_timeout(deadline.saturating_duration_since(Instant::now())),
                 None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match event {
                 Ok(Event::Line(stream, line)) => {
+                    quiet = quiet.and(self.silence).map(|silence| Instant::now() + silence);
                     let line = hide(&line, &self.secrets);
                     if stream == Stream::Err {
                         if last.len() == LAST_LINES {
@@ -262,12 +286,13 @@ impl<'a> Process<'a> {
                 Ok(Event::Closed) => open -= 1,
                 Ok(Event::Exited(ended)) => {
                     status = Some(ended.cause(Cause::Internal, || format!("{}: cannot wait for it", self.what))?);
+                    quiet = None;
                     // Somebody whom it left behind may hold the pipes open: not for long.
                     deadline = Some(Instant::now() + Duration::from_secs(2));
                 }
                 Ok(Event::Signal(number)) => {
-                    signalled = Some(number);
-                    send(pid, Signal::from_named_raw(number).unwrap_or(Signal::TERM));
+                    (signalled, quiet) = (Some(number), None);
+                    send(pid, self.ask.or(Signal::from_named_raw(number)).unwrap_or(Signal::TERM));
                     deadline = Some(Instant::now() + self.grace);
                 }
                 Err(RecvTimeoutError::Timeout) if status.is_some() => break,
@@ -277,7 +302,8 @@ impl<'a> Process<'a> {
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     timed_out = true;
-                    send(pid, Signal::TERM);
+                    silent = quiet.take().is_some_and(|quiet| quiet <= Instant::now());
+                    send(pid, self.ask.unwrap_or(Signal::TERM));
                     deadline = Some(Instant::now() + self.grace);
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -289,7 +315,7 @@ impl<'a> Process<'a> {
             return Err(Error::interrupted(number).within(self.what));
         }
         let status = status.ok_or_else(|| Error::new(Cause::Internal, format!("{}: it vanished", self.what)))?;
-        Ok(Finished { status, last: last.into(), timed_out, took: began.elapsed() })
+        Ok(Finished { status, last: last.into(), timed_out, silent, took: began.elapsed() })
     }
 
     /// Starts it in the background with both streams in a file, and leaves it to the caller.
@@ -453,6 +479,16 @@ mod tests {
         let process = sh("trap '' TERM; while :; do sleep 0.1; done").limit(Duration::from_millis(100));
         let finished = process.grace(Duration::from_millis(100)).finish().unwrap();
         assert_eq!(finished.code(), 128 + 9);
+    }
+
+    #[test]
+    fn silence_ends_it_with_the_signal_that_was_chosen() {
+        let script = "trap 'echo asked; exit 3' QUIT; for i in 1 2 3 4; do echo $i; sleep 0.1; done; sleep 9 & wait";
+        let mut lines = Vec::new();
+        let process = sh(script).silence(Duration::from_millis(700)).ask_with(Signal::QUIT);
+        let finished = process.on_line(|_, line| lines.push(line.to_owned())).finish().unwrap();
+        assert!(finished.silent && finished.timed_out);
+        assert_eq!((finished.code(), lines.join(" ").as_str()), (3, "1 2 3 4 asked"));
     }
 
     #[test]
