@@ -15,7 +15,10 @@ use std::{
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
     time::{Duration, Instant},
 };
 
@@ -50,6 +53,7 @@ pub struct Process<'a> {
     limit: Option<Duration>,
     grace: Duration,
     silence: Option<Duration>,
+    stopper: Option<Stopper>,
     ask: Option<Signal>,
     secrets: Vec<String>,
     log: Option<PathBuf>,
@@ -64,19 +68,45 @@ pub struct Finished {
     pub status: ExitStatus,
     /// The last lines of its standard error.
     pub last: Vec<String>,
-    /// Whether the time limit, or the limit for its silence, ended it.
+    /// Whether we ended it: at its time limit, for its silence, or by a [`Stopper`].
     pub timed_out: bool,
     /// Whether it was the limit for its silence.
     pub silent: bool,
+    /// Whether a [`Stopper`] ended it.
+    pub stopped: bool,
     /// How long it ran.
     pub took: Duration,
 }
 
+#[derive(Debug)]
 enum Event {
     Line(Stream, String),
     Closed,
     Exited(std::io::Result<ExitStatus>),
     Signal(i32),
+    Stop,
+}
+
+/// Ends a process from elsewhere: from another thread, or from the callback that reads its lines.
+#[derive(Debug, Clone, Default)]
+pub struct Stopper(Arc<Mutex<(bool, Option<Sender<Event>>)>>);
+
+impl Stopper {
+    /// Asks the process to end, now or as soon as it starts.
+    pub fn stop(&self) {
+        if let Ok(mut state) = self.0.lock() {
+            state.0 = true;
+            // Without a receiver it has ended already.
+            let _ = state.1.as_ref().map(|events| events.send(Event::Stop));
+        }
+    }
+
+    fn connect(&self, events: &Sender<Event>) {
+        if let Ok(mut state) = self.0.lock() {
+            state.1 = Some(events.clone());
+            let _ = state.0.then(|| events.send(Event::Stop));
+        }
+    }
 }
 
 impl<'a> Process<'a> {
@@ -89,6 +119,7 @@ impl<'a> Process<'a> {
             limit: None,
             grace: GRACE,
             silence: None,
+            stopper: None,
             ask: None,
             secrets: Vec::new(),
             log: None,
@@ -122,6 +153,13 @@ impl<'a> Process<'a> {
     #[must_use]
     pub fn silence(mut self, limit: Duration) -> Self {
         self.silence = Some(limit);
+        self
+    }
+
+    /// Lets `stopper` end it as the time limit does.
+    #[must_use]
+    pub fn stop_with(mut self, stopper: &Stopper) -> Self {
+        self.stopper = Some(stopper.clone());
         self
     }
 
@@ -229,6 +267,9 @@ impl<'a> Process<'a> {
             // A process that does not read its input says so by its exit code.
             std::thread::spawn(move || stdin.write_all(&bytes).is_ok());
         }
+        if let Some(stopper) = &self.stopper {
+            stopper.connect(&sender);
+        }
         let signals = sender.clone();
         let _subscription = signal::subscribe(move |number| signals.send(Event::Signal(number)).is_ok());
         std::thread::spawn(move || sender.send(Event::Exited(child.wait())).is_ok());
@@ -264,6 +305,7 @@ impl<'a> Process<'a> {
     ) -> Result<Finished> {
         let mut deadline = self.limit.map(|limit| began + limit);
         let (mut open, mut status, mut timed_out, mut signalled) = (2, None, false, None);
+        let mut stopped = false;
         let (mut silent, mut quiet) = (false, self.silence.map(|silence| began + silence));
         let mut last = VecDeque::new();
         while status.is_none() || open > 0 {
@@ -295,6 +337,13 @@ impl<'a> Process<'a> {
                     send(pid, self.ask.or(Signal::from_named_raw(number)).unwrap_or(Signal::TERM));
                     deadline = Some(Instant::now() + self.grace);
                 }
+                // Once is enough, and it may be ending already.
+                Ok(Event::Stop) if timed_out || signalled.is_some() || status.is_some() => {}
+                Ok(Event::Stop) => {
+                    (timed_out, stopped, quiet) = (true, true, None);
+                    send(pid, self.ask.unwrap_or(Signal::TERM));
+                    deadline = Some(Instant::now() + self.grace);
+                }
                 Err(RecvTimeoutError::Timeout) if status.is_some() => break,
                 Err(RecvTimeoutError::Timeout) if timed_out || signalled.is_some() => {
                     send(pid, Signal::KILL);
@@ -315,7 +364,7 @@ impl<'a> Process<'a> {
             return Err(Error::interrupted(number).within(self.what));
         }
         let status = status.ok_or_else(|| Error::new(Cause::Internal, format!("{}: it vanished", self.what)))?;
-        Ok(Finished { status, last: last.into(), timed_out, silent, took: began.elapsed() })
+        Ok(Finished { status, last: last.into(), timed_out, silent, stopped, took: began.elapsed() })
     }
 
     /// Starts it in the background with both streams in a file, and leaves it to the caller.
@@ -489,6 +538,16 @@ mod tests {
         let finished = process.on_line(|_, line| lines.push(line.to_owned())).finish().unwrap();
         assert!(finished.silent && finished.timed_out);
         assert_eq!((finished.code(), lines.join(" ").as_str()), (3, "1 2 3 4 asked"));
+    }
+
+    #[test]
+    fn it_can_be_stopped_from_elsewhere() {
+        let stopper = Stopper::default();
+        let stop = stopper.clone();
+        let process = sh("echo ready; sleep 60").stop_with(&stopper).on_line(move |_, _| stop.stop());
+        assert!(process.finish().unwrap().stopped);
+        // It is stopped still.
+        assert!(sh("sleep 60").stop_with(&stopper).finish().unwrap().stopped);
     }
 
     #[test]
