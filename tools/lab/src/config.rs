@@ -163,7 +163,9 @@ fn corefile(record: &Record) -> String {
 }
 
 fn plain_http(registry: &str) -> String {
-    format!("server = \"http://{registry}\"\n\n[host.\"http://{registry}\"]\n  capabilities = [\"pull\", \"resolve\"]\n")
+    format!(
+        "server = \"http://{registry}\"\n\n[host.\"http://{registry}\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
+    )
 }
 
 /// A public registry's images, answered by the lab's own registry under a prefix.

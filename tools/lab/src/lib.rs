@@ -1,16 +1,18 @@
 //! A real Kubernetes on this machine: control plane, one node, DNS, volumes, a registry.
 //!
 //! Each lab is a process tree in namespaces of its own, so that `down` is one kill and everything that
-//! was mounted, configured or started goes with it. See [`supervisor`] for the inside, [`up`] and
-//! [`down`] for the outside.
+//! was mounted, configured or started goes with it. See `supervisor` for the inside, `up` and `down`
+//! for the outside.
 
 mod cgroups;
+mod clients;
 mod config;
 mod control;
 mod down;
 pub mod image;
 mod layout;
 mod leftovers;
+mod mirrors;
 mod namespace;
 mod network;
 mod parts;

@@ -3,11 +3,7 @@
 //! Whatever the lab's programs mount or write outside their folders (`/run`, `/var`, `/tmp`) is seen by
 //! nobody else and goes with the namespace.
 
-use std::{
-    fs,
-    os::unix::fs::symlink,
-    path::Path,
-};
+use std::{fs, os::unix::fs::symlink, path::Path};
 
 use kit::{Cause, Context, Result};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_move};
@@ -42,7 +38,38 @@ pub(crate) fn enter(layout: &Layout) -> Result<()> {
     let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
     step("share the mounts", mount_change("/", shared))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    step("mount /proc", mount("proc", "/proc", "proc", flags, None))
+    step("mount /proc", mount("proc", "/proc", "proc", flags, None))?;
+    kernel_settings()
+}
+
+/// Settings of the whole machine that a kubelet insists on (setupKernelTunables in its container manager).
+/// It is shown files that say so, and the machine keeps its own.
+fn kernel_settings() -> Result<()> {
+    let wanted = [
+        ("vm/overcommit_memory", "1"),
+        ("vm/panic_on_oom", "0"),
+        ("kernel/panic", "10"),
+        ("kernel/panic_on_oops", "1"),
+        ("kernel/keys/root_maxkeys", "1000000"),
+        ("kernel/keys/root_maxbytes", "25000000"),
+    ];
+    let folder = Path::new(LAB).join("conf/kernel");
+    step("place kernel settings", fs::create_dir_all(&folder))?;
+    for (setting, value) in wanted {
+        let (ours, theirs) = (folder.join(setting.replace('/', ".")), Path::new("/proc/sys").join(setting));
+        step("place kernel settings", fs::write(&ours, value))?;
+        if theirs.exists() {
+            step("cover kernel settings", bind(&ours, &theirs))?;
+        }
+    }
+    // These are the network namespace's own: packets are forwarded, and what crosses the pods' bridge is translated.
+    for (setting, needed) in [("ipv4/ip_forward", true), ("bridge/bridge-nf-call-iptables", false)] {
+        let file = Path::new("/proc/sys/net").join(setting);
+        if needed || file.exists() {
+            step("set up forwarding", fs::write(file, "1"))?;
+        }
+    }
+    Ok(())
 }
 
 fn gather(layout: &Layout, run: &Path) -> Result<()> {

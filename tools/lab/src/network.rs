@@ -283,7 +283,8 @@ mod tests {
 
     #[test]
     fn reads_what_iproute2_prints() {
-        let routes = r#"[{"dst":"default","gateway":"192.0.2.1"},{"type":"local","dst":"127.0.0.1"},{"dst":"10.1.0.0/16"}]"#;
+        let routes =
+            r#"[{"dst":"default","gateway":"192.0.2.1"},{"type":"local","dst":"127.0.0.1"},{"dst":"10.1.0.0/16"}]"#;
         assert_eq!(parse_routes(routes).unwrap(), blocks(&["127.0.0.1/32", "10.1.0.0/16"]));
         let addresses = r#"[{"ifname":"eth0","addr_info":[{"family":"inet","local":"192.0.2.2","prefixlen":24}]},{}]"#;
         assert_eq!(parse_addresses(addresses).unwrap(), blocks(&["192.0.2.2/24"]));

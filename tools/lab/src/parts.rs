@@ -79,14 +79,7 @@ pub(crate) const PARTS: &[Part] = &[
     },
     Part {
         name: "kubernetes",
-        programs: &[
-            "kube-apiserver",
-            "kube-controller-manager",
-            "kube-scheduler",
-            "kubelet",
-            "kube-proxy",
-            "kubectl",
-        ],
+        programs: &["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"],
         target: Target::Tools,
         stamp: Some("k8s.io/kubernetes"),
         files: files!("kubernetes": "go.mod", "go.sum"),
@@ -121,7 +114,8 @@ pub(crate) struct Go {
 impl Go {
     /// The Go of this machine.
     pub(crate) fn find() -> Result<Self> {
-        let program = kit::process::find_program("go", "GO", "building the lab's programs", "install Go 1.26 or later")?;
+        let program =
+            kit::process::find_program("go", "GO", "building the lab's programs", "install Go 1.26 or later")?;
         let mut command = Command::new(&program);
         command.args(["env", "GOVERSION"]);
         let version = Process::new("version of Go", command).cause(Cause::MissingProgram).read()?.trim().to_owned();
@@ -206,9 +200,10 @@ impl Part {
                 folder
             }
         };
+        let most = self.packages(go, arch, &sources);
         let mut command = self.go(go, arch, &sources);
         command.args(["build", "-v", "-o"]).arg(out).args(self.flags());
-        self.follow(command, step)?;
+        self.follow(command, most, step)?;
         if !self.complete(&output) {
             let programs = self.programs.join(", ");
             return Err(Error::new(Cause::Internal, format!("the build of {} did not make {programs}", self.name)));
@@ -226,15 +221,23 @@ impl Part {
         command
     }
 
+    /// How many packages there are to compile if none is in Go's cache; nothing if that cannot be told.
+    fn packages(&self, go: &Go, arch: &Arch, sources: &Path) -> Option<usize> {
+        let mut command = self.go(go, arch, sources);
+        command.args(["list", "-deps", "-f", "{{.ImportPath}}"]).args(self.flags().last());
+        Some(Process::new(format!("packages of {}", self.name), command).read().ok()?.lines().count())
+    }
+
     /// Runs the build, showing which package it is at.
-    fn follow(&self, command: Command, step: &Step) -> Result<()> {
+    fn follow(&self, command: Command, most: Option<usize>, step: &Step) -> Result<()> {
+        let most = most.map_or_else(String::new, |most| format!(" of at most {most}"));
         let mut packages = 0;
         let mut failure = None;
         Process::new(format!("build of {}", self.name), command)
             .on_line(|stream, line| {
                 if stream == Stream::Err && !line.starts_with("go: ") {
                     packages += 1;
-                    step.set(format!("{packages} packages, at {line}"));
+                    step.set(format!("{packages}{most} packages, at {line}"));
                 }
                 if line.contains("no space left on device") {
                     failure = Some(Cause::HostDisk);

@@ -171,7 +171,8 @@ mod tests {
     #[test]
     fn certificates_are_pem_and_say_whom_they_speak_for() {
         let ca = Authority::new("test").unwrap();
-        let (certificate, key) = ca.issue("system:node:x", Some("system:nodes"), &api_names([10, 1, 2, 3].into())).unwrap();
+        let (certificate, key) =
+            ca.issue("system:node:x", Some("system:nodes"), &api_names([10, 1, 2, 3].into())).unwrap();
         assert!(certificate.starts_with("-----BEGIN CERTIFICATE-----"));
         assert!(key.starts_with("-----BEGIN PRIVATE KEY-----"));
     }

@@ -111,6 +111,10 @@ fn kernel() -> Result<()> {
     if !has("overlay") && modprobe("overlay").is_err() {
         lacks.push("the overlay file system");
     }
+    // Without it services do not work between pods of one node.
+    if !std::path::Path::new("/proc/sys/net/bridge").exists() && modprobe("br_netfilter").is_err() {
+        lacks.push("the packet filter for bridges (br_netfilter)");
+    }
     if cgroups::hierarchies()?.is_empty() {
         lacks.push("mounted cgroups");
     }

@@ -11,11 +11,11 @@ use kit::{Cause, Context, Done, Error, Output, Process, Result, Ui};
 use serde::Serialize;
 
 use crate::{
+    clients,
     control::{ProgramState, Request, State, ask},
     layout::Layout,
     process,
     record::{Phase, Record},
-    up,
 };
 
 /// What `status --output json` prints: the record, and how the programs are.
@@ -73,9 +73,10 @@ pub(crate) fn status(layout: &Layout, ui: &Ui) -> Result<Done> {
         return Ok(Done::good());
     }
     let get = ["get", "nodes", "--request-timeout=5s", "--output"];
-    let path = r#"jsonpath={range .items[*]}{.metadata.name} {.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}"#;
+    let path =
+        r#"jsonpath={range .items[*]}{.metadata.name} {.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}"#;
     let arguments: Vec<_> = get.into_iter().chain([path]).collect();
-    let Ok(nodes) = up::kubectl(layout, &record, &arguments).read() else {
+    let Ok(nodes) = clients::kubectl(layout, &record, &arguments).read() else {
         ui.warn(format!("{} does not answer", record.api_server));
         return Ok(Done::found(Cause::Apiserver));
     };
@@ -109,7 +110,7 @@ pub(crate) fn kubeconfig(layout: &Layout, raw: bool, ui: &Ui) -> Result<Done> {
 pub(crate) fn kubectl(layout: &Layout, arguments: &[String]) -> Result<Done> {
     let (record, _) = running(layout)?;
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    Err(Process::new("kubectl", up::kubectl_command(layout, &record, &arguments)).replace())
+    Err(Process::new("kubectl", clients::kubectl_command(layout, &record, &arguments)).replace())
 }
 
 /// Loads an image archive.
@@ -118,7 +119,7 @@ pub(crate) fn load(layout: &Layout, file: &Path, ui: &Ui) -> Result<Done> {
         return Err(Error::new(Cause::Usage, format!("{} is no file", file.display())));
     }
     let (record, pid) = running(layout)?;
-    ui.result(&up::load(layout, &record, pid, file)?)?;
+    ui.result(&clients::load(layout, &record, pid, file)?)?;
     Ok(Done::good())
 }
 

@@ -5,7 +5,6 @@
 
 use std::{
     collections::HashMap,
-    fs,
     os::unix::{
         net::{UnixListener, UnixStream},
         process::ExitStatusExt,
@@ -46,7 +45,6 @@ pub(crate) fn run(layout: &Layout) -> Result<()> {
     rustix::system::sethostname(layout.node().as_bytes()).cause(Cause::Node, || "cannot name the lab")?;
     namespace::enter(layout)?;
     std::env::set_current_dir("/").cause(Cause::Node, || "cannot leave the folder")?;
-    fs::write("/proc/sys/net/ipv4/ip_forward", "1").cause(Cause::Node, || "cannot let the lab forward packets")?;
     let (sender, events) = channel();
     listen_to_signals(sender.clone())?;
     listen_to_requests(sender)?;
@@ -55,6 +53,7 @@ pub(crate) fn run(layout: &Layout) -> Result<()> {
 
 fn listen_to_signals(events: Sender<Event>) -> Result<()> {
     let stop = events.clone();
+    // For as long as this process lives.
     std::mem::forget(kit::signal::subscribe(move |_| stop.send(Event::Stop).is_ok()));
     let mut signals = Signals::new([SIGCHLD]).cause(Cause::Internal, || "cannot watch for ended programs")?;
     std::thread::spawn(move || {
@@ -130,10 +129,7 @@ impl Supervisor<'_> {
                 self.reload()?;
                 names.iter().try_for_each(|name| {
                     let slot = self.slot(name)?;
-                    if slot.pid.is_none() {
-                        slot.ends.clear();
-                        slot.due = Some(Instant::now());
-                    }
+                    slot.wanted(Instant::now());
                     Ok(())
                 })?;
                 self.start_due();
@@ -141,6 +137,12 @@ impl Supervisor<'_> {
             }
             Request::Kill { program, hold } => {
                 let slot = self.slot(&program)?;
+                if slot.pid.is_none() && !hold {
+                    return Err(Error::new(
+                        Cause::Usage,
+                        format!("{program} does not run: it is {}", slot.state.name()),
+                    ));
+                }
                 if hold {
                     slot.state = State::Held;
                     slot.due = None;
@@ -173,7 +175,9 @@ impl Supervisor<'_> {
     fn slot(&mut self, name: &str) -> Result<&mut Slot> {
         let known: Vec<_> = self.slots.iter().map(|slot| slot.program.name).collect();
         let slot = self.slots.iter_mut().find(|slot| slot.program.name == name);
-        slot.ok_or_else(|| Error::new(Cause::Usage, format!("no program '{name}' here; there are: {}", known.join(", "))))
+        slot.ok_or_else(|| {
+            Error::new(Cause::Usage, format!("no program '{name}' here; there are: {}", known.join(", ")))
+        })
     }
 
     fn ended(&mut self, pid: i32, status: ExitStatus) {
@@ -186,7 +190,16 @@ impl Supervisor<'_> {
 
     fn start_due(&mut self) {
         let now = Instant::now();
-        let Ok(record) = self.record() else { return };
+        if !self.slots.iter().any(|slot| slot.due.is_some_and(|due| due <= now)) {
+            return;
+        }
+        let record = match self.record() {
+            Ok(record) => record,
+            Err(error) => {
+                eprintln!("{} cannot start anything: {error}", jiff::Timestamp::now());
+                return;
+            }
+        };
         for slot in self.slots.iter_mut().filter(|slot| slot.due.is_some_and(|due| due <= now)) {
             slot.due = None;
             match start(&slot.program, &record) {
@@ -207,6 +220,16 @@ impl Slot {
     fn new(program: Program) -> Self {
         let (state, ends) = (State::Waiting, Vec::new());
         Self { program, state, pid: None, restarts: 0, ends, due: None, last_end: None }
+    }
+
+    /// Somebody wants it to run: now, or as soon as the one that is being killed has ended.
+    fn wanted(&mut self, now: Instant) {
+        self.ends.clear();
+        if self.pid.is_none() {
+            self.due = Some(now);
+        } else if self.state == State::Held {
+            self.state = State::Restarting;
+        }
     }
 
     /// Decides what becomes of a program that has ended: again after a while, or never.
@@ -285,5 +308,15 @@ mod tests {
         slot.state = State::Held;
         slot.ended(ExitStatus::from_raw(9), Instant::now());
         assert_eq!((slot.state, slot.due, slot.restarts), (State::Held, None, 0));
+    }
+
+    #[test]
+    fn what_is_wanted_while_it_is_being_killed_comes_back() {
+        let (mut slot, now) = (slot(), Instant::now());
+        slot.state = State::Held;
+        slot.wanted(now);
+        assert_eq!(slot.due, None);
+        slot.ended(ExitStatus::from_raw(9), now);
+        assert!(slot.due.is_some());
     }
 }

@@ -5,19 +5,18 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     path::PathBuf,
-    process::Command,
     time::{Duration, Instant},
 };
 
 use clap::{Args, ValueEnum};
-use kit::{Arch, Cause, Done, Error, Process, Result, Ui, Within};
+use kit::{Arch, Cause, Done, Error, Result, Ui};
 
 use crate::{
-    cgroups, config,
+    cgroups, clients, config,
     control::{ProgramState, Request, State, ask},
     down, image,
     layout::{CONTAINERD, Layout, through},
-    namespace,
+    mirrors, namespace,
     network::{self, Subnet},
     parts::{self, Go, PARTS},
     pki, prerequisites, process,
@@ -66,7 +65,7 @@ pub(crate) fn build(layout: &Layout, ui: &Ui) -> Result<Done> {
 /// Brings the lab up.
 pub(crate) fn up(layout: &Layout, options: &Options, ui: &Ui) -> Result<Done> {
     prerequisites::check(layout, ui)?;
-    let mirrors = mirrors(options)?;
+    let mirrors = mirrors::hosts(&options.mirrors, options.images.as_deref())?;
     let _lock = parts::lock(&layout.lock(), &format!("another command on lab '{}'", layout.name), ui)?;
     let (mut record, pid, fresh) = match running(layout)? {
         Some((record, pid)) => (record, pid, false),
@@ -141,7 +140,7 @@ fn begin(layout: &Layout, options: &Options, mirrors: Vec<String>, ui: &Ui) -> R
     network::connect(subnet, pid)?;
     start(&record, pid, Stage::Registry)?;
     let address = SocketAddr::from((record.address(), 5000));
-    answers(pid, "registry", address, "/v2/").map_err(|error| explain(layout, pid, error))?;
+    answers(pid, Cause::Registry, "registry", address, "/v2/").map_err(|error| explain(layout, pid, error))?;
     record.phase = Phase::Registry;
     store(layout, &record)?;
     step.done(&record.registry);
@@ -175,7 +174,7 @@ fn bring_up(layout: &Layout, record: &Record, pid: u32, say: &dyn Fn(&str)) -> R
     say("waiting for containerd");
     load_pause(layout, record, pid)?;
     say("waiting for the API server");
-    let ready = || kubectl(layout, record, &["get", "--raw", "/readyz"]).cause(Cause::Apiserver).read();
+    let ready = || clients::kubectl(layout, record, &["get", "--raw", "/readyz"]).cause(Cause::Apiserver).read();
     let late = || Error::new(Cause::Apiserver, format!("{} is not ready in time", record.api_server));
     kit::retry::until(PATIENCE, late, || Ok(ready().ok()))?;
     start(record, pid, Stage::Cluster)?;
@@ -188,11 +187,8 @@ fn bring_up(layout: &Layout, record: &Record, pid: u32, say: &dyn Fn(&str)) -> R
     for wait in waits {
         run(layout, record, &[&["wait", "--timeout=120s"], wait].concat(), Cause::Node)?;
     }
-    answers(pid, "DNS", SocketAddr::from((record.address(), config::DNS_READY_PORT)), "/ready")
-        .map_err(|mut error| {
-            error.cause = Cause::Dns;
-            error
-        })
+    let dns = SocketAddr::from((record.address(), config::DNS_READY_PORT));
+    answers(pid, Cause::Dns, "DNS", dns, "/ready")
 }
 
 /// Writes the record and every configuration that follows from it.
@@ -217,57 +213,35 @@ fn load_pause(layout: &Layout, record: &Record, pid: u32) -> Result<()> {
     kit::rundir::write(&archive, &bytes)?;
     let mut last = None;
     let socket = through(pid, CONTAINERD);
-    let loaded = kit::retry::until(PATIENCE, || Error::new(Cause::Node, "containerd does not take images"), || {
-        if !socket.exists() {
-            return Ok(None);
-        }
-        match load(layout, record, pid, &archive) {
-            Ok(_) => Ok(Some(())),
-            Err(error) => {
-                last = Some(error.to_string());
-                Ok(None)
+    let loaded = kit::retry::until(
+        PATIENCE,
+        || Error::new(Cause::Node, "containerd does not take images"),
+        || {
+            if !socket.exists() {
+                return Ok(None);
             }
-        }
-    });
+            match clients::load(layout, record, pid, &archive) {
+                Ok(_) => Ok(Some(())),
+                Err(error) => {
+                    last = Some(error.to_string());
+                    Ok(None)
+                }
+            }
+        },
+    );
     loaded.map_err(|error| match last {
         Some(last) => error.line(last),
         None => error,
     })
 }
 
-/// Loads an image archive into the node's store; returns what containerd says.
-pub(crate) fn load(layout: &Layout, record: &Record, pid: u32, archive: &std::path::Path) -> Result<String> {
-    let key = record.parts.get("containerd").map_or("", String::as_str);
-    let mut command = Command::new(layout.bin().join("containerd").join(key).join("ctr"));
-    command.arg("--address").arg(through(pid, CONTAINERD)).args(["--namespace", "k8s.io", "images", "import"]);
-    command.arg(archive);
-    Process::new("loading of an image", command).cause(Cause::Node).limit(Duration::from_secs(300)).read()
-}
-
-/// A kubectl that knows only this lab.
-pub(crate) fn kubectl(layout: &Layout, record: &Record, arguments: &[&str]) -> Process<'static> {
-    Process::new("kubectl", kubectl_command(layout, record, arguments)).limit(PATIENCE)
-}
-
-/// As [`kubectl`], as a command.
-pub(crate) fn kubectl_command(layout: &Layout, record: &Record, arguments: &[&str]) -> Command {
-    let key = record.parts.get("kubernetes").map_or("", String::as_str);
-    let mut command = Command::new(layout.bin().join("kubernetes").join(key).join("kubectl"));
-    command.arg("--kubeconfig").arg(layout.kubeconfig());
-    command.arg("--cache-dir").arg(layout.state_of("tmp/kubectl"));
-    command.args(arguments).env_remove("KUBECONFIG");
-    // A proxy of the user's would not find the lab.
-    command.env("NO_PROXY", record.address().to_string());
-    command
-}
-
 fn run(layout: &Layout, record: &Record, arguments: &[&str], cause: Cause) -> Result<()> {
-    kubectl(layout, record, arguments).cause(cause).run()
+    clients::kubectl(layout, record, arguments).cause(cause).run()
 }
 
 /// Waits until an HTTP server of the lab says 200.
-fn answers(pid: u32, name: &str, address: SocketAddr, path: &str) -> Result<()> {
-    let late = || Error::new(Cause::Registry, format!("the lab's {name} does not answer at {address}"));
+fn answers(pid: u32, cause: Cause, name: &str, address: SocketAddr, path: &str) -> Result<()> {
+    let late = || Error::new(cause, format!("the lab's {name} does not answer at {address}"));
     kit::retry::until(Duration::from_secs(60), late, || {
         // One that was given up will not answer.
         let states = ask(pid, &Request::Status)?;
@@ -303,65 +277,4 @@ fn explain(layout: &Layout, pid: u32, error: Error) -> Error {
     let error = if said.is_empty() { error } else { error.line(said) };
     let name = &layout.name;
     error.next(format!("logs are in {}; `lab down --name {name}` removes the rest", layout.logs().display()))
-}
-
-/// The public registries that the lab stands in for.
-fn mirrors(options: &Options) -> Result<Vec<String>> {
-    let file = options.images.clone().or_else(|| {
-        let workspace = kit::dirs::workspace().ok()?;
-        Some(workspace.join("ci/images.toml")).filter(|file| file.is_file())
-    });
-    let mut hosts = options.mirrors.clone();
-    if let Some(file) = file {
-        let map: kit::ci::ImageMap = kit::config::read(&file)?;
-        let names = map.image.iter().flat_map(|image| &image.names);
-        hosts.extend(names.filter_map(|name| registry_of(name)));
-    }
-    hosts.sort();
-    hosts.dedup();
-    hosts.iter().try_for_each(|host| check_host(host)).within(|| "names of public registries")?;
-    Ok(hosts)
-}
-
-/// The registry's part of a reference; Docker's own when there is none (distribution/reference).
-fn registry_of(name: &str) -> Option<String> {
-    match name.split_once('/') {
-        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => Some(host.to_owned()),
-        _ if name.is_empty() => None,
-        _ => Some("docker.io".to_owned()),
-    }
-}
-
-/// A host becomes a folder's name.
-fn check_host(host: &str) -> Result<()> {
-    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':');
-    if !host.is_empty() && !host.starts_with('.') && host.chars().all(good) {
-        return Ok(());
-    }
-    Err(Error::new(Cause::Usage, format!("'{host}' is not a registry's host")).next("write HOST or HOST:PORT"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_registry_of_a_reference() {
-        for (name, host) in [
-            ("mirror.gcr.io/busybox:latest", "mirror.gcr.io"),
-            ("localhost:5000/x", "localhost:5000"),
-            ("library/busybox", "docker.io"),
-            ("busybox", "docker.io"),
-        ] {
-            assert_eq!(registry_of(name).as_deref(), Some(host));
-        }
-    }
-
-    #[test]
-    fn a_host_cannot_leave_its_folder() {
-        assert!(check_host("ghcr.io").is_ok());
-        for host in ["", "..", "a/b", "a b", ".x"] {
-            assert_eq!(check_host(host).unwrap_err().cause, Cause::Usage, "{host}");
-        }
-    }
 }

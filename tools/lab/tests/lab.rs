@@ -60,30 +60,39 @@ impl Lab {
         kit::dirs::cache().unwrap().join("labs").join(&self.name)
     }
 
-    /// What labs have on this machine, without what belongs to other labs that are up.
+    /// What labs and the like have on this machine, without what belongs to other labs that are up.
     fn leftovers(&self) -> Vec<String> {
         let lines = self.run(&["leftovers"]);
         let mine = |line: &&str| line.split(' ').nth(1).is_some_and(|owner| owner == "-" || owner == self.name);
         lines.lines().filter(mine).map(String::from).collect()
     }
 
-    /// Waits until the leftovers are what they were: other work on this machine comes and goes meanwhile.
-    fn expect_leftovers(&self, before: &[String]) {
-        let mut more = Vec::new();
+    /// Waits until what was there `before` the lab is all that is there, and nothing of what was its own.
+    ///
+    /// Other work may go on at the same time: processes, namespaces and pods' cgroups of others come and go,
+    /// so of these only the lab's own count.
+    fn expect_nothing_left(&self, before: &[String], during: &[String]) {
+        let own = format!(" {} ", self.name);
+        let own: Vec<_> = during.iter().filter(|line| line.contains(&own)).map(|line| thing(line)).collect();
+        assert!(own.len() > 5, "the lab had nothing: {own:?}");
+        let others =
+            |line: &str| line.starts_with("process") || line.starts_with("namespace") || line.contains("/kubepods");
+        let mut left = Vec::new();
         let late = || Error::new(kit::Cause::Internal, "");
-        let same = kit::retry::until(Duration::from_secs(60), late, || {
-            more = self.leftovers();
-            more.retain(|line| !before.contains(line));
-            Ok(more.is_empty().then_some(()))
+        let gone = kit::retry::until(Duration::from_secs(60), late, || {
+            left = self.leftovers();
+            left.retain(|line| own.contains(&thing(line)) || !(before.contains(line) || others(line)));
+            Ok(left.is_empty().then_some(()))
         });
-        assert!(same.is_ok(), "left behind:\n{}", more.join("\n"));
+        assert!(gone.is_ok(), "left behind:\n{}", left.join("\n"));
     }
 
     /// The number of the lab's first process on this machine.
     fn supervisor(&self) -> i32 {
         let words = format!("--name {} supervise", self.name);
         let lines = self.run(&["leftovers"]);
-        let line = lines.lines().find(|line| line.starts_with(&format!("process {}", self.name)) && line.contains(&words));
+        let line =
+            lines.lines().find(|line| line.starts_with(&format!("process {}", self.name)) && line.contains(&words));
         line.and_then(|line| line.split(' ').nth(2)?.parse().ok()).unwrap_or_else(|| panic!("no supervisor in {lines}"))
     }
 }
@@ -98,6 +107,12 @@ impl Drop for Lab {
             eprintln!("{error}");
         }
     }
+}
+
+/// A line of the leftovers without its owner.
+fn thing(line: &str) -> (&str, &str) {
+    let mut words = line.splitn(3, ' ');
+    (words.next().unwrap_or_default(), words.nth(1).unwrap_or_default())
 }
 
 fn kill(pid: i32) {
@@ -158,6 +173,7 @@ fn a_lab_has_what_a_cluster_has_and_leaves_nothing() {
     lab.run(&["kubectl", "apply", "--filename", &pod.display().to_string()]);
     lab.run(&["kubectl", "wait", "--for=condition=Ready", "pod/guest", "--timeout=60s"]);
     names_and_ways(&lab, status["registry"].as_str().unwrap());
+    let during = lab.leftovers();
     volumes(&lab);
 
     lab.run(&["down"]);
@@ -167,7 +183,7 @@ fn a_lab_has_what_a_cluster_has_and_leaves_nothing() {
     // Again: already down.
     lab.run(&["down", "--purge"]);
     assert!(!lab.folder().exists());
-    lab.expect_leftovers(&before);
+    lab.expect_nothing_left(&before, &during);
 }
 
 /// What a pod reaches, and that it hears at once of what it does not reach.
@@ -231,9 +247,10 @@ fn a_killed_lab_can_be_taken_down_and_a_killed_up_repeated() {
     assert_eq!(lab.fails(&["status"]).code(), 3);
     lab.run(&["up"]);
     assert_eq!(lab.status()["phase"], "ready");
+    let during = lab.leftovers();
     kill(lab.supervisor());
     lab.run(&["down", "--purge"]);
-    lab.expect_leftovers(&before);
+    lab.expect_nothing_left(&before, &during);
 
     // Killed at several moments of its life, `up` gets to the same end when it is called again.
     for wait in [50, 300, 1500] {
@@ -241,9 +258,12 @@ fn a_killed_lab_can_be_taken_down_and_a_killed_up_repeated() {
         assert!(killed.timed_out, "{killed:?}");
         lab.run(&["up"]);
         assert_eq!(lab.status()["phase"], "ready");
-        lab.run(&["down", "--purge"]);
+        lab.run(&["down"]);
     }
-    lab.expect_leftovers(&before);
+    lab.run(&["up"]);
+    let during = lab.leftovers();
+    lab.run(&["down", "--purge"]);
+    lab.expect_nothing_left(&before, &during);
 }
 
 #[test]
