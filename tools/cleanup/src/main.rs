@@ -1,2 +1,5 @@
-//! x
-fn main() {}
+//! The program: see the library.
+
+fn main() -> std::process::ExitCode {
+    kit::cli::main(cleanup::run)
+}

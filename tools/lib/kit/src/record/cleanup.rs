@@ -18,6 +18,9 @@ pub struct Baseline {
     pub cluster: ClusterId,
     /// Every object.
     pub objects: Vec<BaselineObject>,
+    /// What could not be listed, as `Kind.group` or `*.group`: nothing of it is ever cleaned.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unlisted: Vec<String>,
 }
 
 impl Record for Baseline {

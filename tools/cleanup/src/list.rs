@@ -1,0 +1,375 @@
+//! Everything that a cluster holds: each listable kind once, in pages, several at a time.
+
+use std::collections::{BTreeMap, HashMap};
+
+use cluster::fail;
+use futures::{StreamExt, TryStreamExt, stream};
+use kit::{Cause, Error, Result, record::ObjectKey};
+use kube::{
+    Client, Resource,
+    api::{ApiResource, DynamicObject, GetParams, ListParams},
+    core::{Request, discovery::v2::APIGroupDiscovery},
+};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{
+    api::{self, CONCURRENT, Patience, patiently},
+    hmac::Key,
+    rules::{RULES, group_of},
+    view::{fingerprint, is_secret, view},
+};
+
+/// Objects a page.
+const PAGE: u32 = 500;
+/// A list that changes while it is read begins anew; that often.
+const RESTARTS: usize = 3;
+
+/// A kind that can be listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Kind {
+    /// Group, preferred version, kind and plural.
+    pub resource: ApiResource,
+    /// Whether its objects live in namespaces.
+    pub namespaced: bool,
+    /// Whether the API server stores it: it can be deleted.
+    pub deletable: bool,
+}
+
+/// An object as far as it is compared.
+#[derive(Debug, Clone)]
+pub(crate) struct Object {
+    /// Which.
+    pub key: ObjectKey,
+    /// Its UID.
+    pub uid: String,
+    /// Of what is compared.
+    pub digest: String,
+    /// What is compared; null of a Secret.
+    pub view: Value,
+    /// UID of the owner that manages it.
+    pub owner: Option<String>,
+    /// What must be done before it goes.
+    pub finalizers: Vec<String>,
+    /// Since when it is being deleted.
+    pub deleting: Option<String>,
+}
+
+/// What a cluster holds.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    /// Every object that no rule leaves out.
+    pub objects: Vec<Object>,
+    /// Every kind that can be listed, by group and kind.
+    pub kinds: BTreeMap<(String, String), Kind>,
+    /// What should be listable and is not, as `Kind.group` or `*.group`, with the reason.
+    pub unlisted: BTreeMap<String, String>,
+}
+
+impl Listing {
+    /// The kind of an object, if the cluster still serves it.
+    #[must_use]
+    pub(crate) fn kind_of(&self, key: &ObjectKey) -> Option<&Kind> {
+        self.kinds.get(&(group_of(key).to_owned(), key.kind.clone()))
+    }
+}
+
+/// Lists the cluster; Secrets are hashed with `secret_key`.
+///
+/// A group whose server does not answer is named in [`Listing::unlisted`]; it does not hide the rest.
+///
+/// # Errors
+/// [`Cause::Auth`] naming every kind that may not be listed; otherwise as [`cluster::cause_of`] says.
+pub(crate) async fn list(client: &Client, secret_key: Option<&Key>) -> Result<Listing> {
+    let (kinds, mut unlisted) = discover(client).await?;
+    let wanted = kinds.iter().filter(|kind| !RULES.kind_left_out(&kind.resource.group, &kind.resource.kind));
+    let pages = stream::iter(wanted.cloned()).map(|kind| async move {
+        let listed = list_kind(client, &kind, secret_key).await?;
+        Ok::<_, Error>((kind, listed))
+    });
+    let listed: Vec<_> = pages.buffer_unordered(CONCURRENT).try_collect().await?;
+    let mut forbidden = Vec::new();
+    let mut objects = Vec::new();
+    for (kind, listed) in listed {
+        match listed {
+            Listed::Objects(found) => objects.extend(found),
+            Listed::Forbidden => forbidden.push(name_of(&kind.resource)),
+            Listed::Unavailable(why) => {
+                unlisted.insert(format!("{}.{}", kind.resource.kind, kind.resource.group), why);
+            }
+        }
+    }
+    if !forbidden.is_empty() {
+        forbidden.sort();
+        return Err(Error::new(Cause::Auth, format!("may not list {}", forbidden.join(", ")))
+            .next("grant the verbs get, list and watch on all resources (a ClusterRole with '*')"));
+    }
+    let kinds = kinds.into_iter().map(|kind| ((kind.resource.group.clone(), kind.resource.kind.clone()), kind)).collect();
+    Ok(Listing { objects: each_once(objects), kinds, unlisted })
+}
+
+/// Whether a key belongs to what could not be listed.
+#[must_use]
+pub(crate) fn is_unlisted<'a>(key: &ObjectKey, mut unlisted: impl Iterator<Item = &'a str>) -> bool {
+    unlisted.any(|name| match name.split_once('.') {
+        Some((kind, group)) => group == group_of(key) && (kind == "*" || kind == key.kind),
+        None => false,
+    })
+}
+
+/// `plural.group`, as kubectl writes it.
+#[must_use]
+pub(crate) fn name_of(resource: &ApiResource) -> String {
+    if resource.group.is_empty() { resource.plural.clone() } else { format!("{}.{}", resource.plural, resource.group) }
+}
+
+/// Some servers show one object under two kinds: its first name stays.
+fn each_once(mut objects: Vec<Object>) -> Vec<Object> {
+    objects.sort_by(|one, two| one.key.cmp(&two.key));
+    let mut seen = HashMap::new();
+    objects.retain(|object| seen.insert(object.uid.clone(), ()).is_none());
+    objects
+}
+
+/// Every listable kind, in the version that its group prefers among those that have it, with what
+/// cannot be listed.
+async fn discover(client: &Client) -> Result<(Vec<Kind>, BTreeMap<String, String>)> {
+    let what = || "cannot read which kinds the cluster serves (Kubernetes 1.26 or newer is needed)".to_owned();
+    let (core, groups) = tokio::try_join!(
+        patiently(what, || client.list_core_api_versions_aggregated()),
+        patiently(what, || client.list_api_groups_aggregated()),
+    )?;
+    Ok(kinds_of(core.items.into_iter().chain(groups.items)))
+}
+
+/// The kind of a key as the cluster serves it now.
+pub(crate) async fn kind_now(client: &Client, key: &ObjectKey) -> Option<Kind> {
+    let (kinds, _) = discover(client).await.ok()?;
+    kinds.into_iter().find(|kind| kind.resource.group == group_of(key) && kind.resource.kind == key.kind)
+}
+
+fn kinds_of(groups: impl IntoIterator<Item = APIGroupDiscovery>) -> (Vec<Kind>, BTreeMap<String, String>) {
+    let mut kinds: Vec<Kind> = Vec::new();
+    let mut unlisted = BTreeMap::new();
+    for group in groups {
+        let name = group.metadata.and_then(|metadata| metadata.name).unwrap_or_default();
+        // The versions come in the order in which the server prefers them.
+        for version in group.versions {
+            let number = version.version.unwrap_or_default();
+            let api_version = if name.is_empty() { number.clone() } else { format!("{name}/{number}") };
+            if version.freshness.as_deref() == Some("Stale") {
+                unlisted.insert(format!("*.{name}"), "its server does not answer".into());
+                continue;
+            }
+            for resource in version.resources {
+                let kind = resource.response_kind.and_then(|kind| kind.kind).unwrap_or_default();
+                let plural = resource.resource.unwrap_or_default();
+                let can = |verb: &str| resource.verbs.iter().any(|can| can == verb);
+                let known = kinds.iter().any(|known| known.resource.group == name && known.resource.plural == plural);
+                if kind.is_empty() || plural.is_empty() || known || !can("list") {
+                    continue;
+                }
+                kinds.push(Kind {
+                    namespaced: resource.scope.as_deref() == Some("Namespaced"),
+                    deletable: can("delete"),
+                    resource: ApiResource {
+                        group: name.clone(),
+                        version: number.clone(),
+                        api_version: api_version.clone(),
+                        kind,
+                        plural,
+                    },
+                });
+            }
+        }
+    }
+    (kinds, unlisted)
+}
+
+enum Listed {
+    Objects(Vec<Object>),
+    Forbidden,
+    Unavailable(String),
+}
+
+#[derive(Deserialize)]
+struct Page {
+    #[serde(default)]
+    metadata: PageMetadata,
+    #[serde(default)]
+    items: Option<Vec<Value>>,
+}
+
+#[derive(Default, Deserialize)]
+struct PageMetadata {
+    #[serde(default, rename = "continue")]
+    next: Option<String>,
+}
+
+async fn list_kind(client: &Client, kind: &Kind, secret_key: Option<&Key>) -> Result<Listed> {
+    let mut restarts = 0;
+    let mut patience = Patience::new();
+    loop {
+        let error = match list_pages(client, kind, secret_key).await {
+            Ok(objects) => return Ok(Listed::Objects(objects)),
+            Err(error) => error,
+        };
+        match api::code(&error) {
+            // The list is older than the server remembers: from the beginning.
+            Some(410) if restarts < RESTARTS => restarts += 1,
+            // Its CustomResourceDefinition went away meanwhile, or it cannot be listed after all.
+            Some(404 | 405) => return Ok(Listed::Objects(vec![])),
+            Some(403) => return Ok(Listed::Forbidden),
+            // The API server is well, and this kind's own server or conversion webhook is not.
+            Some(500..) if ready(client).await => return Ok(Listed::Unavailable(cluster::describe(&error))),
+            _ if patience.allows(&error) => patience.wait().await,
+            _ => return Err(fail(format!("cannot list {}", name_of(&kind.resource)), &error)),
+        }
+    }
+}
+
+async fn ready(client: &Client) -> bool {
+    match Request::new("").get("readyz", &GetParams::default()) {
+        Ok(request) => client.request_text(request).await.is_ok(),
+        Err(_) => false,
+    }
+}
+
+async fn list_pages(client: &Client, kind: &Kind, secret_key: Option<&Key>) -> Result<Vec<Object>, kube::Error> {
+    let mut found = Vec::new();
+    let mut next: Option<String> = None;
+    loop {
+        let page = page(client, &kind.resource, next.as_deref()).await?;
+        let items = page.items.unwrap_or_default();
+        found.extend(items.iter().filter_map(|item| object_of(&kind.resource, item, secret_key)));
+        next = page.metadata.next.filter(|next| !next.is_empty());
+        if next.is_none() {
+            return Ok(found);
+        }
+    }
+}
+
+async fn page(client: &Client, resource: &ApiResource, next: Option<&str>) -> Result<Page, kube::Error> {
+    let mut params = ListParams::default().limit(PAGE);
+    params.continue_token = next.map(String::from);
+    let request = Request::new(DynamicObject::url_path(resource, None)).list(&params);
+    client.request(request.map_err(kube::Error::BuildRequest)?).await
+}
+
+/// What is compared of a listed item; nothing if a rule leaves it out, or if it is computed and not stored.
+#[must_use]
+pub(crate) fn object_of(resource: &ApiResource, item: &Value, secret_key: Option<&Key>) -> Option<Object> {
+    let metadata = item.get("metadata")?;
+    let text = |name: &str| metadata.get(name).and_then(Value::as_str).map(String::from);
+    let key = ObjectKey {
+        api_version: resource.api_version.clone(),
+        kind: resource.kind.clone(),
+        namespace: text("namespace").unwrap_or_default(),
+        name: text("name")?,
+    };
+    let uid = text("uid").filter(|uid| !uid.is_empty())?;
+    if RULES.left_out(&key, item).is_some() {
+        return None;
+    }
+    let list = |name: &str| metadata.get(name).and_then(Value::as_array).into_iter().flatten();
+    let owner = list("ownerReferences").find(|owner| owner["controller"] == true);
+    let view = view(&key, item);
+    Some(Object {
+        uid,
+        digest: fingerprint(&key, &view, secret_key),
+        view: if is_secret(&key) { Value::Null } else { view },
+        owner: owner.and_then(|owner| owner["uid"].as_str()).map(String::from),
+        finalizers: list("finalizers").filter_map(|finalizer| finalizer.as_str().map(String::from)).collect(),
+        deleting: text("deletionTimestamp"),
+        key,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn groups(text: Value) -> Vec<APIGroupDiscovery> {
+        serde_json::from_value(text).unwrap()
+    }
+
+    fn resource(plural: &str, kind: &str, verbs: &[&str]) -> Value {
+        json!({"resource": plural, "responseKind": {"kind": kind}, "scope": "Namespaced", "verbs": verbs})
+    }
+
+    #[test]
+    fn each_kind_is_listed_once_in_the_preferred_version_that_has_it() {
+        let all = ["delete", "list"];
+        let (kinds, unlisted) = kinds_of(groups(json!([
+            {"metadata": {"name": "tekton.dev"}, "versions": [
+                {"version": "v1", "resources": [resource("tasks", "Task", &all)]},
+                {"version": "v1beta1", "resources": [
+                    resource("tasks", "Task", &all), resource("stepactions", "StepAction", &all)]},
+            ]},
+            {"metadata": {"name": "x.example.com"}, "versions": []},
+            {"metadata": {"name": "y.example.com"}, "versions": [{"version": "v1", "freshness": "Stale"}]},
+            {"versions": [{"version": "v1", "resources": [
+                resource("pods", "Pod", &all), resource("bindings", "Binding", &["create"])]}]},
+        ])));
+        let names: Vec<_> = kinds.iter().map(|kind| (name_of(&kind.resource), kind.resource.api_version.as_str())).collect();
+        assert_eq!(
+            names,
+            [
+                ("tasks.tekton.dev".to_owned(), "tekton.dev/v1"),
+                ("stepactions.tekton.dev".to_owned(), "tekton.dev/v1beta1"),
+                ("pods".to_owned(), "v1")
+            ]
+        );
+        assert_eq!(unlisted.keys().collect::<Vec<_>>(), ["*.y.example.com"]);
+    }
+
+    fn api(api_version: &str, kind: &str) -> ApiResource {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        ApiResource {
+            group: group.into(),
+            version: version.into(),
+            api_version: api_version.into(),
+            kind: kind.into(),
+            plural: format!("{}s", kind.to_lowercase()),
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_listed_is_known_by_group_or_kind() {
+        let key = object_of(&api("x.dev/v1", "Thing"), &json!({"metadata": {"name": "t", "uid": "1"}}), None).unwrap().key;
+        for (name, is) in [("*.x.dev", true), ("Thing.x.dev", true), ("Other.x.dev", false), ("*.y.dev", false)] {
+            assert_eq!(is_unlisted(&key, [name].into_iter()), is, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_item_becomes_an_object() {
+        let pod = json!({"metadata": {
+            "name": "p", "namespace": "n", "uid": "u1", "finalizers": ["a/b"], "deletionTimestamp": "2026-01-01T00:00:00Z",
+            "ownerReferences": [{"uid": "x"}, {"uid": "rs", "controller": true}],
+        }, "spec": {"nodeName": "n1"}});
+        let object = object_of(&api("v1", "Pod"), &pod, None).unwrap();
+        assert_eq!(object.key.to_string(), "Pod.v1 n/p");
+        assert_eq!(object.owner.as_deref(), Some("rs"));
+        assert_eq!(object.finalizers, ["a/b"]);
+        assert!(object.deleting.is_some());
+    }
+
+    #[test]
+    fn what_is_computed_or_left_out_is_no_object() {
+        let status = json!({"metadata": {"name": "scheduler"}});
+        assert!(object_of(&api("v1", "ComponentStatus"), &status, None).is_none());
+        let root = json!({"metadata": {"name": "kube-root-ca.crt", "namespace": "x", "uid": "1"}});
+        assert!(object_of(&api("v1", "ConfigMap"), &root, None).is_none());
+        assert!(object_of(&api("v1", "ConfigMap"), &json!("damaged"), None).is_none());
+    }
+
+    #[test]
+    fn the_content_of_a_secret_is_not_kept() {
+        let secret = json!({"metadata": {"name": "s", "namespace": "n", "uid": "1"}, "data": {"p": "c2VjcmV0"}});
+        let object = object_of(&api("v1", "Secret"), &secret, Some(&Box::new([7; 32]))).unwrap();
+        assert!(object.view.is_null());
+        assert!(!format!("{object:?}").contains("c2VjcmV0"));
+    }
+}

@@ -1,0 +1,284 @@
+//! Look, remove, put back, look again: until nothing differs or nothing changes any more.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    time::Duration,
+};
+
+use cluster::Guard;
+use kit::{Result, Ui, record::ObjectKey, ui::printable};
+use kube::Client;
+
+use crate::{
+    access::{self, Need},
+    back::{RunArgs, Tally},
+    blockers::Servers,
+    gone::{self, Pending},
+    list::{self, Listing, Object},
+    order::{Plan, Stage, World, is, plan},
+    remove,
+    restore::restore,
+    rules::{RULES, group_of},
+    scene::{Before, Now},
+};
+
+/// Somebody who makes things again faster than we remove them is not fought for ever.
+const PASSES: usize = 8;
+/// Finalizers without a controller are not waited for.
+const NO_CONTROLLER: Duration = Duration::from_secs(5);
+/// Pods have one second to end, and the kubelet some to say so.
+const PODS: Duration = Duration::from_secs(45);
+/// Provisioners get this long to remove the data of volumes.
+const PROVISIONER: Duration = Duration::from_secs(20);
+/// Once finalizers are off, an object goes at once.
+const FORCED: Duration = Duration::from_secs(10);
+
+/// The work on one cluster.
+pub(crate) struct Passes<'a> {
+    client: &'a Client,
+    before: &'a Before,
+    args: &'a RunArgs,
+    installed: Option<&'a [String]>,
+    tally: &'a Tally,
+    ui: &'a Ui,
+    /// UIDs of what did not go within its budget.
+    overdue: HashSet<String>,
+    /// How often an object of a name was asked to go, each time another one.
+    again: HashMap<ObjectKey, HashSet<String>>,
+}
+
+impl<'a> Passes<'a> {
+    pub(crate) fn new(
+        client: &'a Client,
+        before: &'a Before,
+        args: &'a RunArgs,
+        installed: Option<&'a [String]>,
+        tally: &'a Tally,
+        ui: &'a Ui,
+    ) -> Self {
+        Self { client, before, args, installed, tally, ui, overdue: HashSet::new(), again: HashMap::new() }
+    }
+
+    /// Works until nothing differs or nothing changes any more; returns the last look.
+    pub(crate) async fn run(mut self, guard: &Guard) -> Result<Listing> {
+        let mut last = BTreeSet::new();
+        for pass in 0..PASSES {
+            guard.check()?;
+            let listing = self.look().await?;
+            let now = self.before.compare(&listing);
+            self.tally.saw(&now);
+            if now.is_clean() {
+                return Ok(listing);
+            }
+            if pass == 0 {
+                self.check_access(&listing, &now).await?;
+            }
+            let forced = self.force(&listing, &now).await?;
+            let seen = signature(&now);
+            if seen == last && !forced {
+                return Ok(listing);
+            }
+            last = seen;
+            self.pass(&listing, &now).await?;
+        }
+        self.name_those_that_come_back();
+        let listing = self.look().await?;
+        self.tally.saw(&self.before.compare(&listing));
+        Ok(listing)
+    }
+
+    async fn look(&self) -> Result<Listing> {
+        let step = self.ui.step("looking at the cluster");
+        let listing = list::list(self.client, self.before.state.as_ref().map(|state| &state.key)).await?;
+        step.done(format!("{} objects", listing.objects.len()));
+        Ok(listing)
+    }
+
+    /// Everything that will be asked for, asked about before anything is changed.
+    async fn check_access(&self, listing: &Listing, now: &Now<'_>) -> Result<()> {
+        let mut needs = BTreeSet::new();
+        for kind in now.added.iter().filter_map(|object| listing.kind_of(&object.key)) {
+            needs.insert(Need::new("delete", kind));
+            needs.insert(Need::new("watch", kind));
+            if self.args.force_finalizers {
+                needs.insert(Need::new("patch", kind));
+            }
+        }
+        let put_back = [("patch", &now.difference.changed), ("create", &now.difference.missing)];
+        for (verb, keys) in put_back {
+            needs.extend(keys.iter().filter_map(|key| listing.kind_of(key)).map(|kind| Need::new(verb, kind)));
+        }
+        access::check(self.client, needs).await
+    }
+
+    async fn pass(&mut self, listing: &Listing, now: &Now<'_>) -> Result<()> {
+        if self.unblock(listing, now).await? && !now.unproven.is_empty() {
+            // What could not be listed may be seen now: first of all it has to be known.
+            return Ok(());
+        }
+        let world = World::new(listing, &now.added, self.installed);
+        let plan = plan(&now.added, &world);
+        let mut late = Pending::default();
+        let mut pending = self.stage(listing, &plan, Stage::Tests).await?;
+        let slow = pending.take(|key| !is(key, "", "Namespace"));
+        late.extend(self.wait(Stage::Tests, slow, self.patience(&plan, &world)).await);
+
+        pending.extend(self.stage(listing, &plan, Stage::Admission).await?);
+        pending.extend(self.stage(listing, &plan, Stage::Workloads).await?);
+        let slow = pending.take(|key| is(key, "", "Pod") || is(key, "", "PersistentVolumeClaim"));
+        late.extend(self.wait(Stage::Workloads, slow, PODS).await);
+
+        pending.extend(self.stage(listing, &plan, Stage::Rest).await?);
+        // What is late holds up its definition and its namespace: they need not be waited for as long.
+        let limit = if late.is_empty() { self.args.budget() } else { FORCED };
+        late.extend(self.wait(Stage::Rest, pending, limit).await);
+        self.volumes(listing, &plan).await?;
+        self.overdue.extend(late.iter().map(|(_, uid, _)| uid.clone()));
+        self.put_back(listing, now).await;
+        Ok(())
+    }
+
+    /// Removes what would keep other objects from going. Returns whether there was something.
+    async fn unblock(&self, listing: &Listing, now: &Now<'_>) -> Result<bool> {
+        let servers = Servers::new(listing);
+        let added = now.added.iter().filter_map(|object| Some((*object, servers.blocker(object)?)));
+        let added: Vec<(&Object, _)> = added.collect();
+        for (object, blocker) in &added {
+            self.ui.note(printable(&format!("{} is in the way: {}", object.key, blocker.why())));
+        }
+        let (definitions, others): (Vec<_>, Vec<_>) =
+            added.iter().map(|(object, _)| *object).partition(|object| object.key.kind == "CustomResourceDefinition");
+        for definition in definitions {
+            if let Some(kind) = listing.kind_of(&definition.key) {
+                remove::stop_conversion(self.client, &kind.resource, definition).await?;
+            }
+        }
+        remove::delete(self.client, listing, &others).await?;
+        let known = listing.objects.iter().filter(|object| self.before.object(&object.key).is_some());
+        for (object, blocker) in known.filter_map(|object| Some((object, servers.blocker(object)?))) {
+            self.ui.warn(printable(&format!("{} is part of the baseline and may block: {}", object.key, blocker.why())));
+        }
+        Ok(!added.is_empty())
+    }
+
+    /// Asks for one stage, batch after batch.
+    async fn stage(&mut self, listing: &Listing, plan: &Plan<'_>, stage: Stage) -> Result<Pending> {
+        let mut pending = Pending::default();
+        for objects in plan.stages.get(&stage).into_iter().flat_map(|batches| batches.values()) {
+            let asked = remove::delete(self.client, listing, objects).await?;
+            for object in objects {
+                self.again.entry(object.key.clone()).or_default().insert(object.uid.clone());
+            }
+            for (key, why) in &asked.refused {
+                self.ui.warn(printable(&format!("{key} was not deleted: {why}")));
+            }
+            pending.extend(asked.pending);
+        }
+        Ok(pending)
+    }
+
+    async fn wait(&self, stage: Stage, pending: Pending, limit: Duration) -> Pending {
+        if pending.is_empty() {
+            return pending;
+        }
+        let step = self.ui.step(format!("waiting for {}", stage.name()));
+        let left = gone::wait(self.client, pending, limit, &step).await;
+        let said = if left.is_empty() { String::new() } else { format!("{} are still there", left.len()) };
+        step.done(said);
+        left
+    }
+
+    /// How long the finalizers of custom resources are waited for: as long as the call allows while
+    /// somebody may still see to them.
+    fn patience(&self, plan: &Plan<'_>, world: &World) -> Duration {
+        let workloads = plan.stages.get(&Stage::Workloads).into_iter().flat_map(|batches| batches.values().flatten());
+        let controllers = workloads.filter(|object| is(&object.key, "", "Pod") && object.deleting.is_none()).count();
+        let tests = plan.stages.get(&Stage::Tests).into_iter().flat_map(|batches| batches.values().flatten());
+        let foreign = tests.filter(|object| world.is_custom(&object.key)).any(|object| self.defined_before(&object.key));
+        let pods = plan.stages.get(&Stage::Tests).is_some_and(|batches| batches.contains_key(&2));
+        match () {
+            () if controllers > 0 || foreign => self.args.budget(),
+            () if pods => self.args.budget().min(PODS),
+            () => self.args.budget().min(NO_CONTROLLER),
+        }
+    }
+
+    /// Whether the definition of its kind was there before, and so perhaps its controller.
+    fn defined_before(&self, key: &ObjectKey) -> bool {
+        self.before.baseline.objects.iter().any(|object| {
+            let spec = object.body.as_ref().map(|body| &body["spec"]);
+            is(&object.key, "apiextensions.k8s.io", "CustomResourceDefinition")
+                && spec.is_some_and(|spec| spec["group"] == group_of(key) && spec["names"]["kind"] == key.kind.as_str())
+        })
+    }
+
+    /// Volumes go last: whoever provided them removes their data, and then the object.
+    async fn volumes(&mut self, listing: &Listing, plan: &Plan<'_>) -> Result<()> {
+        let Some(batches) = plan.stages.get(&Stage::Volumes) else { return Ok(()) };
+        let mut pending = Pending::default();
+        for object in batches.values().flatten() {
+            let provided = object.view["spec"]["persistentVolumeReclaimPolicy"] == "Delete"
+                && object.view["spec"]["claimRef"].is_object();
+            if let Some(kind) = listing.kind_of(&object.key).filter(|_| provided) {
+                pending.add(&kind.resource, &object.uid, &object.key);
+            }
+        }
+        self.wait(Stage::Volumes, pending, PROVISIONER).await;
+        let pending = self.stage(listing, plan, Stage::Volumes).await?;
+        let late = self.wait(Stage::Volumes, pending, PROVISIONER).await;
+        self.overdue.extend(late.iter().map(|(_, uid, _)| uid.clone()));
+        Ok(())
+    }
+
+    async fn put_back(&self, listing: &Listing, now: &Now<'_>) {
+        let wanted: Vec<_> = now.difference.missing.iter().chain(&now.difference.changed).cloned().collect();
+        let restored = restore(self.client, &self.before.baseline.objects, listing, &wanted).await;
+        for key in &restored.done {
+            self.ui.note(printable(&format!("put back {key}")));
+        }
+        for (key, why) in &restored.refused {
+            self.ui.warn(printable(&format!("{key} was not put back: {why}")));
+        }
+        self.tally.restored(&restored.done);
+    }
+
+    /// Takes the finalizers off what did not go within its budget, if the call says so.
+    async fn force(&mut self, listing: &Listing, now: &Now<'_>) -> Result<bool> {
+        if !self.args.force_finalizers {
+            return Ok(false);
+        }
+        // A definition's finalizer stands for its objects: without it they would stay in the store, unseen.
+        let definition = |object: &Object| is(&object.key, "apiextensions.k8s.io", "CustomResourceDefinition");
+        let stuck = |object: &&&Object| {
+            let held = object.deleting.is_some() && !object.finalizers.is_empty();
+            held && self.overdue.contains(&object.uid) && !definition(object) && !RULES.protected(&object.key)
+        };
+        let stuck: Vec<&Object> = now.added.iter().filter(stuck).copied().collect();
+        let mut pending = Pending::default();
+        for object in stuck {
+            let Some(kind) = listing.kind_of(&object.key) else { continue };
+            let finalizers = object.finalizers.join(", ");
+            self.ui.warn(printable(&format!("{}: removing its finalizers by force: {finalizers}", object.key)));
+            remove::force(self.client, &kind.resource, &object.uid, &object.key).await?;
+            self.tally.forced(&object.key);
+            self.overdue.remove(&object.uid);
+            pending.add(&kind.resource, &object.uid, &object.key);
+        }
+        let any = !pending.is_empty();
+        self.wait(Stage::Rest, pending, FORCED).await;
+        Ok(any)
+    }
+
+    fn name_those_that_come_back(&self) {
+        for (key, uids) in self.again.iter().filter(|(_, uids)| uids.len() > 2) {
+            self.ui.warn(printable(&format!("{key} was deleted {} times and made again each time: by whom?", uids.len())));
+        }
+    }
+}
+
+/// What makes one look different from the next.
+fn signature(now: &Now<'_>) -> BTreeSet<String> {
+    let added = now.added.iter().map(|object| object.uid.clone());
+    let others = now.difference.missing.iter().chain(&now.difference.changed).map(ToString::to_string);
+    added.chain(others).chain(now.unproven.iter().cloned()).collect()
+}

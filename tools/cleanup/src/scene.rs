@@ -1,0 +1,236 @@
+//! What every verb works on: a run's cell, the cluster, its baseline.
+
+use std::path::PathBuf;
+
+use cluster::Opened;
+use kit::{
+    Cause, Error, Outcome, Platform, Result, RunDir, Ui,
+    record::{Baseline, BaselineObject, ClusterId, Difference, ObjectKey},
+    rundir::{self, read_record},
+};
+
+use crate::{
+    compare::{compare, name, without_derived},
+    list::{Listing, Object, is_unlisted},
+    state::{self, State},
+};
+
+/// Which cell of a run, and which cluster.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Place {
+    /// The run's folder
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: PathBuf,
+    /// The component whose install is cleaned up
+    #[arg(long, value_name = "NAME")]
+    pub component: String,
+    /// The platform that is tested [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH", default_value_t = Platform::host(), hide_default_value = true)]
+    pub platform: Platform,
+    /// The cluster.
+    #[command(flatten)]
+    pub cluster: cluster::Options,
+}
+
+impl Place {
+    /// The command that does the same again.
+    #[must_use]
+    pub(crate) fn command(&self, verb: &str) -> String {
+        let run_dir = self.run_dir.display().to_string();
+        let platform = self.platform.to_string();
+        let mut words = vec!["--run-dir", &run_dir, "--component", &self.component, "--platform", &platform];
+        let cluster = self.cluster.arguments();
+        words.extend(cluster.iter().map(String::as_str));
+        let words: Vec<_> = words.into_iter().map(kit::process::quote).collect();
+        format!("cargo xtask cleanup {verb} {}", words.join(" "))
+    }
+
+    /// # Errors
+    /// [`Cause::Usage`] for a name that cannot be a folder's.
+    fn check(&self) -> Result<()> {
+        if rundir::slug(&self.component) == self.component {
+            return Ok(());
+        }
+        Err(Error::new(Cause::Usage, format!("'{}' is not the name of a component", self.component)))
+    }
+}
+
+/// An open cluster and the cell that it is about.
+pub(crate) struct Scene {
+    /// The cluster.
+    pub opened: Opened,
+    /// Which it is.
+    pub id: ClusterId,
+    /// The run's id.
+    pub run: String,
+    /// The cell's folder.
+    pub cell: PathBuf,
+}
+
+impl Scene {
+    /// Opens the cluster.
+    ///
+    /// # Errors
+    /// As [`cluster::open`].
+    pub(crate) async fn open(place: &Place, run: &RunDir, ui: &Ui) -> Result<Self> {
+        place.check()?;
+        let opened = cluster::open(&place.cluster, ui).await?;
+        let id = cluster::identity(&opened).await?;
+        let cell = run.cell(&place.component, &place.platform, &opened.name);
+        Ok(Self { opened, id, run: run.id(), cell })
+    }
+
+    /// The baseline of this cell, which must be of this cluster.
+    ///
+    /// # Errors
+    /// [`Cause::Usage`] if there is none, if it is damaged, or if it is of another cluster.
+    pub(crate) async fn baseline(&self) -> Result<Before> {
+        let (baseline, digest) = read_record::<Baseline>(&self.cell)
+            .map_err(|error| error.next("take a baseline before the install: cargo xtask cleanup snapshot"))?;
+        belongs(&baseline, &self.id)?;
+        let state = state::find(&self.opened.client, &digest).await?;
+        Ok(Before { baseline, digest, state })
+    }
+}
+
+/// A baseline, and what the cluster knows of it.
+pub(crate) struct Before {
+    /// The record.
+    pub baseline: Baseline,
+    /// The digest of its file.
+    pub digest: String,
+    /// What the cluster keeps of it, unless that is gone.
+    pub state: Option<State>,
+}
+
+/// Where a cluster differs from its baseline, with the objects behind the names.
+pub(crate) struct Now<'a> {
+    /// What differs.
+    pub difference: Difference,
+    /// The objects that were added.
+    pub added: Vec<&'a Object>,
+    /// What could not be listed, and could when the baseline was taken.
+    pub unproven: Vec<String>,
+}
+
+impl Now<'_> {
+    /// Whether the cluster is at its baseline, and everything was seen.
+    #[must_use]
+    pub(crate) fn is_clean(&self) -> bool {
+        self.difference.is_empty() && self.unproven.is_empty()
+    }
+}
+
+impl Before {
+    /// Compares it with a listing.
+    #[must_use]
+    pub(crate) fn compare<'a>(&self, listing: &'a Listing) -> Now<'a> {
+        let objects = &self.baseline.objects;
+        let names: std::collections::HashSet<_> = objects.iter().map(|object| name(&object.key)).collect();
+        let known = |key: &ObjectKey| names.contains(&name(key));
+        let blind = |key: &ObjectKey| is_unlisted(key, self.baseline.unlisted.iter().map(String::as_str));
+        let dark = |key: &ObjectKey| is_unlisted(key, listing.unlisted.keys().map(String::as_str));
+        let now = without_derived(&listing.objects, known);
+        let now: Vec<&Object> = now.into_iter().filter(|object| !blind(&object.key)).collect();
+        let mut difference = compare(objects, &now);
+        // What cannot be seen now is not known to be missing.
+        difference.missing.retain(|key| !dark(key));
+        let added = now.into_iter().filter(|object| !known(&object.key)).collect();
+        let unproven = listing.unlisted.iter().filter(|(what, _)| !self.baseline.unlisted.contains(*what));
+        let unproven = unproven.map(|(what, why)| format!("{what}: {why}")).collect();
+        Now { difference, added, unproven }
+    }
+
+    /// The object of the baseline by that key.
+    #[must_use]
+    pub(crate) fn object(&self, key: &ObjectKey) -> Option<&BaselineObject> {
+        self.baseline.objects.iter().find(|object| name(&object.key) == name(key))
+    }
+}
+
+/// # Errors
+/// [`Cause::Usage`] if a baseline is not one that may be gone back to on this cluster.
+fn belongs(baseline: &Baseline, id: &ClusterId) -> Result<()> {
+    let refuse = |why: String| Err(Error::new(Cause::Usage, why));
+    if baseline.head.outcome != Outcome::Passed {
+        return refuse("the baseline was not taken completely: its snapshot failed".into());
+    }
+    if baseline.cluster.uid != id.uid {
+        let (then, now) = (&baseline.cluster, id);
+        return refuse(format!(
+            "the baseline is of cluster {} ({}), and this is cluster {} ({})",
+            then.uid, then.name, now.uid, now.name
+        ));
+    }
+    let system = |object: &BaselineObject| object.key.kind == "Namespace" && object.key.name == "kube-system";
+    if !baseline.objects.iter().any(system) {
+        return refuse("the baseline is damaged: it holds no namespace kube-system".into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::tests::{baseline as objects, object};
+    use kit::record::Head;
+
+    fn id(uid: &str) -> ClusterId {
+        ClusterId { uid: uid.into(), name: format!("name-{uid}"), kubernetes: "v1.37.2".into(), nodes: vec![] }
+    }
+
+    fn before(unlisted: &[&str]) -> Before {
+        let held = [object("Namespace.v1 kube-system", "1"), object("ConfigMap.v1 default/c", "2")];
+        let baseline = Baseline {
+            head: Head::new("cleanup", "0.1.0", "r", jiff::Timestamp::now()),
+            cluster: id("a"),
+            objects: objects(&held),
+            unlisted: unlisted.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        Before { baseline, digest: String::new(), state: None }
+    }
+
+    #[test]
+    fn a_baseline_of_another_cluster_is_refused_with_both_uids() {
+        let before = before(&[]);
+        belongs(&before.baseline, &id("a")).unwrap();
+        let error = belongs(&before.baseline, &id("b")).unwrap_err();
+        assert_eq!(error.cause, Cause::Usage);
+        assert!(error.to_string().contains("cluster a (name-a)") && error.to_string().contains("cluster b (name-b)"));
+    }
+
+    #[test]
+    fn a_failed_or_empty_baseline_is_refused() {
+        let mut failed = before(&[]);
+        failed.baseline.head.outcome = Outcome::Failed;
+        assert!(belongs(&failed.baseline, &id("a")).is_err());
+        let mut empty = before(&[]);
+        empty.baseline.objects.clear();
+        assert!(belongs(&empty.baseline, &id("a")).unwrap_err().to_string().contains("damaged"));
+    }
+
+    #[test]
+    fn what_the_baseline_could_not_see_is_never_cleaned() {
+        let listing = Listing {
+            objects: vec![
+                object("Namespace.v1 kube-system", "1"),
+                object("ConfigMap.v1 default/c", "2"),
+                object("Thing.x.dev/v1 t", "3"),
+            ],
+            ..Listing::default()
+        };
+        assert_eq!(before(&[]).compare(&listing).added.len(), 1);
+        assert!(before(&["*.x.dev"]).compare(&listing).is_clean());
+    }
+
+    #[test]
+    fn what_cannot_be_seen_now_is_not_proven() {
+        let listing = || Listing { objects: vec![object("Namespace.v1 kube-system", "1")], ..Listing::default() };
+        let full = listing();
+        assert_eq!(before(&[]).compare(&full).difference.missing.len(), 1);
+        let mut dark = listing();
+        dark.unlisted.insert("ConfigMap.".into(), "503".into());
+        let now = before(&[]).compare(&dark);
+        assert!(now.difference.is_empty() && !now.is_clean());
+    }
+}

@@ -1,0 +1,171 @@
+//! What a cluster keeps of a baseline in our own namespace: its digest, and the key of the Secrets'
+//! hashes, which must not lie beside them. Both go when the cluster is back at the baseline.
+
+use std::time::Duration;
+
+use cluster::{KubeContext, NAMESPACE};
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{ConfigMap, Namespace, Secret},
+};
+use kit::{Cause, Error, Result};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, ListParams, PostParams},
+    runtime::wait::{await_condition, conditions::is_deleted},
+};
+
+use crate::{
+    api::{again, code, patiently},
+    hmac::{self, Key},
+};
+
+/// Marks our state.
+const LABEL: &str = "other-arch/state";
+/// Its value for a baseline.
+const BASELINE: &str = "baseline";
+/// Which run wrote it.
+pub(crate) const RUN: &str = "other-arch/run";
+/// How long a namespace with nothing in it takes to go: the namespace controller begins after 5 s.
+const GOING: Duration = Duration::from_secs(60);
+
+/// The state of one baseline.
+#[derive(Debug)]
+pub(crate) struct State {
+    name: String,
+    /// The key of its Secrets' hashes.
+    pub key: Key,
+}
+
+fn secrets(client: &Client) -> Api<Secret> {
+    Api::namespaced(client.clone(), NAMESPACE)
+}
+
+/// The state of the baseline with this digest, if the cluster knows it.
+///
+/// # Errors
+/// As [`cluster::cause_of`] says.
+pub(crate) async fn find(client: &Client, digest: &str) -> Result<Option<State>> {
+    let name = name_of(digest);
+    let found = patiently(|| format!("cannot read Secret {NAMESPACE}/{name}"), || async {
+        secrets(client).get_opt(&name).await
+    });
+    let data = found.await?.and_then(|secret| secret.data).unwrap_or_default();
+    let text = |field: &str| data.get(field).and_then(|bytes| std::str::from_utf8(&bytes.0).ok());
+    let key = text("key").and_then(hmac::from_text).filter(|_| text("digest") == Some(digest));
+    Ok(key.map(|key| State { name, key }))
+}
+
+/// Leaves digest and key of a baseline in the cluster.
+///
+/// # Errors
+/// As [`cluster::cause_of`] says.
+pub(crate) async fn keep(client: &Client, digest: &str, key: &Key, run: &str) -> Result<()> {
+    let mut secret = Secret::default();
+    secret.metadata.name = Some(name_of(digest));
+    secret.labels_mut().insert(LABEL.into(), BASELINE.into());
+    secret.annotations_mut().insert(RUN.into(), run.into());
+    secret.string_data = Some([("digest", digest.to_owned()), ("key", hmac::to_text(key))].map(|(name, text)| (name.into(), text)).into());
+    let name = secret.name_any();
+    patiently(|| format!("cannot create Secret {NAMESPACE}/{name}"), || async {
+        match secrets(client).create(&PostParams::default(), &secret).await {
+            // The same digest: the same baseline, kept before we were killed.
+            Err(error) if code(&error) == Some(409) => Ok(()),
+            other => other.map(drop),
+        }
+    })
+    .await
+}
+
+fn name_of(digest: &str) -> String {
+    let digits = digest.trim_start_matches("sha256:");
+    format!("baseline-{}", digits.get(..16).unwrap_or(digits))
+}
+
+/// Waits until our namespace is not on its way out, which would keep us from writing into it.
+///
+/// # Errors
+/// [`Cause::NotAtBaseline`] if it is stuck; otherwise as [`cluster::cause_of`] says.
+pub(crate) async fn settled(client: &Client) -> Result<()> {
+    let namespaces = Api::<Namespace>::all(client.clone());
+    let found = patiently(|| format!("cannot read the namespace {NAMESPACE}"), || namespaces.get_opt(NAMESPACE)).await?;
+    match found {
+        Some(namespace) if namespace.metadata.deletion_timestamp.is_some() => gone(namespaces, &namespace).await,
+        _ => Ok(()),
+    }
+}
+
+async fn gone(namespaces: Api<Namespace>, namespace: &Namespace) -> Result<()> {
+    let uid = namespace.uid().unwrap_or_default();
+    match tokio::time::timeout(GOING, await_condition(namespaces, NAMESPACE, is_deleted(&uid))).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(Error::from_source(Cause::Apiserver, format!("cannot watch the namespace {NAMESPACE}"), error)),
+        Err(_) => Err(Error::new(Cause::NotAtBaseline, format!("the namespace {NAMESPACE} is being deleted and does not go"))
+            .next(format!("see what holds it: kubectl get namespace {NAMESPACE} -o yaml"))),
+    }
+}
+
+/// Forgets a baseline and everything else of `run`. Returns whether nothing else is left in our
+/// namespace.
+///
+/// # Errors
+/// As [`cluster::cause_of`] says.
+pub(crate) async fn forget(client: &Client, state: Option<&State>, run: &str) -> Result<bool> {
+    let what = || format!("cannot clean the namespace {NAMESPACE}");
+    let maps = Api::<ConfigMap>::namespaced(client.clone(), NAMESPACE);
+    let leases = Api::<Lease>::namespaced(client.clone(), NAMESPACE);
+    let list = ListParams::default();
+    let (secrets_found, maps_found, leases_found) = tokio::try_join!(
+        patiently(what, || async { secrets(client).list(&list).await }),
+        patiently(what, || maps.list(&list)),
+        patiently(what, || leases.list(&list)),
+    )?;
+    let mut left = leases_found.iter().filter(|lease| lease.name_any() != cluster::lease::LEASE).count();
+    for secret in secrets_found {
+        let this = state.is_some_and(|state| state.name == secret.name_any());
+        if this || of_run(&secret, run) {
+            remove(&secrets(client), &secret.name_any()).await?;
+        } else {
+            left += 1;
+        }
+    }
+    // Kubernetes puts its certificate into every namespace.
+    for map in maps_found.iter().filter(|map| map.name_any() != "kube-root-ca.crt") {
+        if of_run(map, run) {
+            remove(&maps, &map.name_any()).await?;
+        } else {
+            left += 1;
+        }
+    }
+    Ok(left == 0)
+}
+
+fn of_run(object: &impl ResourceExt, run: &str) -> bool {
+    [object.annotations().get(RUN), object.labels().get(RUN)].into_iter().flatten().any(|of| of == run)
+}
+
+async fn remove<K>(api: &Api<K>, name: &str) -> Result<()>
+where
+    K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let background = DeleteParams::background();
+    match again(|| api.delete(name, &background)).await {
+        Err(error) if code(&error) == Some(404) => Ok(()),
+        other => other.map(drop).kube(|| format!("cannot delete {NAMESPACE}/{name}")),
+    }
+}
+
+/// Removes our namespace, with the lease in it, and waits until it is gone.
+///
+/// # Errors
+/// [`Cause::NotAtBaseline`] if it is stuck; otherwise as [`cluster::cause_of`] says.
+pub(crate) async fn remove_namespace(client: &Client) -> Result<()> {
+    let namespaces = Api::<Namespace>::all(client.clone());
+    let background = DeleteParams::background();
+    match again(|| namespaces.delete(NAMESPACE, &background)).await {
+        Err(error) if code(&error) == Some(404) => return Ok(()),
+        Err(error) if code(&error) == Some(409) => {}
+        other => drop(other.kube(|| format!("cannot delete the namespace {NAMESPACE}"))?),
+    }
+    settled(client).await
+}
