@@ -1,2 +1,5 @@
-//! x
-fn main() {}
+//! The program `support-matrix`; see the library.
+
+fn main() -> std::process::ExitCode {
+    kit::cli::main(support_matrix::run)
+}

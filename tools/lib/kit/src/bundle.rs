@@ -119,9 +119,8 @@ impl Closed {
     /// # Errors
     /// [`Cause::Usage`], naming the file, if it is not in the list, too large, or not what the list says.
     pub fn read(&self, path: &str, limit: u64) -> Result<Vec<u8>> {
-        let file = self
-            .file(path)
-            .ok_or_else(|| Error::new(Cause::Usage, format!("bundle {} has no {path}", self.digest)))?;
+        let file =
+            self.file(path).ok_or_else(|| Error::new(Cause::Usage, format!("bundle {} has no {path}", self.digest)))?;
         if file.size > limit {
             return Err(Error::new(Cause::Usage, format!("{path} has {} bytes, more than {limit}", file.size)));
         }
@@ -141,15 +140,15 @@ impl Closed {
     fn copy(&self, file: &BundleFile, to: &mut impl Write) -> Result<()> {
         signal::check()?;
         let path = self.folder.join(&file.path);
-        let (size, digest) = open_plain(&path)
-            .and_then(|from| copy_hashing(from, to, file.size))
-            .map_err(|error| match error.kind() {
+        let (size, digest) = open_plain(&path).and_then(|from| copy_hashing(from, to, file.size)).map_err(|error| {
+            match error.kind() {
                 // Writing is to the caller's file; what cannot be read is the bundle's fault.
                 io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge | io::ErrorKind::QuotaExceeded => {
                     Error::from_source(Cause::HostDisk, format!("cannot copy {}", file.path), error)
                 }
                 _ => Error::from_source(Cause::Usage, format!("cannot read {}", path.display()), error),
-            })?;
+            }
+        })?;
         if (size, digest.as_str()) != (file.size, file.digest.as_str()) {
             return Err(Error::new(Cause::Usage, format!("damaged: {} is not what {FILE} says", path.display()))
                 .line(format!("listed {} bytes, {}; found {size} bytes or more, {digest}", file.size, file.digest)));

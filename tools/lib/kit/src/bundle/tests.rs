@@ -29,10 +29,10 @@ fn names(history: &History) -> Vec<String> {
 fn a_run_survives_closing_and_the_same_run_twice_changes_nothing() {
     let World { _folder, run, history } = world();
     let closed = seal(&run).unwrap();
-    assert_eq!(closed.files().iter().map(|f| f.path.as_str()).collect::<Vec<_>>(), [
-        "greeter/logs/<script>.log",
-        "run.json"
-    ]);
+    assert_eq!(
+        closed.files().iter().map(|f| f.path.as_str()).collect::<Vec<_>>(),
+        ["greeter/logs/<script>.log", "run.json"]
+    );
     let stored = history.store(&closed).unwrap();
     assert!(stored.new);
     let again = seal(&run).unwrap();

@@ -1,0 +1,64 @@
+//! From a bundle's records to what was tried, on what, and what came of it.
+//!
+//! Nothing is decided here about cells: an [`Attempt`] is one statement of one run.
+
+mod attempts;
+mod run;
+
+pub(crate) use attempts::{Origins, attempts, origin};
+pub(crate) use run::{Run, read};
+
+use jiff::Timestamp;
+use kit::{Cause, Class, Outcome, Platform, record::Head};
+
+use crate::model::{OriginKind, RunResult, Verdict};
+
+/// What an attempt was about, but for the version of Kubernetes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub(crate) component: String,
+    pub(crate) version: String,
+    pub(crate) origin: OriginKind,
+    pub(crate) platform: Platform,
+}
+
+/// One thing that one run tried.
+#[derive(Debug, Clone)]
+pub(crate) struct Attempt {
+    pub(crate) key: Key,
+    /// The API server's version, where there was one.
+    pub(crate) kubernetes: Option<String>,
+    /// The suite, for tests.
+    pub(crate) suite: Option<String>,
+    /// When it ended.
+    pub(crate) at: Timestamp,
+    /// Digest of the record; none for what a run did not get to.
+    pub(crate) record: Option<String>,
+    /// Name and UID of the cluster.
+    pub(crate) cluster: Option<String>,
+    /// Digest of the release.
+    pub(crate) release: Option<String>,
+    /// What came of it.
+    pub(crate) result: RunResult,
+    /// Logs of its tests: index in the result's tests, and path in the bundle.
+    pub(crate) logs: Vec<(usize, String)>,
+}
+
+/// What a record's head means for what it was to show.
+fn verdict(head: &Head) -> Verdict {
+    match (head.cause.map(Cause::class), head.outcome) {
+        (Some(class), _) => verdict_of(class),
+        (None, Outcome::Passed) => Verdict::Shown,
+        (None, Outcome::Failed) => Verdict::Failed,
+        (None, Outcome::Skipped) => Verdict::NotTried,
+    }
+}
+
+/// A failure of the infrastructure, or of ours, teaches nothing about the product: it only lets evidence age.
+const fn verdict_of(class: Class) -> Verdict {
+    match class {
+        Class::Product | Class::Unknown => Verdict::Failed,
+        Class::Flaky => Verdict::Shown,
+        Class::Infrastructure | Class::Ours => Verdict::Infrastructure,
+    }
+}

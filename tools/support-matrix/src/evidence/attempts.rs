@@ -1,0 +1,385 @@
+//! The statements that a run's records make, and those that missing records make.
+
+use std::collections::BTreeMap;
+
+use kit::{
+    Cause, Platform,
+    record::{Cleanup, ClusterId, Counts, Head, Images, Install, Nature, Origin, Results, SkipSource, Status, Test},
+};
+
+use super::{
+    Attempt, Key,
+    run::{Found, Run, Tried},
+    verdict, verdict_of,
+};
+use crate::{
+    model::{Level, OriginKind, RunResult, TestRow, Verdict},
+    text::{self, clean, list, many},
+};
+
+/// Tests that did not simply pass, of one record.
+const MAX_TESTS: usize = 300;
+
+/// Who built which release, by the release's digest: learnt from every build in the history.
+pub(crate) type Origins = BTreeMap<String, OriginKind>;
+
+/// Everything that `run` says.
+pub(crate) fn attempts(run: &Run, origins: &Origins) -> Vec<Attempt> {
+    let built = run.builds.iter().flat_map(build);
+    let tried = run.tried.iter().flat_map(|tried| on_cluster(run, tried, origins));
+    let mut all: Vec<_> = built.chain(tried).collect();
+    let missing = not_reached(run, &all);
+    all.extend(missing);
+    all
+}
+
+pub(crate) const fn origin(images: &Images) -> OriginKind {
+    match images.origin {
+        Origin::BuiltHere => OriginKind::BuiltHere,
+        Origin::Published => OriginKind::Published,
+    }
+}
+
+fn build(found: &Found<Images>) -> Vec<Attempt> {
+    let images = &found.record;
+    let both = |platform: &Platform| {
+        [(Level::Index, index(images, platform)), (Level::Contents, contents(images, platform))].map(
+            |(level, (verdict, words))| {
+                let key = Key {
+                    component: clean(&images.component),
+                    version: clean(&images.version),
+                    origin: origin(images),
+                    platform: platform.clone(),
+                };
+                let release = images.release.as_ref().map(|release| clean(&release.digest));
+                Attempt { release, ..attempt(key, Some(level), verdict, words, &images.head, &found.digest) }
+            },
+        )
+    };
+    images.platforms.iter().flat_map(both).collect()
+}
+
+/// Whether each image's index has the platform.
+fn index(images: &Images, platform: &Platform) -> (Verdict, String) {
+    let row = |image: &kit::record::Image| image.platforms.iter().find(|row| row.platform == *platform).cloned();
+    let rows: Vec<_> = images.images.iter().map(|image| (clean(&image.name), row(image))).collect();
+    if rows.is_empty() {
+        return without_rows(&images.head);
+    }
+    let missing: Vec<_> = rows
+        .iter()
+        .filter(|(_, row)| row.as_ref().is_none_or(|row| row.manifest.is_none()))
+        .map(|(name, row)| (name.clone(), row.as_ref().and_then(|row| row.cause)))
+        .collect();
+    if missing.is_empty() {
+        return (Verdict::Shown, format!("{} for it", many(rows.len(), "image")));
+    }
+    let names: Vec<_> = missing.iter().map(|(name, _)| name.as_str()).collect();
+    let causes = missing.iter().map(|(_, cause)| *cause);
+    (worst(causes, &images.head), format!("{} of {} missing: {}", missing.len(), rows.len(), list(&names, 3)))
+}
+
+/// Whether config and program of each image are of the platform.
+fn contents(images: &Images, platform: &Platform) -> (Verdict, String) {
+    if images.images.is_empty() {
+        return without_rows(&images.head);
+    }
+    let mut problems = Vec::new();
+    let mut causes = Vec::new();
+    for image in &images.images {
+        let row = image.platforms.iter().find(|row| row.platform == *platform);
+        let program = |row: &kit::record::PlatformRow| row.program.as_ref().map(|program| program.machine.clone());
+        let problem = match row {
+            None => Some("nothing is known of it".to_owned()),
+            Some(row) if row.problem.is_some() => row.problem.as_deref().map(clean),
+            Some(row) if row.config.as_ref() != Some(platform) => Some("its config names another platform".to_owned()),
+            Some(row) if program(row).is_some_and(|machine| machine != platform.arch) => {
+                Some("its program is for another machine".to_owned())
+            }
+            Some(_) => None,
+        };
+        if let Some(problem) = problem {
+            problems.push(format!("{}: {problem}", clean(&image.name)));
+            causes.push(row.and_then(|row| row.cause));
+        }
+    }
+    if problems.is_empty() {
+        return (Verdict::Shown, format!("{} verified: config and program", many(images.images.len(), "image")));
+    }
+    (worst(causes, &images.head), list(&problems, 3))
+}
+
+fn without_rows(head: &Head) -> (Verdict, String) {
+    match verdict(head) {
+        Verdict::Shown | Verdict::NotTried => (Verdict::Infrastructure, "no image was looked at".into()),
+        verdict => (verdict, why(head)),
+    }
+}
+
+/// One bad image is enough, whatever happened to the others. Without a cause of its own the record's counts.
+fn worst(causes: impl IntoIterator<Item = Option<Cause>>, head: &Head) -> Verdict {
+    let of = |cause: Option<Cause>| cause.or(head.cause).map_or(Verdict::Failed, |cause| verdict_of(cause.class()));
+    if causes.into_iter().map(of).any(|verdict| verdict == Verdict::Failed) {
+        Verdict::Failed
+    } else {
+        Verdict::Infrastructure
+    }
+}
+
+fn on_cluster(run: &Run, tried: &Tried, origins: &Origins) -> Vec<Attempt> {
+    let mut all = Vec::new();
+    let Tried { install, results, cleanup, .. } = tried;
+    let cluster = install
+        .as_ref()
+        .map(|found| &found.record.cluster)
+        .or_else(|| cleanup.as_ref().map(|found| &found.record.cluster))
+        .filter(|cluster| !cluster.kubernetes.is_empty());
+    let place = |attempt: Attempt| Attempt {
+        kubernetes: cluster.map(|cluster| clean(&cluster.kubernetes)),
+        cluster: cluster.map(name),
+        ..attempt
+    };
+    let key = |component: &str, version: &str, platform: &Platform, release: Option<&str>| Key {
+        component: clean(component),
+        version: clean(version),
+        origin: origin_of(run, component, release, origins),
+        platform: platform.clone(),
+    };
+    if let Some(found) = install {
+        let Install { component, version, platform, release, .. } = &found.record;
+        all.push(place(installed(found, key(component, version, platform, Some(release)))));
+    }
+    let mut suites: BTreeMap<(&str, &str), Vec<&Found<Results>>> = BTreeMap::new();
+    for found in results {
+        suites.entry((&found.record.kind, &found.record.suite)).or_default().push(found);
+    }
+    for shards in suites.values() {
+        let Results { component, version, platform, release, .. } = &shards[0].record;
+        let installed = install.as_ref().map(|found| found.record.release.as_str());
+        let release = release.as_deref().or(installed);
+        let attempt = tested(shards, key(component, version, platform, release), &tried.folder);
+        all.push(place(Attempt { release: release.map(clean), ..attempt }));
+    }
+    if let (Some(found), Some(first)) = (cleanup, all.first().cloned()) {
+        all.push(place(cleaned(found, first.key)));
+    }
+    all
+}
+
+/// Who built a release: whoever wrote its digest. A release that this run did not build may be another's.
+fn origin_of(run: &Run, component: &str, release: Option<&str>, origins: &Origins) -> OriginKind {
+    let here = run.builds.iter().find(|found| found.record.component == component).map(|found| &found.record);
+    match (release.filter(|release| !release.is_empty()), here) {
+        (Some(release), _) => origins.get(release).copied().unwrap_or(OriginKind::Unknown),
+        (None, Some(images)) => origin(images),
+        (None, None) => OriginKind::Unknown,
+    }
+}
+
+fn installed(found: &Found<Install>, key: Key) -> Attempt {
+    let install = &found.record;
+    let verdict = verdict(&install.head);
+    let words = match verdict {
+        Verdict::Shown => {
+            let nodes = many(install.cluster.nodes.len(), &format!("{} node", install.nature.name()));
+            format!("{} ready on {} ({nodes})", many(install.objects, "object"), name(&install.cluster))
+        }
+        _ => why(&install.head),
+    };
+    let mut attempt = attempt(key, Some(Level::Installs), verdict, words, &install.head, &found.digest);
+    attempt.result.nature = Some(install.nature);
+    attempt.release = Some(clean(&install.release)).filter(|release| !release.is_empty());
+    attempt
+}
+
+fn cleaned(found: &Found<Cleanup>, key: Key) -> Attempt {
+    let cleanup = &found.record;
+    let words = match verdict(&cleanup.head) {
+        Verdict::Shown => {
+            let deleted: usize = cleanup.deleted.values().sum();
+            format!("back at the baseline, {} deleted, stage {}", many(deleted, "object"), clean(&cleanup.stage))
+        }
+        _ => format!("{} differ: {}", many(cleanup.difference.len(), "object"), why(&cleanup.head)),
+    };
+    attempt(key, None, verdict(&cleanup.head), words, &cleanup.head, &found.digest)
+}
+
+/// One suite, put together from its shards.
+fn tested(shards: &[&Found<Results>], key: Key, folder: &str) -> Attempt {
+    let first = &shards[0].record;
+    let of = first.shard.1.max(1);
+    let missing: Vec<_> = (1..=of).filter(|i| shards.iter().all(|found| found.record.shard.0 != *i)).collect();
+    // Good is only what every shard found good; the worst of them speaks for all.
+    let rank = |found: &&&Found<Results>| match verdict(&found.record.head) {
+        Verdict::Failed => 2,
+        Verdict::Shown => 0,
+        _ => 1,
+    };
+    let worst = shards.iter().max_by_key(rank).map_or(shards[0], |found| *found);
+    let head = &worst.record.head;
+    let counts = shards.iter().fold(Counts::default(), |sum, found| add(sum, found.record.counts));
+    let (verdict, words) = match verdict(head) {
+        Verdict::Failed => (Verdict::Failed, text::counts(&counts)),
+        Verdict::Shown if of > 1 && !missing.is_empty() => {
+            (Verdict::Infrastructure, format!("{} of {of} shards have no results", missing.len()))
+        }
+        Verdict::Shown if counts.failed > 0 => (Verdict::Failed, text::counts(&counts)),
+        Verdict::Shown if counts.not_run > 0 => (Verdict::Infrastructure, text::counts(&counts)),
+        Verdict::Shown if counts.passed + counts.flaky == 0 => (Verdict::Infrastructure, "no test ran".into()),
+        Verdict::Shown => (Verdict::Shown, text::counts(&counts)),
+        verdict => (verdict, why(head)),
+    };
+    let level = Level::find(&first.kind).filter(|level| level.runs() && *level != Level::Installs);
+    let at = shards.iter().map(|found| found.record.head.finished).max().unwrap_or(head.finished);
+    let mut attempt = attempt(key, level, verdict, words, head, &worst.digest);
+    let natures = shards.iter().map(|found| found.record.nature);
+    attempt.result.name = clean(&format!("{} {}", first.kind, first.suite));
+    attempt.result.nature = natures.max();
+    attempt.result.counts = Some(counts);
+    let all = || shards.iter().flat_map(|found| &found.record.tests);
+    for cause in all().filter(|test| !test.name.contains('/')).filter_map(|test| test.cause) {
+        *attempt.result.causes.entry(cause).or_default() += 1;
+    }
+    for test in all().filter(|test| test.status != Status::Passed).take(MAX_TESTS) {
+        if let Some(log) = test.log.as_deref().filter(|_| has_log(test)) {
+            attempt.logs.push((attempt.result.tests.len(), format!("{folder}{log}")));
+        }
+        attempt.result.tests.push(row(test));
+    }
+    Attempt { suite: Some(clean(&first.suite)), at, ..attempt }
+}
+
+fn has_log(test: &Test) -> bool {
+    matches!(test.status, Status::Failed | Status::Flaky | Status::NotRun)
+}
+
+fn row(test: &Test) -> TestRow {
+    TestRow {
+        name: clean(&test.name),
+        status: test.status,
+        excluded: test.skipped_by == Some(SkipSource::Ledger),
+        cause: test.cause,
+        line: test.line.as_deref().map(clean),
+        // JSON has no word for what is no number.
+        seconds: if test.seconds.is_finite() { test.seconds.max(0.0) } else { 0.0 },
+        reproduce: test.reproduce.as_deref().map(clean),
+        log_tail: None,
+    }
+}
+
+/// What a run was asked to install and test, and has no record of.
+fn not_reached(run: &Run, known: &[Attempt]) -> Vec<Attempt> {
+    let Some(asked) = &run.asked else { return Vec::new() };
+    let mut all = Vec::new();
+    for (component, platform) in asked.components.iter().flat_map(|c| asked.test_on.iter().map(move |p| (c, p))) {
+        let of_cell: Vec<_> =
+            known.iter().filter(|a| a.key.component == clean(component) && a.key.platform == *platform).collect();
+        let get = |level| of_cell.iter().find(|attempt| attempt.result.level == Some(level));
+        let unknown = || Key {
+            component: clean(component),
+            version: "unknown".into(),
+            origin: OriginKind::Unknown,
+            platform: platform.clone(),
+        };
+        let first = of_cell.last();
+        let key = first.map_or_else(unknown, |attempt| attempt.key.clone());
+        let built = [Level::Index, Level::Contents].into_iter().filter_map(get);
+        let mut before = built.map(|attempt| attempt.result.verdict).find(|verdict| *verdict != Verdict::Shown);
+        for (level, stages) in [(Level::Installs, &["snapshot", "install"][..]), (Level::E2e, &["test"])] {
+            if let Some(found) = get(level) {
+                before = Some(found.result.verdict).filter(|verdict| *verdict != Verdict::Shown);
+                continue;
+            }
+            let (verdict, cause, words) = match before {
+                Some(Verdict::Failed | Verdict::NotReached) => {
+                    (Verdict::NotReached, None, "an earlier stage failed".into())
+                }
+                _ => stopped(run, component, platform, stages),
+            };
+            before = Some(verdict);
+            all.push(Attempt {
+                key: key.clone(),
+                kubernetes: first.and_then(|attempt| attempt.kubernetes.clone()),
+                cluster: first.and_then(|attempt| attempt.cluster.clone()),
+                suite: None,
+                at: run.finished,
+                record: None,
+                release: None,
+                result: RunResult { cause, ..result(Some(level), verdict, words) },
+                logs: Vec::new(),
+            });
+        }
+    }
+    all
+}
+
+/// Why a run has no record of a stage: the stage itself says so, or one that it needs, or nobody.
+fn stopped(run: &Run, component: &str, platform: &Platform, names: &[&str]) -> (Verdict, Option<Cause>, String) {
+    let Some(stages) = &run.stages else {
+        return (Verdict::Infrastructure, Some(Cause::Interrupted), "the run ended before it".into());
+    };
+    let concerns = |stage: &&kit::record::Stage| {
+        stage.component.as_deref().is_none_or(|name| name == component)
+            && stage.platform.as_ref().is_none_or(|on| on == platform)
+            && stage.cause.is_some()
+    };
+    let stopped = stages.stages.iter().filter(concerns);
+    let found = stopped.clone().find(|stage| names.contains(&stage.name.as_str())).or_else(|| stopped.clone().next());
+    let Some((stage, cause)) = found.and_then(|stage| Some((stage, stage.cause?))) else {
+        return (Verdict::NotTried, None, "the run ended without it".into());
+    };
+    let words = format!("stage '{}' ended with {cause}", clean(&stage.name));
+    let verdict = if names.contains(&stage.name.as_str()) { verdict_of(cause.class()) } else { Verdict::NotReached };
+    match verdict_of(cause.class()) {
+        Verdict::Infrastructure => (Verdict::Infrastructure, Some(cause), words),
+        _ => (verdict, Some(cause), words),
+    }
+}
+
+fn attempt(key: Key, level: Option<Level>, verdict: Verdict, words: String, head: &Head, digest: &str) -> Attempt {
+    let result = RunResult {
+        cause: head.cause,
+        line: head.line.as_deref().map(clean),
+        reproduce: head.reproduce.as_deref().map(clean),
+        ..result(level, verdict, words)
+    };
+    let (at, record) = (head.finished, Some(digest.to_owned()));
+    Attempt { key, kubernetes: None, suite: None, at, record, cluster: None, release: None, result, logs: Vec::new() }
+}
+
+fn result(level: Option<Level>, verdict: Verdict, words: String) -> RunResult {
+    RunResult {
+        level,
+        name: level.map_or("cleanup", Level::name).to_owned(),
+        verdict,
+        words,
+        cause: None,
+        line: None,
+        reproduce: None,
+        nature: None::<Nature>,
+        counts: None,
+        causes: BTreeMap::new(),
+        tests: Vec::new(),
+    }
+}
+
+fn why(head: &Head) -> String {
+    let cause = head.cause.map_or("no cause given", Cause::name);
+    head.message.as_deref().map_or_else(|| cause.to_owned(), |message| format!("{cause}: {}", clean(message)))
+}
+
+fn name(cluster: &ClusterId) -> String {
+    clean(&format!("{} ({})", cluster.name, cluster.uid))
+}
+
+fn add(a: Counts, b: Counts) -> Counts {
+    Counts {
+        asked: a.asked.saturating_add(b.asked),
+        passed: a.passed.saturating_add(b.passed),
+        failed: a.failed.saturating_add(b.failed),
+        flaky: a.flaky.saturating_add(b.flaky),
+        skipped: a.skipped.saturating_add(b.skipped),
+        excluded: a.excluded.saturating_add(b.excluded),
+        not_run: a.not_run.saturating_add(b.not_run),
+    }
+}

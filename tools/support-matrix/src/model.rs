@@ -1,0 +1,525 @@
+//! `matrix.json`: the matrix as a versioned schema, and what every rendering is made from.
+//!
+//! Text in it is clean: nothing that a record said can drive a terminal or turn around what stands beside it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use kit::{
+    Cause, Outcome, Platform,
+    record::{Counts, Nature, Replacement, Status},
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Major and minor version of the schema. A new minor version only adds fields.
+pub const SCHEMA_VERSION: &str = "1.0";
+
+/// What is supported, and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Matrix {
+    /// `major.minor` of this schema.
+    pub schema_version: String,
+    /// Version of the program that computed it.
+    pub tool_version: String,
+    /// The moment that it speaks of: later evidence is left out, ages are counted from here.
+    pub as_of: Timestamp,
+    /// How many runs it rests on.
+    pub runs: usize,
+    /// What could not be counted, and why.
+    pub left_out: Vec<LeftOut>,
+    /// Every platform that is configured or seen, with those who answer for it.
+    pub platforms: Vec<PlatformRow>,
+    /// The matrix, ordered by component, version, origin, platform and Kubernetes version.
+    pub cells: Vec<Cell>,
+}
+
+/// Evidence that is not counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LeftOut {
+    /// Digest or folder of the bundle.
+    pub bundle: String,
+    /// Why.
+    pub reason: String,
+    /// Whether something is wrong with it; otherwise it only lies after the matrix's date.
+    pub fault: bool,
+}
+
+/// A platform and its owners.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PlatformRow {
+    /// Which.
+    pub platform: Platform,
+    /// Who answers for it, and with what.
+    #[serde(flatten)]
+    pub owned: Owned,
+    /// Runs that were to test something there.
+    pub runs: usize,
+    /// Those of them from which nothing was learnt, for reasons of the infrastructure.
+    pub lost: usize,
+}
+
+/// Who answers for a platform (`ci/architectures.toml`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Owned {
+    /// People or teams.
+    pub owners: Vec<String>,
+    /// Machines, in words.
+    pub hardware: Vec<String>,
+    /// Names of clusters.
+    pub clusters: Vec<String>,
+}
+
+/// One component in one version on one platform, on one version of Kubernetes, from one origin.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Cell {
+    /// `component@version/os-arch/kubernetes/origin`, a name for `why`.
+    pub id: String,
+    /// The component.
+    pub component: String,
+    /// Its version.
+    pub version: String,
+    /// Where.
+    pub platform: Platform,
+    /// The API server's version where it was tested; none where it was only built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<String>,
+    /// Who built the images.
+    pub origin: OriginRow,
+    /// All in one word.
+    pub state: State,
+    /// Why it is that, in words.
+    pub reason: String,
+    /// Whether the images are there and are what they say.
+    pub available: Available,
+    /// Whether its tests passed.
+    pub tested: Tested,
+    /// Who answers for the platform.
+    pub owned: Owned,
+    /// Level by level, what was shown.
+    pub levels: Levels,
+    /// The strongest claim of `ci/policy.toml` of which everything is shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<String>,
+    /// The claim `supported`.
+    pub supported: Claim,
+    /// Every claim of `ci/policy.toml`, from weak to strong.
+    pub claims: Vec<Claim>,
+    /// How many runs said something about it.
+    pub run_count: usize,
+    /// How many of them were lost to the infrastructure.
+    pub lost_runs: usize,
+    /// The newest of them, newest first.
+    pub runs: Vec<RunRow>,
+}
+
+/// Where images come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OriginRow {
+    /// Published by the project, built here, or not known.
+    pub kind: OriginKind,
+    /// The bases of what was built here, by reference.
+    pub bases: Vec<String>,
+    /// Images that the configuration named and ours that stand in for them.
+    pub replacements: Vec<Replacement>,
+}
+
+/// Who built the images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OriginKind {
+    /// The component's own project.
+    Published,
+    /// We did.
+    BuiltHere,
+    /// A release was installed whose images nobody looked at.
+    Unknown,
+}
+
+/// What a cell is, in one word. The first that applies, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Images, install or native tests are not good.
+    Failing,
+    /// Its tests passed on hardware of that architecture, not too long ago.
+    TestedNatively,
+    /// What was shown is too old.
+    Stale,
+    /// It was to be tested, and each try was lost to the infrastructure.
+    Infrastructure,
+    /// Its tests passed, but emulated or on nodes of unknown nature: that never counts as native.
+    TestedNotNatively,
+    /// It runs on hardware of that architecture; no test came to its end.
+    Installed,
+    /// A published release whose images are verified.
+    Available,
+    /// Built here and verified; nothing ran.
+    Built,
+    /// Nothing was shown.
+    Unknown,
+}
+
+/// Whether images are there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Available {
+    /// True only for a published release whose contents are verified for this platform.
+    pub available: bool,
+    /// `available`, `built, verified`, `not verified`.
+    pub words: String,
+    /// When that was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
+    /// Digest of the bundle that shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
+}
+
+/// The last full native run of this very version.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Tested {
+    /// Whether it passed.
+    pub passed: bool,
+    /// In words.
+    pub words: String,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
+    /// Which suite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suite: Option<String>,
+    /// Its totals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<Counts>,
+    /// Digest of the release that was installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
+    /// The cluster's name and UID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
+    /// Digest of the bundle that shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
+}
+
+/// The levels of evidence, from weak to strong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Levels {
+    /// Each image's index has the platform.
+    pub index: Evidence,
+    /// Config and program header of each image are of that platform.
+    pub contents: Evidence,
+    /// It installs, and its workloads become ready.
+    pub installs: Evidence,
+    /// Its unit tests pass.
+    pub unit: Evidence,
+    /// Its end-to-end tests pass.
+    pub e2e: Evidence,
+    /// Its examples run.
+    pub examples: Evidence,
+    /// It can be upgraded to from the version before.
+    pub upgrade: Evidence,
+}
+
+/// A level of evidence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// See [`Levels`].
+    Index,
+    /// See [`Levels`].
+    Contents,
+    /// See [`Levels`].
+    Installs,
+    /// See [`Levels`].
+    Unit,
+    /// See [`Levels`].
+    E2e,
+    /// See [`Levels`].
+    Examples,
+    /// See [`Levels`].
+    Upgrade,
+}
+
+/// What is known of one level. The newest try that taught us something decides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Evidence {
+    /// Shown or not.
+    pub verdict: Verdict,
+    /// In words.
+    pub words: String,
+    /// When.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
+    /// What the nodes were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nature: Option<Nature>,
+    /// Which suite, for tests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suite: Option<String>,
+    /// Totals, for tests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<Counts>,
+    /// Digest of the bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
+    /// Digest of the record in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<String>,
+    /// Tries after that one which were lost to the infrastructure.
+    pub lost_since: usize,
+}
+
+/// What is known of a level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Good.
+    Shown,
+    /// Not good.
+    Failed,
+    /// Good, but only on emulated nodes or nodes of unknown nature.
+    NotNative,
+    /// Not good, but only on emulated nodes or nodes of unknown nature: nobody knows whose fault that is.
+    FailedNotNative,
+    /// Every try was lost to the infrastructure.
+    Infrastructure,
+    /// An earlier level failed.
+    NotReached,
+    /// Never tried.
+    NotTried,
+}
+
+/// A claim of `ci/policy.toml`, computed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Claim {
+    /// The word.
+    pub name: String,
+    /// Whether everything that it requires is shown.
+    pub met: bool,
+    /// What is missing.
+    pub reasons: Vec<String>,
+    /// When it ends, if nothing new comes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+}
+
+/// A run, as far as it concerns a cell.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunRow {
+    /// The run's id.
+    pub run: String,
+    /// Digest of its bundle.
+    pub evidence: String,
+    /// When it began.
+    pub started: Timestamp,
+    /// When its last record was written.
+    pub finished: Timestamp,
+    /// Whether it came to its own end.
+    pub complete: bool,
+    /// How it ended for this cell: a word for each record.
+    pub results: Vec<RunResult>,
+    /// Stages, and how long each took, in the order in which they began.
+    pub stages: Vec<StageRow>,
+}
+
+/// One record of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunResult {
+    /// Which level it speaks of; none for cleanup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<Level>,
+    /// `contents`, `installs`, `e2e smoke`, `cleanup`.
+    pub name: String,
+    /// Good, not good, or nothing learnt.
+    pub verdict: Verdict,
+    /// In words.
+    pub words: String,
+    /// Why, unless it is good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// The line that decided the cause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<String>,
+    /// The one command that shows it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reproduce: Option<String>,
+    /// What the nodes were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nature: Option<Nature>,
+    /// Totals, for tests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<Counts>,
+    /// How many failed for which cause.
+    pub causes: BTreeMap<Cause, usize>,
+    /// Every test that did not simply pass.
+    pub tests: Vec<TestRow>,
+}
+
+/// A test that did not simply pass.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TestRow {
+    /// Its name.
+    pub name: String,
+    /// What became of it.
+    pub status: Status,
+    /// Left out by `ci/skips.toml`, rather than skipped by itself.
+    pub excluded: bool,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// The line that decided the cause, or the reason of a skip.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<String>,
+    /// How long it took.
+    pub seconds: f64,
+    /// The one command that shows it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reproduce: Option<String>,
+    /// The end of its log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_tail: Option<String>,
+}
+
+/// A stage of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StageRow {
+    /// Its name, with component and platform where it has them.
+    pub name: String,
+    /// Seconds from the run's beginning to the stage's.
+    pub after: f64,
+    /// Seconds from its beginning to its end.
+    pub seconds: f64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why, unless it is good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+}
+
+/// The JSON Schema of [`Matrix`], checked in as `schemas/matrix.json`.
+#[must_use]
+pub fn schema() -> schemars::Schema {
+    schemars::schema_for!(Matrix)
+}
+
+impl Level {
+    /// All, from weak to strong.
+    pub const ALL: [Self; 7] =
+        [Self::Index, Self::Contents, Self::Installs, Self::Unit, Self::E2e, Self::Examples, Self::Upgrade];
+
+    /// The name in files and on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Index => "index",
+            Self::Contents => "contents",
+            Self::Installs => "installs",
+            Self::Unit => "unit",
+            Self::E2e => "e2e",
+            Self::Examples => "examples",
+            Self::Upgrade => "upgrade",
+        }
+    }
+
+    /// By the name in `ci/policy.toml` or of a kind of tests.
+    #[must_use]
+    pub fn find(name: &str) -> Option<Self> {
+        if name == "install" {
+            return Some(Self::Installs);
+        }
+        Self::ALL.into_iter().find(|level| level.name() == name)
+    }
+
+    /// Whether it needs a cluster, so that the nature of nodes matters.
+    #[must_use]
+    pub const fn runs(self) -> bool {
+        !matches!(self, Self::Index | Self::Contents)
+    }
+}
+
+impl Levels {
+    /// One of them.
+    #[must_use]
+    pub const fn get(&self, level: Level) -> &Evidence {
+        match level {
+            Level::Index => &self.index,
+            Level::Contents => &self.contents,
+            Level::Installs => &self.installs,
+            Level::Unit => &self.unit,
+            Level::E2e => &self.e2e,
+            Level::Examples => &self.examples,
+            Level::Upgrade => &self.upgrade,
+        }
+    }
+}
+
+impl OriginKind {
+    /// The name in records and files.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Published => "published",
+            Self::BuiltHere => "built-here",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// For people.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Published => "published",
+            Self::BuiltHere => "built here",
+            Self::Unknown => "origin unknown",
+        }
+    }
+}
+
+impl State {
+    /// For people.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Failing => "failing",
+            Self::TestedNatively => "tested natively",
+            Self::Stale => "stale",
+            Self::Infrastructure => "infrastructure",
+            Self::TestedNotNatively => "tested, not natively",
+            Self::Installed => "installed, not tested",
+            Self::Available => "available, not tested",
+            Self::Built => "built and verified, not tested",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl Verdict {
+    /// For people.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Shown => "shown",
+            Self::Failed => "failed",
+            Self::NotNative => "shown, not natively",
+            Self::FailedNotNative => "failed, not natively",
+            Self::Infrastructure => "infrastructure",
+            Self::NotReached => "not reached",
+            Self::NotTried => "not tried",
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The matrix as people and programs want it. Everything here only shows what stands in the model.
+
+mod html;
+mod markdown;
+mod terminal;
+
+use kit::{Cause, Context, Result};
+
+pub(crate) use html::html;
+pub(crate) use markdown::markdown;
+pub(crate) use terminal::{terminal, why};
+
+use crate::{
+    model::{Cell, Matrix},
+    text::{day, many, short, when},
+};
+
+/// As JSON, with a newline at its end.
+pub(crate) fn json(matrix: &Matrix) -> Result<String> {
+    let text = serde_json::to_string_pretty(matrix).cause(Cause::Internal, || "cannot write JSON")?;
+    Ok(text + "\n")
+}
+
+/// Cells that share component, version and origin: one table each.
+fn groups(matrix: &Matrix) -> Vec<&[Cell]> {
+    matrix.cells.chunk_by(|a, b| title(a) == title(b)).collect()
+}
+
+/// `pipeline v1.9.0, built here`.
+fn title(cell: &Cell) -> String {
+    format!("{} {}, {}", cell.component, cell.version, cell.origin.kind.words())
+}
+
+/// What the matrix rests on, in a sentence.
+fn basis(matrix: &Matrix) -> String {
+    let left_out = match matrix.left_out.len() {
+        0 => String::new(),
+        count => format!("; {count} left out"),
+    };
+    format!("as of {}, from {}{left_out}", when(matrix.as_of), many(matrix.runs, "run"))
+}
+
+/// `smoke, 2026-11-23`, or that there was none.
+fn last_test(cell: &Cell) -> String {
+    match (cell.tested.at, &cell.tested.suite) {
+        (Some(at), Some(suite)) => format!("{suite}, {}", day(at)),
+        (Some(at), None) => day(at),
+        (None, _) => cell.tested.words.clone(),
+    }
+}
+
+/// Why cells are what they are, for each reason the platforms that share it.
+fn reasons(cells: &[Cell]) -> Vec<(String, String)> {
+    let mut reasons: Vec<(String, String)> = Vec::new();
+    for cell in cells {
+        let claim = if cell.supported.met {
+            "Supported".to_owned()
+        } else {
+            format!("Not supported: {}", cell.supported.reasons.join("; "))
+        };
+        let evidence = [&cell.tested.evidence, &cell.available.evidence].into_iter().flatten().next();
+        let evidence = evidence.map_or_else(String::new, |digest| format!(" Evidence: {}.", short(digest)));
+        let reason = format!("{}. {claim}.{evidence}", cell.reason);
+        match reasons.iter_mut().find(|(_, other)| *other == reason) {
+            Some((platforms, _)) => *platforms = format!("{platforms}, {}", cell.platform),
+            None => reasons.push((cell.platform.to_string(), reason)),
+        }
+    }
+    reasons
+}

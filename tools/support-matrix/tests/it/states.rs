@@ -1,0 +1,194 @@
+//! What a cell is, in each situation that the words are for.
+
+use kit::{
+    Cause, Error,
+    record::{Counts, Nature, Origin, Results, Status},
+};
+use support_matrix::model::{Cell, State, Verdict};
+
+use crate::world::{FOUR, World, passing, platform, test};
+
+fn cell(world: &World, day: u8, component: &str, on: &str) -> Cell {
+    let matrix = world.matrix(day);
+    let found = matrix.cells.iter().find(|cell| cell.component == component && cell.platform == platform(on));
+    found.cloned().unwrap_or_else(|| panic!("no cell of {component} on {on}: {matrix:#?}"))
+}
+
+#[test]
+fn built_here_and_tested_on_one_platform() {
+    let world = World::new();
+    world.record(&world.run(10, "a").good("pipeline", "v1.9.0", passing(50))).unwrap();
+    let amd64 = cell(&world, 11, "pipeline", "linux/amd64");
+    assert_eq!(amd64.state, State::TestedNatively);
+    assert_eq!(amd64.tested.counts.unwrap().passed, 50);
+    assert_eq!(amd64.tested.release.as_deref(), Some(crate::world::release("pipeline", "v1.9.0").as_str()));
+    assert_eq!(amd64.kubernetes.as_deref(), Some("v1.37.2"));
+    assert_eq!(amd64.levels.installs.verdict, Verdict::Shown);
+    assert!(!amd64.available.available && amd64.available.words == "built, verified");
+    assert_eq!(amd64.claim.as_deref(), Some("tested"));
+    assert!(!amd64.supported.met && amd64.supported.reasons == ["e2e full: never tried"], "{:?}", amd64.supported);
+    for on in &FOUR[1..] {
+        let other = cell(&world, 11, "pipeline", on);
+        assert_eq!((other.state, other.kubernetes), (State::Built, None));
+        assert_eq!(other.levels.e2e.verdict, Verdict::NotTried);
+        assert_eq!(other.claim.as_deref(), Some("built"));
+    }
+}
+
+#[test]
+fn supported_is_computed_and_decays() {
+    let world = World::new();
+    let run = world.run(10, "full").asked("p", &["linux/amd64"]).built("p", "v1", |_| ());
+    let run = run.installed("p", "v1", "linux/amd64", |_| ());
+    let full = |results: &mut Results| results.suite = "full".into();
+    world.record(&run.tested("p", "v1", "linux/amd64", passing(9), full).ended()).unwrap();
+    let fresh = cell(&world, 12, "p", "linux/amd64");
+    assert!(fresh.supported.met, "{:?}", fresh.supported);
+    assert_eq!(fresh.supported.until.unwrap().to_string(), "2026-01-17T01:05:00Z");
+    let old = cell(&world, 20, "p", "linux/amd64");
+    assert_eq!((old.state, old.supported.met), (State::Stale, false));
+    assert!(old.supported.reasons.iter().any(|reason| reason.contains("more than 7 days ago")), "{:?}", old.supported);
+    assert!(world.matrix(9).cells.is_empty(), "before it, nothing was known");
+}
+
+#[test]
+fn infrastructure_only_ages() {
+    let world = World::new();
+    let lost = |day, name: &str| {
+        let run = world.run(day, name).asked("p", &["linux/amd64"]).built("p", "v1", |_| ());
+        let run = run.installed("p", "v1", "linux/amd64", |_| ());
+        run.tested("p", "v1", "linux/amd64", Vec::new(), |results| {
+            results.head = results.head.clone().failed(&Error::new(Cause::Apiserver, "it went away"));
+            results.counts = Counts { asked: 5, not_run: 5, ..Counts::default() };
+        })
+        .ended()
+    };
+    world.record(&lost(9, "one")).unwrap();
+    let only = cell(&world, 10, "p", "linux/amd64");
+    assert_eq!((only.state, only.lost_runs), (State::Infrastructure, 1));
+    assert!(only.reason.contains("apiserver"), "{}", only.reason);
+    world.record(&world.run(10, "good").good("p", "v1", passing(5))).unwrap();
+    world.record(&lost(11, "two")).unwrap();
+    let after = cell(&world, 12, "p", "linux/amd64");
+    assert_eq!(after.state, State::TestedNatively);
+    assert_eq!(after.levels.e2e.lost_since, 1);
+    assert_eq!(cell(&world, 25, "p", "linux/amd64").state, State::Stale);
+}
+
+#[test]
+fn a_failure_colours_until_something_newer_shows_it_good() {
+    let world = World::new();
+    let mut tests = passing(2);
+    tests.push(test("TestBad", Status::Failed, Some(Cause::TestTimeout)));
+    world.record(&world.run(10, "bad").good("p", "v1", tests)).unwrap();
+    let bad = cell(&world, 11, "p", "linux/amd64");
+    assert_eq!(bad.state, State::Failing);
+    assert!(bad.reason.contains("TestBad (test-timeout)") && bad.reason.contains("2 of 3 passed"), "{}", bad.reason);
+    assert!(!bad.tested.passed && bad.tested.at.is_some());
+    world.record(&world.run(12, "good").good("p", "v1", passing(3))).unwrap();
+    assert_eq!(cell(&world, 12, "p", "linux/amd64").state, State::TestedNatively);
+    assert_eq!(cell(&world, 11, "p", "linux/amd64").state, State::Failing, "at that date it was");
+}
+
+#[test]
+fn a_small_suite_does_not_hide_a_large_one_that_fails() {
+    let world = World::new();
+    let bad = vec![test("TestBad", Status::Failed, Some(Cause::Product))];
+    let run = world.run(10, "full").built("p", "v1", |_| ());
+    let run = run.installed("p", "v1", "linux/amd64", |_| ());
+    world.record(&run.tested("p", "v1", "linux/amd64", bad, |results| results.suite = "full".into())).unwrap();
+    world.record(&world.run(11, "smoke").good("p", "v1", passing(5))).unwrap();
+    assert_eq!(cell(&world, 12, "p", "linux/amd64").state, State::Failing);
+}
+
+#[test]
+fn emulation_never_counts_as_native() {
+    let world = World::new();
+    for (day, name, nature) in [(9, "e", Nature::Emulated), (10, "u", Nature::Unknown)] {
+        let run = world.run(day, name).asked(name, &["linux/s390x"]).built(name, "v1", |_| ());
+        let run = run.installed(name, "v1", "linux/s390x", |install| install.nature = nature);
+        world.record(&run.tested(name, "v1", "linux/s390x", passing(5), |r| r.nature = nature).ended()).unwrap();
+        let cell = cell(&world, 11, name, "linux/s390x");
+        assert_eq!(cell.state, State::TestedNotNatively);
+        assert_eq!(cell.levels.e2e.nature, Some(nature));
+        assert!(!cell.tested.passed && cell.tested.words == "never natively");
+        assert_eq!(cell.claim.as_deref(), Some("built"));
+        assert!(cell.reason.contains("never counts as native"), "{}", cell.reason);
+    }
+}
+
+#[test]
+fn available_is_only_said_of_what_was_published() {
+    let world = World::new();
+    let run = world.run(10, "p").built("p", "v1", |images| images.origin = Origin::Published);
+    world.record(&run).unwrap();
+    let cell = cell(&world, 11, "p", "linux/arm64");
+    assert_eq!((cell.state, cell.available.available), (State::Available, true));
+    assert_eq!(cell.claim.as_deref(), Some("available"));
+}
+
+#[test]
+fn an_image_that_lies_is_failing_however_good_its_index_is() {
+    let world = World::new();
+    let run = world.run(10, "p").built("p", "v1", |images| {
+        // The record calls it good: what it lists says otherwise.
+        images.images[0].platforms[1].program.as_mut().unwrap().machine = "amd64".into();
+    });
+    world.record(&run).unwrap();
+    let arm64 = cell(&world, 11, "p", "linux/arm64");
+    assert_eq!((arm64.state, arm64.levels.index.verdict), (State::Failing, Verdict::Shown));
+    assert_eq!(cell(&world, 11, "p", "linux/amd64").state, State::Built);
+}
+
+#[test]
+fn a_run_that_did_not_come_to_its_end_is_recorded_as_that() {
+    let world = World::new();
+    let run = world.run(10, "killed").asked("p", &["linux/amd64"]).built("p", "v1", |_| ());
+    world.record(&run).unwrap();
+    let amd64 = cell(&world, 11, "p", "linux/amd64");
+    assert_eq!(amd64.state, State::Infrastructure);
+    assert!(amd64.reason.contains("the run ended before it"), "{}", amd64.reason);
+    assert!(!amd64.runs[0].complete);
+    assert_eq!(cell(&world, 11, "p", "linux/arm64").state, State::Built);
+    // It goes on, and is recorded again: the same run, which now has an end.
+    let run = run.installed("p", "v1", "linux/amd64", |_| ());
+    world.record(&run.tested("p", "v1", "linux/amd64", passing(2), |_| ()).ended()).unwrap();
+    let amd64 = cell(&world, 11, "p", "linux/amd64");
+    assert_eq!((amd64.state, amd64.run_count), (State::TestedNatively, 1));
+}
+
+#[test]
+fn a_stage_that_failed_says_why_the_next_was_not_reached() {
+    let world = World::new();
+    let run = world.run(10, "node").asked("p", &["linux/amd64"]).built("p", "v1", |_| ());
+    let run = run.stage("lab", "", None, (1, 2), kit::Outcome::Failed, Some(Cause::Node)).ended();
+    world.record(&run).unwrap();
+    let amd64 = cell(&world, 11, "p", "linux/amd64");
+    assert_eq!(amd64.state, State::Infrastructure);
+    assert!(amd64.reason.contains("stage 'lab' ended with node"), "{}", amd64.reason);
+    let matrix = world.matrix(11);
+    let row = matrix.platforms.iter().find(|row| row.platform == platform("linux/amd64")).unwrap();
+    assert_eq!((row.runs, row.lost), (1, 1));
+}
+
+#[test]
+fn all_shards_make_a_suite() {
+    let world = World::new();
+    let shard = |i: u32| {
+        move |results: &mut Results| {
+            results.shard = (i, 2);
+        }
+    };
+    let run = world.run(10, "s").built("p", "v1", |_| ()).installed("p", "v1", "linux/amd64", |_| ());
+    let run = run.tested("p", "v1", "linux/amd64", passing(3), shard(1));
+    let folder = run.cell("p", "linux/amd64");
+    std::fs::rename(folder.join("results.json"), folder.join("results.1-of-2.json")).unwrap();
+    world.record(&run).unwrap();
+    assert_eq!(cell(&world, 11, "p", "linux/amd64").state, State::Infrastructure);
+    let run = run.tested("p", "v1", "linux/amd64", passing(4), shard(2));
+    std::fs::rename(folder.join("results.json"), folder.join("results.2-of-2.json")).unwrap();
+    world.record(&run).unwrap();
+    let both = world.matrix(11);
+    let counts: Vec<_> = both.cells.iter().filter_map(|cell| cell.tested.counts).collect();
+    assert_eq!(counts.iter().map(|counts| counts.passed).collect::<Vec<_>>(), [7]);
+}
