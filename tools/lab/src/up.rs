@@ -176,7 +176,7 @@ fn bring_up(layout: &Layout, record: &Record, pid: u32, say: &dyn Fn(&str)) -> R
     say("waiting for the API server");
     let ready = || clients::kubectl(layout, record, &["get", "--raw", "/readyz"]).cause(Cause::Apiserver).read();
     let late = || Error::new(Cause::Apiserver, format!("{} is not ready in time", record.api_server));
-    kit::retry::until(PATIENCE, late, || Ok(ready().ok()))?;
+    kit::retry::until(PATIENCE, late, || check_alive(pid).map(|()| ready().ok()))?;
     start(record, pid, Stage::Cluster)?;
     say("waiting for DNS, volumes and the node");
     let addons = layout.state_of("conf/addons.yaml").display().to_string();
@@ -211,28 +211,14 @@ fn load_pause(layout: &Layout, record: &Record, pid: u32) -> Result<()> {
     let archive = layout.state_of("tmp/pause.tar");
     let bytes = image::archive(config::PAUSE, &program, Arch::host())?;
     kit::rundir::write(&archive, &bytes)?;
-    let mut last = None;
     let socket = through(pid, CONTAINERD);
-    let loaded = kit::retry::until(
-        PATIENCE,
-        || Error::new(Cause::Node, "containerd does not take images"),
-        || {
-            if !socket.exists() {
-                return Ok(None);
-            }
-            match clients::load(layout, record, pid, &archive) {
-                Ok(_) => Ok(Some(())),
-                Err(error) => {
-                    last = Some(error.to_string());
-                    Ok(None)
-                }
-            }
-        },
-    );
-    loaded.map_err(|error| match last {
-        Some(last) => error.line(last),
-        None => error,
+    let late = || Error::new(Cause::Node, "containerd does not take images in time");
+    kit::retry::until(PATIENCE, late, || {
+        check_alive(pid)?;
+        // It listens a moment before it can do this.
+        Ok(socket.exists().then(|| clients::load(layout, record, pid, &archive).ok()).flatten())
     })
+    .map(drop)
 }
 
 fn run(layout: &Layout, record: &Record, arguments: &[&str], cause: Cause) -> Result<()> {
@@ -243,13 +229,18 @@ fn run(layout: &Layout, record: &Record, arguments: &[&str], cause: Cause) -> Re
 fn answers(pid: u32, cause: Cause, name: &str, address: SocketAddr, path: &str) -> Result<()> {
     let late = || Error::new(cause, format!("the lab's {name} does not answer at {address}"));
     kit::retry::until(Duration::from_secs(60), late, || {
-        // One that was given up will not answer.
-        let states = ask(pid, &Request::Status)?;
-        if let Some(failed) = states.iter().find(|program| program.state == State::Failed) {
-            return Err(Error::new(Cause::Node, format!("{} of the lab does not run", failed.name)));
-        }
+        check_alive(pid)?;
         Ok(get(address, path).is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")).then_some(()))
     })
+}
+
+/// An error if a program was given up, or the whole lab has gone: then there is nothing to wait for.
+fn check_alive(pid: u32) -> Result<()> {
+    let states = ask(pid, &Request::Status)?;
+    match states.iter().find(|program| program.state == State::Failed) {
+        Some(failed) => Err(Error::new(Cause::Node, format!("{} of the lab does not run", failed.name))),
+        None => Ok(()),
+    }
 }
 
 fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
@@ -274,7 +265,11 @@ fn explain(layout: &Layout, pid: u32, error: Error) -> Error {
         })
         .collect();
     let said = error.line.clone().into_iter().chain(said).collect::<Vec<_>>().join("\n");
-    let error = if said.is_empty() { error } else { error.line(said) };
+    let full = said.contains("no space left on device");
+    let mut error = if said.is_empty() { error } else { error.line(said) };
+    if full {
+        error.cause = Cause::HostDisk;
+    }
     let name = &layout.name;
     error.next(format!("logs are in {}; `lab down --name {name}` removes the rest", layout.logs().display()))
 }

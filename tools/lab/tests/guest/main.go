@@ -45,8 +45,25 @@ func try(verb, what string) (string, error) {
 			return "", err
 		}
 		return "connected", connection.Close()
+	case "serve":
+		return "", serve(what)
 	case "write":
 		return "written", os.WriteFile(what, []byte("data"), 0o600)
 	}
 	return "", errors.New("unknown verb " + verb)
+}
+
+// serve accepts connections until it is ended.
+func serve(address string) error {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	for {
+		connection, err := listener.Accept()
+		if err != nil {
+			return err
+		}
+		connection.Close()
+	}
 }
