@@ -1,1 +1,64 @@
-//! x
+//! A cluster and a release to an installation that is ready, proven and recorded.
+//!
+//! What an installation is lies in `install`; each step of it in a file of its own.
+
+mod apply;
+mod images;
+mod install;
+mod lease;
+mod plan;
+mod platform;
+mod pods;
+mod ready;
+mod record;
+mod release;
+mod running;
+mod status;
+mod wait;
+mod waves;
+mod webhooks;
+
+use clap::{Parser, Subcommand};
+use kit::{Common, Done, Result, Tool, Ui};
+
+/// Install a release on a cluster, wait until it is ready, and record what runs
+#[derive(Debug, Parser)]
+#[command(name = "cluster-install", version)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Install a component's release, wait until it is ready, and record what runs
+    #[command(alias = "apply")]
+    Install(install::Args),
+    /// Say what an installation would create, change and leave as it is; change nothing
+    Plan(plan::Args),
+    /// Say which cluster it is, what is installed there and who holds it
+    Status(status::Args),
+    /// Show, take or release the lease that keeps two runs apart
+    Lease(lease::Args),
+}
+
+impl Tool for Args {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+/// Does what the arguments say.
+///
+/// # Errors
+/// What the verb says.
+pub fn run(args: Args, ui: &Ui) -> Result<Done> {
+    match args.verb {
+        Verb::Install(args) => install::run(&args, ui),
+        Verb::Plan(args) => plan::run(&args, ui),
+        Verb::Status(args) => status::run(&args, ui),
+        Verb::Lease(args) => lease::run(&args, ui),
+    }
+}

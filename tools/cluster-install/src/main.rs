@@ -1,2 +1,5 @@
-//! x
-fn main() {}
+//! The program; all of it is in the library.
+
+fn main() -> std::process::ExitCode {
+    kit::cli::main(cluster_install::run)
+}

@@ -1,0 +1,205 @@
+//! Sending objects: server-side apply, many at the same time, and what came of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use cluster::{FIELD_MANAGER, Kind, KubeContext, cause_of, fail, objects::Object};
+use futures::{StreamExt, TryStreamExt, stream};
+use kit::{Cause, Error, Result, record::ObjectKey, retry};
+use kube::{
+    Client, ResourceExt,
+    api::{ListParams, Patch, PatchParams},
+};
+
+/// Requests at the same time: enough to hide a slow line, few enough for the API server's flow control.
+pub(crate) const PARALLEL: usize = 16;
+/// How long an object is tried again while the API server or a webhook is not there.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An object with the way to reach it.
+#[derive(Debug, Clone)]
+pub(crate) struct Placed {
+    pub(crate) object: Object,
+    pub(crate) kind: Kind,
+}
+
+/// The versions of objects that were there before, by place: what tells a change from none.
+pub(crate) type Versions = BTreeMap<ObjectKey, String>;
+
+/// What applying came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) created: usize,
+    pub(crate) changed: usize,
+    pub(crate) unchanged: usize,
+}
+
+impl Counts {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.created += other.created;
+        self.changed += other.changed;
+        self.unchanged += other.unchanged;
+    }
+
+    /// Objects that were not there before, or changed.
+    pub(crate) fn different(&self) -> usize {
+        self.created + self.changed
+    }
+}
+
+/// Reads the versions of what is there of `placed`: one list for each kind and namespace.
+pub(crate) async fn versions(client: &Client, placed: &[Placed]) -> Result<Versions> {
+    let mut groups: BTreeMap<(String, String, String), (&Kind, BTreeSet<&str>)> = BTreeMap::new();
+    for item in placed {
+        let key = &item.object.key;
+        let group = (key.api_version.clone(), key.kind.clone(), key.namespace.clone());
+        groups.entry(group).or_insert_with(|| (&item.kind, BTreeSet::new())).1.insert(&key.name);
+    }
+    let lists = groups.into_iter().map(|((api_version, kind, namespace), (found, names))| async move {
+        let api = found.api(client, &namespace);
+        let what = || format!("cannot list {kind} of {api_version}");
+        // Of one object among many others only that one is asked for.
+        let params = match names.iter().next() {
+            Some(name) if names.len() == 1 => ListParams::default().fields(&format!("metadata.name={name}")),
+            _ => ListParams::default(),
+        };
+        let listed = match api.list_metadata(&params).await {
+            // A kind that the release itself defines, before its definition is there.
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Vec::new()),
+            listed => listed.kube(what)?,
+        };
+        let versions = listed.into_iter().filter(|object| names.contains(object.name_any().as_str())).map(|object| {
+            let (name, version) = (object.name_any(), object.resource_version().unwrap_or_default());
+            let key =
+                ObjectKey { api_version: api_version.clone(), kind: kind.clone(), namespace: namespace.clone(), name };
+            (key, version)
+        });
+        Ok::<_, Error>(versions.collect())
+    });
+    let lists: Vec<Vec<_>> = stream::iter(lists).buffer_unordered(PARALLEL).try_collect().await?;
+    Ok(lists.into_iter().flatten().collect())
+}
+
+/// Applies all of `placed`, many at the same time; goes on after a failure, so that all conflicts are
+/// named at once.
+///
+/// # Errors
+/// [`Cause::Usage`] for conflicts with other managers; otherwise the first failure as
+/// [`cluster::cause_of`] says, with how many more there are.
+pub(crate) async fn wave(
+    client: &Client,
+    placed: Vec<Placed>,
+    before: &Versions,
+    force: bool,
+    done: impl Fn(&Counts),
+) -> Result<Counts> {
+    let mut counts = Counts::default();
+    let mut failures = Vec::new();
+    let work = placed.into_iter().map(|item| async move {
+        let applied = one(client, &item, force).await;
+        (item.object.key, applied)
+    });
+    let mut work = std::pin::pin!(stream::iter(work).buffer_unordered(PARALLEL));
+    while let Some((key, applied)) = work.next().await {
+        match (applied, before.get(&key)) {
+            (Ok(_), None) => counts.created += 1,
+            (Ok(now), Some(before)) if now == *before => counts.unchanged += 1,
+            (Ok(_), Some(_)) => counts.changed += 1,
+            (Err(error), _) => failures.push((key, error)),
+        }
+        done(&counts);
+    }
+    if failures.is_empty() { Ok(counts) } else { Err(explain(failures)) }
+}
+
+/// Applies one object and returns its version.
+async fn one(client: &Client, item: &Placed, force: bool) -> Result<String, kube::Error> {
+    let api = item.kind.api(client, &item.object.key.namespace);
+    let mut params = PatchParams::apply(FIELD_MANAGER);
+    params.force = force;
+    let patch = Patch::Apply(&item.object.value);
+    let deadline = Instant::now() + PATIENCE;
+    let mut delays = retry::delays();
+    loop {
+        let error = match api.patch(&item.object.key.name, &params, &patch).await {
+            Ok(object) => return Ok(object.resource_version().unwrap_or_default()),
+            Err(error) => error,
+        };
+        let delay = delays.next().unwrap_or(PATIENCE);
+        if !passes(&error) || Instant::now() + delay > deadline {
+            return Err(error);
+        }
+        tokio::time::sleep(delay).await;
+    }
+}
+
+/// Whether it may go well the next time: the API server is away, a webhook starts, a namespace of an
+/// earlier installation goes, a kind that was just defined is not served yet.
+fn passes(error: &kube::Error) -> bool {
+    let cause = cause_of(error);
+    let unknown = matches!(error, kube::Error::Api(status) if status.code == 404);
+    unknown || [Cause::ClusterUnreachable, Cause::Apiserver, Cause::Webhook, Cause::NotAtBaseline].contains(&cause)
+}
+
+fn explain(failures: Vec<(ObjectKey, kube::Error)>) -> Error {
+    let conflict = |error: &kube::Error| matches!(error, kube::Error::Api(status) if status.code == 409 && status.message.contains("conflict"));
+    let conflicts: Vec<_> = failures
+        .iter()
+        .filter(|(_, error)| conflict(error))
+        .map(|(key, error)| format!("{key}: {}", cluster::describe(error)))
+        .collect();
+    let count = failures.len();
+    match failures.into_iter().find(|(_, error)| !conflict(error)) {
+        Some((key, error)) if count > 1 => fail(format!("cannot apply {key} (and {} more objects)", count - 1), &error),
+        Some((key, error)) => fail(format!("cannot apply {key}"), &error),
+        None => Error::new(Cause::Usage, format!("{count} objects have fields that another manager owns"))
+            .line(conflicts.join("\n"))
+            .next("add --force-conflicts to take these fields over"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::Status;
+
+    fn api(code: u16, message: &str) -> kube::Error {
+        kube::Error::Api(Box::new(Status::failure(message, "").with_code(code)))
+    }
+
+    fn key(name: &str) -> ObjectKey {
+        ObjectKey { api_version: "v1".into(), kind: "Service".into(), namespace: "n".into(), name: name.into() }
+    }
+
+    #[test]
+    fn all_conflicts_are_named() {
+        let message = "Apply failed with 1 conflict: conflict with \"kubectl\": .spec.type";
+        let error = explain(vec![(key("a"), api(409, message)), (key("b"), api(409, message))]);
+        assert_eq!(error.cause, Cause::Usage);
+        let text = error.to_string();
+        assert!(
+            text.contains("Service.v1 n/a: Apply") && text.contains("n/b") && text.contains("--force-conflicts"),
+            "{text}"
+        );
+        let error = explain(vec![(key("a"), api(409, message)), (key("b"), api(422, "spec.type: invalid"))]);
+        assert_eq!(error.cause, Cause::Product);
+        assert!(error.to_string().contains("cannot apply Service.v1 n/b (and 1 more objects): spec.type"), "{error}");
+    }
+
+    #[test]
+    fn what_passes_is_tried_again() {
+        for (code, message, again) in [
+            (503, "", true),
+            (404, "the server could not find the requested resource", true),
+            (500, "failed calling webhook \"w\": connection refused", true),
+            (403, "namespace x because it is being terminated", true),
+            (403, "forbidden", false),
+            (422, "invalid", false),
+            (409, "conflict", false),
+        ] {
+            assert_eq!(passes(&api(code, message)), again, "{code} {message}");
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! `cluster-install install`: the steps of an installation, in their order.
+
+use std::{path::PathBuf, time::Duration};
+
+use cluster::{
+    Kinds, KubeContext, Opened, Options,
+    inventory::{self, Inventory},
+    lease::{self, Guard},
+};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kit::{
+    Cause, Done, Error, Output, Platform, Result, RunDir, Ui,
+    ci::{CiOptions, parse_duration},
+    record::{ClusterId, Image, Install, SCHEMA_VERSION},
+};
+use kube::{Api, api::ListParams};
+
+use crate::{
+    apply::{self, Counts, Placed},
+    images,
+    platform::{self, Target},
+    pods,
+    record::{Progress, table},
+    release::Release,
+    running,
+    wait::Wait,
+    waves::Wave,
+};
+
+/// How long definitions may take to be established: the API server does that by itself.
+const ESTABLISH: Duration = Duration::from_secs(60);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The component
+    #[arg(long, value_name = "NAME")]
+    pub(crate) component: String,
+    /// The run's folder, with release.yaml and images.json of the component; install.json goes there
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run_dir: PathBuf,
+    /// Install this file instead, after its images were verified
+    #[arg(long, value_name = "FILE")]
+    pub(crate) release: Option<PathBuf>,
+    /// The nodes that are meant [default: those of the cluster, if they are all of one platform]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<Platform>,
+    /// How long it may take to become ready
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_duration)]
+    timeout: Duration,
+    /// Take over fields that another manager owns
+    #[arg(long)]
+    force_conflicts: bool,
+    #[command(flatten)]
+    pub(crate) cluster: Options,
+    #[command(flatten)]
+    ci: CiOptions,
+}
+
+pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
+    let run = RunDir::create(&args.run_dir)?;
+    args.cluster.source()?;
+    let mut progress = Progress::new(&args.component, args.platform.as_ref());
+    let result = release(args, &run).and_then(|release| {
+        progress.version.clone_from(&release.version);
+        progress.release.clone_from(&release.digest);
+        progress.inputs.clone_from(&release.inputs);
+        progress.objects = release.objects.len();
+        cluster::block_on(install(args, ui, &run, release, &mut progress))
+    });
+    let counts = progress.counts.clone();
+    let written = progress.write(&run, args.cluster.name(), result.as_ref().map(|()| ()));
+    // Why the installation failed is worth more than why its record could not be written.
+    result?;
+    let Some((record, digest)) = written? else {
+        return Err(Error::new(Cause::Internal, "an installation without a record"));
+    };
+    show(&record, &counts, &run, ui)?;
+    Ok(Done::good().digest(digest))
+}
+
+fn show(record: &Install, counts: &Counts, run: &RunDir, ui: &Ui) -> Result<()> {
+    let folder = run.cell(&record.component, &record.platform, &record.cluster.name);
+    match ui.output {
+        Output::Json => ui.json(record),
+        Output::Text => ui.result(&table(record, counts, &folder)),
+    }
+}
+
+/// Reads the release. A name that is nowhere in `ci/components.toml` is more likely wrong than not built.
+fn release(args: &Args, run: &RunDir) -> Result<Release> {
+    let read = Release::read(run, &args.component, args.release.as_deref());
+    if read.is_err() && args.release.is_none() && !run.component(&args.component).exists() {
+        args.ci.open().and_then(|ci| ci.component(&args.component))?;
+    }
+    read
+}
+
+async fn install(args: &Args, ui: &Ui, run: &RunDir, release: Release, progress: &mut Progress) -> Result<()> {
+    let opened = cluster::open(&args.cluster, ui).await?;
+    let id = cluster::identity(&opened).await?;
+    progress.cluster = Some(id.clone());
+    let target = platform::choose(&id, args.platform.as_ref())?;
+    progress.platform = Some(target.platform.clone());
+    progress.nature = target.nature;
+    let verified = verified(&release, &target, &id, ui).await?;
+    let guard = lease::take(&opened.client, &run.id()).await?;
+    if let Some(earlier) = guard.dirty() {
+        let what = format!("{} is dirty: run {earlier} used it and never cleaned it", opened.name);
+        return Err(Error::new(Cause::LeaseHeld, what).next(
+            "clean it: cargo xtask cleanup; or, if that is in order: cargo xtask cluster-install lease release --force",
+        ));
+    }
+    let kinds = kinds(&opened, &release).await?;
+    let (release, placed) = place(release, &kinds, &target, progress)?;
+    inventory::store(&opened.client, &inventory_of(&release, run, &target)).await?;
+    let installation =
+        Installation { args, ui, opened: &opened, id: &id, kinds: &kinds, release: &release, guard: &guard };
+    installation.apply_and_wait(placed, progress).await?;
+    installation.read_back(&verified, &target, progress).await
+}
+
+/// The release's images, verified for the platform.
+async fn verified(release: &Release, target: &Target, id: &ClusterId, ui: &Ui) -> Result<Vec<Image>> {
+    let images = match &release.images {
+        Some(images) => images.clone(),
+        None => {
+            let step = ui.step("verifying the images");
+            let images = images::verify(&release.objects, &target.platform).await?;
+            step.done(format!("{} images", images.len()));
+            images
+        }
+    };
+    platform::check_images(&images, target, id)?;
+    Ok(images)
+}
+
+/// The kinds that the cluster knows and the release defines.
+pub(crate) async fn kinds(opened: &Opened, release: &Release) -> Result<Kinds> {
+    let mut kinds = Kinds::discover(&opened.client).await?;
+    kinds.learn(&release.objects);
+    Ok(kinds)
+}
+
+/// Gives every object its place and, on a mixed cluster, its nodes.
+pub(crate) fn place(
+    mut release: Release,
+    kinds: &Kinds,
+    target: &Target,
+    progress: &mut Progress,
+) -> Result<(Release, Vec<Placed>)> {
+    let name = release.name();
+    let mut placed = Vec::with_capacity(release.objects.len());
+    for object in &mut release.objects {
+        let kind = kinds.place(object, &name)?;
+        if target.mixed {
+            pods::restrict(object, &target.platform);
+            progress.node_selector.insert(pods::ARCH_LABEL.into(), target.platform.arch.clone());
+        }
+        placed.push(Placed { object: object.clone(), kind });
+    }
+    progress.namespaces = release.namespaces();
+    Ok((release, placed))
+}
+
+fn inventory_of(release: &Release, run: &RunDir, target: &Target) -> Inventory {
+    Inventory {
+        schema_version: SCHEMA_VERSION.into(),
+        component: release.component.clone(),
+        version: release.version.clone(),
+        release: release.digest.clone(),
+        run: run.id(),
+        platform: target.platform.clone(),
+        installed: Timestamp::now(),
+        objects: release.objects.iter().map(|object| object.key.clone()).collect(),
+    }
+}
+
+/// What the last steps of an installation share.
+struct Installation<'a> {
+    args: &'a Args,
+    ui: &'a Ui,
+    opened: &'a Opened,
+    id: &'a ClusterId,
+    kinds: &'a Kinds,
+    release: &'a Release,
+    guard: &'a Guard,
+}
+
+impl Installation<'_> {
+    /// Sends wave after wave. Before objects of custom kinds are sent, the rest is ready: their webhooks
+    /// must answer.
+    async fn apply_and_wait(&self, placed: Vec<Placed>, progress: &mut Progress) -> Result<()> {
+        let before = apply::versions(&self.opened.client, &placed).await?;
+        let (total, version) = (placed.len(), &self.release.version);
+        let mut waited = false;
+        let mut step = Some(self.ui.step(format!("applying {} {version}", self.release.component)));
+        for wave in Wave::ALL {
+            let items: Vec<_> = placed.iter().filter(|item| Wave::of(&item.object) == wave).cloned().collect();
+            if items.is_empty() {
+                continue;
+            }
+            if wave == Wave::Customs {
+                end(&mut step, &progress.counts);
+                self.wait(|wave| wave != Wave::Customs, self.args.timeout, "waiting until it is ready").await?;
+                waited = true;
+            }
+            let so_far = progress.counts.created + progress.counts.changed + progress.counts.unchanged;
+            let show = |counts: &Counts| {
+                if let Some(step) = &step {
+                    step.set(format!("{} of {total}", so_far + counts.created + counts.changed + counts.unchanged));
+                }
+            };
+            let force = self.args.force_conflicts;
+            let counts = apply::wave(&self.opened.client, items, &before, force, show).await?;
+            progress.counts.add(&counts);
+            if wave == Wave::Foundations {
+                self.wait(|wave| wave == Wave::Foundations, ESTABLISH, "definitions").await?;
+            }
+        }
+        end(&mut step, &progress.counts);
+        if !waited {
+            self.wait(|_| true, self.args.timeout, "waiting until it is ready").await?;
+        }
+        Ok(())
+    }
+
+    async fn wait(&self, of: impl Fn(Wave) -> bool, limit: Duration, what: &str) -> Result<()> {
+        let objects: Vec<_> = self.release.objects.iter().filter(|object| of(Wave::of(object))).collect();
+        let wait = Wait { client: &self.opened.client, kinds: self.kinds, objects, nodes: &self.id.nodes, limit };
+        let step = self.ui.step(what);
+        let result = wait.until_ready(self.guard, &step).await;
+        match &result {
+            Ok(()) => step.done(""),
+            Err(_) => step.failed(""),
+        }
+        result.map_err(|error| error.within(format!("{} {}", self.release.component, self.release.version)))
+    }
+
+    /// Reads from the pods what runs, and compares it.
+    async fn read_back(&self, verified: &[Image], target: &Target, progress: &mut Progress) -> Result<()> {
+        let objects = &self.release.objects;
+        let mut pods: Vec<Pod> = Vec::new();
+        let namespaces = objects.iter().filter(|object| pods::has_pods(object)).map(|object| &object.key.namespace);
+        for namespace in namespaces.collect::<std::collections::BTreeSet<_>>() {
+            let api = Api::<Pod>::namespaced(self.opened.client.clone(), namespace);
+            pods.extend(
+                api.list(&ListParams::default()).await.kube(|| format!("cannot list the pods of {namespace}"))?,
+            );
+        }
+        let found = running::find(objects, &pods);
+        progress.running = found.iter().map(|found| found.running.clone()).collect();
+        running::check(&found, verified, &target.platform).await
+    }
+}
+
+fn end(step: &mut Option<kit::Step>, counts: &Counts) {
+    if let Some(step) = step.take() {
+        step.done(format!("{} created, {} changed, {} as they were", counts.created, counts.changed, counts.unchanged));
+    }
+}

@@ -1,0 +1,95 @@
+//! `cluster-install lease`: who may use the cluster.
+
+use std::path::PathBuf;
+
+use cluster::{Options, lease};
+use jiff::Timestamp;
+use kit::{Cause, Done, Error, Output, Result, RunDir, Ui};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Say who holds it
+    Show(Whose),
+    /// Take it, or renew it if the run holds it already; it expires after 15 minutes without a tool that renews it
+    Take(Whose),
+    /// Give it back
+    Release {
+        #[command(flatten)]
+        whose: Whose,
+        /// Whoever holds it, and forget that the cluster is dirty
+        #[arg(long, conflicts_with_all = ["run", "run_dir"])]
+        force: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Whose {
+    /// The run, by its id
+    #[arg(long, value_name = "ID")]
+    run: Option<String>,
+    /// The run, by its folder
+    #[arg(long, value_name = "DIR", conflicts_with = "run")]
+    run_dir: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: Options,
+}
+
+impl Whose {
+    fn run(&self) -> Result<String> {
+        match (&self.run, &self.run_dir) {
+            (Some(run), _) => Ok(run.clone()),
+            (None, Some(folder)) => Ok(RunDir::open(folder)?.id()),
+            (None, None) => {
+                Err(Error::new(Cause::Usage, "whose lease? name a run").next("add --run-dir DIR or --run ID"))
+            }
+        }
+    }
+}
+
+pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
+    let (Verb::Show(whose) | Verb::Take(whose) | Verb::Release { whose, .. }) = &args.verb;
+    let run = match &args.verb {
+        Verb::Show(_) | Verb::Release { force: true, .. } => None,
+        Verb::Take(_) | Verb::Release { .. } => Some(whose.run()?),
+    };
+    let state = cluster::block_on(async {
+        let client = cluster::open(&whose.cluster, ui).await?.client;
+        match (&args.verb, &run) {
+            (Verb::Take(_), Some(run)) => drop(lease::take(&client, run).await?),
+            (Verb::Release { .. }, run) => lease::release(&client, run.as_deref()).await?,
+            _ => {}
+        }
+        lease::show(&client).await
+    })?;
+    match ui.output {
+        Output::Json => ui.json(&state)?,
+        Output::Text => ui.result(&words(&state))?,
+    }
+    Ok(Done::good())
+}
+
+/// The state of a lease for people.
+pub(crate) fn words(state: &lease::LeaseState) -> String {
+    let time = |time: Option<Timestamp>| time.map_or_else(|| "?".into(), |time| format!("{time:.0}"));
+    let holder = match &state.holder {
+        None => "nobody holds the cluster".to_owned(),
+        Some(holder) if state.expired(Timestamp::now()) => {
+            format!("run {holder} held the cluster; its lease expired at {}", time(state.expires))
+        }
+        Some(holder) => format!(
+            "run {holder} holds the cluster since {}, at least until {}",
+            time(state.since),
+            time(state.expires)
+        ),
+    };
+    match &state.dirty {
+        Some(run) => format!("{holder}\nthe cluster is dirty: run {run} never cleaned it"),
+        None => holder,
+    }
+}

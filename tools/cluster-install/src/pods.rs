@@ -1,0 +1,131 @@
+//! The pods that a release's objects describe: their images, and where they may run.
+
+use cluster::objects::Object;
+use k8s_openapi::api::core::v1::Pod;
+use kit::Platform;
+use serde_json::Value;
+
+/// The well-known label that each kubelet sets to its own architecture (k8s.io/api/core/v1, LabelArchStable).
+pub(crate) const ARCH_LABEL: &str = "kubernetes.io/arch";
+
+/// Where an object's pod specification is, if it has one.
+fn pointer(object: &Object) -> Option<&'static str> {
+    Some(match (object.group(), object.key.kind.as_str()) {
+        ("", "Pod") => "/spec",
+        ("apps", "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet")
+        | ("", "ReplicationController")
+        | ("batch", "Job") => "/spec/template/spec",
+        ("batch", "CronJob") => "/spec/jobTemplate/spec/template/spec",
+        _ => return None,
+    })
+}
+
+/// Whether an object describes pods.
+pub(crate) fn has_pods(object: &Object) -> bool {
+    pointer(object).is_some()
+}
+
+/// The containers that an object describes, with their images.
+pub(crate) fn containers(object: &Object) -> Vec<(String, String)> {
+    let spec = pointer(object).and_then(|pointer| object.value.pointer(pointer));
+    let lists = ["initContainers", "containers"].into_iter().filter_map(|list| spec?.get(list)?.as_array());
+    let text = |container: &Value, field: &str| container[field].as_str().unwrap_or_default().to_owned();
+    lists.flatten().map(|container| (text(container, "name"), text(container, "image"))).collect()
+}
+
+/// Keeps an object's pods on nodes of `platform`, unless it says itself which architecture they are for.
+pub(crate) fn restrict(object: &mut Object, platform: &Platform) {
+    let spec = pointer(object).and_then(|pointer| object.value.pointer_mut(pointer)).and_then(Value::as_object_mut);
+    let Some(spec) = spec else { return };
+    let selector = spec.entry("nodeSelector").or_insert_with(|| Value::Object(serde_json::Map::new()));
+    if selector.is_null() {
+        *selector = Value::Object(serde_json::Map::new());
+    }
+    if let Some(selector) = selector.as_object_mut() {
+        selector.entry(ARCH_LABEL).or_insert_with(|| platform.arch.clone().into());
+    }
+}
+
+/// Whether a pod belongs to an object of the release, and is not about to go.
+pub(crate) fn belongs(pod: &Pod, object: &Object) -> bool {
+    if pod.metadata.deletion_timestamp.is_some() || pod.metadata.namespace.as_deref() != Some(&object.key.namespace) {
+        return false;
+    }
+    match object.key.kind.as_str() {
+        "Pod" => pod.metadata.name.as_deref() == Some(&object.key.name),
+        // The API server gives a Job's pods this label; its selector is not in the release.
+        "Job" => label(pod, "batch.kubernetes.io/job-name") == Some(&object.key.name),
+        "ReplicationController" => selected(pod, &object.value["spec"]["selector"]),
+        _ => selected(pod, &object.value["spec"]["selector"]["matchLabels"]),
+    }
+}
+
+/// Whether a pod runs what the release says: not what an earlier release said.
+pub(crate) fn is_current(pod: &Pod, object: &Object) -> bool {
+    let spec = pod.spec.clone().unwrap_or_default();
+    let inits = spec.init_containers.unwrap_or_default();
+    let has = |(name, image): &(String, String)| {
+        inits.iter().chain(&spec.containers).any(|found| found.name == *name && found.image.as_ref() == Some(image))
+    };
+    containers(object).iter().all(has)
+}
+
+fn label<'a>(pod: &'a Pod, name: &str) -> Option<&'a String> {
+    pod.metadata.labels.as_ref()?.get(name)
+}
+
+fn selected(pod: &Pod, labels: &Value) -> bool {
+    let Some(wanted) = labels.as_object().filter(|wanted| !wanted.is_empty()) else { return false };
+    wanted.iter().all(|(name, value)| label(pod, name).map(String::as_str) == value.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cluster::objects::parse;
+
+    const DEPLOYMENT: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: n}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      initContainers: [{name: first, image: i@sha256:1}]
+      containers: [{name: web, image: w@sha256:2}]
+";
+
+    fn pod(image: &str) -> Pod {
+        serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "web-1", "namespace": "n", "labels": {"app": "web", "x": "y"}},
+            "spec": {"initContainers": [{"name": "first", "image": "i@sha256:1"}],
+                     "containers": [{"name": "web", "image": image}, {"name": "injected", "image": "proxy"}]}
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn containers_and_their_owner() {
+        let object = parse(DEPLOYMENT, "r").unwrap().remove(0);
+        let names: Vec<_> = containers(&object).into_iter().map(|(name, image)| format!("{name}={image}")).collect();
+        assert_eq!(names, ["first=i@sha256:1", "web=w@sha256:2"]);
+        assert!(belongs(&pod("w@sha256:2"), &object) && is_current(&pod("w@sha256:2"), &object));
+        assert!(belongs(&pod("w@sha256:0"), &object) && !is_current(&pod("w@sha256:0"), &object));
+    }
+
+    #[test]
+    fn pods_stay_on_their_architecture() {
+        let mut object = parse(DEPLOYMENT, "r").unwrap().remove(0);
+        restrict(&mut object, &"linux/s390x".parse().unwrap());
+        let selector = "/spec/template/spec/nodeSelector/kubernetes.io~1arch";
+        assert_eq!(object.value.pointer(selector).unwrap(), "s390x");
+        restrict(&mut object, &"linux/amd64".parse().unwrap());
+        assert_eq!(object.value.pointer(selector).unwrap(), "s390x", "what is there stays");
+        let mut map = parse("{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}", "r").unwrap().remove(0);
+        let before = map.clone();
+        restrict(&mut map, &"linux/amd64".parse().unwrap());
+        assert_eq!(map, before);
+    }
+}

@@ -1,0 +1,121 @@
+//! `install.json`: written in any case, also when the installation failed or was interrupted.
+
+use std::{collections::BTreeMap, path::Path};
+
+use jiff::Timestamp;
+use kit::{
+    Error, Platform, Result, RunDir,
+    process::quote,
+    record::{ClusterId, Head, Input, Install, Nature, RunningImage},
+    rundir::write_record,
+};
+
+use crate::apply::Counts;
+
+/// What is known of an installation so far.
+#[derive(Debug, Clone)]
+pub(crate) struct Progress {
+    pub(crate) started: Timestamp,
+    pub(crate) component: String,
+    pub(crate) version: String,
+    pub(crate) release: String,
+    pub(crate) platform: Option<Platform>,
+    pub(crate) nature: Nature,
+    pub(crate) cluster: Option<ClusterId>,
+    pub(crate) objects: usize,
+    pub(crate) counts: Counts,
+    pub(crate) namespaces: Vec<String>,
+    pub(crate) node_selector: BTreeMap<String, String>,
+    pub(crate) running: Vec<RunningImage>,
+    pub(crate) inputs: Vec<Input>,
+}
+
+impl Progress {
+    pub(crate) fn new(component: &str, platform: Option<&Platform>) -> Self {
+        Self {
+            started: Timestamp::now(),
+            component: component.to_owned(),
+            version: String::new(),
+            release: String::new(),
+            platform: platform.cloned(),
+            nature: Nature::Unknown,
+            cluster: None,
+            objects: 0,
+            counts: Counts::default(),
+            namespaces: Vec::new(),
+            node_selector: BTreeMap::new(),
+            running: Vec::new(),
+            inputs: Vec::new(),
+        }
+    }
+
+    /// Writes the record; nothing if it is not known where it belongs. `cluster` names the cluster if it
+    /// could not be opened.
+    pub(crate) fn write(
+        self,
+        run: &RunDir,
+        cluster: Option<String>,
+        result: Result<(), &Error>,
+    ) -> Result<Option<(Install, String)>> {
+        let unopened = |name| ClusterId { uid: String::new(), name, kubernetes: String::new(), nodes: Vec::new() };
+        let Some((platform, cluster)) = self.platform.zip(self.cluster.or(cluster.map(unopened))) else {
+            return Ok(None);
+        };
+        let mut head = Head::new("cluster-install", env!("CARGO_PKG_VERSION"), &run.id(), self.started);
+        head.inputs = self.inputs;
+        if let Err(error) = result {
+            head = head.failed(error).reproduce(reproduce());
+        }
+        let folder = run.cell(&self.component, &platform, &cluster.name);
+        let record = Install {
+            head,
+            component: self.component,
+            version: self.version,
+            release: self.release,
+            platform,
+            nature: self.nature,
+            cluster,
+            objects: self.objects,
+            changed: self.counts.different(),
+            namespaces: self.namespaces,
+            node_selector: self.node_selector,
+            running: self.running,
+        };
+        let digest = write_record(&folder, &record)?;
+        Ok(Some((record, digest)))
+    }
+}
+
+/// The command that does the same again.
+fn reproduce() -> String {
+    let words = std::env::args().skip(1).map(|word| quote(&word));
+    std::iter::once("cargo xtask cluster-install".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+}
+
+/// What people see at the end.
+pub(crate) fn table(record: &Install, counts: &Counts, folder: &Path) -> String {
+    let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>();
+    let mut rows = vec![row(&["CONTAINER", "IMAGE", "DIGEST"])];
+    for running in &record.running {
+        let image = running.image.split('@').next().unwrap_or_default();
+        rows.push(row(&[&running.container, image, &running.digest]));
+    }
+    let cluster = &record.cluster;
+    format!(
+        "{} {} runs on {} (Kubernetes {}, {}, {})\n{} objects: {} created, {} changed, {} as they were; {} namespaces: {}\n\n{}\n{}",
+        record.component,
+        record.version,
+        cluster.name,
+        cluster.kubernetes,
+        record.platform,
+        record.nature.name(),
+        record.objects,
+        counts.created,
+        counts.changed,
+        counts.unchanged,
+        record.namespaces.len(),
+        record.namespaces.join(", "),
+        kit::ui::table(&rows),
+        folder.join("install.json").display(),
+    )
+}

@@ -1,0 +1,310 @@
+//! Waiting until a release is ready: by watches, with a reason for each thing that is missing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use cluster::{
+    Kinds, describe,
+    explain::{self, Trouble},
+    lease::Guard,
+    objects::Object,
+    watch::{Target, View, watch},
+};
+use futures::{FutureExt, StreamExt, stream};
+use k8s_openapi::api::{
+    core::v1::{Event, Namespace, Pod},
+    discovery::v1::EndpointSlice,
+};
+use kit::{Cause, Class, Error, Result, Step, record::Node, retry, ui::duration};
+use kube::{Api, Client, ResourceExt, api::ListParams};
+use serde_json::Value;
+use tokio::time::{Instant, sleep_until};
+
+use crate::{pods, ready, webhooks};
+
+/// Names of the two kinds of webhook configurations.
+const HOOKS: [&str; 2] = ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
+/// At least that often the state is looked at again: logs are not watched.
+const TICK: Duration = Duration::from_secs(5);
+
+/// What is waited for, and how it is seen.
+pub(crate) struct Wait<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) kinds: &'a Kinds,
+    pub(crate) objects: Vec<&'a Object>,
+    pub(crate) nodes: &'a [Node],
+    pub(crate) limit: Duration,
+}
+
+/// Something that is not ready, and why.
+type Missing = (String, Trouble);
+
+/// The last lines that containers wrote, by pod and container, and when they were read.
+type Logs = BTreeMap<(String, String), (Instant, String)>;
+
+impl Wait<'_> {
+    /// Waits until everything is ready.
+    ///
+    /// # Errors
+    /// With a line for each thing that is missing: at once for what cannot heal, otherwise when the time is over.
+    pub(crate) async fn until_ready(&self, guard: &Guard, step: &Step) -> Result<()> {
+        let (mut view, mut changes) = watch(self.client, &self.targets());
+        let deadline = Instant::now() + self.limit;
+        let mut logs = Logs::new();
+        let mut answered = BTreeSet::new();
+        let mut missing: Vec<Missing> = vec![("cluster".into(), Trouble::new(Cause::Apiserver, "says nothing yet"))];
+        let mut again = retry::delays();
+        let mut next = Instant::now() + TICK;
+        loop {
+            tokio::select! {
+                Some(change) = changes.next() => {
+                    view.take(change);
+                    // What has come meanwhile is judged together.
+                    while let Some(Some(change)) = changes.next().now_or_never() {
+                        view.take(change);
+                    }
+                }
+                () = sleep_until(next) => {}
+                () = sleep_until(deadline) => return Err(late(&missing, view.fault.as_deref(), self.limit)),
+            }
+            guard.check()?;
+            next = Instant::now() + TICK;
+            if !view.complete() {
+                continue;
+            }
+            self.read_logs(&view, &mut logs).await;
+            missing = self.judge(&view, &logs);
+            if missing.is_empty() {
+                missing = self.ask_webhooks(&view, &mut answered).await;
+                next = Instant::now() + again.next().unwrap_or(TICK);
+            }
+            if missing.is_empty() {
+                return Ok(());
+            }
+            if missing.iter().any(|(_, trouble)| !trouble.heals) {
+                return Err(hopeless(&missing));
+            }
+            let (what, trouble) = &missing[0];
+            step.set(format!("{} not ready; {what}: {}", missing.len(), trouble.line));
+        }
+    }
+
+    fn targets(&self) -> Vec<Target> {
+        let mut wanted: BTreeMap<(&str, &str, String), BTreeSet<&str>> = BTreeMap::new();
+        let mut all = |api_version, kind, namespace: &str| {
+            wanted.entry((api_version, kind, namespace.to_owned())).or_default();
+        };
+        for object in &self.objects {
+            if pods::has_pods(object) {
+                all("v1", "Pod", &object.key.namespace);
+                all("v1", "Event", &object.key.namespace);
+            }
+            for (namespace, _) in webhooks::services(&object.value) {
+                all("discovery.k8s.io/v1", "EndpointSlice", &namespace);
+            }
+        }
+        for object in self.objects.iter().filter(|object| self.is_watched(object)) {
+            let key = (object.key.api_version.as_str(), object.key.kind.as_str(), object.key.namespace.clone());
+            wanted.entry(key).or_default().insert(&object.key.name);
+        }
+        let target = |((api_version, kind, namespace), names): (_, BTreeSet<&str>)| {
+            let fields = match names.first() {
+                Some(name) if names.len() == 1 && kind != "Pod" => format!("metadata.name={name}"),
+                _ => String::new(),
+            };
+            Some(Target { kind: self.kinds.get(api_version, kind)?.clone(), namespace, fields })
+        };
+        wanted.into_iter().filter_map(target).collect()
+    }
+
+    fn is_watched(&self, object: &Object) -> bool {
+        ready::is_waited(object.group(), &object.key.kind) || HOOKS.contains(&object.key.kind.as_str())
+    }
+
+    /// What is missing, as far as watches tell.
+    fn judge(&self, view: &View, logs: &Logs) -> Vec<Missing> {
+        let pods: Vec<Pod> = view.all("Pod");
+        let events: Vec<Event> = view.all("Event");
+        let slices: Vec<EndpointSlice> = view.all("EndpointSlice");
+        let mut missing = Vec::new();
+        for object in self.objects.iter().filter(|object| self.is_watched(object)) {
+            let key = &object.key;
+            let live = view.get(&key.kind, &key.namespace, &key.name).and_then(|live| serde_json::to_value(live).ok());
+            let Some(live) = live else {
+                missing.push((key.to_string(), Trouble::new(Cause::Apiserver, "it is not there")));
+                continue;
+            };
+            let of_pods = || self.trouble_of_pods(object, &pods, &events, logs);
+            let trouble = match key.kind.as_str() {
+                "Pod" => of_pods(),
+                kind => ready::missing(kind, &live).map(|own| of_pods().filter(|_| own.heals).unwrap_or(own)),
+            };
+            missing.extend(trouble.map(|trouble| (key.to_string(), trouble)));
+            for (namespace, service) in webhooks::services(&object.value) {
+                if !slices.iter().any(|slice| has_endpoint(slice, &namespace, &service)) {
+                    let line = format!("its service {namespace}/{service} has no ready endpoint");
+                    missing.push((key.to_string(), Trouble::new(Cause::Webhook, line)));
+                }
+            }
+        }
+        // What other things wait for comes first: a webhook is missing because its pod is.
+        missing.sort_by_key(|(_, trouble)| (trouble.heals, trouble.cause == Cause::Webhook));
+        missing
+    }
+
+    /// The trouble of an object's pods, what cannot heal first. Pods of an earlier release may be broken:
+    /// the new ones take their place.
+    fn trouble_of_pods(&self, object: &Object, pods: &[Pod], events: &[Event], logs: &Logs) -> Option<Trouble> {
+        let own = pods.iter().filter(|pod| pods::belongs(pod, object));
+        own.filter_map(|pod| {
+            let uid = pod.uid().unwrap_or_default();
+            let lines: Vec<_> = logs
+                .iter()
+                .filter(|((owner, _), _)| *owner == uid)
+                .map(|((_, container), (_, line))| (container.clone(), line.clone()))
+                .collect();
+            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
+            let node = node.and_then(|name| self.nodes.iter().find(|node| node.name == *name));
+            let context = explain::Context { events, logs: &lines, platform: node.map(|node| &node.platform) };
+            let mut trouble = explain::pod(pod, context)?;
+            trouble.heals |= !pods::is_current(pod, object);
+            Some(trouble)
+        })
+        .min_by_key(|trouble| trouble.heals)
+    }
+
+    /// Reads the logs of containers that fail.
+    async fn read_logs(&self, view: &View, logs: &mut Logs) {
+        let pods: Vec<Pod> = view.all("Pod");
+        let own = pods.iter().filter(|pod| self.objects.iter().any(|object| pods::belongs(pod, object)));
+        let old = |key: &(String, String)| logs.get(key).is_none_or(|(read, _)| read.elapsed() > TICK);
+        let wanted: Vec<_> = own
+            .flat_map(|pod| {
+                let uid = pod.uid().unwrap_or_default();
+                explain::silent_containers(pod)
+                    .into_iter()
+                    .map(move |(name, previous)| (pod, (uid.clone(), name), previous))
+            })
+            .filter(|(_, key, _)| old(key))
+            .collect();
+        let reads = wanted.into_iter().map(|(pod, key, previous)| async move {
+            let line = explain::last_line(self.client, pod, &key.1, previous).await;
+            Some((key, (Instant::now(), line?)))
+        });
+        let read: Vec<_> = stream::iter(reads).buffer_unordered(4).collect().await;
+        logs.extend(read.into_iter().flatten());
+    }
+
+    /// Tries every webhook that has not answered yet.
+    async fn ask_webhooks(&self, view: &View, answered: &mut BTreeSet<String>) -> Vec<Missing> {
+        let hooks: Vec<&&Object> =
+            self.objects.iter().filter(|object| HOOKS.contains(&object.key.kind.as_str())).collect();
+        if hooks.is_empty() {
+            return Vec::new();
+        }
+        let namespaces = match self.namespaces().await {
+            Ok(namespaces) => namespaces,
+            Err(error) => {
+                return vec![("namespaces".into(), Trouble::new(cluster::cause_of(&error), describe(&error)))];
+            }
+        };
+        let mut missing = Vec::new();
+        for object in hooks {
+            let key = &object.key;
+            let live =
+                view.get(&key.kind, "", &key.name).and_then(|live| serde_json::to_value(live).ok()).unwrap_or_default();
+            let probes = match webhooks::probes(&live, self.kinds, &namespaces) {
+                Ok(probes) => probes,
+                Err(trouble) => {
+                    missing.push((key.to_string(), trouble));
+                    continue;
+                }
+            };
+            for probe in probes {
+                if answered.contains(&probe.webhook) {
+                    continue;
+                }
+                match webhooks::ask(self.client, &probe).await {
+                    None => drop(answered.insert(probe.webhook)),
+                    Some(trouble) => missing.push((key.to_string(), trouble)),
+                }
+            }
+        }
+        missing
+    }
+
+    /// Namespaces with their labels, those that everybody knows first.
+    async fn namespaces(&self) -> Result<webhooks::Namespaces, kube::Error> {
+        let list = Api::<Namespace>::all(self.client.clone()).list(&ListParams::default()).await?;
+        let labels = |namespace: &Namespace| serde_json::to_value(namespace.labels()).unwrap_or(Value::Null);
+        let mut all: Vec<_> = list.iter().map(|namespace| (namespace.name_any(), labels(namespace))).collect();
+        all.sort_by_key(|(name, _)| name != "default");
+        Ok(all)
+    }
+}
+
+fn has_endpoint(slice: &EndpointSlice, namespace: &str, service: &str) -> bool {
+    slice.namespace().as_deref() == Some(namespace)
+        && slice.labels().get("kubernetes.io/service-name").map(String::as_str) == Some(service)
+        && slice
+            .endpoints
+            .iter()
+            .flatten()
+            .any(|endpoint| endpoint.conditions.as_ref().is_none_or(|conditions| conditions.ready != Some(false)))
+}
+
+/// The error's cause is that of the one who has to act first: as for many results, the product comes
+/// before the machine.
+fn error(missing: &[Missing], what: String) -> Error {
+    let rank = |trouble: &Trouble| match trouble.cause.class() {
+        _ if !trouble.heals => 0,
+        Class::Product | Class::Unknown => 1,
+        _ => 2,
+    };
+    let first = missing.iter().map(|(_, trouble)| trouble).min_by_key(|trouble| rank(trouble));
+    let lines: Vec<_> = missing.iter().map(|(what, trouble)| format!("{what}: {}", trouble.line)).collect();
+    Error::new(first.map_or(Cause::Unclassified, |trouble| trouble.cause), what).line(lines.join("\n"))
+}
+
+fn hopeless(missing: &[Missing]) -> Error {
+    error(missing, "it cannot become ready".into())
+}
+
+fn late(missing: &[Missing], fault: Option<&str>, limit: Duration) -> Error {
+    let what = format!("not ready after {}: {} missing", duration(limit), missing.len());
+    match fault {
+        // Without the API server nothing is known.
+        Some(fault) => {
+            let mut error = error(missing, format!("{what}, and the API server cannot be watched: {fault}"));
+            error.cause = Cause::ClusterUnreachable;
+            error
+        }
+        None => error(missing, what),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn missing(cause: Cause, heals: bool) -> Missing {
+        ("Deployment.apps/v1 n/web".into(), Trouble { heals, ..Trouble::new(cause, cause.name()) })
+    }
+
+    #[test]
+    fn the_cause_is_that_of_who_has_to_act() {
+        let of = |list: &[Missing]| late(list, None, Duration::from_secs(300)).cause;
+        assert_eq!(of(&[missing(Cause::Webhook, true), missing(Cause::Product, true)]), Cause::Product);
+        assert_eq!(of(&[missing(Cause::Webhook, true), missing(Cause::Node, true)]), Cause::Webhook);
+        assert_eq!(of(&[missing(Cause::Product, true), missing(Cause::ImageWrongArch, false)]), Cause::ImageWrongArch);
+        let error = late(&[missing(Cause::Product, true)], Some("connection refused"), Duration::from_secs(300));
+        assert_eq!(error.cause, Cause::ClusterUnreachable);
+        let text = late(&[missing(Cause::Storage, true)], None, Duration::from_secs(300)).to_string();
+        assert!(
+            text.contains("not ready after 5 min 00 s: 1 missing\n  > Deployment.apps/v1 n/web: storage"),
+            "{text}"
+        );
+    }
+}
