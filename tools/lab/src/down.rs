@@ -20,6 +20,7 @@ pub(crate) fn down(layout: &Layout, purge: bool, ui: &Ui) -> Result<Done> {
     remove(layout)?;
     if purge {
         delete(&layout.root())?;
+        delete(&layout.lock())?;
     }
     step.done("");
     Ok(Done::good())

@@ -5,6 +5,7 @@
 
 use std::{
     fs::{self, File, TryLockError},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -257,21 +258,29 @@ pub(crate) fn lock(path: &Path, holder: &str, ui: &Ui) -> Result<File> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).cause(Cause::HostDisk, cannot)?;
     }
-    let file = File::options().create(true).append(true).open(path).cause(Cause::HostDisk, cannot)?;
     let mut told = false;
     let late = || Error::new(Cause::LeaseHeld, format!("{holder} has not ended within an hour"));
-    kit::retry::until(Duration::from_secs(3600), late, || match file.try_lock() {
-        Ok(()) => Ok(Some(())),
-        Err(TryLockError::WouldBlock) => {
-            if !told {
-                ui.note(format!("waiting for {holder} to end"));
-                told = true;
+    kit::retry::until(Duration::from_secs(3600), late, || {
+        let file = File::options().create(true).append(true).open(path).cause(Cause::HostDisk, cannot)?;
+        match file.try_lock() {
+            // `down --purge` removes the file while it holds it: then this is the lock of nothing.
+            Ok(()) if same(&file, path) => Ok(Some(file)),
+            Ok(()) => Ok(None),
+            Err(TryLockError::WouldBlock) => {
+                if !told {
+                    ui.note(format!("waiting for {holder} to end"));
+                    told = true;
+                }
+                Ok(None)
             }
-            Ok(None)
+            Err(TryLockError::Error(error)) => Err(Error::from_source(Cause::HostDisk, cannot(), error)),
         }
-        Err(TryLockError::Error(error)) => Err(Error::from_source(Cause::HostDisk, cannot(), error)),
-    })?;
-    Ok(file)
+    })
+}
+
+fn same(file: &File, path: &Path) -> bool {
+    let key = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    matches!((file.metadata(), fs::metadata(path)), (Ok(file), Ok(path)) if key(file) == key(path))
 }
 
 #[cfg(test)]
