@@ -1,1 +1,63 @@
-//! x
+//! Sources to verified multi-platform images and `release.yaml`.
+//!
+//! ko builds; this tool sees to it that what was asked for is what came out: that the bases have every
+//! platform, that every image has them too, that each program is for the machine that its image is for.
+//! Images that a configuration only names are found and checked or replaced, and the bases and stand-ins
+//! are made from Debian's packages, so that no architecture runs out of them.
+
+mod arch;
+mod base;
+mod build;
+mod images;
+mod ko;
+mod manifests;
+mod options;
+mod show;
+mod verify;
+
+use clap::{Parser, Subcommand};
+use kit::{Common, Done, Result, Tool, Ui};
+
+/// Build multi-platform images, and prove that they are what they say.
+#[derive(Debug, Parser)]
+#[command(name = "image-build", version)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Build a component's images with ko, verify them, write images.json and release.yaml
+    Build(build::Args),
+    /// Build the stand-ins of ci/images.toml and push them to the registry's mirrors
+    Images(images::Args),
+    /// Build one base image of ci/images.toml and push it
+    Base(base::Args),
+    /// Compare an image, a release or an OCI layout with the platforms asked for
+    Verify(verify::Args),
+    /// Show an architecture under all its names
+    Arch(arch::Args),
+}
+
+impl Tool for Args {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+/// Does what the arguments say.
+///
+/// # Errors
+/// What the verb says.
+pub fn run(args: Args, ui: &Ui) -> Result<Done> {
+    match args.verb {
+        Verb::Build(args) => build::run(args, ui),
+        Verb::Images(args) => images::run(&args, ui),
+        Verb::Base(args) => base::run(&args, ui),
+        Verb::Verify(args) => verify::run(&args, ui),
+        Verb::Arch(args) => arch::run(&args, ui),
+    }
+}

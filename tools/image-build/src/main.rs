@@ -1,2 +1,5 @@
-//! x
-fn main() {}
+//! `image-build`: see the library.
+
+fn main() -> std::process::ExitCode {
+    kit::cli::main(image_build::run)
+}

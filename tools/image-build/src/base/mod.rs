@@ -1,0 +1,146 @@
+//! Base images and stand-ins, made from Debian's packages: the same definition serves every architecture.
+//!
+//! Nothing is compiled and no maintainer script runs, so any machine makes them for any architecture, byte
+//! for byte the same each time. What was made is kept in the cache under a key of everything that went
+//! into it.
+
+mod apt;
+mod deb;
+mod definition;
+mod image;
+mod root;
+mod tree;
+
+use std::{fs, path::PathBuf};
+
+use kit::{Cause, Context, Done, Error, Output, Platform, Result, Ui, Within, ci::CiOptions, ci::ImageMap, digest, dirs};
+use oci::{Client, Layout, Place, Reference, spec::Descriptor};
+
+use crate::options::{Platforms, Repo};
+use apt::Package;
+pub(crate) use definition::Definition;
+
+/// Changes when the same definition gives another image.
+const FORMAT: &str = "1";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A [build.NAME] of ci/images.toml, for instance static
+    name: String,
+    #[command(flatten)]
+    repo: Repo,
+    #[command(flatten)]
+    platforms: Platforms,
+    #[command(flatten)]
+    ci: CiOptions,
+}
+
+pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
+    let map = args.ci.open()?.images()?;
+    let made = make(&map, &args.name, &args.platforms.list(), ui)?;
+    let target = made.repository(&args.repo)?;
+    let reference = oci::run(async { made.push(&Client::new()?, &target).await })?;
+    match ui.output {
+        Output::Json => ui.json(&serde_json::json!({ "reference": reference.whole(), "digest": made.digest() }))?,
+        Output::Text => ui.result(&reference.whole())?,
+    }
+    Ok(Done::good().digest(made.digest()))
+}
+
+/// An image of a definition for some platforms, in the cache.
+#[derive(Debug, Clone)]
+pub(crate) struct Made {
+    name: String,
+    key: String,
+    layout: Layout,
+    index: Descriptor,
+}
+
+impl Made {
+    /// Of the index.
+    pub(crate) fn digest(&self) -> String {
+        self.index.digest().to_string()
+    }
+
+    /// The layout that holds it.
+    pub(crate) fn place(&self) -> Place {
+        Place::Layout(self.layout.clone())
+    }
+
+    /// Where bases lie in a repository, with a tag that names the content.
+    pub(crate) fn repository(&self, repo: &Repo) -> Result<Reference> {
+        repo.reference(&format!("base/{}:{}", self.name, &self.key[..16]))
+    }
+
+    /// Pushes it, unless it is there already; returns the reference by digest.
+    pub(crate) async fn push(&self, client: &Client, target: &Reference) -> Result<Reference> {
+        let digest = oci::copy(client, &self.layout, &self.index, target).await?;
+        Ok(oci::pinned(target, &digest))
+    }
+}
+
+/// Makes `[build.NAME]` for all of `platforms`, or takes it from the cache.
+///
+/// # Errors
+/// [`Cause::Usage`] for an unknown name, [`Cause::ImageMissingPlatform`] naming base, platform and package if
+/// Debian does not have it, [`Cause::MissingProgram`] without apt.
+pub(crate) fn make(map: &ImageMap, name: &str, platforms: &[Platform], ui: &Ui) -> Result<Made> {
+    let definition = Definition::resolve(map, name)?;
+    let found = each(platforms, |platform| apt::resolve(platform, &definition.packages, ui));
+    let packages = found.within(|| format!("image {name}"))?;
+    let key = key(&definition, platforms, &packages)?;
+    let folder = dirs::cache()?.join("images").join(format!("{name}-{}", &key[..16]));
+    if !folder.is_dir() {
+        let step = ui.step(format!("image {name}"));
+        build(&definition, platforms, &packages, &folder).within(|| format!("image {name}"))?;
+        step.done(format!("{} platforms", platforms.len()));
+    }
+    let layout = Layout::open(folder)?;
+    let index = layout.find(None)?;
+    Ok(Made { name: name.into(), key, layout, index })
+}
+
+/// Does `work` for each platform, side by side.
+fn each<T: Send>(platforms: &[Platform], work: impl Fn(&Platform) -> Result<T> + Sync) -> Result<Vec<T>> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = platforms.iter().map(|platform| scope.spawn(|| work(platform))).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<T>>| {
+            thread.join().unwrap_or_else(|_| Err(Error::new(Cause::Internal, "a thread that makes an image panicked")))
+        };
+        // All of them are awaited before the first error counts.
+        threads.into_iter().map(join).collect::<Vec<_>>().into_iter().collect()
+    })
+}
+
+fn key(definition: &Definition, platforms: &[Platform], packages: &[Vec<Package>]) -> Result<String> {
+    let all = serde_json::to_vec(&(FORMAT, definition, platforms, packages));
+    Ok(digest::hex(&all.cause(Cause::Internal, || "cannot compute a key")?))
+}
+
+fn build(definition: &Definition, platforms: &[Platform], packages: &[Vec<Package>], folder: &PathBuf) -> Result<()> {
+    let parent = folder.parent().unwrap_or(folder);
+    fs::create_dir_all(parent).cause(Cause::HostDisk, || format!("cannot create {}", parent.display()))?;
+    let temporary = tempfile::Builder::new().prefix(".new-").tempdir_in(parent);
+    let temporary = temporary.cause(Cause::HostDisk, || format!("cannot write to {}", parent.display()))?;
+    let layout = Layout::create(temporary.path())?;
+    let numbered: Vec<_> = (0..platforms.len()).collect();
+    let manifests = std::thread::scope(|scope| {
+        let work = |number: usize| {
+            let platform = &platforms[number];
+            let debs = apt::fetch(platform, &packages[number])?;
+            let tree = root::assemble(definition, &debs).within(|| platform.to_string())?;
+            image::write(&layout, definition, platform, &tree)
+        };
+        let threads: Vec<_> = numbered.into_iter().map(|number| scope.spawn(move || work(number))).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Descriptor>>| {
+            thread.join().unwrap_or_else(|_| Err(Error::new(Cause::Internal, "a thread that makes an image panicked")))
+        };
+        threads.into_iter().map(join).collect::<Vec<_>>().into_iter().collect::<Result<Vec<_>>>()
+    })?;
+    image::write_index(&layout, &manifests)?;
+    match fs::rename(temporary.keep(), folder) {
+        // Somebody else was quicker with the same content.
+        Err(_) if folder.is_dir() => Ok(()),
+        renamed => renamed.cause(Cause::HostDisk, || format!("cannot create {}", folder.display())),
+    }
+}

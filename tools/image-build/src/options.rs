@@ -1,0 +1,55 @@
+//! Options that several verbs have.
+
+use kit::{Cause, Error, Platform, Result};
+use oci::Reference;
+
+/// Where images are pushed.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Repo {
+    /// Repository that images are pushed under, as in 10.1.2.3:5000/other-arch
+    #[arg(long, env = "KO_DOCKER_REPO", value_name = "REPO")]
+    repo: String,
+}
+
+impl Repo {
+    /// The repository's name, without a slash at its end.
+    pub(crate) fn name(&self) -> &str {
+        self.repo.trim_end_matches('/')
+    }
+
+    /// The registry that it is in.
+    pub(crate) fn registry(&self) -> Result<String> {
+        Ok(self.reference("x")?.registry().to_owned())
+    }
+
+    /// A repository under it, with a tag if `path` has one.
+    pub(crate) fn reference(&self, path: &str) -> Result<Reference> {
+        let host = self.repo.split('/').next().unwrap_or_default();
+        if !(host.contains(['.', ':']) || host == "localhost") {
+            return Err(Error::new(Cause::Usage, format!("'{}' does not begin with a registry", self.repo))
+                .next("write --repo REGISTRY/PATH, for instance 10.1.2.3:5000/other-arch"));
+        }
+        oci::parse(&format!("{}/{path}", self.name()))
+    }
+}
+
+/// Platforms that are built and verified.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Platforms {
+    /// Platform that is wanted: os/architecture[/variant] (repeat, or separate with commas)
+    #[arg(long = "platform", value_name = "P", required = true, value_delimiter = ',')]
+    platforms: Vec<Platform>,
+}
+
+impl Platforms {
+    /// Each once, in the order asked for.
+    pub(crate) fn list(&self) -> Vec<Platform> {
+        let mut list: Vec<Platform> = Vec::new();
+        for platform in &self.platforms {
+            if !list.contains(platform) {
+                list.push(platform.clone());
+            }
+        }
+        list
+    }
+}

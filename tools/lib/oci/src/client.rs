@@ -1,0 +1,331 @@
+//! Talking to registries.
+//!
+//! oci-client does the token handshakes and the uploads. Manifests and blobs are read by requests of our
+//! own: oci-client reads a manifest of any size into memory, drops the reason of a refused login, and does
+//! not show `Retry-After`.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use kit::{Cause, Context, Error, Result};
+use oci_client::{
+    RegistryOperation,
+    client::{ClientConfig, ClientProtocol},
+    secrets::RegistryAuth,
+};
+use oci_spec::image::Descriptor;
+use reqwest::{Method, Response, StatusCode, header};
+
+use crate::{
+    Reference,
+    auth::DockerConfig,
+    body::Body,
+    document::{Document, MANIFEST_LIMIT},
+    insecure,
+};
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+const READ_LIMIT: Duration = Duration::from_secs(60);
+/// A registry that wants us to wait longer is taken as out of order.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+const ATTEMPTS: usize = 5;
+const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, \
+    application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json, \
+    application/vnd.docker.distribution.manifest.v2+json";
+
+/// A client for all registries. Cheap to clone.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    http: reqwest::Client,
+    docker: DockerConfig,
+    registries: Mutex<HashMap<String, Registry>>,
+    /// Value of `Authorization` by registry and repository.
+    tokens: Mutex<HashMap<String, String>>,
+}
+
+#[derive(Clone)]
+struct Registry {
+    client: oci_client::Client,
+    auth: RegistryAuth,
+}
+
+impl Client {
+    /// A client with the credentials of Docker's configuration.
+    ///
+    /// # Errors
+    /// [`Cause::Auth`] if that configuration cannot be read.
+    pub fn new() -> Result<Self> {
+        // A second one may come along in the same process; the provider is there then.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_LIMIT)
+            .read_timeout(READ_LIMIT)
+            .user_agent(concat!("other-arch/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .cause(Cause::Internal, || "cannot set up HTTP")?;
+        let docker = DockerConfig::load()?;
+        Ok(Self(Arc::new(Inner { http, docker, registries: Mutex::default(), tokens: Mutex::default() })))
+    }
+
+    /// The manifest or index of a reference, at most 4 MiB; its digest is checked against the reference's.
+    ///
+    /// # Errors
+    /// [`Cause::Auth`] or [`Cause::Registry`], naming the reference.
+    pub async fn manifest(&self, reference: &Reference) -> Result<Document> {
+        self.find_manifest(reference).await?.ok_or_else(|| {
+            Error::new(Cause::Registry, format!("{reference}: the registry has no such image"))
+        })
+    }
+
+    /// As [`Client::manifest`], nothing if the registry does not have it.
+    ///
+    /// # Errors
+    /// [`Cause::Auth`] or [`Cause::Registry`], naming the reference.
+    pub async fn find_manifest(&self, reference: &Reference) -> Result<Option<Document>> {
+        let name = reference.digest().or(reference.tag()).unwrap_or("latest");
+        let url = url(reference, &format!("manifests/{name}"));
+        let response = self.request(Method::GET, &url, reference).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let response = good(response, reference).await?;
+        let served = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let served = served.unwrap_or_default().to_owned();
+        let bytes = limited(response, MANIFEST_LIMIT, reference).await?;
+        let document = Document::new(bytes, &served);
+        match reference.digest() {
+            Some(asked) if asked != document.digest => Err(Error::new(
+                Cause::Registry,
+                format!("{reference}: the registry sent another manifest, {}", document.digest),
+            )),
+            _ => Ok(Some(document)),
+        }
+    }
+
+    /// A blob of a repository.
+    pub(crate) async fn blob(&self, repository: &Reference, descriptor: &Descriptor) -> Result<Body> {
+        let url = url(repository, &format!("blobs/{}", descriptor.digest()));
+        let response = good(self.request(Method::GET, &url, repository).await?, repository).await?;
+        let what = format!("blob {} of {}", descriptor.digest(), name(repository));
+        let said = what.clone();
+        let chunks = response.bytes_stream().map(move |chunk| chunk.cause(Cause::Registry, || format!("{said} broke off")));
+        Ok(Body::new(what, descriptor, chunks))
+    }
+
+    /// Whether a repository has a blob already.
+    pub(crate) async fn has_blob(&self, repository: &Reference, digest: &str) -> Result<bool> {
+        let response = self.request(Method::HEAD, &url(repository, &format!("blobs/{digest}")), repository).await?;
+        match response.status() {
+            StatusCode::NOT_FOUND => Ok(false),
+            _ => good(response, repository).await.map(|_| true),
+        }
+    }
+
+    /// Sends a blob; `chunks` is asked for its bytes again when the upload has to start anew.
+    pub(crate) async fn push_blob<S>(
+        &self,
+        repository: &Reference,
+        descriptor: &Descriptor,
+        chunks: impl AsyncFn() -> Result<S>,
+    ) -> Result<()>
+    where
+        S: Stream<Item = Result<Bytes>> + Send + 'static,
+    {
+        let digest = descriptor.digest().to_string();
+        if self.has_blob(repository, &digest).await? {
+            return Ok(());
+        }
+        let client = self.uploader(repository).await?;
+        let mut delays = kit::retry::delays().take(ATTEMPTS - 1);
+        loop {
+            let stream = chunks().await?.map(|chunk| chunk.map_err(|error| std::io::Error::other(error).into()));
+            let Err(error) = client.push_blob_stream(repository, stream, &digest, Some(descriptor.size())).await
+            else {
+                return Ok(());
+            };
+            let error = upload_error(error, &format!("cannot push blob {digest} to {}", name(repository)));
+            self.wait_or_fail(error, delays.next()).await?;
+        }
+    }
+
+    /// Stores a manifest or an index under the reference's tag or digest.
+    ///
+    /// # Errors
+    /// [`Cause::Auth`] or [`Cause::Registry`], naming the reference.
+    pub async fn push_manifest(&self, reference: &Reference, document: &Document) -> Result<()> {
+        let client = self.uploader(reference).await?;
+        let media_type = document.media_type.parse::<reqwest::header::HeaderValue>();
+        let media_type = media_type.cause(Cause::Internal, || format!("'{}' is no media type", document.media_type))?;
+        let mut delays = kit::retry::delays().take(ATTEMPTS - 1);
+        loop {
+            let pushed = client.push_manifest_raw(reference, document.bytes.clone(), media_type.clone()).await;
+            let Err(error) = pushed else { return Ok(()) };
+            let error = upload_error(error, &format!("cannot push {reference}"));
+            self.wait_or_fail(error, delays.next()).await?;
+        }
+    }
+
+    async fn wait_or_fail(&self, error: Error, delay: Option<Duration>) -> Result<()> {
+        match delay {
+            Some(delay) if error.cause != Cause::Auth => {
+                tokio::time::sleep(delay).await;
+                Ok(())
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// Sends a request until it is answered by something else than 'later', logging in when asked to.
+    async fn request(&self, method: Method, url: &str, reference: &Reference) -> Result<Response> {
+        let what = || format!("{reference}: no answer from registry {}", reference.resolve_registry());
+        let mut delays = kit::retry::delays();
+        for attempt in 1.. {
+            let mut request = self.0.http.request(method.clone(), url).header(header::ACCEPT, MANIFEST_TYPES);
+            let token = self.token(reference);
+            if let Some(token) = &token {
+                request = request.header(header::AUTHORIZATION, token);
+            }
+            let delay = delays.next().unwrap_or(LONGEST_WAIT);
+            match request.send().await {
+                Ok(response) if response.status() == StatusCode::UNAUTHORIZED && token.is_none() => {
+                    self.log_in(reference).await?;
+                }
+                Ok(response) if later(response.status()) && attempt < ATTEMPTS => {
+                    tokio::time::sleep(retry_after(&response).unwrap_or(delay)).await;
+                }
+                Ok(response) => return Ok(response),
+                Err(error) if attempt >= ATTEMPTS || (error.is_connect() && error.is_timeout()) => {
+                    return Err(error).cause(Cause::Registry, what);
+                }
+                Err(_) => tokio::time::sleep(delay).await,
+            }
+        }
+        Err(Error::new(Cause::Registry, what()))
+    }
+
+    fn token(&self, reference: &Reference) -> Option<String> {
+        self.0.tokens.lock().unwrap_or_else(PoisonError::into_inner).get(&name(reference)).cloned()
+    }
+
+    async fn log_in(&self, reference: &Reference) -> Result<()> {
+        let registry = self.registry(reference)?;
+        let refused = || {
+            let next = format!("log in to {} (docker login, or $DOCKER_CONFIG/config.json)", reference.registry());
+            Error::new(Cause::Auth, format!("{reference}: the registry wants other credentials")).next(next)
+        };
+        let token = registry.client.auth(reference, &registry.auth, RegistryOperation::Pull).await.map_err(|error| {
+            if matches!(error, oci_client::errors::OciDistributionError::AuthenticationFailure(_)) {
+                refused()
+            } else {
+                Error::from_source(Cause::Auth, format!("{reference}: cannot log in"), error)
+            }
+        })?;
+        let value = match (token, &registry.auth) {
+            (Some(token), _) => format!("Bearer {token}"),
+            (None, RegistryAuth::Basic(user, password)) => {
+                use base64::Engine;
+                let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+                format!("Basic {pair}")
+            }
+            _ => return Err(refused()),
+        };
+        self.0.tokens.lock().unwrap_or_else(PoisonError::into_inner).insert(name(reference), value);
+        Ok(())
+    }
+
+    /// oci-client for a registry, with its credentials if there are any.
+    async fn uploader(&self, reference: &Reference) -> Result<oci_client::Client> {
+        let registry = self.registry(reference)?;
+        // Without credentials it would ask the registry how to log in before each request.
+        if registry.auth != RegistryAuth::Anonymous {
+            registry.client.store_auth_if_needed(reference.resolve_registry(), &registry.auth).await;
+        }
+        Ok(registry.client)
+    }
+
+    fn registry(&self, reference: &Reference) -> Result<Registry> {
+        let mut registries = self.0.registries.lock().unwrap_or_else(PoisonError::into_inner);
+        let host = reference.resolve_registry().to_owned();
+        if let Some(registry) = registries.get(&host) {
+            return Ok(registry.clone());
+        }
+        let config = ClientConfig {
+            protocol: if insecure(&host) { ClientProtocol::Http } else { ClientProtocol::Https },
+            use_monolithic_push: true,
+            connect_timeout: Some(CONNECT_LIMIT),
+            read_timeout: Some(READ_LIMIT),
+            user_agent: concat!("other-arch/", env!("CARGO_PKG_VERSION")),
+            ..ClientConfig::default()
+        };
+        let client = oci_client::Client::try_from(config).cause(Cause::Internal, || "cannot set up HTTP")?;
+        let registry = Registry { client, auth: self.0.docker.credentials(reference.registry())? };
+        registries.insert(host, registry.clone());
+        Ok(registry)
+    }
+}
+
+fn name(reference: &Reference) -> String {
+    format!("{}/{}", reference.registry(), reference.repository())
+}
+
+fn url(reference: &Reference, path: &str) -> String {
+    let registry = reference.resolve_registry();
+    let scheme = if insecure(registry) { "http" } else { "https" };
+    format!("{scheme}://{registry}/v2/{}/{path}", reference.repository())
+}
+
+fn later(status: StatusCode) -> bool {
+    status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
+}
+
+fn retry_after(response: &Response) -> Option<Duration> {
+    let seconds: u64 = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
+}
+
+/// An answer that is no error.
+async fn good(response: Response, reference: &Reference) -> Result<Response> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let cause = match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Cause::Auth,
+        _ => Cause::Registry,
+    };
+    // What the registry says is for people: a little of it is enough.
+    let said = limited(response, 2048, reference).await.unwrap_or_default();
+    let said = String::from_utf8_lossy(&said).trim().to_owned();
+    let error = Error::new(cause, format!("{reference}: the registry answered {status}"));
+    Err(if said.is_empty() { error } else { error.line(said) })
+}
+
+async fn limited(response: Response, limit: u64, reference: &Reference) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut chunks = response.bytes_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.cause(Cause::Registry, || format!("{reference}: the answer broke off"))?;
+        if (bytes.len() + chunk.len()) as u64 > limit {
+            return Err(Error::new(Cause::Registry, format!("{reference}: the answer is larger than {limit} bytes")));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+fn upload_error(error: oci_client::errors::OciDistributionError, what: &str) -> Error {
+    use oci_client::errors::OciDistributionError as E;
+    let cause = match &error {
+        E::AuthenticationFailure(_) | E::UnauthorizedError { .. } | E::ServerError { code: 401 | 403, .. } => Cause::Auth,
+        _ => Cause::Registry,
+    };
+    Error::from_source(cause, what, error)
+}

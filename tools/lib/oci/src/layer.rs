@@ -1,0 +1,205 @@
+//! Reading a layer: decompressed, entry by entry, in bounded memory and time.
+
+use std::io::{self, BufRead, BufReader, Read};
+
+use kit::{Cause, Context, Error, Result};
+
+/// Decompressed bytes of one layer; more is taken as an attack.
+const BYTES_LIMIT: u64 = 4 << 30;
+/// Bytes of a long name or of pax records.
+const EXTENSION_LIMIT: u64 = 1 << 20;
+
+/// What an entry is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Kind {
+    File,
+    Directory,
+    Symlink(String),
+    Hardlink(String),
+    Other,
+}
+
+/// An entry of a layer: its path as the archive has it, what it is, and how it begins.
+pub(crate) struct Entry {
+    pub(crate) path: String,
+    pub(crate) kind: Kind,
+    pub(crate) head: Vec<u8>,
+}
+
+/// Calls `visit` for each entry, with the first `head` bytes of files, until it says `false`.
+///
+/// The compression is told by the first bytes, since media types are not always right.
+pub(crate) fn entries(
+    layer: &mut dyn Read,
+    head: usize,
+    mut visit: impl FnMut(Entry) -> Result<bool>,
+) -> Result<()> {
+    let mut reader = Limited { inner: decompress(layer)?, left: BYTES_LIMIT };
+    let broken = || "a layer cannot be read";
+    let mut archive = tar::Archive::new(&mut reader);
+    let mut extension = Extension::default();
+    // Raw: the library would read a long name of any length into memory.
+    for entry in archive.entries().cause(Cause::Registry, broken)?.raw(true) {
+        let mut entry = entry.cause(Cause::Registry, broken)?;
+        if extension.take(&mut entry)? {
+            continue;
+        }
+        let names = std::mem::take(&mut extension);
+        let header = entry.header();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let path = names.path.unwrap_or_else(|| text(&entry.path_bytes()));
+        let link = || names.link.clone().or_else(|| header.link_name_bytes().map(|name| text(&name))).unwrap_or_default();
+        let kind = match header.entry_type() {
+            tar::EntryType::Regular | tar::EntryType::Continuous => Kind::File,
+            tar::EntryType::Directory => Kind::Directory,
+            tar::EntryType::Symlink => Kind::Symlink(link()),
+            tar::EntryType::Link => Kind::Hardlink(link()),
+            tar::EntryType::GNUSparse => return Err(Error::new(Cause::Registry, format!("{path}: a sparse file in a layer"))),
+            _ => Kind::Other,
+        };
+        let mut first = Vec::new();
+        if kind == Kind::File {
+            entry.take(head as u64).read_to_end(&mut first).cause(Cause::Registry, broken)?;
+        }
+        if !visit(Entry { path, kind, head: first })? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// What the entries before an entry say about it (GNU long names, pax records).
+#[derive(Default)]
+struct Extension {
+    path: Option<String>,
+    link: Option<String>,
+}
+
+impl Extension {
+    /// Reads such an entry; false if it is an ordinary one.
+    fn take(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> Result<bool> {
+        let kind = entry.header().entry_type();
+        let special = kind.is_gnu_longname() || kind.is_gnu_longlink() || kind.is_pax_local_extensions();
+        if !special {
+            return Ok(kind.is_pax_global_extensions());
+        }
+        let mut bytes = Vec::new();
+        let read = entry.take(EXTENSION_LIMIT + 1).read_to_end(&mut bytes);
+        read.cause(Cause::Registry, || "a layer cannot be read")?;
+        if bytes.len() as u64 > EXTENSION_LIMIT {
+            return Err(Error::new(Cause::Registry, "a layer has a name of more than a mebibyte"));
+        }
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();
+        if kind.is_gnu_longname() {
+            self.path = Some(text(&bytes));
+        } else if kind.is_gnu_longlink() {
+            self.link = Some(text(&bytes));
+        } else {
+            for record in tar::PaxExtensions::new(&bytes).flatten() {
+                match record.key_bytes() {
+                    b"path" => self.path = Some(text(record.value_bytes())),
+                    b"linkpath" => self.link = Some(text(record.value_bytes())),
+                    // Only files beyond our limit need it, and ignoring it would misread what follows.
+                    b"size" => return Err(Error::new(Cause::Registry, "a layer has a file of more than 8 GiB")),
+                    _ => {}
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn decompress<'a>(layer: &'a mut dyn Read) -> Result<Box<dyn Read + 'a>> {
+    let mut buffered = BufReader::with_capacity(64 << 10, layer);
+    let start = buffered.fill_buf().cause(Cause::Registry, || "a layer cannot be read")?;
+    Ok(match start {
+        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(buffered)),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            let decoder = zstd::Decoder::with_buffer(buffered).and_then(|mut decoder| {
+                // 128 MiB of window: what `zstd --long` makes by default, and a bound on memory.
+                decoder.window_log_max(27)?;
+                Ok(decoder)
+            });
+            Box::new(decoder.cause(Cause::Registry, || "a layer cannot be read")?)
+        }
+        _ => Box::new(buffered),
+    })
+}
+
+struct Limited<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.left = self.left.checked_sub(count as u64).ok_or_else(|| {
+            io::Error::other(format!("it has more than {} GiB when decompressed", BYTES_LIMIT >> 30))
+        })?;
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Write;
+
+    fn names(bytes: &[u8]) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        entries(&mut &bytes[..], 8, |entry| {
+            names.push(entry.path);
+            Ok(true)
+        })?;
+        Ok(names)
+    }
+
+    fn sample() -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for name in ["bin/a".to_owned(), format!("deep/{}", "x".repeat(300))] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(3);
+            builder.append_data(&mut header, name, &b"abc"[..]).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    #[test]
+    fn plain_gzip_and_zstd_are_told_apart() {
+        let plain = sample();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&plain).unwrap();
+        let zstd = zstd::encode_all(&plain[..], 1).unwrap();
+        for bytes in [plain, gzip.finish().unwrap(), zstd] {
+            let names = names(&bytes).unwrap();
+            assert_eq!((names[0].as_str(), names[1].len()), ("bin/a", 305));
+        }
+    }
+
+    #[test]
+    fn a_name_without_end_is_refused() {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::GNULongName);
+        header.set_size(EXTENSION_LIMIT * 3);
+        header.set_cksum();
+        let mut bytes = header.as_bytes().to_vec();
+        bytes.resize(bytes.len() + (EXTENSION_LIMIT as usize) * 3, b'a');
+        assert!(names(&bytes).unwrap_err().to_string().contains("mebibyte"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
+            let _ = names(&bytes);
+        }
+
+        #[test]
+        fn a_damaged_archive_is_survived(at in 0_usize..2048, value in any::<u8>()) {
+            let mut bytes = sample();
+            bytes[at] = value;
+            let _ = names(&bytes);
+        }
+    }
+}

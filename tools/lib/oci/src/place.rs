@@ -1,0 +1,56 @@
+//! Where an image is read from: a registry's repository, or a layout on disk.
+
+use kit::{Result, Within};
+use oci_spec::image::Descriptor;
+
+use crate::{Client, Document, Layout, Reference, body::Body, pinned};
+
+/// A repository or a layout.
+#[derive(Clone)]
+pub enum Place {
+    /// A repository of a registry.
+    Registry(Client, Reference),
+    /// A folder.
+    Layout(Layout),
+}
+
+impl Place {
+    /// The image itself: of a registry the one that the reference names, of a layout the only one.
+    ///
+    /// # Errors
+    /// [`kit::Cause::Auth`] or [`kit::Cause::Registry`] with the reference.
+    pub async fn top(&self) -> Result<Document> {
+        match self {
+            Self::Registry(client, reference) => client.manifest(reference).await,
+            Self::Layout(layout) => layout.manifest(&layout.find(None)?).await,
+        }
+    }
+
+    /// A manifest that an index names; nothing if the registry does not have it.
+    pub(crate) async fn child(&self, descriptor: &Descriptor) -> Result<Option<Document>> {
+        match self {
+            Self::Registry(client, reference) => {
+                client.find_manifest(&pinned(reference, &descriptor.digest().to_string())).await
+            }
+            Self::Layout(layout) if !layout.path(descriptor).is_file() => Ok(None),
+            Self::Layout(layout) => layout.manifest(descriptor).await.map(Some),
+        }
+    }
+
+    pub(crate) async fn blob(&self, descriptor: &Descriptor) -> Result<Body> {
+        match self {
+            Self::Registry(client, reference) => client.blob(reference, descriptor).await,
+            Self::Layout(layout) => layout.blob(descriptor).await,
+        }
+        .within(|| self.to_string())
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Registry(_, reference) => reference.fmt(f),
+            Self::Layout(layout) => layout.folder().display().fmt(f),
+        }
+    }
+}
