@@ -121,7 +121,7 @@ impl Judge {
         let crash = words.lines().find(|line| PROGRAM.is_match(line));
         match crash {
             _ if decided => own,
-            Some(line) if line.starts_with("panic: test timed out") => {
+            Some(line) if line.starts_with("panic: test timed out") || line.starts_with("SIGQUIT: ") => {
                 Verdict { cause: Cause::TestTimeout, line: Some(cut(line)), ..own }
             }
             Some(line) => Verdict { cause: Cause::Product, line: Some(cut(line)), ..own },

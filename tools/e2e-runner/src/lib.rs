@@ -3,11 +3,21 @@
 //! `parse` reads the stream of `go test -json`; `prepare` compiles a component's test program; `run` runs
 //! it against a cluster. What lines of output mean is data in `cause::rules`.
 
+pub mod attempts;
 pub mod cause;
+pub mod environment;
 pub mod filter;
+pub mod health;
 pub mod junit;
+pub mod live;
+pub mod options;
 pub mod parse;
+pub mod passes;
+pub mod place;
+pub mod program;
 pub mod report;
+pub mod select;
+pub mod session;
 
 use clap::{Parser, Subcommand};
 use kit::{Common, Done, Result, Tool, Ui};
@@ -29,6 +39,10 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Run a component's tests against a cluster
+    Run(Box<options::RunArgs>),
+    /// Compile a component's tests, so that a later run finds them
+    Prepare(options::PrepareArgs),
     /// Read a stream of `go test -json` and say what it means
     Parse(filter::ParseArgs),
 }
@@ -45,6 +59,8 @@ impl Tool for Args {
 /// What went wrong, with its cause.
 pub fn run(args: Args, ui: &Ui) -> Result<Done> {
     match args.verb {
+        Verb::Run(args) => session::run(&args, ui),
+        Verb::Prepare(args) => session::prepare(&args, ui),
         Verb::Parse(args) => filter::run(&args, ui),
     }
 }

@@ -309,7 +309,8 @@ impl<'a, O: Observer> Stream<'a, O> {
             let failure = if did_it {
                 self.judge.crash(&text, last_words)
             } else {
-                Verdict::new(Cause::Product, format!("the test program ended in {}", guilty.join(", ")))
+                let cause = self.judge.crash("", last_words).cause;
+                Verdict::new(cause, format!("the test program ended in {}", guilty.join(", ")))
             };
             let status = if did_it { Status::Failed } else { Status::NotRun };
             let failure = Some(Box::new(failure));

@@ -1,0 +1,203 @@
+//! From streams to rows: a second attempt for what failed, outages laid over, tests that never ran named.
+
+use jiff::Timestamp;
+use kit::{
+    Cause, Class,
+    record::{SkipSource, Status},
+};
+
+use crate::{
+    health::Outages,
+    parse::event::top,
+    passes::{Ran, Stopped},
+    report::{self, PACKAGE, Row},
+    select::Selection,
+};
+
+/// The rows of all passes.
+#[must_use]
+pub fn rows(ran: &Ran) -> Vec<Row> {
+    let mut rows: Vec<_> = ran.streams.iter().flat_map(report::rows).collect();
+    if ran.signal.is_some() {
+        // SIGQUIT made the program say where it was; that is not the tests' fault.
+        for row in rows.iter_mut().filter(|row| row.test.cause == Some(Cause::TestTimeout)) {
+            (row.test.status, row.test.cause) = (Status::NotRun, Some(Cause::Interrupted));
+        }
+        rows.retain(|row| row.test.name != PACKAGE);
+    }
+    if let Some(Stopped { cause: Some(cause), why }) = &ran.stopped {
+        let asked = |row: &&mut Row| row.test.line.as_deref().is_some_and(|line| line.starts_with("SIGQUIT"));
+        for row in rows.iter_mut().filter(asked) {
+            (row.test.cause, row.test.line) = (Some(*cause), Some(why.clone()));
+        }
+    }
+    rows
+}
+
+/// A failure while the API server was away says nothing of the component.
+pub fn lay_over(rows: &mut [Row], outages: &Outages, end: Timestamp) {
+    for row in rows {
+        let (from, to) = row.ran.unwrap_or((end, end));
+        let bad = matches!(row.test.status, Status::Failed | Status::NotRun);
+        // A cause that is the infrastructure's already, or that no outage explains, stays.
+        let open = row.test.cause.is_none_or(|cause| {
+            matches!(cause.class(), Class::Product | Class::Unknown) && cause != Cause::BuildFailure
+                || cause == Cause::Usage
+        });
+        if bad
+            && open
+            && let Some(outage) = outages.during(from, to)
+        {
+            (row.test.cause, row.test.line) = (Some(outage.cause), Some(outage.describe()));
+        }
+    }
+}
+
+/// The top-level tests that get a second attempt: those that failed by the component's doing, unless the
+/// program crashed or was stopped (then there is nothing to repeat), or more than a fifth failed (then
+/// something else is wrong). One failure alone is always worth a second look.
+#[must_use]
+pub fn again(rows: &[Row], ran: &Ran) -> Vec<String> {
+    let tops: Vec<_> = rows.iter().filter(|row| top(&row.test.name) == row.test.name).collect();
+    let failed: Vec<_> = tops
+        .iter()
+        .filter(|row| row.test.status == Status::Failed && row.test.name != PACKAGE)
+        .filter(|row| matches!(row.test.cause, Some(Cause::Product | Cause::Unclassified)))
+        .map(|row| row.test.name.clone())
+        .collect();
+    let crashed = ran.streams.iter().flat_map(|stream| &stream.packages).any(|package| package.crashed);
+    let many = failed.len() > 1 && failed.len() * 5 > tops.len();
+    if crashed || many || ran.stopped.is_some() || ran.signal.is_some() { Vec::new() } else { failed }
+}
+
+/// Joins a second attempt to the first: what passes now is flaky, what fails again has failed twice.
+pub fn join(rows: &mut [Row], second: &[Row]) {
+    for row in rows.iter_mut() {
+        let same = |other: &&Row| other.test.name == row.test.name && other.test.package == row.test.package;
+        let Some(now) = second.iter().find(same).filter(|now| now.test.status != Status::NotRun) else { continue };
+        row.test.attempts += 1;
+        if row.test.status == Status::Failed && now.test.status == Status::Passed {
+            (row.test.status, row.test.cause) = (Status::Flaky, Some(Cause::Flaky));
+        }
+    }
+}
+
+/// Rows for what did not run: left out by the ledger, or never begun.
+#[must_use]
+pub fn missing(selection: &Selection, rows: &[Row], package: &str, ran: &Ran, passes: &[Vec<String>]) -> Vec<Row> {
+    let plain = |test| Row { test, excerpt: Vec::new(), ran: None };
+    let mut added: Vec<_> = Vec::new();
+    for (name, reason) in &selection.excluded {
+        let mut test = report::row(name, package, Status::Skipped);
+        (test.skipped_by, test.line, test.attempts) = (Some(SkipSource::Ledger), Some(reason.clone()), 0);
+        added.push(plain(test));
+    }
+    for expired in &selection.expired {
+        let mut test = report::row(PACKAGE, "ci/skips.toml", Status::Failed);
+        (test.cause, test.line) = (Some(Cause::PolicyRefused), Some(expired.clone()));
+        added.push(plain(test));
+    }
+    let why = not_begun(rows, ran, passes);
+    for name in selection.asked.iter().filter(|name| !rows.iter().any(|row| row.test.name == **name)) {
+        let mut test = report::row(name, package, Status::NotRun);
+        (test.cause, test.line, test.attempts) = (why.cause, Some(why.why.clone()), 0);
+        added.push(plain(test));
+    }
+    added
+}
+
+/// Why tests that were asked for never began.
+fn not_begun(rows: &[Row], ran: &Ran, passes: &[Vec<String>]) -> Stopped {
+    let crash = ran.streams.iter().flat_map(|stream| {
+        stream.tests.iter().filter(|test| stream.packages[test.package].crashed && test.status == Status::Failed)
+    });
+    let package = rows.iter().find(|row| row.test.name == PACKAGE);
+    match (&ran.stopped, crash.last(), package) {
+        (Some(stopped), _, _) => stopped.clone(),
+        (_, Some(test), _) => Stopped {
+            cause: test.failure.as_ref().map(|failure| failure.cause),
+            why: format!("the test program ended in {}, before this", test.name),
+        },
+        (_, _, Some(row)) => Stopped {
+            cause: row.test.cause,
+            why: format!("the test program failed: {}", row.test.line.as_deref().unwrap_or("")),
+        },
+        _ => {
+            let passes: Vec<_> = passes.iter().map(|pass| format!("[{}]", pass.join(" "))).collect();
+            let why = format!("asked for, and no pass of the test program ran it: {}", passes.join(", "));
+            Stopped { cause: Some(Cause::Usage), why }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse::{Parsed, stream::PackageEnd};
+
+    fn row(name: &str, status: Status, cause: Option<Cause>) -> Row {
+        let mut test = report::row(name, "p", status);
+        test.cause = cause;
+        Row { test, excerpt: Vec::new(), ran: None }
+    }
+
+    fn ran(crashed: bool) -> Ran {
+        let package = PackageEnd { name: "p".into(), crashed, ..PackageEnd::default() };
+        Ran { streams: vec![Parsed { packages: vec![package], ..Parsed::default() }], ..Ran::default() }
+    }
+
+    #[test]
+    fn what_passes_the_second_time_is_flaky() {
+        let product = Some(Cause::Product);
+        let mut rows = vec![
+            row("TestA", Status::Failed, product),
+            row("TestA/x", Status::Failed, product),
+            row("TestA/y", Status::Passed, None),
+            row("TestB", Status::Failed, product),
+            row("TestC", Status::Passed, None),
+        ];
+        let passed = |name| row(name, Status::Passed, None);
+        join(
+            &mut rows,
+            &[passed("TestA"), passed("TestA/x"), passed("TestA/y"), row("TestB", Status::Failed, product)],
+        );
+        let after: Vec<_> = rows.iter().map(|row| (row.test.status, row.test.attempts)).collect();
+        use Status::{Failed, Flaky, Passed};
+        assert_eq!(after, [(Flaky, 2), (Flaky, 2), (Passed, 2), (Failed, 2), (Passed, 1)]);
+    }
+
+    #[test]
+    fn not_everything_is_tried_again() {
+        let failed = |name: &str| row(name, Status::Failed, Some(Cause::Product));
+        let passed: Vec<_> = (0..8).map(|n| row(&format!("TestP{n}"), Status::Passed, None)).collect();
+        let with = |rows: &[Row]| [rows, &passed].concat();
+        assert_eq!(again(&with(&[failed("TestA"), failed("TestA/x")]), &ran(false)), ["TestA"]);
+        assert_eq!(again(&[failed("TestA")], &ran(false)), ["TestA"]);
+        assert!(again(&with(&[failed("TestA")]), &ran(true)).is_empty(), "a crash");
+        assert!(again(&with(&[failed("TestA"), failed("TestB"), failed("TestC")]), &ran(false)).is_empty(), "too many");
+        let away = row("TestA", Status::Failed, Some(Cause::ClusterUnreachable));
+        assert!(again(&with(&[away]), &ran(false)).is_empty());
+    }
+
+    #[test]
+    fn a_test_that_no_pass_ran_is_named() {
+        let selection = Selection {
+            asked: vec!["TestA".into(), "TestB".into()],
+            excluded: vec![("TestC".into(), "why".into())],
+            expired: vec!["TestD: over".into()],
+            ..Selection::default()
+        };
+        let rows =
+            missing(&selection, &[row("TestA", Status::Passed, None)], "p", &ran(false), &[vec!["-x".into()], vec![]]);
+        let said: Vec<_> = rows.iter().map(|row| (row.test.name.as_str(), row.test.status, row.test.cause)).collect();
+        assert_eq!(
+            said,
+            [
+                ("TestC", Status::Skipped, None),
+                (PACKAGE, Status::Failed, Some(Cause::PolicyRefused)),
+                ("TestB", Status::NotRun, Some(Cause::Usage))
+            ]
+        );
+        assert!(rows[2].test.line.as_ref().unwrap().ends_with("[-x], []"));
+    }
+}

@@ -1,0 +1,217 @@
+//! Running a test program, once for each of its passes, and reading what it says.
+//!
+//! `go tool test2json` starts it and makes events of its output, as `go test -json` does itself.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fmt::Write as _,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use kit::{
+    Cause, Context, Error, Process, Result, Stream as Pipe, Ui,
+    process::{Signal, Stopper, quote},
+    ui,
+};
+
+use crate::{
+    cause::Judge,
+    live::Live,
+    parse::{Parsed, Stream, log::Folder},
+    program::Program,
+    select::Selection,
+};
+
+/// How long after its own time limit a test program may still write down where its goroutines are.
+const LATE: Duration = Duration::from_secs(20);
+
+/// All that a run of the program needs, apart from which tests.
+pub struct Runner<'a> {
+    /// The program.
+    pub program: &'a Program,
+    /// What it was chosen from.
+    pub selection: &'a Selection,
+    /// Its own arguments, placeholders filled.
+    pub arguments: Vec<String>,
+    /// Its passes, placeholders filled.
+    pub passes: Vec<Vec<String>>,
+    /// `-test.parallel`.
+    pub parallel: Option<u32>,
+    /// Its whole environment.
+    pub environment: BTreeMap<String, OsString>,
+    /// Where logs go.
+    pub logs: PathBuf,
+    /// When all must be over.
+    pub deadline: Option<Instant>,
+    /// For how long it may say nothing.
+    pub silence: Duration,
+    /// Whether the first failure ends it.
+    pub fail_fast: bool,
+    /// Ends it from elsewhere.
+    pub stopper: Stopper,
+    /// The rules.
+    pub judge: Judge,
+}
+
+/// Why tests were not run that were asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopped {
+    /// The cause, if that is not another test's failure.
+    pub cause: Option<Cause>,
+    /// In words.
+    pub why: String,
+}
+
+/// What came of all passes.
+#[derive(Debug, Default)]
+pub struct Ran {
+    /// One stream for each pass.
+    pub streams: Vec<Parsed>,
+    /// Why it ended early, if it did.
+    pub stopped: Option<Stopped>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+}
+
+impl Runner<'_> {
+    /// Runs these tests in all passes. Whatever happens is in the result; an error means that nothing is known.
+    ///
+    /// # Errors
+    /// If the program cannot be started, or a log not written.
+    pub fn run(&self, tests: &[String], name: &str, ui: &Ui) -> Result<Ran> {
+        let mut ran = Ran::default();
+        let live = Live::start(ui, ui.step(name), tests.len());
+        for pass in &self.passes {
+            if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                ran.stopped.get_or_insert(time_over());
+            }
+            if ran.stopped.is_some() || ran.signal.is_some() {
+                break;
+            }
+            self.pass(pass, tests, &live, &mut ran)?;
+        }
+        Ok(ran)
+    }
+
+    fn pass(&self, pass: &[String], tests: &[String], live: &Live, ran: &mut Ran) -> Result<()> {
+        let mut stream = Stream::new(Folder::new(&self.logs), true, &self.judge, live.feed());
+        let mut written = Ok(());
+        let process = Process::new("the tests", self.command(pass, tests)).ask_with(Signal::QUIT).grace(LATE);
+        let process = process.silence(self.silence).stop_with(&self.stopper);
+        let process = match self.left() {
+            // The program ends itself first, and says which tests ran.
+            Some(left) => process.limit(left + LATE),
+            None => process,
+        };
+        let finished = process
+            .on_line(|pipe, line| {
+                let line = if pipe == Pipe::Out { line.as_bytes() } else { line.trim_start_matches('{').as_bytes() };
+                if written.is_ok() {
+                    written = stream.line(line);
+                    if written.is_err() {
+                        self.stopper.stop();
+                    }
+                }
+            })
+            .finish();
+        written?;
+        let reason = match finished {
+            Ok(finished) if finished.silent => {
+                let why = format!("it printed nothing for {}", ui::duration(self.silence));
+                Some(Stopped { cause: Some(Cause::TestTimeout), why })
+            }
+            Ok(finished) if finished.stopped => {
+                let why = "the API server stayed away, so the tests were stopped".to_owned();
+                Some(Stopped { cause: Some(Cause::ClusterUnreachable), why })
+            }
+            Ok(finished) if finished.timed_out => Some(time_over()),
+            Ok(_) => None,
+            Err(Error { signal: Some(number), .. }) => {
+                ran.signal = Some(number);
+                Some(Stopped { cause: Some(Cause::Interrupted), why: format!("stopped by signal {number}") })
+            }
+            Err(error) => return Err(error),
+        };
+        let known = reason.clone().and_then(|stopped| Some((stopped.cause?, stopped.why)));
+        let parsed = stream.finish(known)?;
+        ran.stopped = reason.or_else(|| self.early_end(&parsed));
+        ran.streams.push(parsed);
+        Ok(())
+    }
+
+    /// Why no further pass begins, if what this one said is reason enough.
+    fn early_end(&self, parsed: &Parsed) -> Option<Stopped> {
+        let failed = parsed.tests.iter().filter_map(|test| Some((test, test.failure.as_ref()?)));
+        let late = failed.clone().any(|(_, failure)| failure.cause == Cause::TestTimeout);
+        if late && self.left().is_some_and(|left| left <= LATE) {
+            return Some(time_over());
+        }
+        let (test, failure) = failed.min_by_key(|(test, _)| test.ended)?;
+        let fast = self.fail_fast && failure.cause != Cause::Flaky;
+        fast.then(|| Stopped { cause: None, why: format!("--fail-fast, and {} failed", test.name) })
+    }
+
+    fn left(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// The command of a pass, for these tests.
+    fn command(&self, pass: &[String], tests: &[String]) -> Command {
+        let mut command = Command::new(&self.program.test2json);
+        command.args(["-t", "-p", &self.program.package]).arg(&self.program.path);
+        command.args(self.words(pass, tests));
+        command.current_dir(&self.program.folder).env_clear().envs(&self.environment);
+        command
+    }
+
+    /// The test program's arguments: those that `go test -json` gives it, the selection, its own.
+    fn words(&self, pass: &[String], tests: &[String]) -> Vec<String> {
+        let limit = self.left().map_or(0, |left| left.as_secs().max(1));
+        let mut words = vec![
+            "-test.v=test2json".to_owned(),
+            "-test.paniconexit0".into(),
+            "-test.count=1".into(),
+            format!("-test.timeout={limit}s"),
+        ];
+        words.extend(self.selection.arguments(tests));
+        words.extend(self.parallel.map(|number| format!("-test.parallel={number}")));
+        words.extend(self.fail_fast.then(|| "-test.failfast".into()));
+        words.extend(self.arguments.iter().chain(pass).cloned());
+        words
+    }
+
+    /// What runs, as one could type it: folder, environment, one command for each pass.
+    #[must_use]
+    pub fn describe(&self, tests: &[String]) -> String {
+        let mut text = format!("cd {}\n", quote(&self.program.folder.display().to_string()));
+        for (name, value) in &self.environment {
+            let _ = writeln!(text, "export {name}={}", quote(&value.to_string_lossy()));
+        }
+        for pass in &self.passes {
+            let words: Vec<_> = self.words(pass, tests).iter().map(|word| quote(word)).collect();
+            let _ = writeln!(text, "{} {}", quote(&self.program.path.display().to_string()), words.join(" "));
+        }
+        text
+    }
+
+    /// Leaves that beside the logs.
+    ///
+    /// # Errors
+    /// [`Cause::HostDisk`] naming the file.
+    pub fn record(&self, tests: &[String]) -> Result<()> {
+        // Logs of an earlier attempt at this cell would be taken for this one's.
+        match std::fs::remove_dir_all(&self.logs) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+        .cause(Cause::HostDisk, || format!("cannot clear {}", self.logs.display()))?;
+        kit::rundir::write(&self.logs.join("_command.txt"), self.describe(tests).as_bytes()).map(drop)
+    }
+}
+
+fn time_over() -> Stopped {
+    Stopped { cause: Some(Cause::TestTimeout), why: "the time limit of the suite was over".into() }
+}

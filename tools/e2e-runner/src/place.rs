@@ -1,0 +1,169 @@
+//! Where the tests run: the cluster that was named, its nodes, what is installed there.
+
+use std::path::Path;
+
+use cluster::{Guard, KubeContext, Opened};
+use kit::{
+    Cause, Context, Error, Platform, Result, Ui,
+    record::{ClusterId, Input, Install, Nature, Record},
+    rundir,
+};
+use kube::api::{Patch, PatchParams};
+
+/// An open cluster and what is known of it.
+pub struct Place {
+    /// The cluster.
+    pub opened: Opened,
+    /// Which it is.
+    pub id: ClusterId,
+    /// The platform that is tested.
+    pub platform: Platform,
+    /// What the nodes of that platform are, the worst of them.
+    pub nature: Nature,
+    /// Held for the run.
+    pub lease: Option<Guard>,
+}
+
+/// What `install.json` says that matters here.
+#[derive(Debug, Clone, Default)]
+pub struct Installed {
+    /// Digest of the release.
+    pub release: Option<String>,
+    /// The record, by content.
+    pub input: Option<Input>,
+}
+
+impl Place {
+    /// Opens the cluster; `wanted` names the platform where its nodes have several.
+    ///
+    /// # Errors
+    /// As `cluster::open` says; [`Cause::Usage`] if the platform is not clear, [`Cause::Node`] if no node has it.
+    pub async fn open(options: &cluster::Options, wanted: Option<&Platform>, ui: &Ui) -> Result<Self> {
+        let opened = cluster::open(options, ui).await?;
+        let id = cluster::identity(&opened).await?;
+        let platform = platform(&id, wanted)?;
+        let natures = id.nodes.iter().filter(|node| node.ready && node.platform == platform).map(|node| node.nature);
+        let nature = natures.max().unwrap_or(Nature::Unknown);
+        Ok(Self { opened, id, platform, nature, lease: None })
+    }
+
+    /// Takes the lease for `run`, or goes on with it.
+    ///
+    /// # Errors
+    /// [`Cause::LeaseHeld`] if another run has it.
+    pub async fn hold(&mut self, run: &str) -> Result<()> {
+        self.lease = Some(cluster::lease::take(&self.opened.client, run).await?);
+        Ok(())
+    }
+
+    /// Reads `install.json` of the cell, if it is there: it must be of this very cluster.
+    ///
+    /// # Errors
+    /// [`Cause::Usage`] if it is of another one.
+    pub fn installed(&self, cell: &Path, ui: &Ui) -> Result<Installed> {
+        let path = cell.join(Install::FILE);
+        if !path.is_file() {
+            return Ok(Installed::default());
+        }
+        let (install, digest) = rundir::read_record::<Install>(cell)?;
+        if install.cluster.uid != self.id.uid {
+            let what = format!(
+                "{} is of cluster {} (uid {}), and this is {} (uid {})",
+                path.display(),
+                install.cluster.name,
+                install.cluster.uid,
+                self.id.name,
+                self.id.uid
+            );
+            return Err(Error::new(Cause::Usage, what)
+                .next("name the cluster that the component was installed on, or another run directory"));
+        }
+        if let Some(cause) = install.head.cause {
+            ui.warn(format!("{} says that the install did not succeed: {cause}", path.display()));
+        }
+        Ok(Installed { release: Some(install.release), input: Some(Input { name: Install::FILE.into(), digest }) })
+    }
+
+    /// Applies what tests need beside the release: each file below these folders of the sources.
+    ///
+    /// # Errors
+    /// [`Cause::Usage`] for a folder that is not there, or as `cluster::cause_of` says.
+    pub async fn apply(&self, root: &Path, folders: &[String], ui: &Ui) -> Result<()> {
+        let mut kinds = None;
+        for folder in folders {
+            for file in files(&root.join(folder))? {
+                let name = file.display().to_string();
+                let bytes = rundir::read_limited(&file, cluster::objects::FILE_LIMIT)?;
+                let text = String::from_utf8(bytes).cause(Cause::Usage, || format!("{name} is not UTF-8"))?;
+                for mut object in cluster::objects::parse(&text, &name)? {
+                    if kinds.is_none() {
+                        kinds = Some(cluster::Kinds::discover(&self.opened.client).await?);
+                    }
+                    let Some(kinds) = &kinds else { continue };
+                    let kind = kinds.place(&mut object, &name)?;
+                    let api = kind.api(&self.opened.client, &object.key.namespace);
+                    let params = PatchParams::apply(cluster::FIELD_MANAGER).force();
+                    let applied = api.patch(&object.key.name, &params, &Patch::Apply(&object.value)).await;
+                    applied.kube(|| format!("cannot apply {} of {name}", object.key))?;
+                    ui.note(format!("applied for the tests: {}", object.key));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn platform(id: &ClusterId, wanted: Option<&Platform>) -> Result<Platform> {
+    let mut found: Vec<_> = id.nodes.iter().filter(|node| node.ready).map(|node| node.platform.clone()).collect();
+    found.sort();
+    found.dedup();
+    let list: Vec<_> = found.iter().map(ToString::to_string).collect();
+    match (wanted, &found[..]) {
+        (Some(wanted), found) if found.contains(wanted) => Ok(wanted.clone()),
+        (Some(wanted), _) => Err(Error::new(Cause::Node, format!("{} has no ready node of {wanted}", id.name))
+            .line(format!("ready nodes: {}", if list.is_empty() { "none".into() } else { list.join(", ") }))),
+        (None, [only]) => Ok(only.clone()),
+        (None, []) => Err(Error::new(Cause::Node, format!("{} has no ready node", id.name))),
+        (None, _) => Err(Error::new(Cause::Usage, format!("{} has nodes of {}", id.name, list.join(", ")))
+            .next("say with --platform which of them the tests are about")),
+    }
+}
+
+fn files(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
+    let failed = || format!("cannot read {}, which ci/components.toml names as manifests", folder.display());
+    if folder.is_file() {
+        return Ok(vec![folder.to_path_buf()]);
+    }
+    let entries = std::fs::read_dir(folder).cause(Cause::Usage, failed)?;
+    let yaml = |path: &std::path::PathBuf| path.extension().is_some_and(|kind| kind == "yaml" || kind == "yml");
+    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(yaml).collect();
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kit::record::Node;
+
+    #[test]
+    fn the_platform_is_named_or_the_only_one() {
+        let node = |platform: &str, ready| Node {
+            name: "n".into(),
+            platform: platform.parse().unwrap(),
+            nature: Nature::Native,
+            kubelet: String::new(),
+            kernel: String::new(),
+            ready,
+        };
+        let id = |nodes| ClusterId { uid: "u".into(), name: "c".into(), kubernetes: String::new(), nodes };
+        let s390x = "linux/s390x".parse().unwrap();
+        let one = id(vec![node("linux/amd64", true), node("linux/s390x", false)]);
+        assert_eq!(platform(&one, None).unwrap().to_string(), "linux/amd64");
+        assert_eq!(platform(&one, Some(&s390x)).unwrap_err().cause, Cause::Node);
+        let two = id(vec![node("linux/amd64", true), node("linux/s390x", true)]);
+        assert_eq!(platform(&two, None).unwrap_err().cause, Cause::Usage);
+        assert_eq!(platform(&two, Some(&s390x)).unwrap(), s390x);
+        assert_eq!(platform(&id(vec![]), None).unwrap_err().cause, Cause::Node);
+    }
+}

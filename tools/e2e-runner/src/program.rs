@@ -1,0 +1,205 @@
+//! A component's test program: compiled once, kept in the cache, asked for its tests.
+//!
+//! Its authors run `go test -v -tags=e2e ./test -args`. That compiles the program and starts it in the
+//! package's folder with `-test.paniconexit0`; so do we, but compile it only when its sources have changed,
+//! and ahead of time while a cluster is being made ready.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use kit::{
+    Cause, Context, Error, Process, Result, Stream, Ui,
+    ci::{Ci, Component, Tests},
+    digest, dirs,
+    record::Source,
+    source::{self, Checkout},
+};
+
+use crate::cause::Judge;
+
+/// Tekton's takes five minutes on two cores when nothing is compiled yet.
+const COMPILE_LIMIT: Duration = Duration::from_mins(45);
+/// Asking Go, or a test program for its list, is quick.
+const ASK_LIMIT: Duration = Duration::from_secs(120);
+
+/// A compiled test program.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// The program.
+    pub path: PathBuf,
+    /// Where it runs: the package's folder, with its sources and testdata.
+    pub folder: PathBuf,
+    /// The package's import path.
+    pub package: String,
+    /// Go's own folder of programs, which `go test` puts on PATH.
+    pub go_bin: PathBuf,
+    /// `go tool test2json`.
+    pub test2json: PathBuf,
+    /// Whether it had to be compiled.
+    pub compiled: bool,
+}
+
+/// The tests' section of a component.
+///
+/// # Errors
+/// [`Cause::Usage`] if it has none.
+pub fn section<'a>(ci: &Ci, name: &str, component: &'a Component) -> Result<&'a Tests> {
+    component.tests.as_ref().ok_or_else(|| {
+        Error::new(Cause::Usage, format!("component '{name}' has no tests"))
+            .next(format!("add [{name}.tests] to {}", ci.folder().join("components.toml").display()))
+    })
+}
+
+/// Compiles the test program of a component, unless the cache has it.
+///
+/// # Errors
+/// [`Cause::MissingProgram`] without Go, [`Cause::BuildFailure`] with the compiler's words,
+/// [`Cause::NothingRan`] for a package without tests.
+pub fn prepare(ci: &Ci, name: &str, component: &Component, ui: &Ui) -> Result<Program> {
+    let tests = section(ci, name, component)?;
+    source::go("compiling the tests")?;
+    let checkout = source::checkout(ci, component, ui)?;
+    let folder = checkout.dir.join(&tests.package);
+    if !folder.is_dir() {
+        return Err(Error::new(Cause::Usage, format!("{} has no package {}", checkout.dir.display(), tests.package))
+            .next(format!("see package of [{name}.tests]")));
+    }
+    let go = ask_go(&checkout, tests)?;
+    let key = key(&checkout.source, tests, &go);
+    let cache = dirs::cache()?.join("tests");
+    let path = cache.join(format!("{name}-{key}")).join("x.test");
+    let compiled = !path.is_file();
+    if compiled {
+        compile(name, &checkout, tests, &path, ui)?;
+        forget_older(&cache, name, &path);
+    }
+    let folder = folder.canonicalize().cause(Cause::Usage, || format!("cannot read {}", folder.display()))?;
+    Ok(Program { path, folder, package: go.package, go_bin: go.root.join("bin"), test2json: go.test2json, compiled })
+}
+
+/// What Go says of itself and of the package.
+struct Go {
+    version: String,
+    root: PathBuf,
+    package: String,
+    test2json: PathBuf,
+}
+
+fn ask_go(checkout: &Checkout, tests: &Tests) -> Result<Go> {
+    let ask = |arguments: &[&str]| -> Result<String> {
+        let mut command = go_test_command(&checkout.dir)?;
+        command.args(arguments);
+        let process = Process::new(format!("go {}", arguments[0]), command).limit(ASK_LIMIT);
+        Ok(process.cause(Cause::BuildFailure).read()?.trim().to_owned())
+    };
+    let said = ask(&["env", "GOVERSION", "GOROOT"])?;
+    let (version, root) = said.split_once('\n').unwrap_or((&said, ""));
+    let tags = format!("-tags={}", tests.tags.join(","));
+    Ok(Go {
+        version: version.to_owned(),
+        root: root.into(),
+        package: ask(&["list", "-e", &tags, "-f", "{{.ImportPath}}", &tests.package])?,
+        // The program itself, so that a signal reaches it and not the `go` before it.
+        test2json: ask(&["tool", "-n", "test2json"])?.into(),
+    })
+}
+
+/// `go` as ko calls it: what both compile is compiled once (Go's cache tells cgo and -trimpath apart).
+fn go_test_command(dir: &Path) -> Result<Command> {
+    let mut command = source::go_command("compiling the tests", dir)?;
+    command.env("CGO_ENABLED", "0");
+    Ok(command)
+}
+
+/// Changes with everything that the program is made of.
+fn key(source: &Source, tests: &Tests, go: &Go) -> String {
+    let text = format!("{source:?}\n{}\n{:?}\n{}\n", tests.package, tests.tags, go.version);
+    digest::hex(text.as_bytes())[..16].to_owned()
+}
+
+fn compile(name: &str, checkout: &Checkout, tests: &Tests, path: &Path, ui: &Ui) -> Result<()> {
+    let parent = path.parent().unwrap_or(path);
+    fs::create_dir_all(parent).cause(Cause::HostDisk, || format!("cannot create {}", parent.display()))?;
+    let new = tempfile::Builder::new().prefix(".new-").tempdir_in(parent);
+    let new = new.cause(Cause::HostDisk, || format!("cannot write to {}", parent.display()))?;
+    let file = new.path().join("x.test");
+    let mut command = go_test_command(&checkout.dir)?;
+    command.args(["test", "-c", "-trimpath", &format!("-tags={}", tests.tags.join(",")), "-o"]);
+    command.arg(&file).arg(&tests.package);
+    let step = ui.step(format!("{name}: compile the tests"));
+    let mut words = Vec::new();
+    let process = Process::new(format!("compilation of {name}'s tests"), command).limit(COMPILE_LIMIT);
+    let shown = process.display();
+    let finished = process
+        .on_line(|stream, line| {
+            if stream == Stream::Err && line.starts_with("go: downloading") {
+                step.set(line);
+            } else if words.len() < 60 {
+                words.push(line.to_owned());
+            }
+        })
+        .finish()?;
+    if !finished.good() {
+        step.failed("");
+        let what = format!("{name}'s tests do not compile: {shown}");
+        // A full disk or a proxy that is away says nothing of the component.
+        let judged = Judge::default().package(&words.join("\n"));
+        let infrastructure = judged.cause.class() == kit::Class::Infrastructure;
+        let cause = if infrastructure { judged.cause } else { Cause::BuildFailure };
+        return Err(Error::new(cause, what).line(words.join("\n")));
+    }
+    if !file.is_file() {
+        step.failed("");
+        return Err(Error::new(Cause::NothingRan, format!("{name}: the package {} has no tests", tests.package))
+            .line(words.join("\n")));
+    }
+    fs::rename(&file, path).cause(Cause::HostDisk, || format!("cannot write {}", path.display()))?;
+    let size = fs::metadata(path).map_or(0, |file| file.len());
+    step.done(format!("{} MB", size / 1_000_000));
+    Ok(())
+}
+
+/// Programs of sources that have changed are large and of no use: those of this component that nobody
+/// used for two weeks go.
+fn forget_older(cache: &Path, name: &str, path: &Path) {
+    let others = fs::read_dir(cache).into_iter().flatten().flatten().map(|entry| entry.path());
+    for other in others.filter(|other| Some(other.as_path()) != path.parent()) {
+        let ours =
+            other.file_name().and_then(|file| file.to_str()?.strip_prefix(name)?.strip_prefix('-').map(str::len));
+        let age = fs::metadata(other.join("x.test")).and_then(|file| file.modified()).ok();
+        let age = age.and_then(|modified| modified.elapsed().ok());
+        if ours == Some(16) && age.is_some_and(|age| age > Duration::from_hours(14 * 24)) {
+            // What cannot be removed is tried again next time.
+            let _ = fs::remove_dir_all(other);
+        }
+    }
+}
+
+impl Program {
+    /// The names of its tests, fuzz tests and examples, in its own order.
+    ///
+    /// # Errors
+    /// [`Cause::BuildFailure`] if it does not say.
+    pub fn list(&self) -> Result<Vec<String>> {
+        let mut command = Command::new(&self.path);
+        // A TestMain may want to look at a cluster: here it must not find any.
+        command.current_dir(&self.folder).env("KUBECONFIG", "/dev/null").args(["-test.list", "."]);
+        let process = Process::new("the list of tests", command).limit(ASK_LIMIT).cause(Cause::BuildFailure);
+        let mut names: Vec<String> = Vec::new();
+        let said = process.read()?;
+        let test = |name: &&str| {
+            ["Test", "Example", "Fuzz"].iter().any(|kind| name.starts_with(kind)) && !name.contains(char::is_whitespace)
+        };
+        for name in said.lines().filter(test) {
+            // A TestMain that runs its tests in several rounds lists them in each.
+            if !names.iter().any(|known| known == name) {
+                names.push(name.to_owned());
+            }
+        }
+        Ok(names)
+    }
+}

@@ -1,0 +1,248 @@
+//! Which tests: the suite, the ledger of skips, `--tests`; and how they are named to a test program.
+
+use jiff::civil::Date;
+use kit::{
+    Cause, Context, Error, Platform, Result,
+    ci::{Skip, Suite},
+};
+use regex::Regex;
+
+/// One argument of a process may be 128 KiB long (execve(2), MAX_ARG_STRLEN).
+const PATTERN_LIMIT: usize = 100_000;
+
+/// What is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Top-level tests that are run, in the program's order.
+    pub asked: Vec<String>,
+    /// Tests (`TestA` or `TestA/sub`) that the ledger leaves out, with the reason.
+    pub excluded: Vec<(String, String)>,
+    /// All other top-level tests of the program.
+    pub others: Vec<String>,
+    /// Entries of the ledger whose time is over: they leave nothing out, and are a failure of their own.
+    pub expired: Vec<String>,
+    /// Names in the ledger that no test has.
+    pub unknown: Vec<String>,
+}
+
+/// What the tests are chosen from.
+#[derive(Debug)]
+pub struct Choice<'a> {
+    /// The component's name.
+    pub component: &'a str,
+    /// The suite's name.
+    pub suite_name: &'a str,
+    /// The suite.
+    pub suite: &'a Suite,
+    /// The ledger.
+    pub skips: &'a [Skip],
+    /// Where they run.
+    pub platform: &'a Platform,
+    /// `--tests`.
+    pub wanted: &'a Wanted,
+    /// The day.
+    pub today: Date,
+}
+
+/// `--tests`: names, or patterns as `go test -run` takes them for top-level tests.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted(Vec<(String, Regex)>);
+
+impl Wanted {
+    /// Reads the option's values: names or patterns, several with commas between.
+    ///
+    /// # Errors
+    /// [`Cause::Usage`] for what is no regular expression.
+    pub fn new(values: &[String]) -> Result<Self> {
+        let parts = values.iter().flat_map(|value| value.split(',')).map(str::trim).filter(|part| !part.is_empty());
+        let read = |part: &str| {
+            let regex = Regex::new(part).cause(Cause::Usage, || format!("--tests {part}: not a regular expression"))?;
+            Ok((part.to_owned(), regex))
+        };
+        parts.map(read).collect::<Result<_>>().map(Self)
+    }
+
+    /// Whether the option was given.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A whole name means that test alone; anything else is a pattern.
+    fn matches(&self, test: &str, listed: &[String]) -> bool {
+        self.0.iter().any(|(name, regex)| if listed.contains(name) { name == test } else { regex.is_match(test) })
+    }
+}
+
+/// Chooses among the tests `listed` by the program.
+///
+/// # Errors
+/// [`Cause::Usage`] if the suite names a test that is not there, [`Cause::NothingRan`] if none is left.
+pub fn choose(choice: &Choice<'_>, listed: &[String]) -> Result<Selection> {
+    let suite = choice.suite;
+    let missing: Vec<_> = suite.tests.iter().filter(|test| !listed.contains(test)).map(String::as_str).collect();
+    if !missing.is_empty() {
+        let what = format!(
+            "ci/components.toml: [{}.suites.{}]: no such test in the program: {}",
+            choice.component,
+            choice.suite_name,
+            missing.join(", ")
+        );
+        return Err(Error::new(Cause::Usage, what).next("take them out of the suite, or correct their names"));
+    }
+    let mut selection = Selection::default();
+    let ledger = ledger(choice, listed, &mut selection);
+    for test in listed {
+        let in_suite = suite.all || suite.tests.contains(test);
+        let wanted = choice.wanted.is_empty() || choice.wanted.matches(test, listed);
+        match ledger.iter().find(|(name, _)| name == test) {
+            Some(entry) if in_suite && wanted => {
+                selection.excluded.push(entry.clone());
+                selection.others.push(test.clone());
+            }
+            None if in_suite && wanted => selection.asked.push(test.clone()),
+            _ => selection.others.push(test.clone()),
+        }
+    }
+    let subtests = ledger.into_iter().filter(|(name, _)| {
+        name.split_once('/').is_some_and(|(top, _)| selection.asked.iter().any(|asked| asked == top))
+    });
+    selection.excluded.extend(subtests.collect::<Vec<_>>());
+    if selection.asked.is_empty() {
+        let left_out = match selection.excluded.len() {
+            0 => String::new(),
+            n => format!(" ({n} are left out by ci/skips.toml)"),
+        };
+        let what = format!("{}: no tests selected of {}{left_out}", choice.component, listed.len());
+        return Err(Error::new(Cause::NothingRan, what).next("see the suites in ci/components.toml, and --tests"));
+    }
+    Ok(selection)
+}
+
+/// What the ledger leaves out here and today.
+fn ledger(choice: &Choice<'_>, listed: &[String], selection: &mut Selection) -> Vec<(String, String)> {
+    let mut left_out = Vec::new();
+    let here = |skip: &&Skip| {
+        skip.component == choice.component
+            && (skip.platforms.is_empty() || skip.platforms.contains(choice.platform))
+            && (skip.suites.is_empty() || skip.suites.iter().any(|suite| suite == choice.suite_name))
+    };
+    for skip in choice.skips.iter().filter(here) {
+        for test in &skip.tests {
+            if !listed.iter().any(|known| known == test.split('/').next().unwrap_or(test)) {
+                selection.unknown.push(test.clone());
+            } else if skip.until < choice.today {
+                selection.expired.push(format!("{test}: left out until {} (owner: {})", skip.until, skip.owner));
+            } else {
+                left_out.push((test.clone(), skip.reason.clone()));
+            }
+        }
+    }
+    left_out
+}
+
+impl Selection {
+    /// `-test.run` and `-test.skip` for these of the tests asked for. Both say the same, for a TestMain
+    /// may set a `-test.run` of its own (Tekton's does, for its categories).
+    #[must_use]
+    pub fn arguments(&self, tests: &[String]) -> Vec<String> {
+        let names: Vec<_> = tests.iter().map(|test| regex::escape(test)).collect();
+        let run = format!("-test.run=^({})$", names.join("|"));
+        let rest = self.asked.iter().filter(|test| !tests.contains(test)).chain(&self.others);
+        let mut skipped: Vec<_> = rest.map(|test| format!("^{}$", regex::escape(test))).collect();
+        skipped.extend(self.excluded.iter().filter(|(name, _)| name.contains('/')).map(|(name, _)| {
+            let levels: Vec<_> = name.split('/').map(|level| format!("^{}$", regex::escape(level))).collect();
+            levels.join("/")
+        }));
+        let skip = skipped.join("|");
+        let mut arguments = Vec::new();
+        if run.len() < PATTERN_LIMIT {
+            arguments.push(run);
+        }
+        if !skip.is_empty() && skip.len() < PATTERN_LIMIT {
+            arguments.push(format!("-test.skip={skip}"));
+        }
+        arguments
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed() -> Vec<String> {
+        ["TestA", "TestAb", "TestB", "ExampleC"].map(String::from).to_vec()
+    }
+
+    fn skip(tests: &[&str], until: &str) -> Skip {
+        Skip {
+            component: "x".into(),
+            tests: tests.iter().map(ToString::to_string).collect(),
+            platforms: vec![],
+            suites: vec![],
+            reason: "needs the internet".into(),
+            link: None,
+            owner: "us".into(),
+            until: until.parse().unwrap(),
+        }
+    }
+
+    fn suite(tests: &[&str]) -> Suite {
+        let tests: Vec<_> = tests.iter().map(ToString::to_string).collect();
+        Suite { default: true, all: tests.is_empty(), tests, time_limit: None }
+    }
+
+    fn chosen(suite: &Suite, skips: &[Skip], wanted: &[&str]) -> Result<Selection> {
+        let wanted = Wanted::new(&wanted.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let platform = "linux/amd64".parse().unwrap();
+        let today = "2026-06-01".parse().unwrap();
+        let choice =
+            Choice { component: "x", suite_name: "smoke", suite, skips, platform: &platform, wanted: &wanted, today };
+        choose(&choice, &listed())
+    }
+
+    #[test]
+    fn a_suite_is_all_or_what_it_names() {
+        assert_eq!(chosen(&suite(&[]), &[], &[]).unwrap().asked, listed());
+        let some = chosen(&suite(&["TestB", "TestA"]), &[], &[]).unwrap();
+        assert_eq!(
+            (some.asked, some.others),
+            (vec!["TestA".into(), "TestB".into()], vec!["TestAb".into(), "ExampleC".into()])
+        );
+        let error = chosen(&suite(&["TestA", "TestGone"]), &[], &[]).unwrap_err();
+        assert_eq!(error.cause, Cause::Usage);
+        assert!(error.to_string().contains("[x.suites.smoke]: no such test in the program: TestGone"), "{error}");
+    }
+
+    #[test]
+    fn the_ledger_leaves_out_until_its_day() {
+        let skips = [skip(&["TestA", "TestB/sub"], "2026-06-01"), skip(&["TestAb", "TestZ"], "2026-05-31")];
+        let found = chosen(&suite(&[]), &skips, &[]).unwrap();
+        assert_eq!(found.asked, ["TestAb", "TestB", "ExampleC"]);
+        let names: Vec<_> = found.excluded.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["TestA", "TestB/sub"]);
+        assert_eq!(found.unknown, ["TestZ"]);
+        assert_eq!(found.expired, ["TestAb: left out until 2026-05-31 (owner: us)"]);
+        let elsewhere = Skip { platforms: vec!["linux/s390x".parse().unwrap()], ..skips[0].clone() };
+        assert_eq!(chosen(&suite(&[]), &[elsewhere], &[]).unwrap().excluded, []);
+    }
+
+    #[test]
+    fn a_name_is_exact_and_a_pattern_is_a_pattern() {
+        assert_eq!(chosen(&suite(&[]), &[], &["TestA"]).unwrap().asked, ["TestA"]);
+        assert_eq!(chosen(&suite(&[]), &[], &["TestA.", "C$"]).unwrap().asked, ["TestAb", "ExampleC"]);
+        assert_eq!(chosen(&suite(&[]), &[], &["TestB,TestA"]).unwrap().asked, ["TestA", "TestB"]);
+        assert_eq!(chosen(&suite(&[]), &[], &["("]).unwrap_err().cause, Cause::Usage);
+        assert_eq!(chosen(&suite(&[]), &[], &["Nothing"]).unwrap_err().cause, Cause::NothingRan);
+    }
+
+    #[test]
+    fn both_filters_say_the_same() {
+        let found = chosen(&suite(&["TestA", "TestB"]), &[skip(&["TestB/a.b/c"], "2027-01-01")], &[]).unwrap();
+        assert_eq!(
+            found.arguments(&found.asked),
+            ["-test.run=^(TestA|TestB)$", r"-test.skip=^TestAb$|^ExampleC$|^TestB$/^a\.b$/^c$"]
+        );
+        assert_eq!(found.arguments(&["TestB".into()])[1], r"-test.skip=^TestA$|^TestAb$|^ExampleC$|^TestB$/^a\.b$/^c$");
+    }
+}
