@@ -279,8 +279,8 @@ pub(crate) fn lock(path: &Path, holder: &str, ui: &Ui) -> Result<File> {
 }
 
 fn same(file: &File, path: &Path) -> bool {
-    let key = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-    matches!((file.metadata(), fs::metadata(path)), (Ok(file), Ok(path)) if key(file) == key(path))
+    let key = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
+    matches!((file.metadata(), fs::metadata(path)), (Ok(file), Ok(path)) if key(&file) == key(&path))
 }
 
 #[cfg(test)]
