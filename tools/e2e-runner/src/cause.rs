@@ -126,7 +126,9 @@ impl Judge {
             }
             Some(line) => Verdict { cause: Cause::Product, line: Some(cut(line)), ..own },
             None => {
-                let line = "the test program ended in the middle of it, without a word".to_owned();
+                let status = log.lines().rev().find(|line| line.starts_with("exit status "));
+                let status = status.map(|status| format!(" ({status})")).unwrap_or_default();
+                let line = format!("the test program ended in the middle of it, without a word{status}");
                 Verdict { cause: Cause::Product, line: Some(line), ..own }
             }
         }

@@ -25,6 +25,16 @@ use crate::{
     select::Selection,
 };
 
+/// What `go test` adds when a test program has failed (cmd/go, test.go): a last line, marked as a frame with
+/// ^V, from which test2json knows that what follows is no test's. Without it, the end of a program that
+/// crashed looks like the end of its last test. `$0` is the package.
+const AS_GO_TEST: &str = r#"trap : INT QUIT TERM HUP
+"$@"
+code=$?
+[ $code -le 1 ] || printf '\nexit status %s\n' $code
+[ $code -eq 0 ] || printf '\026FAIL\t%s\n' "$0"
+exit $code"#;
+
 /// How long after its own time limit a test program may still write down where its goroutines are.
 const LATE: Duration = Duration::from_secs(20);
 
@@ -161,7 +171,8 @@ impl Runner<'_> {
     /// The command of a pass, for these tests.
     fn command(&self, pass: &[String], tests: &[String]) -> Command {
         let mut command = Command::new(&self.program.test2json);
-        command.args(["-t", "-p", &self.program.package]).arg(&self.program.path);
+        command.args(["-t", "-p", &self.program.package, "sh", "-c", AS_GO_TEST, &self.program.package]);
+        command.arg(&self.program.path);
         command.args(self.words(pass, tests));
         command.current_dir(&self.program.folder).env_clear().envs(&self.environment);
         command

@@ -22,6 +22,8 @@ pub struct Place {
     pub nature: Nature,
     /// Held for the run.
     pub lease: Option<Guard>,
+    /// Whether the run held it before us, so that it goes on holding it after us.
+    pub held_before: bool,
 }
 
 /// What `install.json` says that matters here.
@@ -44,7 +46,7 @@ impl Place {
         let platform = platform(&id, wanted)?;
         let natures = id.nodes.iter().filter(|node| node.ready && node.platform == platform).map(|node| node.nature);
         let nature = natures.max().unwrap_or(Nature::Unknown);
-        Ok(Self { opened, id, platform, nature, lease: None })
+        Ok(Self { opened, id, platform, nature, lease: None, held_before: false })
     }
 
     /// Takes the lease for `run`, or goes on with it.
@@ -52,8 +54,19 @@ impl Place {
     /// # Errors
     /// [`Cause::LeaseHeld`] if another run has it.
     pub async fn hold(&mut self, run: &str) -> Result<()> {
+        let before = cluster::lease::show(&self.opened.client).await?;
+        self.held_before = before.holder.as_deref() == Some(run);
         self.lease = Some(cluster::lease::take(&self.opened.client, run).await?);
         Ok(())
+    }
+
+    /// Gives the cluster back, if nobody took it before us in this run: the tests were all of it.
+    pub async fn give_back(&mut self, ui: &Ui) {
+        let Some(lease) = self.lease.take().filter(|_| !self.held_before) else { return };
+        let late = || Error::new(Cause::ClusterUnreachable, "it does not answer");
+        if let Err(error) = cluster::within(std::time::Duration::from_secs(10), late, lease.release()).await {
+            ui.warn(format!("the lease was not given back, it ends by itself in 15 minutes: {error}"));
+        }
     }
 
     /// Reads `install.json` of the cell, if it is there: it must be of this very cluster.

@@ -191,7 +191,11 @@ pub fn run(args: &RunArgs, ui: &Ui) -> Result<Done> {
         results.cluster.clone_from(&place.id.uid);
     }
     let cell = run_dir.cell(&args.component, &results.platform, &name);
-    let done = place.and_then(|place| in_place(&plan, place, &runtime, &cell, &mut results, ui));
+    let done = place.and_then(|mut place| {
+        let done = in_place(&plan, &mut place, &runtime, &cell, &mut results, ui);
+        runtime.block_on(place.give_back(ui));
+        done
+    });
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     let error = match done {
         Ok(done) => return Ok(done),
@@ -211,7 +215,7 @@ const RECORDED: &str = "the tests were stopped";
 
 fn in_place(
     plan: &Plan<'_>,
-    mut place: Place,
+    place: &mut Place,
     runtime: &Runtime,
     cell: &Path,
     results: &mut Results,
@@ -234,7 +238,7 @@ fn in_place(
         runtime.block_on(cluster::interruptible(place.apply(&root, &manifests, ui)))?;
     }
     runner.record(&selection.asked)?;
-    let (rows, ran) = attempt(plan, &place, runtime, &runner, &selection, ui)?;
+    let (rows, ran) = attempt(plan, place, runtime, &runner, &selection, ui)?;
     conclude(plan, results, rows, &ran, cell, &installed, ui)
 }
 
