@@ -2,6 +2,8 @@
 //!
 //! Text in it is clean: nothing that a record said can drive a terminal or turn around what stands beside it.
 
+mod words;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -415,111 +417,4 @@ pub struct StageRow {
 #[must_use]
 pub fn schema() -> schemars::Schema {
     schemars::schema_for!(Matrix)
-}
-
-impl Level {
-    /// All, from weak to strong.
-    pub const ALL: [Self; 7] =
-        [Self::Index, Self::Contents, Self::Installs, Self::Unit, Self::E2e, Self::Examples, Self::Upgrade];
-
-    /// The name in files and on the command line.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Index => "index",
-            Self::Contents => "contents",
-            Self::Installs => "installs",
-            Self::Unit => "unit",
-            Self::E2e => "e2e",
-            Self::Examples => "examples",
-            Self::Upgrade => "upgrade",
-        }
-    }
-
-    /// By the name in `ci/policy.toml` or of a kind of tests.
-    #[must_use]
-    pub fn find(name: &str) -> Option<Self> {
-        if name == "install" {
-            return Some(Self::Installs);
-        }
-        Self::ALL.into_iter().find(|level| level.name() == name)
-    }
-
-    /// Whether it needs a cluster, so that the nature of nodes matters.
-    #[must_use]
-    pub const fn runs(self) -> bool {
-        !matches!(self, Self::Index | Self::Contents)
-    }
-}
-
-impl Levels {
-    /// One of them.
-    #[must_use]
-    pub const fn get(&self, level: Level) -> &Evidence {
-        match level {
-            Level::Index => &self.index,
-            Level::Contents => &self.contents,
-            Level::Installs => &self.installs,
-            Level::Unit => &self.unit,
-            Level::E2e => &self.e2e,
-            Level::Examples => &self.examples,
-            Level::Upgrade => &self.upgrade,
-        }
-    }
-}
-
-impl OriginKind {
-    /// The name in records and files.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Published => "published",
-            Self::BuiltHere => "built-here",
-            Self::Unknown => "unknown",
-        }
-    }
-
-    /// For people.
-    #[must_use]
-    pub const fn words(self) -> &'static str {
-        match self {
-            Self::Published => "published",
-            Self::BuiltHere => "built here",
-            Self::Unknown => "origin unknown",
-        }
-    }
-}
-
-impl State {
-    /// For people.
-    #[must_use]
-    pub const fn words(self) -> &'static str {
-        match self {
-            Self::Failing => "failing",
-            Self::TestedNatively => "tested natively",
-            Self::Stale => "stale",
-            Self::Infrastructure => "infrastructure",
-            Self::TestedNotNatively => "tested, not natively",
-            Self::Installed => "installed, not tested",
-            Self::Available => "available, not tested",
-            Self::Built => "built and verified, not tested",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-impl Verdict {
-    /// For people.
-    #[must_use]
-    pub const fn words(self) -> &'static str {
-        match self {
-            Self::Shown => "shown",
-            Self::Failed => "failed",
-            Self::NotNative => "shown, not natively",
-            Self::FailedNotNative => "failed, not natively",
-            Self::Infrastructure => "infrastructure",
-            Self::NotReached => "not reached",
-            Self::NotTried => "not tried",
-        }
-    }
 }

@@ -12,12 +12,25 @@ pub(crate) fn clean(text: &str) -> String {
 /// The end of a log: its last lines, clean, at most 60 of them and 8,000 characters.
 pub(crate) fn tail(bytes: &[u8]) -> String {
     let bytes = &bytes[bytes.len().saturating_sub(64 << 10)..];
-    let text = String::from_utf8_lossy(bytes);
+    let text = without_colour(&String::from_utf8_lossy(bytes));
     let lines: Vec<_> = text.trim_end().lines().rev().take(60).collect();
     let lines: Vec<_> = lines.iter().rev().map(|line| clip(&printable(line), 1_000)).collect();
     let text = lines.join("\n");
     let excess = text.chars().count().saturating_sub(8_000);
     text.chars().skip(excess).collect()
+}
+
+/// Leaves out what colours a terminal (ECMA-48, control sequences): in a log that is no text.
+fn without_colour(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\u{1b}[") {
+        plain.push_str(before);
+        let parameters = after.len() - after.trim_start_matches(|c: char| matches!(c, '\u{20}'..='\u{3f}')).len();
+        let last = after[parameters..].chars().next().filter(|c| matches!(c, '@'..='~'));
+        rest = &after[parameters + last.map_or(0, char::len_utf8)..];
+    }
+    plain + rest
 }
 
 /// At most `length` characters; what was cut is shown by an ellipsis.
@@ -107,8 +120,8 @@ mod tests {
 
     #[test]
     fn a_tail_is_bounded_and_takes_bad_bytes() {
-        let text = tail(b"one\r\n\xff\x1b[2J two\n\n");
-        assert_eq!(text, "one\n\u{fffd}\\u{1b}[2J two");
+        let text = tail(b"one\r\n\xff\x1b[1;31mtwo\x1b[0m \x1b]0;title\x07\x1b[\n\n");
+        assert_eq!(text, "one\n\u{fffd}two \\u{1b}]0;title\\u{7}");
         assert!(tail(&b"long line\n".repeat(100_000)).lines().count() == 60);
         assert!(tail(&[b'x'; 1_000_000]).chars().count() <= 8_000);
     }

@@ -181,8 +181,7 @@ fn installed(found: &Found<Install>, key: Key) -> Attempt {
     let verdict = verdict(&install.head);
     let words = match verdict {
         Verdict::Shown => {
-            let nodes = many(install.cluster.nodes.len(), &format!("{} node", install.nature.name()));
-            format!("{} ready on {} ({nodes})", many(install.objects, "object"), name(&install.cluster))
+            format!("{} ready on {}", many(install.objects, "object"), name(&install.cluster))
         }
         _ => why(&install.head),
     };

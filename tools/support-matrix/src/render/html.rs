@@ -38,13 +38,20 @@ pub(crate) fn html(matrix: &Matrix) -> Result<String> {
 fn group(cells: &[Cell]) -> Value {
     let cell = |cell: &Cell| {
         context! {
-            anchor => kit::rundir::slug(&cell.id.replace('/', "_")),
+            anchor => anchor(&cell.id),
             words => cell.state.words(),
             last => last_test(cell),
             ..Value::from(Serde(cell))
         }
     };
     context! { title => title(&cells[0]), cells => cells.iter().map(cell).collect::<Vec<_>>() }
+}
+
+/// A cell's name as a link's target: readable where it can be, different for different cells.
+fn anchor(id: &str) -> String {
+    let plain = id.replace(['/', '@'], "_");
+    let slug = kit::rundir::slug(&plain);
+    if slug == plain { slug } else { format!("{slug}-{}", &kit::digest::hex(id.as_bytes())[..8]) }
 }
 
 fn environment(now: Timestamp) -> Environment<'static> {

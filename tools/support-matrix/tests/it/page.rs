@@ -11,7 +11,11 @@ struct Tag<'a> {
 fn page() -> String {
     let world = everything();
     world.render(12, &["--format", "html"]).unwrap();
-    world.output("matrix.html")
+    let page = world.output("matrix.html");
+    // For whoever wants to look at it: target/tmp/matrix.html.
+    let copy = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("matrix.html");
+    kit::rundir::write(&copy, page.as_bytes()).unwrap();
+    page
 }
 
 /// All tags, in order. The page writes `<` only where a tag begins: everything else is escaped.
