@@ -9,7 +9,7 @@ mod stages;
 
 use std::{
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use kit::{
@@ -89,13 +89,12 @@ impl Nightly<'_> {
             let status = self.stage(Work::new("cluster", "cluster-install", &["status"]).args(&request.cluster));
             return status.good().then(|| request.repo.clone().unwrap_or_default());
         };
-        let status = Work::new("lab status", "lab", &["status", "--name", lab, "--output", "json"]).unrecorded();
-        let before = lab_status(&self.runner.run(status).stdout);
-        self.lab_is_ours = !before.up;
+        self.lab_is_ours = ask("lab", &["status", "--name", lab]).is_none();
         let images = self.request.ci.folder().join("images.toml").display().to_string();
         let up = ["up", "--name", lab, "--until", "registry", "--images", &images, "--output", "json"];
         let up = self.stage(Work::new("registry", "lab", &up));
-        let registry = lab_status(&up.stdout).registry;
+        let status: serde_json::Value = serde_json::from_str(&up.stdout).unwrap_or_default();
+        let registry = status["registry"].as_str().unwrap_or_default().to_owned();
         up.good().then(|| request.repo.clone().unwrap_or(registry))
     }
 
@@ -249,19 +248,11 @@ impl Nightly<'_> {
     }
 }
 
-/// What `lab status` and `lab up` say that matters here.
-#[derive(Default)]
-struct LabStatus {
-    up: bool,
-    registry: String,
-}
-
-fn lab_status(json: &str) -> LabStatus {
-    let value: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
-    LabStatus {
-        up: value["up"].as_bool().unwrap_or(false),
-        registry: value["registry"].as_str().unwrap_or_default().to_owned(),
-    }
+/// What a tool says, if it is good; for questions whose answer is no stage.
+fn ask(tool: &str, args: &[&str]) -> Option<String> {
+    let mut command = std::process::Command::new(tools::path(tool).ok()?);
+    command.args(args);
+    kit::Process::new(tool, command).limit(Duration::from_secs(30)).read().ok()
 }
 
 fn options(name: &str, values: &[Platform]) -> Vec<String> {

@@ -222,3 +222,30 @@ impl<'a> Runner<'a> {
         Ok((Ended { cause, stdout }, exit))
     }
 }
+
+/// A tool's line without the time at its beginning: ours has one already.
+fn undated(line: &str) -> &str {
+    match line.split_once(' ') {
+        Some((time, rest)) if time.len() == 8 && time.bytes().all(|b| b.is_ascii_digit() || b == b':') => rest,
+        _ => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_is_a_command_that_can_be_given_again() {
+        let work =
+            Work::new("test", "e2e-runner", &["run"]).component("greeter").args(&["--env".into(), "A=b c".into()]);
+        assert_eq!(work.title(), "test greeter");
+        assert_eq!(work.command(), "cargo xtask e2e-runner run --component greeter --env 'A=b c'");
+    }
+
+    #[test]
+    fn a_line_is_dated_once() {
+        assert_eq!(undated("09:40:30 ko builds"), "ko builds");
+        assert_eq!(undated("ko builds"), "ko builds");
+    }
+}
