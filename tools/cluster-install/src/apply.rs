@@ -12,6 +12,7 @@ use kube::{
     Client, ResourceExt,
     api::{ListParams, Patch, PatchParams},
 };
+use serde_json::Value;
 
 /// Requests at the same time: enough to hide a slow line, few enough for the API server's flow control.
 pub(crate) const PARALLEL: usize = 16;
@@ -98,7 +99,10 @@ pub(crate) async fn wave(
     let mut counts = Counts::default();
     let mut failures = Vec::new();
     let work = placed.into_iter().map(|item| async move {
-        let applied = one(client, &item, force).await;
+        let applied = match before.get(&item.object.key) {
+            Some(version) if is_bare(&item.object.value) => Ok(version.clone()),
+            _ => one(client, &item, force).await,
+        };
         (item.object.key, applied)
     });
     let mut work = std::pin::pin!(stream::iter(work).buffer_unordered(PARALLEL));
@@ -112,6 +116,24 @@ pub(crate) async fn wave(
         done(&counts);
     }
     if failures.is_empty() { Ok(counts) } else { Err(explain(failures)) }
+}
+
+/// Whether an object says nothing but its name. Applying such a one again would change who owns its
+/// fields, and nothing else: the API server keeps no owner of nothing.
+fn is_bare(object: &Value) -> bool {
+    fn is_empty(value: &Value) -> bool {
+        match value {
+            Value::Null => true,
+            Value::Object(fields) => fields.values().all(is_empty),
+            _ => false,
+        }
+    }
+    let names = |field: &str| ["name", "namespace"].contains(&field);
+    object.as_object().into_iter().flatten().all(|(field, value)| match (field.as_str(), value) {
+        ("apiVersion" | "kind", _) => true,
+        ("metadata", Value::Object(metadata)) => metadata.iter().all(|(field, value)| names(field) || is_empty(value)),
+        (_, value) => is_empty(value),
+    })
 }
 
 /// Applies one object and returns its version.
@@ -171,6 +193,17 @@ mod tests {
 
     fn key(name: &str) -> ObjectKey {
         ObjectKey { api_version: "v1".into(), kind: "Service".into(), namespace: "n".into(), name: name.into() }
+    }
+
+    #[test]
+    fn an_object_may_be_nothing_but_a_name() {
+        let bare = |text: &str| is_bare(&cluster::objects::parse(text, "r").unwrap()[0].value);
+        assert!(bare(
+            "{apiVersion: v1, kind: Namespace, metadata: {name: a, labels: {}, creationTimestamp: null}, spec: {}}"
+        ));
+        assert!(!bare("{apiVersion: v1, kind: Namespace, metadata: {name: a, labels: {x: y}}}"));
+        assert!(!bare("{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {a: ''}}"));
+        assert!(!bare("{apiVersion: v1, kind: ServiceAccount, metadata: {name: a}, secrets: []}"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use cluster::{
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kit::{
-    Cause, Done, Error, Output, Platform, Result, RunDir, Ui,
+    Cause, Done, Error, Output, Platform, Result, RunDir, Step, Ui, Within,
     ci::{CiOptions, parse_duration},
     record::{ClusterId, Image, Install, SCHEMA_VERSION},
 };
@@ -202,7 +202,7 @@ impl Installation<'_> {
             }
             if wave == Wave::Customs {
                 end(&mut step, &progress.counts);
-                self.wait(|wave| wave != Wave::Customs, self.args.timeout, "waiting until it is ready").await?;
+                self.wait_for_all().await?;
                 waited = true;
             }
             let so_far = progress.counts.created + progress.counts.changed + progress.counts.unchanged;
@@ -214,27 +214,33 @@ impl Installation<'_> {
             let force = self.args.force_conflicts;
             let counts = apply::wave(&self.opened.client, items, &before, force, show).await?;
             progress.counts.add(&counts);
-            if wave == Wave::Foundations {
-                self.wait(|wave| wave == Wave::Foundations, ESTABLISH, "definitions").await?;
+            if let (Wave::Foundations, Some(step)) = (wave, &step) {
+                self.wait(|wave| wave == Wave::Foundations, ESTABLISH, step).await?;
             }
         }
         end(&mut step, &progress.counts);
         if !waited {
-            self.wait(|_| true, self.args.timeout, "waiting until it is ready").await?;
+            self.wait_for_all().await?;
         }
         Ok(())
     }
 
-    async fn wait(&self, of: impl Fn(Wave) -> bool, limit: Duration, what: &str) -> Result<()> {
-        let objects: Vec<_> = self.release.objects.iter().filter(|object| of(Wave::of(object))).collect();
-        let wait = Wait { client: &self.opened.client, kinds: self.kinds, objects, nodes: &self.id.nodes, limit };
-        let step = self.ui.step(what);
-        let result = wait.until_ready(self.guard, &step).await;
+    async fn wait_for_all(&self) -> Result<()> {
+        let step = self.ui.step("waiting until it is ready");
+        let result = self.wait(|wave| wave != Wave::Customs, self.args.timeout, &step).await;
         match &result {
             Ok(()) => step.done(""),
             Err(_) => step.failed(""),
         }
-        result.map_err(|error| error.within(format!("{} {}", self.release.component, self.release.version)))
+        result
+    }
+
+    async fn wait(&self, of: impl Fn(Wave) -> bool, limit: Duration, step: &Step) -> Result<()> {
+        let objects: Vec<_> = self.release.objects.iter().filter(|object| of(Wave::of(object))).collect();
+        let wait = Wait { client: &self.opened.client, kinds: self.kinds, objects, nodes: &self.id.nodes, limit };
+        wait.until_ready(self.guard, step)
+            .await
+            .within(|| format!("{} {}", self.release.component, self.release.version))
     }
 
     /// Reads from the pods what runs, and compares it.

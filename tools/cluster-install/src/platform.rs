@@ -70,7 +70,8 @@ pub(crate) fn check_images(images: &[Image], target: &Target, cluster: &ClusterI
     let faults: Vec<(Cause, String)> = images
         .iter()
         .filter_map(|image| {
-            let fault = |cause, why: &str| Some((cause, format!("{} ({}): {why}", image.name, image.reference)));
+            let name = if image.name == image.reference { String::new() } else { format!("{}, ", image.name) };
+            let fault = |cause, why: &str| Some((cause, format!("{name}{}: {why}", image.reference)));
             match image.platforms.iter().find(|row| row.platform == *platform) {
                 // An image that is only for another operating system runs on none of these nodes.
                 None if !image.platforms.is_empty() && image.platforms.iter().all(|r| r.platform.os != platform.os) => {
@@ -90,7 +91,11 @@ pub(crate) fn check_images(images: &[Image], target: &Target, cluster: &ClusterI
     let Some((cause, _)) = faults.first() else { return Ok(()) };
     let lines: Vec<_> = faults.iter().map(|(_, line)| line.as_str()).collect();
     let what = format!("{} of {} images cannot run on node {node} ({platform})", faults.len(), images.len());
-    Err(Error::new(*cause, what).line(lines.join("\n")).next(format!("build the release with --platform {platform}")))
+    let error = Error::new(*cause, what).line(lines.join("\n"));
+    Err(match cause {
+        Cause::ImageMissingPlatform => error.next(format!("build the release with --platform {platform}")),
+        _ => error,
+    })
 }
 
 #[cfg(test)]

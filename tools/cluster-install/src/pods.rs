@@ -70,6 +70,21 @@ pub(crate) fn is_current(pod: &Pod, object: &Object) -> bool {
     containers(object).iter().all(has)
 }
 
+/// Containers of a pod that run and that no readiness probe watches, with how often they were started again.
+pub(crate) fn unprobed(pod: &Pod) -> Vec<(String, i32)> {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let unprobed = containers.filter(|container| container.readiness_probe.is_none()).map(|container| &container.name);
+    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let running: Vec<_> = statuses
+        .filter(|status| status.state.as_ref().is_some_and(|state| state.running.is_some()))
+        .map(|status| (&status.name, status.restart_count))
+        .collect();
+    unprobed
+        .filter_map(|name| running.iter().find(|(found, _)| *found == name))
+        .map(|(n, r)| ((*n).clone(), *r))
+        .collect()
+}
+
 fn label<'a>(pod: &'a Pod, name: &str) -> Option<&'a String> {
     pod.metadata.labels.as_ref()?.get(name)
 }

@@ -29,6 +29,11 @@ const HOOKS: [&str; 2] = ["MutatingWebhookConfiguration", "ValidatingWebhookConf
 /// At least that often the state is looked at again: logs are not watched.
 const TICK: Duration = Duration::from_secs(5);
 
+/// A container without a readiness probe is "ready" the moment it starts, also if it ends at once: it
+/// must have run for this long, and longer if it has ended before.
+const SETTLED: Duration = Duration::from_secs(2);
+const SETTLED_AGAIN: Duration = Duration::from_secs(12);
+
 /// What is waited for, and how it is seen.
 pub(crate) struct Wait<'a> {
     pub(crate) client: &'a Client,
@@ -40,6 +45,9 @@ pub(crate) struct Wait<'a> {
 
 /// Something that is not ready, and why.
 type Missing = (String, Trouble);
+
+/// Since when containers without a readiness probe are seen running: by pod, container and restarts.
+type Settling = BTreeMap<(String, String, i32), Instant>;
 
 /// The last lines that containers wrote, by pod and container, and when they were read.
 type Logs = BTreeMap<(String, String), (Instant, String)>;
@@ -53,6 +61,7 @@ impl Wait<'_> {
         let (mut view, mut changes) = watch(self.client, &self.targets());
         let deadline = Instant::now() + self.limit;
         let mut logs = Logs::new();
+        let mut settling = Settling::new();
         let mut answered = BTreeSet::new();
         let mut missing: Vec<Missing> = vec![("cluster".into(), Trouble::new(Cause::Apiserver, "says nothing yet"))];
         let mut again = retry::delays();
@@ -76,6 +85,12 @@ impl Wait<'_> {
             }
             self.read_logs(&view, &mut logs).await;
             missing = self.judge(&view, &logs);
+            if missing.is_empty()
+                && let Some((until, unsettled)) = self.unsettled(&view, &mut settling)
+            {
+                missing = vec![unsettled];
+                next = until;
+            }
             if missing.is_empty() {
                 missing = self.ask_webhooks(&view, &mut answered).await;
                 next = Instant::now() + again.next().unwrap_or(TICK);
@@ -139,7 +154,12 @@ impl Wait<'_> {
             let of_pods = || self.trouble_of_pods(object, &pods, &events, logs);
             let trouble = match key.kind.as_str() {
                 "Pod" => of_pods(),
-                kind => ready::missing(kind, &live).map(|own| of_pods().filter(|_| own.heals).unwrap_or(own)),
+                kind => match ready::missing(kind, &live) {
+                    Some(own) => Some(of_pods().filter(|_| own.heals).unwrap_or(own)),
+                    // What the controller says may be older than what the pods say.
+                    None if pods::has_pods(object) && kind != "Job" => of_pods(),
+                    None => None,
+                },
             };
             missing.extend(trouble.map(|trouble| (key.to_string(), trouble)));
             for (namespace, service) in webhooks::services(&object.value) {
@@ -173,6 +193,28 @@ impl Wait<'_> {
             Some(trouble)
         })
         .min_by_key(|trouble| trouble.heals)
+    }
+
+    /// The container that must run longest until it is known to stay, and until when.
+    fn unsettled(&self, view: &View, settling: &mut Settling) -> Option<(Instant, Missing)> {
+        let pods: Vec<Pod> = view.all("Pod");
+        let objects = || self.objects.iter().filter(|object| pods::has_pods(object) && object.key.kind != "Job");
+        let mut last = None;
+        for (object, pod) in objects().flat_map(|object| pods.iter().map(move |pod| (object, pod))) {
+            if !pods::belongs(pod, object) || !pods::is_current(pod, object) {
+                continue;
+            }
+            for (container, restarts) in pods::unprobed(pod) {
+                let key = (pod.uid().unwrap_or_default(), container.clone(), restarts);
+                let since = *settling.entry(key).or_insert_with(Instant::now);
+                let until = since + if restarts == 0 { SETTLED } else { SETTLED_AGAIN };
+                if until > Instant::now() && last.as_ref().is_none_or(|(latest, _)| *latest < until) {
+                    let line = format!("container {container} has only just started, and has no readiness probe");
+                    last = Some((until, (object.key.to_string(), Trouble::new(Cause::Product, line))));
+                }
+            }
+        }
+        last
     }
 
     /// Reads the logs of containers that fail.

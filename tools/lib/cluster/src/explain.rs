@@ -11,6 +11,9 @@ const LOG_BYTES: i64 = 16 << 10;
 /// Lines longer than this are cut in explanations.
 const LINE: usize = 300;
 
+/// What is said of a container whose probe fails, if nothing says more.
+const UNREADY: &str = "its readiness probe fails";
+
 /// What keeps something from being ready.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -73,11 +76,14 @@ pub fn pod(pod: &Pod, context: Context<'_>) -> Option<Trouble> {
     }
     let inits = status.init_container_statuses.unwrap_or_default();
     let mains = status.container_statuses.unwrap_or_default();
-    let found = inits.iter().chain(&mains).filter_map(|status| container(status, context)).min_by_key(|t| t.heals);
-    // What a container says comes before what events say: it is newer.
-    let found = found.filter(|trouble| trouble.cause != Cause::Node || !trouble.heals);
-    let found = found.or_else(|| warning(pod, context.events));
-    let found = found.or_else(|| inits.iter().chain(&mains).find_map(|status| container(status, context)));
+    let of_containers = || inits.iter().chain(&mains).filter_map(|status| container(status, context));
+    let found = of_containers().min_by_key(|trouble| trouble.heals);
+    // An event says more than a container that has not started, or that runs and is not ready.
+    let vague = |trouble: &Trouble| trouble.heals && (trouble.cause == Cause::Node || trouble.line.ends_with(UNREADY));
+    let found = match found {
+        Some(found) if !vague(&found) => Some(found),
+        found => warning(pod, context.events).or(found),
+    };
     Some(found.unwrap_or_else(|| Trouble::new(Cause::Node, format!("{phase}, and nothing says why"))).within(&place))
 }
 
@@ -114,7 +120,7 @@ fn container(status: &ContainerStatus, context: Context<'_>) -> Option<Trouble> 
     } else if let Some(terminated) = state.terminated.as_ref().filter(|terminated| terminated.exit_code != 0) {
         Some(Trouble::new(Cause::Product, format!("ended: {}", ended(terminated, log))))
     } else if state.running.is_some() && !status.ready && status.started == Some(true) {
-        Some(Trouble::new(Cause::Product, format!("runs, but its readiness probe fails{}", log_of(log))))
+        Some(Trouble::new(Cause::Product, format!("runs{}, but {UNREADY}", log_of(log))))
     } else {
         None
     };
@@ -203,7 +209,7 @@ fn warning(pod: &Pod, events: &[Event]) -> Option<Trouble> {
             Some(Trouble::new(Cause::Storage, format!("cannot mount: {message}")))
         }
         "FailedCreatePodSandBox" | "NetworkNotReady" | "NodeNotReady" => Some(Trouble::new(Cause::Node, message)),
-        "Unhealthy" => Some(Trouble::new(Cause::Product, message)),
+        "Unhealthy" => Some(Trouble::new(Cause::Product, format!("runs, but is not ready: {message}"))),
         _ => None,
     }
 }

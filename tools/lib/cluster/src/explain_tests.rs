@@ -150,7 +150,7 @@ fn a_running_container_may_not_be_ready() {
     let event = json!({"metadata": {"name": "e"}, "involvedObject": {"uid": "u1"}, "type": "Warning",
                        "reason": "Unhealthy", "message": "Readiness probe failed: connection refused"});
     says(explain(status.clone(), &[], &[]), Cause::Product, true, "readiness probe fails");
-    says(explain(status, &[], &[event]), Cause::Product, true, "readiness probe");
+    says(explain(status, &[], &[event]), Cause::Product, true, "not ready: Readiness probe failed: connection refused");
     says(explain(json!({}), &[], &[]), Cause::Node, true, "nothing says why");
 }
 

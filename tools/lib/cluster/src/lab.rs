@@ -47,8 +47,9 @@ impl Lab {
             return Err(Error::new(Cause::Usage, format!("'{name}' is not the name of a lab")));
         }
         let path = kit::dirs::cache()?.join("labs").join(name).join("lab.json");
-        let up =
-            || if name == "default" { "cargo xtask lab up".into() } else { format!("cargo xtask lab up --lab {name}") };
+        let up = || {
+            if name == "default" { "cargo xtask lab up".into() } else { format!("cargo xtask lab up --name {name}") }
+        };
         if !path.exists() {
             return Err(Error::new(Cause::ClusterUnreachable, format!("the lab '{name}' is not up")).next(up()));
         }
