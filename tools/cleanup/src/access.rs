@@ -42,7 +42,8 @@ pub(crate) async fn check(client: &Client, needs: BTreeSet<Need>) -> Result<()> 
         let allowed = may(client, need.verb, &need.group, &need.plural).await?;
         Ok::<_, Error>((!allowed).then(|| format!("{} {}", need.verb, need.shown)))
     });
-    let mut missing: Vec<String> = asked.buffer_unordered(CONCURRENT).try_filter_map(|need| async { Ok(need) }).try_collect().await?;
+    let mut missing: Vec<String> =
+        asked.buffer_unordered(CONCURRENT).try_filter_map(|need| async { Ok(need) }).try_collect().await?;
     if missing.is_empty() {
         return Ok(());
     }

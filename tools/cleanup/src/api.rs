@@ -104,13 +104,17 @@ mod tests {
     #[tokio::test]
     async fn a_server_may_restart() {
         let left = Cell::new(3);
-        let answer = patiently(|| "ask".into(), || {
-            left.set(left.get() - 1);
-            let answer = if left.get() == 0 { Ok(7) } else { Err(api(503, "starting")) };
-            async move { answer }
-        });
+        let answer = patiently(
+            || "ask".into(),
+            || {
+                left.set(left.get() - 1);
+                let answer = if left.get() == 0 { Ok(7) } else { Err(api(503, "starting")) };
+                async move { answer }
+            },
+        );
         assert_eq!(answer.await.unwrap(), 7);
-        let refused = patiently::<(), _>(|| "ask".into(), || async { Err(api(403, "forbidden: no")) }).await.unwrap_err();
+        let refused =
+            patiently::<(), _>(|| "ask".into(), || async { Err(api(403, "forbidden: no")) }).await.unwrap_err();
         assert_eq!(refused.cause, Cause::Auth);
     }
 }

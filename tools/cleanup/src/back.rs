@@ -166,7 +166,8 @@ pub(crate) fn run(args: &RunArgs, ui: &Ui) -> Result<Done> {
 fn not_at_baseline(tally: &Tally) -> Error {
     let tally = tally.get();
     let differ = tally.difference.as_ref().map_or(0, Difference::len);
-    let message = format!("{differ} objects differ from the baseline, {} kinds cannot be looked at", tally.unproven.len());
+    let message =
+        format!("{differ} objects differ from the baseline, {} kinds cannot be looked at", tally.unproven.len());
     Error::new(Cause::NotAtBaseline, message)
 }
 
@@ -190,7 +191,7 @@ async fn work(args: &RunArgs, run: &RunDir, tally: &Tally, ui: &Ui) -> Result<()
         explain::remaining(client, &before, &listing, ui).await?;
         return Ok(());
     }
-    if state::forget(client, before.state.as_ref(), &scene.run).await? {
+    if state::forget(client, before.state.as_ref(), &scene.run, &args.place.component).await? {
         let step = ui.step("removing our own namespace");
         drop(guard);
         state::remove_namespace(client).await?;
@@ -212,8 +213,10 @@ async fn authorised(args: &RunArgs, scene: &Scene, before: &Before) -> Result<()
         None if before.state.is_some() => Ok(()),
         // A cleanup that was done already is no reason to fail when it is asked for again.
         None if before.compare(&list::list(&scene.opened.client, None).await?).is_clean() => Ok(()),
-        None => Err(Error::new(Cause::Usage, format!("cluster {uid} ({}) does not remember this baseline", scene.id.name))
-            .next(format!("if it is really the one to clean: --cluster-uid {uid}"))),
+        None => {
+            Err(Error::new(Cause::Usage, format!("cluster {uid} ({}) does not remember this baseline", scene.id.name))
+                .next(format!("if it is really the one to clean: --cluster-uid {uid}")))
+        }
     }
 }
 

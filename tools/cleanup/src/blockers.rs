@@ -21,7 +21,11 @@ impl Blocker {
     #[must_use]
     pub(crate) fn why(&self) -> String {
         let Self { service, exists } = self;
-        if *exists { format!("nothing answers behind its service {service}") } else { format!("its service {service} is gone") }
+        if *exists {
+            format!("nothing answers behind its service {service}")
+        } else {
+            format!("its service {service} is gone")
+        }
     }
 }
 
@@ -41,7 +45,8 @@ impl<'a> Servers<'a> {
             if is(key, "", "Service") {
                 servers.services.insert((&key.namespace, &key.name));
             } else if is(key, "discovery.k8s.io", "EndpointSlice") {
-                let service = object.view["metadata"]["labels"]["kubernetes.io/service-name"].as_str().unwrap_or_default();
+                let service =
+                    object.view["metadata"]["labels"]["kubernetes.io/service-name"].as_str().unwrap_or_default();
                 *servers.ready.entry((&key.namespace, service)).or_default() |= has_ready_endpoint(object);
             }
         }
@@ -75,7 +80,10 @@ mod tests {
 
     fn slice(service: &str, endpoints: Value) -> Object {
         let labels = json!({"labels": {"kubernetes.io/service-name": service}});
-        Object { view: json!({"metadata": labels, "endpoints": endpoints}), ..object("EndpointSlice.discovery.k8s.io/v1 n/x", "e") }
+        Object {
+            view: json!({"metadata": labels, "endpoints": endpoints}),
+            ..object("EndpointSlice.discovery.k8s.io/v1 n/x", "e")
+        }
     }
 
     fn hook(service: &str) -> Object {

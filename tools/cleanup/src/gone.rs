@@ -128,7 +128,9 @@ async fn wait_kind(
 fn kind_is_gone(error: &watcher::Error) -> bool {
     use watcher::Error as E;
     match error {
-        E::InitialListFailed(error) | E::WatchStartFailed(error) | E::WatchFailed(error) => api::code(error) == Some(404),
+        E::InitialListFailed(error) | E::WatchStartFailed(error) | E::WatchFailed(error) => {
+            api::code(error) == Some(404)
+        }
         _ => false,
     }
 }

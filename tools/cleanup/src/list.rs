@@ -104,7 +104,8 @@ pub(crate) async fn list(client: &Client, secret_key: Option<&Key>) -> Result<Li
         return Err(Error::new(Cause::Auth, format!("may not list {}", forbidden.join(", ")))
             .next("grant the verbs get, list and watch on all resources (a ClusterRole with '*')"));
     }
-    let kinds = kinds.into_iter().map(|kind| ((kind.resource.group.clone(), kind.resource.kind.clone()), kind)).collect();
+    let kinds =
+        kinds.into_iter().map(|kind| ((kind.resource.group.clone(), kind.resource.kind.clone()), kind)).collect();
     Ok(Listing { objects: each_once(objects), kinds, unlisted })
 }
 
@@ -312,7 +313,8 @@ mod tests {
             {"versions": [{"version": "v1", "resources": [
                 resource("pods", "Pod", &all), resource("bindings", "Binding", &["create"])]}]},
         ])));
-        let names: Vec<_> = kinds.iter().map(|kind| (name_of(&kind.resource), kind.resource.api_version.as_str())).collect();
+        let names: Vec<_> =
+            kinds.iter().map(|kind| (name_of(&kind.resource), kind.resource.api_version.as_str())).collect();
         assert_eq!(
             names,
             [
@@ -337,7 +339,8 @@ mod tests {
 
     #[test]
     fn what_could_not_be_listed_is_known_by_group_or_kind() {
-        let key = object_of(&api("x.dev/v1", "Thing"), &json!({"metadata": {"name": "t", "uid": "1"}}), None).unwrap().key;
+        let key =
+            object_of(&api("x.dev/v1", "Thing"), &json!({"metadata": {"name": "t", "uid": "1"}}), None).unwrap().key;
         for (name, is) in [("*.x.dev", true), ("Thing.x.dev", true), ("Other.x.dev", false), ("*.y.dev", false)] {
             assert_eq!(is_unlisted(&key, [name].into_iter()), is, "{name}");
         }

@@ -70,7 +70,9 @@ impl World {
         for object in &listing.objects {
             let spec = &object.view["spec"];
             match object.key.kind.as_str() {
-                "CustomResourceDefinition" => drop(world.custom.insert((text(&spec["group"]), text(&spec["names"]["kind"])))),
+                "CustomResourceDefinition" => {
+                    drop(world.custom.insert((text(&spec["group"]), text(&spec["names"]["kind"]))))
+                }
                 "APIService" if spec["service"].is_object() => {
                     world.custom.insert((text(&spec["group"]), "*".into()));
                 }
@@ -79,7 +81,8 @@ impl World {
         }
         let namespaces = added.iter().filter(|object| is(&object.key, "", "Namespace"));
         world.going = namespaces.map(|object| object.key.name.clone()).collect();
-        let mut homes: Vec<String> = added.iter().flat_map(|object| services_of(object)).map(|(home, _)| home).collect();
+        let mut homes: Vec<String> =
+            added.iter().flat_map(|object| services_of(object)).map(|(home, _)| home).collect();
         match installed {
             Some(installed) => homes.extend(installed.iter().cloned()),
             // Who may act in the whole cluster is no test.
@@ -204,12 +207,18 @@ mod tests {
     fn cluster() -> Vec<Object> {
         let service = |namespace: &str, name: &str| json!({"service": {"namespace": namespace, "name": name}});
         vec![
-            with("CustomResourceDefinition.apiextensions.k8s.io/v1 runs.tekton.dev",
-                json!({"spec": {"group": "tekton.dev", "names": {"kind": "Run"}}})),
-            with("ValidatingWebhookConfiguration.admissionregistration.k8s.io/v1 hook",
-                json!({"webhooks": [{"clientConfig": service("tekton-pipelines", "webhook")}]})),
-            with("APIService.apiregistration.k8s.io/v1 v1.other.dev",
-                json!({"spec": {"group": "other.dev", "service": {"namespace": "o", "name": "s"}}})),
+            with(
+                "CustomResourceDefinition.apiextensions.k8s.io/v1 runs.tekton.dev",
+                json!({"spec": {"group": "tekton.dev", "names": {"kind": "Run"}}}),
+            ),
+            with(
+                "ValidatingWebhookConfiguration.admissionregistration.k8s.io/v1 hook",
+                json!({"webhooks": [{"clientConfig": service("tekton-pipelines", "webhook")}]}),
+            ),
+            with(
+                "APIService.apiregistration.k8s.io/v1 v1.other.dev",
+                json!({"spec": {"group": "other.dev", "service": {"namespace": "o", "name": "s"}}}),
+            ),
             with("ClusterRoleBinding.rbac.authorization.k8s.io/v1 b", json!({"subjects": [{"namespace": "bound"}]})),
             object("Namespace.v1 tekton-pipelines", "1"),
             object("Namespace.v1 test-1", "2"),

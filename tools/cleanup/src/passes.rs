@@ -28,6 +28,8 @@ const PASSES: usize = 8;
 const NO_CONTROLLER: Duration = Duration::from_secs(5);
 /// Pods have one second to end, and the kubelet some to say so.
 const PODS: Duration = Duration::from_secs(45);
+/// The namespace controller begins after 5 s, and looks again up to 16 s after it found something left.
+const NAMESPACES: Duration = Duration::from_secs(45);
 /// Provisioners get this long to remove the data of volumes.
 const PROVISIONER: Duration = Duration::from_secs(20);
 /// Once finalizers are off, an object goes at once.
@@ -75,7 +77,7 @@ impl<'a> Passes<'a> {
             }
             let forced = self.force(&listing, &now).await?;
             let seen = signature(&now);
-            if seen == last && !forced {
+            if !forced && (seen == last || self.only_overdue(&now)) {
                 return Ok(listing);
             }
             last = seen;
@@ -130,7 +132,7 @@ impl<'a> Passes<'a> {
 
         pending.extend(self.stage(listing, &plan, Stage::Rest).await?);
         // What is late holds up its definition and its namespace: they need not be waited for as long.
-        let limit = if late.is_empty() { self.args.budget() } else { FORCED };
+        let limit = if late.is_empty() { self.args.budget().max(NAMESPACES) } else { FORCED };
         late.extend(self.wait(Stage::Rest, pending, limit).await);
         self.volumes(listing, &plan).await?;
         self.overdue.extend(late.iter().map(|(_, uid, _)| uid.clone()));
@@ -156,7 +158,11 @@ impl<'a> Passes<'a> {
         remove::delete(self.client, listing, &others).await?;
         let known = listing.objects.iter().filter(|object| self.before.object(&object.key).is_some());
         for (object, blocker) in known.filter_map(|object| Some((object, servers.blocker(object)?))) {
-            self.ui.warn(printable(&format!("{} is part of the baseline and may block: {}", object.key, blocker.why())));
+            self.ui.warn(printable(&format!(
+                "{} is part of the baseline and may block: {}",
+                object.key,
+                blocker.why()
+            )));
         }
         Ok(!added.is_empty())
     }
@@ -194,7 +200,8 @@ impl<'a> Passes<'a> {
         let workloads = plan.stages.get(&Stage::Workloads).into_iter().flat_map(|batches| batches.values().flatten());
         let controllers = workloads.filter(|object| is(&object.key, "", "Pod") && object.deleting.is_none()).count();
         let tests = plan.stages.get(&Stage::Tests).into_iter().flat_map(|batches| batches.values().flatten());
-        let foreign = tests.filter(|object| world.is_custom(&object.key)).any(|object| self.defined_before(&object.key));
+        let foreign =
+            tests.filter(|object| world.is_custom(&object.key)).any(|object| self.defined_before(&object.key));
         let pods = plan.stages.get(&Stage::Tests).is_some_and(|batches| batches.contains_key(&2));
         match () {
             () if controllers > 0 || foreign => self.args.budget(),
@@ -269,9 +276,18 @@ impl<'a> Passes<'a> {
         Ok(any)
     }
 
+    /// Whether everything that is left has had its time, by itself or in a namespace that had.
+    fn only_overdue(&self, now: &Now<'_>) -> bool {
+        let late = |object: &&&Object| self.overdue.contains(&object.uid);
+        let namespaces: HashSet<_> = now.added.iter().filter(late).map(|object| object.key.name.as_str()).collect();
+        let had_time = |object: &&Object| late(&object) || namespaces.contains(object.key.namespace.as_str());
+        !now.added.is_empty() && now.unproven.is_empty() && now.added.iter().all(had_time)
+    }
+
     fn name_those_that_come_back(&self) {
         for (key, uids) in self.again.iter().filter(|(_, uids)| uids.len() > 2) {
-            self.ui.warn(printable(&format!("{key} was deleted {} times and made again each time: by whom?", uids.len())));
+            self.ui
+                .warn(printable(&format!("{key} was deleted {} times and made again each time: by whom?", uids.len())));
         }
     }
 }

@@ -50,7 +50,9 @@ pub(crate) fn plan(plan: &Plan<'_>, difference: &Difference, before: &Before, ui
         let keys = batches.values().flatten().map(|object| (format!("delete: {}", stage.name()), object.key.clone()));
         rows.extend(keys);
         if *stage == Stage::Workloads || (*stage == Stage::Tests && !plan.stages.contains_key(&Stage::Workloads)) {
-            rows.extend(plan.with_namespace.iter().map(|object| ("goes with its namespace".into(), object.key.clone())));
+            rows.extend(
+                plan.with_namespace.iter().map(|object| ("goes with its namespace".into(), object.key.clone())),
+            );
         }
     }
     let possible = |key: &ObjectKey, what: &str| {
@@ -80,7 +82,8 @@ pub(crate) fn cleanup(record: &Cleanup, ui: &Ui) -> Result<()> {
     let mut kinds: Vec<_> = record.deleted.iter().collect();
     kinds.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
     let kinds: Vec<_> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-    let mut lines = vec![format!("deleted: {deleted} ({})", if kinds.is_empty() { "nothing".into() } else { kinds.join(", ") })];
+    let mut lines =
+        vec![format!("deleted: {deleted} ({})", if kinds.is_empty() { "nothing".into() } else { kinds.join(", ") })];
     let list = |name: &str, keys: &[ObjectKey]| keys.iter().map(|key| format!("{name}: {key}")).collect::<Vec<_>>();
     lines.extend(list("put back", &record.restored));
     lines.extend(list("finalizers removed by force", &record.forced));

@@ -34,7 +34,12 @@ pub(crate) struct Restored {
 }
 
 /// Puts back what is missing and what was changed: namespaces and definitions first.
-pub(crate) async fn restore(client: &Client, baseline: &[BaselineObject], listing: &Listing, wanted: &[ObjectKey]) -> Restored {
+pub(crate) async fn restore(
+    client: &Client,
+    baseline: &[BaselineObject],
+    listing: &Listing,
+    wanted: &[ObjectKey],
+) -> Restored {
     let bodies: HashMap<_, _> = baseline.iter().map(|object| (compare::name(&object.key), object)).collect();
     let mut wanted: Vec<_> = wanted.iter().filter_map(|key| bodies.get(&compare::name(key)).copied()).collect();
     wanted.sort_by_key(|object| rank(&object.key));

@@ -177,12 +177,7 @@ mod tests {
     use serde_json::json;
 
     fn key(api_version: &str, kind: &str, namespace: &str, name: &str) -> ObjectKey {
-        ObjectKey {
-            api_version: api_version.into(),
-            kind: kind.into(),
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+        ObjectKey { api_version: api_version.into(), kind: kind.into(), namespace: namespace.into(), name: name.into() }
     }
 
     #[test]

@@ -47,9 +47,10 @@ fn secrets(client: &Client) -> Api<Secret> {
 /// As [`cluster::cause_of`] says.
 pub(crate) async fn find(client: &Client, digest: &str) -> Result<Option<State>> {
     let name = name_of(digest);
-    let found = patiently(|| format!("cannot read Secret {NAMESPACE}/{name}"), || async {
-        secrets(client).get_opt(&name).await
-    });
+    let found = patiently(
+        || format!("cannot read Secret {NAMESPACE}/{name}"),
+        || async { secrets(client).get_opt(&name).await },
+    );
     let data = found.await?.and_then(|secret| secret.data).unwrap_or_default();
     let text = |field: &str| data.get(field).and_then(|bytes| std::str::from_utf8(&bytes.0).ok());
     let key = text("key").and_then(hmac::from_text).filter(|_| text("digest") == Some(digest));
@@ -65,15 +66,20 @@ pub(crate) async fn keep(client: &Client, digest: &str, key: &Key, run: &str) ->
     secret.metadata.name = Some(name_of(digest));
     secret.labels_mut().insert(LABEL.into(), BASELINE.into());
     secret.annotations_mut().insert(RUN.into(), run.into());
-    secret.string_data = Some([("digest", digest.to_owned()), ("key", hmac::to_text(key))].map(|(name, text)| (name.into(), text)).into());
+    secret.string_data = Some(
+        [("digest", digest.to_owned()), ("key", hmac::to_text(key))].map(|(name, text)| (name.into(), text)).into(),
+    );
     let name = secret.name_any();
-    patiently(|| format!("cannot create Secret {NAMESPACE}/{name}"), || async {
-        match secrets(client).create(&PostParams::default(), &secret).await {
-            // The same digest: the same baseline, kept before we were killed.
-            Err(error) if code(&error) == Some(409) => Ok(()),
-            other => other.map(drop),
-        }
-    })
+    patiently(
+        || format!("cannot create Secret {NAMESPACE}/{name}"),
+        || async {
+            match secrets(client).create(&PostParams::default(), &secret).await {
+                // The same digest: the same baseline, kept before we were killed.
+                Err(error) if code(&error) == Some(409) => Ok(()),
+                other => other.map(drop),
+            }
+        },
+    )
     .await
 }
 
@@ -88,7 +94,8 @@ fn name_of(digest: &str) -> String {
 /// [`Cause::NotAtBaseline`] if it is stuck; otherwise as [`cluster::cause_of`] says.
 pub(crate) async fn settled(client: &Client) -> Result<()> {
     let namespaces = Api::<Namespace>::all(client.clone());
-    let found = patiently(|| format!("cannot read the namespace {NAMESPACE}"), || namespaces.get_opt(NAMESPACE)).await?;
+    let found =
+        patiently(|| format!("cannot read the namespace {NAMESPACE}"), || namespaces.get_opt(NAMESPACE)).await?;
     match found {
         Some(namespace) if namespace.metadata.deletion_timestamp.is_some() => gone(namespaces, &namespace).await,
         _ => Ok(()),
@@ -99,18 +106,22 @@ async fn gone(namespaces: Api<Namespace>, namespace: &Namespace) -> Result<()> {
     let uid = namespace.uid().unwrap_or_default();
     match tokio::time::timeout(GOING, await_condition(namespaces, NAMESPACE, is_deleted(&uid))).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(Error::from_source(Cause::Apiserver, format!("cannot watch the namespace {NAMESPACE}"), error)),
-        Err(_) => Err(Error::new(Cause::NotAtBaseline, format!("the namespace {NAMESPACE} is being deleted and does not go"))
-            .next(format!("see what holds it: kubectl get namespace {NAMESPACE} -o yaml"))),
+        Ok(Err(error)) => {
+            Err(Error::from_source(Cause::Apiserver, format!("cannot watch the namespace {NAMESPACE}"), error))
+        }
+        Err(_) => {
+            Err(Error::new(Cause::NotAtBaseline, format!("the namespace {NAMESPACE} is being deleted and does not go"))
+                .next(format!("see what holds it: kubectl get namespace {NAMESPACE} -o yaml")))
+        }
     }
 }
 
-/// Forgets a baseline and everything else of `run`. Returns whether nothing else is left in our
+/// Forgets a baseline, the inventory of what is not installed any more, and everything else of `run`. Returns whether nothing else is left in our
 /// namespace.
 ///
 /// # Errors
 /// As [`cluster::cause_of`] says.
-pub(crate) async fn forget(client: &Client, state: Option<&State>, run: &str) -> Result<bool> {
+pub(crate) async fn forget(client: &Client, state: Option<&State>, run: &str, component: &str) -> Result<bool> {
     let what = || format!("cannot clean the namespace {NAMESPACE}");
     let maps = Api::<ConfigMap>::namespaced(client.clone(), NAMESPACE);
     let leases = Api::<Lease>::namespaced(client.clone(), NAMESPACE);
@@ -131,7 +142,7 @@ pub(crate) async fn forget(client: &Client, state: Option<&State>, run: &str) ->
     }
     // Kubernetes puts its certificate into every namespace.
     for map in maps_found.iter().filter(|map| map.name_any() != "kube-root-ca.crt") {
-        if of_run(map, run) {
+        if of_run(map, run) || installed_by(map, run, component) {
             remove(&maps, &map.name_any()).await?;
         } else {
             left += 1;
@@ -142,6 +153,14 @@ pub(crate) async fn forget(client: &Client, state: Option<&State>, run: &str) ->
 
 fn of_run(object: &impl ResourceExt, run: &str) -> bool {
     [object.annotations().get(RUN), object.labels().get(RUN)].into_iter().flatten().any(|of| of == run)
+}
+
+/// Whether it is the inventory of an install of this run, or of this component.
+fn installed_by(map: &ConfigMap, run: &str, component: &str) -> bool {
+    let texts = map.data.iter().flat_map(|data| data.values());
+    let inventories = texts.filter_map(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+    map.labels().contains_key(cluster::inventory::LABEL)
+        && inventories.into_iter().any(|inventory| inventory["run"] == run || inventory["component"] == component)
 }
 
 async fn remove<K>(api: &Api<K>, name: &str) -> Result<()>
