@@ -16,6 +16,8 @@ use rules::RULES;
 const LAST_LINES: usize = 80;
 /// How many lines of a test's own words are shown.
 const EXCERPT: usize = 12;
+/// How the last words of a Go program begin.
+const CRASH: &[&str] = &["panic: ", "fatal error: ", "SIGQUIT: "];
 /// A longer line is cut in records.
 const LINE: usize = 400;
 
@@ -52,6 +54,9 @@ impl Default for Judge {
 
 /// What a line of a test itself looks like: `    file.go:12: words` (testing.go, (*common).decorate).
 static OWN: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\s+[^\s:]+\.go:\d+: (?:.*)$").expect("it is constant"));
+/// A call of a test's function, in a trace.
+static IN_TEST: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"^\S+\.(?:Test|Fuzz|Benchmark)\w*[.(]").expect("it is constant"));
 /// What Go's testing package says itself when a test has failed for reasons that are the program's.
 static PROGRAM: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(
@@ -89,7 +94,7 @@ impl Judge {
     pub fn test(&self, log: &str) -> Verdict {
         let lines: Vec<_> = log.lines().collect();
         // A time-out or a panic ends with pages of traces; what decided stands before.
-        let crash = lines.iter().position(|line| line.starts_with("panic: ") || line.starts_with("fatal error: "));
+        let crash = lines.iter().position(|line| CRASH.iter().any(|crash| line.starts_with(crash)));
         let end = crash.map_or(lines.len(), |crash| crash + 1);
         let last = &lines[end.saturating_sub(LAST_LINES)..end];
         let excerpt = excerpt(&lines, crash);
@@ -153,20 +158,23 @@ impl Judge {
     }
 }
 
-/// The test's own words: what it complains about, without Go's frame around it.
+/// The test's own words: what it complains about, without Go's frame around it. Of a crash, what it says
+/// and the calls of the test that it was in.
 fn excerpt(lines: &[&str], crash: Option<usize>) -> Vec<String> {
-    let frame = |line: &&&str| {
+    let frame = |line: &&str| {
         let line = line.trim_start();
         !(line.is_empty() || line.starts_with("=== ") || line.starts_with("--- "))
     };
-    let wanted: Vec<_> = match crash {
-        Some(crash) => lines[crash..].iter().filter(frame).take(EXCERPT).collect(),
-        None => {
-            let all: Vec<_> = lines.iter().filter(frame).collect();
-            all[all.len().saturating_sub(EXCERPT)..].to_vec()
-        }
+    let Some(crash) = crash else {
+        let all: Vec<_> = lines.iter().copied().filter(frame).collect();
+        return all[all.len().saturating_sub(EXCERPT)..].iter().map(|line| cut(line)).collect();
     };
-    wanted.into_iter().map(|line| cut(line)).collect()
+    let mut parts = lines[crash..].split(|line| line.is_empty());
+    let words = parts.next().unwrap_or_default().iter();
+    let in_test = |part: &&[&str]| part.iter().any(|line| IN_TEST.is_match(line));
+    // The goroutine that panicked comes first; after a time-out it is a clock that says nothing.
+    let calls = parts.clone().find(in_test).or_else(|| parts.next()).unwrap_or_default().iter();
+    words.take(EXCERPT / 2).chain(calls.take(EXCERPT)).map(|line| cut(line)).collect()
 }
 
 fn cut(line: &str) -> String {

@@ -63,7 +63,7 @@ pub fn run(args: &ParseArgs, ui: &Ui) -> Result<Done> {
     }
     match ui.output {
         Output::Json => ui.json(&results)?,
-        Output::Text => ui.result(&report::summary(&results, &rows))?,
+        Output::Text => ui.result(&report::summary(&results, &rows, folder))?,
     }
     let (exit, cause) = report::verdict(&results.tests);
     Ok(Done { cause, exit: Some(exit), digest: None })

@@ -180,12 +180,12 @@ impl Runner<'_> {
 
     /// The test program's arguments: those that `go test -json` gives it, the selection, its own.
     fn words(&self, pass: &[String], tests: &[String]) -> Vec<String> {
-        let limit = self.left().map_or(0, |left| left.as_secs().max(1));
+        let limit = self.left().map_or(0, |left| left.as_millis().max(1));
         let mut words = vec![
             "-test.v=test2json".to_owned(),
             "-test.paniconexit0".into(),
             "-test.count=1".into(),
-            format!("-test.timeout={limit}s"),
+            format!("-test.timeout={limit}ms"),
         ];
         words.extend(self.selection.arguments(tests));
         words.extend(self.parallel.map(|number| format!("-test.parallel={number}")));

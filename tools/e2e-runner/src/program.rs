@@ -16,6 +16,7 @@ use kit::{
     ci::{Ci, Component, Tests},
     digest, dirs,
     record::Source,
+    retry,
     source::{self, Checkout},
 };
 
@@ -72,10 +73,15 @@ pub fn prepare(ci: &Ci, name: &str, component: &Component, ui: &Ui) -> Result<Pr
     let key = key(&checkout.source, tests, &go);
     let cache = dirs::cache()?.join("tests");
     let path = cache.join(format!("{name}-{key}")).join("x.test");
-    let compiled = !path.is_file();
+    let mut compiled = !path.is_file();
     if compiled {
-        compile(name, &checkout, tests, &path, ui)?;
-        forget_older(&cache, name, &path);
+        let _turn = take_turn(name, &path, ui)?;
+        // Somebody else may have compiled it meanwhile.
+        compiled = !path.is_file();
+        if compiled {
+            compile(name, &checkout, tests, &path, ui)?;
+            forget_older(&cache, name, &path);
+        }
     }
     let folder = folder.canonicalize().cause(Cause::Usage, || format!("cannot read {}", folder.display()))?;
     Ok(Program { path, folder, package: go.package, go_bin: go.root.join("bin"), test2json: go.test2json, compiled })
@@ -119,6 +125,30 @@ fn go_test_command(dir: &Path) -> Result<Command> {
 fn key(source: &Source, tests: &Tests, go: &Go) -> String {
     let text = format!("{source:?}\n{}\n{:?}\n{}\n", tests.package, tests.tags, go.version);
     digest::hex(text.as_bytes())[..16].to_owned()
+}
+
+/// Waits while another process compiles the same program: two at once take twice as long.
+fn take_turn(name: &str, path: &Path, ui: &Ui) -> Result<fs::File> {
+    let folder = path.parent().unwrap_or(path);
+    let lock = folder.join(".lock");
+    let failed = || format!("cannot use {}", lock.display());
+    fs::create_dir_all(folder).cause(Cause::HostDisk, failed)?;
+    let file = fs::File::create(&lock).cause(Cause::HostDisk, failed)?;
+    let mut waiting = None;
+    let late =
+        || Error::new(Cause::Internal, format!("another process has been compiling {name}'s tests for too long"));
+    retry::until(COMPILE_LIMIT, late, || match file.try_lock() {
+        Ok(()) => Ok(Some(())),
+        Err(fs::TryLockError::WouldBlock) => {
+            waiting.get_or_insert_with(|| ui.step(format!("{name}: another process compiles the tests")));
+            Ok(None)
+        }
+        Err(fs::TryLockError::Error(error)) => Err(error).cause(Cause::HostDisk, failed),
+    })?;
+    if let Some(waiting) = waiting {
+        waiting.done("");
+    }
+    Ok(file)
 }
 
 fn compile(name: &str, checkout: &Checkout, tests: &Tests, path: &Path, ui: &Ui) -> Result<()> {

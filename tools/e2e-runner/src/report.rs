@@ -1,6 +1,6 @@
 //! What the runner says of its tests: rows of `results.json`, honest totals, a summary for people.
 
-use std::fmt::Write;
+use std::{fmt::Write, path::Path};
 
 use jiff::Timestamp;
 use kit::{
@@ -125,9 +125,10 @@ pub fn totals(counts: &Counts) -> String {
     format!("{} tests: {said}", counts.asked)
 }
 
-/// The end of a run for people: what is not good, why, and how to see it again; then the totals.
+/// The end of a run for people: what is not good, why, and how to see it again; then the totals. Logs lie
+/// under `folder`.
 #[must_use]
-pub fn summary(results: &Results, rows: &[Row]) -> String {
+pub fn summary(results: &Results, rows: &[Row], folder: &Path) -> String {
     let mut text = String::new();
     let bad = |row: &&Row| matches!(row.test.status, Status::Failed | Status::Flaky);
     // A test fails when a subtest does: the subtest says why.
@@ -140,7 +141,7 @@ pub fn summary(results: &Results, rows: &[Row]) -> String {
     };
     let failures: Vec<_> = rows.iter().filter(bad).filter(told).collect();
     for row in failures.iter().take(SHOWN) {
-        failure(&mut text, row);
+        failure(&mut text, row, folder);
     }
     if failures.len() > SHOWN {
         let _ = writeln!(text, "… and {} more, in results.json\n", failures.len() - SHOWN);
@@ -166,20 +167,23 @@ pub fn summary(results: &Results, rows: &[Row]) -> String {
     text
 }
 
-fn failure(text: &mut String, row: &Row) {
+fn failure(text: &mut String, row: &Row, folder: &Path) {
     let test = &row.test;
     let name = if test.name == PACKAGE { &test.package } else { &test.name };
     let word = if test.status == Status::Flaky { "FLAKY" } else { "FAIL" };
     let cause = test.cause.map_or("", Cause::name);
     let _ = writeln!(text, "{word} {} [{cause}] {:.1} s", ui::printable(&shorten(name)), test.seconds);
-    // The line that decided first, unless it stands in the test's own words anyway.
-    if let Some(line) = test.line.as_ref().filter(|line| !row.excerpt.contains(line)) {
+    // Where the infrastructure is at fault, the test's own words only repeat it.
+    let theirs = test.cause.is_some_and(|cause| cause.class() == Class::Infrastructure);
+    let words = if theirs { &[] } else { &row.excerpt[..] };
+    if let Some(line) = test.line.as_ref().filter(|line| !words.contains(line)) {
         let _ = writeln!(text, "  because: {}", ui::printable(line));
     }
-    for line in &row.excerpt {
+    for line in words {
         let _ = writeln!(text, "  | {}", ui::printable(line));
     }
-    for (what, value) in [("log", &test.log), ("again", &test.reproduce)] {
+    let log = test.log.as_ref().map(|log| folder.join(log).display().to_string());
+    for (what, value) in [("log", &log), ("again", &test.reproduce)] {
         if let Some(value) = value {
             let _ = writeln!(text, "  {what}: {}", ui::printable(value));
         }

@@ -318,7 +318,7 @@ fn conclude(
     let digest = rundir::write_record(cell, results)?;
     match ui.output {
         Output::Json => ui.json(&results)?,
-        Output::Text => ui.result(&report::summary(results, &rows))?,
+        Output::Text => ui.result(&report::summary(results, &rows, cell))?,
     }
     let release = installed.release.as_deref().unwrap_or("no install.json");
     let took = results.head.finished.duration_since(results.head.started);
