@@ -207,7 +207,8 @@ impl Build<'_> {
         let pushed = oci::push_artifact(client, &target, oci::ARTIFACT_TYPE_RELEASE, "release.yaml", text.as_bytes());
         let artifact = oci::run(pushed)?;
         let objects = manifests::count_objects(text)?;
-        rundir::write(&self.folder.join("release.notags.yaml"), manifests::without_tags(text).as_bytes())?;
+        let bare = manifests::without_tags(text, self.args.repo.name())?;
+        rundir::write(&self.folder.join("release.notags.yaml"), bare.as_bytes())?;
         let digest = rundir::write(&self.folder.join("release.yaml"), text.as_bytes())?;
         Ok(Release { digest, objects, artifact: Some(artifact.whole()) })
     }

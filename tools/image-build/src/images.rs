@@ -6,7 +6,7 @@ use kit::{
     ci::{CiOptions, ImageMap},
     record::Image,
 };
-use oci::Client;
+use oci::{Client, Offer, Place};
 
 use crate::{
     base::{self, Made},
@@ -63,10 +63,22 @@ pub(crate) async fn push(
         if show::problems(std::slice::from_ref(&image)).is_some() {
             return Ok(image);
         }
-        let reference = made.push(client, &oci::mirror(registry, name)?).await?;
-        Ok(Image { reference: reference.whole(), ..image })
+        let target = oci::mirror(registry, name, made.tag())?;
+        let there = oci::offered(&Place::Registry(client.clone(), target.clone())).await;
+        let digest = match there {
+            // Others may have asked for more platforms than we do: theirs stay.
+            Ok((digest, offers)) if holds(&offers, &image) => digest,
+            _ => made.push(client, &target).await?,
+        };
+        Ok(Image { reference: oci::pinned(&target, &digest).whole(), digest: Some(digest), ..image })
     });
     pushes.buffered(PARALLEL).try_collect().await
+}
+
+/// Whether what is offered has all of an image's manifests.
+fn holds(offers: &[Offer], image: &Image) -> bool {
+    let has = |manifest: &String| offers.iter().any(|offer| offer.manifest == *manifest);
+    image.platforms.iter().all(|row| row.manifest.as_ref().is_some_and(has))
 }
 
 /// What ci/images.toml says of a public image.

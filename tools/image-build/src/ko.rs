@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::Write,
     path::{Path, PathBuf},
     process::Command,
     sync::LazyLock,
@@ -192,14 +193,18 @@ impl Resolve<'_> {
     pub(crate) fn run(&self, images: usize, ui: &Ui) -> Result<String> {
         let cache = Cache::take(self.root)?;
         let step = ui.step(format!("ko builds {images} images for {} platforms", self.platforms.len()));
+        let path = self.folder.join("ko.log");
+        let mut log = fs::File::create(&path).cause(Cause::HostDisk, || format!("cannot write {}", path.display()))?;
         let mut lines = Vec::new();
         let mut built = 0;
         let total = images * self.platforms.len();
         let process = Process::new("build by ko", self.command(&cache.folder)).cause(Cause::BuildFailure);
-        let result = process.limit(BUILD_LIMIT).log(self.folder.join("ko.log")).on_line(|stream, line| {
+        let result = process.limit(BUILD_LIMIT).on_line(|stream, line| {
             if stream != Stream::Err {
                 return;
             }
+            // Only for people to look at; what matters of it is kept below.
+            let _ = writeln!(log, "{line}");
             if let Some((_, what)) = line.split_once(" Building ") {
                 built += 1;
                 step.set(format!("{built} of {total}: {what}"));

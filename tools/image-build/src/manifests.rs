@@ -165,11 +165,11 @@ pub(crate) fn set_version(text: &str, version: &str) -> (String, usize) {
     (DEVEL.replace_all(text, |found: &regex::Captures<'_>| format!("{}\"{version}\"", &found[1])).into_owned(), count)
 }
 
-/// The same references by digest alone.
-pub(crate) fn without_tags(text: &str) -> String {
-    #[expect(clippy::unwrap_used, reason = "the pattern is a constant, and a test uses it")]
-    static TAG: LazyLock<Regex> = LazyLock::new(|| Regex::new(r":[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}(@sha256:[0-9a-f]{64})").unwrap());
-    TAG.replace_all(text, "$1").into_owned()
+/// The references of a repository by digest alone.
+pub(crate) fn without_tags(text: &str, repo: &str) -> Result<String> {
+    let pattern = format!(r"({}/[a-z0-9./_-]+):[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}(@sha256:[0-9a-f]{{64}})", regex::escape(repo));
+    let tag = Regex::new(&pattern).cause(Cause::Usage, || format!("'{repo}' is no repository"))?;
+    Ok(tag.replace_all(text, "$1$2").into_owned())
 }
 
 /// How many Kubernetes objects a text holds; an error if a document is none.
@@ -240,8 +240,9 @@ spec: {{image: "gcr.io/no/schema:1"}}
 
     #[test]
     fn tags_go_and_digests_stay() {
-        let text = format!("a: r:5000/x:v1.9.0{DIGEST} b: r/y{DIGEST} c: r/z:v1");
-        assert_eq!(without_tags(&text), format!("a: r:5000/x{DIGEST} b: r/y{DIGEST} c: r/z:v1"));
+        let text = format!("a: r:5000/x/y:v1.9.0{DIGEST} b: r:5000/x/z{DIGEST} c: other/x/y:v1{DIGEST}");
+        let bare = format!("a: r:5000/x/y{DIGEST} b: r:5000/x/z{DIGEST} c: other/x/y:v1{DIGEST}");
+        assert_eq!(without_tags(&text, "r:5000/x").unwrap(), bare);
     }
 
     #[test]

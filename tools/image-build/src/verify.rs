@@ -4,12 +4,19 @@ use std::path::Path;
 
 use futures::{StreamExt, stream};
 use kit::{
-    Done, Output, Platform, Result, Ui, rundir,
+    Done, Output, Platform, Result, Ui,
+    ci::{CiOptions, ImageMap},
     record::{Image, ImageKind},
+    rundir,
 };
 use oci::{ARTIFACT_TYPE_RELEASE, Client, Layout, Place};
 
-use crate::{manifests, options::Platforms, show};
+use crate::{
+    images::{self, Known},
+    manifests,
+    options::Platforms,
+    show,
+};
 
 /// Images looked at together.
 const PARALLEL: usize = 8;
@@ -20,17 +27,17 @@ pub(crate) struct Args {
     what: String,
     #[command(flatten)]
     platforms: Platforms,
+    #[command(flatten)]
+    ci: CiOptions,
 }
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
     let platforms = args.platforms.list();
-    let images = oci::run(async {
-        let client = Client::new()?;
-        let step = ui.step(format!("verifying {}", args.what));
-        let images = images(&client, &args.what, &platforms).await?;
-        step.done(format!("{} images", images.len()));
-        Ok(images)
-    })?;
+    // Outside a workspace nothing is known to be unused.
+    let map = args.ci.open().map_or_else(|_| Ok(ImageMap::default()), |ci| ci.images())?;
+    let step = ui.step(format!("verifying {}", args.what));
+    let images = oci::run(async { Look { client: Client::new()?, map, platforms, ui }.images(&args.what).await })?;
+    step.done(format!("{} images", images.len()));
     match ui.output {
         Output::Json => ui.json(&images)?,
         Output::Text => ui.result(&show::table(&images))?,
@@ -38,29 +45,42 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
     show::problems(&images).map_or_else(|| Ok(Done::good()), Err)
 }
 
-async fn images(client: &Client, what: &str, platforms: &[Platform]) -> Result<Vec<Image>> {
-    let path = Path::new(what);
-    if path.is_dir() {
-        let place = Place::Layout(Layout::open(path)?);
-        return Ok(vec![check(&place, what, platforms).await]);
-    }
-    if path.is_file() {
-        let bytes = rundir::read_limited(path, manifests::RELEASE_LIMIT)?;
-        return release(client, &String::from_utf8_lossy(&bytes), platforms).await;
-    }
-    let reference = oci::parse(what)?;
-    match oci::pull_artifact(client, &reference, ARTIFACT_TYPE_RELEASE).await {
-        Ok((bytes, _)) => release(client, &String::from_utf8_lossy(&bytes), platforms).await,
-        // Not a release, or not to be had: the rows say which.
-        Err(_) => Ok(vec![check(&Place::Registry(client.clone(), reference), what, platforms).await]),
-    }
+struct Look<'a> {
+    client: Client,
+    map: ImageMap,
+    platforms: Vec<Platform>,
+    ui: &'a Ui,
 }
 
-/// All images that a release names.
-async fn release(client: &Client, text: &str, platforms: &[Platform]) -> Result<Vec<Image>> {
-    let names = manifests::image_references(text)?;
-    let named: Vec<_> = names.into_iter().map(|name| (name, ImageKind::Referenced)).collect();
-    check_all(client, &named, platforms).await
+impl Look<'_> {
+    async fn images(&self, what: &str) -> Result<Vec<Image>> {
+        let path = Path::new(what);
+        if path.is_dir() {
+            let place = Place::Layout(Layout::open(path)?);
+            return Ok(vec![check(&place, what, &self.platforms).await]);
+        }
+        if path.is_file() {
+            return self.release(&rundir::read_limited(path, manifests::RELEASE_LIMIT)?).await;
+        }
+        let reference = oci::parse(what)?;
+        match oci::pull_artifact(&self.client, &reference, ARTIFACT_TYPE_RELEASE).await {
+            Ok((bytes, _)) => self.release(&bytes).await,
+            // Not a release, or not to be had: the rows say which.
+            Err(_) => Ok(vec![check(&Place::Registry(self.client.clone(), reference), what, &self.platforms).await]),
+        }
+    }
+
+    /// All images that a release names, but those that nothing runs.
+    async fn release(&self, bytes: &[u8]) -> Result<Vec<Image>> {
+        let mut named = Vec::new();
+        for name in manifests::image_references(&String::from_utf8_lossy(bytes))? {
+            match images::lookup(&self.map, &name, &self.platforms)? {
+                Known::Unused(reason) => self.ui.note(format!("{name} is not looked at: {reason}")),
+                _ => named.push((name, ImageKind::Referenced)),
+            }
+        }
+        check_all(&self.client, &named, &self.platforms).await
+    }
 }
 
 /// Verifies images of registries, several at a time, in the order given.

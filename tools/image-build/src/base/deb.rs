@@ -69,7 +69,7 @@ fn control_text(archive: &[u8]) -> Result<String> {
     let broken = || "a package whose control archive cannot be read";
     for entry in tar::Archive::new(archive).entries().cause(Cause::Registry, broken)? {
         let mut entry = entry.cause(Cause::Registry, broken)?;
-        if entry.path_bytes().as_ref() == b"./control" {
+        if [&b"./control"[..], b"control"].contains(&entry.path_bytes().as_ref()) {
             let mut text = String::new();
             entry.by_ref().take(1 << 20).read_to_string(&mut text).cause(Cause::Registry, broken)?;
             return Ok(text);

@@ -39,12 +39,13 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
     let map = args.ci.open()?.images()?;
     let made = make(&map, &args.name, &args.platforms.list(), ui)?;
     let target = made.repository(&args.repo)?;
-    let reference = oci::run(async { made.push(&Client::new()?, &target).await })?;
+    let digest = oci::run(async { made.push(&Client::new()?, &target).await })?;
+    let reference = oci::pinned(&target, &digest);
     match ui.output {
-        Output::Json => ui.json(&serde_json::json!({ "reference": reference.whole(), "digest": made.digest() }))?,
+        Output::Json => ui.json(&serde_json::json!({ "reference": reference.whole(), "digest": digest }))?,
         Output::Text => ui.result(&reference.whole())?,
     }
-    Ok(Done::good().digest(made.digest()))
+    Ok(Done::good().digest(digest))
 }
 
 /// An image of a definition for some platforms, in the cache.
@@ -57,25 +58,24 @@ pub(crate) struct Made {
 }
 
 impl Made {
-    /// Of the index.
-    pub(crate) fn digest(&self) -> String {
-        self.index.digest().to_string()
-    }
-
     /// The layout that holds it.
     pub(crate) fn place(&self) -> Place {
         Place::Layout(self.layout.clone())
     }
 
-    /// Where bases lie in a repository, with a tag that names the content.
-    pub(crate) fn repository(&self, repo: &Repo) -> Result<Reference> {
-        repo.reference(&format!("base/{}:{}", self.name, &self.key[..16]))
+    /// A tag that names the content.
+    pub(crate) fn tag(&self) -> &str {
+        &self.key[..16]
     }
 
-    /// Pushes it, unless it is there already; returns the reference by digest.
-    pub(crate) async fn push(&self, client: &Client, target: &Reference) -> Result<Reference> {
-        let digest = oci::copy(client, &self.layout, &self.index, target).await?;
-        Ok(oci::pinned(target, &digest))
+    /// Where bases lie in a repository.
+    pub(crate) fn repository(&self, repo: &Repo) -> Result<Reference> {
+        repo.reference(&format!("base/{}:{}", self.name, self.tag()))
+    }
+
+    /// Pushes it, unless it is there already; returns the digest.
+    pub(crate) async fn push(&self, client: &Client, target: &Reference) -> Result<String> {
+        oci::copy(client, &self.layout, &self.index, target).await
     }
 }
 

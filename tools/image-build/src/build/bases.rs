@@ -27,8 +27,8 @@ pub(super) fn choose(build: &Build<'_>, config: &ko::Config, client: &Client) ->
     for base in bases.values().filter(|base| is_build(base)).collect::<BTreeSet<_>>() {
         let image = base::make(build.map, base, &build.platforms, build.ui)?;
         let target = image.repository(&build.args.repo)?;
-        let reference = oci::run(image.push(client, &target)).within(|| format!("base {base}"))?;
-        made.insert(base.clone(), reference.whole());
+        let digest = oci::run(image.push(client, &target)).within(|| format!("base {base}"))?;
+        made.insert(base.clone(), oci::pinned(&target, &digest).whole());
     }
     Ok(bases.into_iter().map(|(path, base)| (path, made.get(&base).cloned().unwrap_or(base))).collect())
 }
@@ -48,11 +48,11 @@ pub(super) fn check(build: &Build<'_>, bases: &Bases, expected: &BTreeSet<String
     for reference in references {
         let place = Place::Registry(client.clone(), oci::parse(reference)?);
         let (_, offered) = oci::run(oci::offered(&place)).within(|| format!("base {reference}"))?;
-        let lacks = |asked: &&Platform| !offered.iter().any(|offered| oci::offers(offered, asked));
+        let lacks = |asked: &&Platform| !offered.iter().any(|offer| oci::offers(&offer.platform, asked));
         let missing: Vec<_> = build.platforms.iter().filter(lacks).map(ToString::to_string).collect();
         if !missing.is_empty() {
             let users: Vec<_> = needed.iter().filter(|(_, base)| **base == reference).map(|(path, _)| path.as_str()).collect();
-            let offered: Vec<_> = offered.iter().map(ToString::to_string).collect();
+            let offered: Vec<_> = offered.iter().map(|offer| offer.platform.to_string()).collect();
             lacking.push(format!(
                 "base {reference} (for {}) has no {}; it offers {}",
                 users.join(", "),

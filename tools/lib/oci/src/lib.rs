@@ -25,28 +25,44 @@ pub use oci_spec::image as spec;
 pub use place::Place;
 pub use push::{ARTIFACT_TYPE_RELEASE, copy, pull_artifact, push_artifact};
 pub use reference::{Reference, insecure, mirror, parse, pinned};
-pub use verify::{Checked, offered, offers, verify};
+pub use verify::{Checked, Offer, offered, offers, verify};
 
-use std::future::Future;
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use kit::{Cause, Context, Error, Result};
+use tokio::runtime::Runtime;
 
 /// Runs asynchronous work to its end, or to the first signal.
+///
+/// All calls of a process share one runtime, for a client's open connections belong to the runtime that
+/// they were opened in.
 ///
 /// # Errors
 /// What the work returns, or [`Cause::Interrupted`].
 pub fn run<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build();
-    let runtime = runtime.cause(Cause::Internal, || "cannot start the asynchronous runtime")?;
+    static RUNTIME: Mutex<Option<Arc<Runtime>>> = Mutex::new(None);
+    let runtime = {
+        let mut shared = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*shared {
+            Some(runtime) => Arc::clone(runtime),
+            None => {
+                let made = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build();
+                let made = Arc::new(made.cause(Cause::Internal, || "cannot start the asynchronous runtime")?);
+                *shared = Some(Arc::clone(&made));
+                made
+            }
+        }
+    };
     let (stop, mut stopped) = tokio::sync::mpsc::unbounded_channel();
     let _subscription = kit::signal::subscribe(move |number| stop.send(number).is_ok());
-    let result = runtime.block_on(async {
+    kit::signal::check()?;
+    runtime.block_on(async {
         tokio::select! {
             result = work => result,
             Some(number) = stopped.recv() => Err(Error::interrupted(number)),
         }
-    });
-    // Whatever still reads or writes in the background must not hold up the end.
-    runtime.shutdown_background();
-    result
+    })
 }

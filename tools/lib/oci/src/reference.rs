@@ -32,15 +32,15 @@ pub fn insecure(registry: &str) -> bool {
         || registry.contains("::1")
 }
 
-/// Where a registry holds our stand-in for a public image: `REGISTRY/mirror/HOST/PATH`, with the tag if
-/// the image is named by one.
+/// Where a registry holds our stand-in for a public image: `REGISTRY/mirror/HOST/PATH` with the tag that
+/// the image is named by, or with `key`, a tag for the stand-in's content, if it is named by digest.
 ///
 /// # Errors
 /// [`Cause::Usage`] if `name` is no reference.
-pub fn mirror(registry: &str, name: &str) -> Result<Reference> {
+pub fn mirror(registry: &str, name: &str, key: &str) -> Result<Reference> {
     let public = parse(name)?;
-    let tag = public.tag().map_or_else(String::new, |tag| format!(":{tag}"));
-    parse(&format!("{registry}/mirror/{}/{}{tag}", public.registry(), public.repository()))
+    let tag = public.tag().filter(|_| public.digest().is_none()).unwrap_or(key);
+    parse(&format!("{registry}/mirror/{}/{}:{tag}", public.registry(), public.repository()))
 }
 
 #[cfg(test)]
@@ -62,10 +62,10 @@ mod tests {
 
     #[test]
     fn a_mirror_keeps_the_tag_and_drops_the_digest() {
-        let to = |name| mirror("10.0.0.1:5000", name).unwrap().whole();
+        let to = |name| mirror("10.0.0.1:5000", name, "key").unwrap().whole();
         assert_eq!(to("mirror.gcr.io/busybox:latest"), "10.0.0.1:5000/mirror/mirror.gcr.io/busybox:latest");
         let digest = format!("cgr.dev/chainguard/busybox@sha256:{}", "a".repeat(64));
-        assert_eq!(to(&digest), "10.0.0.1:5000/mirror/cgr.dev/chainguard/busybox:latest");
+        assert_eq!(to(&digest), "10.0.0.1:5000/mirror/cgr.dev/chainguard/busybox:key");
         assert_eq!(to("busybox"), "10.0.0.1:5000/mirror/docker.io/library/busybox:latest");
         assert_eq!(parse("A b").unwrap_err().cause, Cause::Usage);
     }

@@ -121,8 +121,10 @@ impl Root {
                 Some(Node::File(content)) if todo.is_empty() => return Found::File(at, content.clone()),
                 Some(Node::File(_)) => return Found::Missing,
                 Some(Node::Directory) => continue,
-                None if ancestors(&at).any(|part| self.hidden.contains(part)) => return Found::Missing,
-                None if todo.is_empty() => return Found::Unknown,
+                None if todo.is_empty() => {
+                    let deleted = ancestors(&at).any(|part| self.hidden.contains(part));
+                    return if deleted { Found::Missing } else { Found::Unknown };
+                }
                 // A folder that no entry names, or one of a layer below.
                 None => continue,
             };

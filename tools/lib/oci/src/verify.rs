@@ -48,6 +48,15 @@ struct Entry {
     descriptor: Descriptor,
 }
 
+/// A platform that an image offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// As the index says it; as its config does, for a plain image.
+    pub platform: Platform,
+    /// Digest of the manifest.
+    pub manifest: String,
+}
+
 /// Whether something for `offered` serves who asks for `asked`: what the asker leaves open may be anything,
 /// and versions of Windows may be cut short (`10.0.17763`), as ko matches platforms.
 #[must_use]
@@ -61,14 +70,14 @@ pub fn offers(offered: &Platform, asked: &Platform) -> bool {
         && version
 }
 
-/// The platforms that an image offers, by its index (or by its config, if it is a plain image).
+/// The digest of an image, and the platforms that it offers.
 ///
 /// # Errors
 /// [`Cause::Auth`] or [`Cause::Registry`] with the image.
-pub async fn offered(place: &Place) -> Result<(String, Vec<Platform>)> {
+pub async fn offered(place: &Place) -> Result<(String, Vec<Offer>)> {
     let top = place.top().await?;
-    let entries = entries(place, &top).await?;
-    Ok((top.digest, entries.into_iter().map(|entry| entry.platform).collect()))
+    let offer = |entry: Entry| Offer { platform: entry.platform, manifest: entry.descriptor.digest().to_string() };
+    Ok((top.digest.clone(), entries(place, &top).await?.into_iter().map(offer).collect()))
 }
 
 /// Compares an image with the platforms asked for: the entry of its index, its config, and the header of
@@ -124,10 +133,14 @@ async fn entries(place: &Place, top: &Document) -> Result<Vec<Entry>> {
             if found.len() + todo.len() >= ENTRIES || depth >= DEPTH {
                 return Err(Error::new(Cause::Registry, format!("{place}: its index is too large or too deep")));
             }
-            if is_attestation(descriptor) || !seen.insert(descriptor.digest().to_string()) {
+            if is_attestation(descriptor) {
                 continue;
             }
             let nested = is_index(descriptor.media_type().as_ref());
+            // An index may not hold itself; two platforms may well share an image, rightly or wrongly.
+            if nested && !seen.insert(descriptor.digest().to_string()) {
+                continue;
+            }
             match (nested, descriptor.platform()) {
                 (false, Some(platform)) => {
                     let variant = platform.variant().as_deref();

@@ -1,0 +1,327 @@
+//! The real program against a registry and a ko that stand in for real ones.
+
+#[path = "../../lib/oci/tests/support/mod.rs"]
+mod support;
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use kit::{Process, Stream};
+use serde_json::{Value, json};
+use support::{Made, Registry, index};
+
+const ALL: &[&str] = &["amd64", "arm64", "s390x", "ppc64le"];
+const PLATFORMS: &str = "linux/amd64,linux/arm64,linux/s390x,linux/ppc64le";
+const SHELL: &str = "cgr.dev/x/busybox@sha256:19f02276bf8dbdd62f069b922f10c65262cc34b710eea26ff928129a736be791";
+const WINDOWS: &str = "mcr.microsoft.com/x:win@sha256:b6d5ff841b78bdf2dfed7550000fd4f3437385b8fa686ec0f010be24777654d6";
+
+struct Ended {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+/// A component `e.com/x`, a registry with its base, and a ko that prints what the test prepared.
+struct World {
+    folder: tempfile::TempDir,
+    registry: Registry,
+}
+
+impl World {
+    fn new() -> Self {
+        let world = Self { folder: tempfile::tempdir().unwrap(), registry: Registry::start() };
+        world.write("ci/components.toml", "[x]\npath = 'x'\nconfig = ['config']\n");
+        let images = format!(
+            "[[image]]\nnames = ['{SHELL}']\nbuild = 'shell'\n[[image]]\nnames = ['{WINDOWS}']\nunused = 'only Windows'\n\
+             [build.shell]\nfiles = {{ '/etc/x' = 'y' }}\nuser = '65532:65532'\n"
+        );
+        world.write("ci/images.toml", &images);
+        world.write("x/go.mod", "module e.com/x\n");
+        world.write("x/config/a.yaml", &config("ko://e.com/x/cmd/x"));
+        world.ko(&format!(
+            "env > {0}/env; echo \"$@\" > {0}/called; echo '2026/01/01 Building e.com/x/cmd/x for linux/amd64' >&2; cat {0}/resolved",
+            world.path("").display()
+        ));
+        world.push("base", ALL);
+        world.build("x", ALL);
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn ko(&self, script: &str) {
+        self.write("bin/ko", &format!("#!/bin/sh\n{script}\n"));
+        fs::set_permissions(self.path("bin/ko"), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn push(&self, repository: &str, arches: &[&str]) -> String {
+        let manifests: Vec<_> = arches.iter().map(|arch| Made::new(arch, arch).push(&self.registry, repository)).collect();
+        index(&self.registry, repository, "v1", &manifests)["digest"].as_str().unwrap().to_owned()
+    }
+
+    /// Lets ko have built `e.com/x/cmd/x` for these architectures.
+    fn build(&self, program: &str, arches: &[&str]) {
+        let digest = self.push(&format!("repo/e.com/x/cmd/{program}"), arches);
+        let reference = format!("{}/repo/e.com/x/cmd/{program}:devel@{digest}", self.registry.host);
+        self.write("resolved", &config(&reference));
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_image-build"));
+        command.args(args).env("OTHER_ARCH_CACHE", self.path("cache")).env("DOCKER_CONFIG", self.path("none"));
+        command.env("OTHER_ARCH_KO", self.path("bin/ko"));
+        command
+    }
+
+    fn run(&self, args: &[&str], env: &[(&str, &str)]) -> Ended {
+        let mut command = self.command(args);
+        command.envs(env.iter().copied());
+        let (mut out, mut err) = (String::new(), String::new());
+        let ended = Process::new("image-build", command).on_line(|stream, line| {
+            let text = if stream == Stream::Out { &mut out } else { &mut err };
+            text.push_str(line);
+            text.push('\n');
+        });
+        let code = ended.finish().unwrap().code();
+        Ended { code, out, err }
+    }
+
+    fn build_args(&self, more: &[&str]) -> Vec<String> {
+        let host = &self.registry.host;
+        let path = |name| self.path(name).display().to_string();
+        let mut args = vec!["build".into(), "--component=x".into(), format!("--ci={}", path("ci")), format!("--run-dir={}", path("run"))];
+        args.extend([format!("--repo={host}/repo"), format!("--base={host}/base:v1")]);
+        if !more.contains(&"--platform") {
+            args.push(format!("--platform={PLATFORMS}"));
+        }
+        args.extend(more.iter().map(ToString::to_string));
+        args
+    }
+
+    fn build_with(&self, more: &[&str], env: &[(&str, &str)]) -> Ended {
+        self.run(&self.build_args(more).iter().map(String::as_str).collect::<Vec<_>>(), env)
+    }
+
+    fn record(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.path("run/x/images.json")).unwrap()).unwrap()
+    }
+
+    fn release(&self) -> Option<String> {
+        fs::read_to_string(self.path("run/x/release.yaml")).ok()
+    }
+}
+
+fn config(image: &str) -> String {
+    format!(
+        "kind: Deployment\nmetadata:\n  labels:\n    app.kubernetes.io/version: \"devel\"\nspec:\n  containers:\n  - image: {image}\n    \
+         args: [\"-shell-image\", \"{SHELL}\", \"-win\", \"{WINDOWS}\"]\n"
+    )
+}
+
+#[test]
+fn a_component_becomes_a_release() {
+    let world = World::new();
+    let ended = world.build_with(&["--jobs", "2", "--", "--image-label=a=b"], &[("GOOS", "plan9"), ("GOFLAGS", "-mod=x"), ("KO_DEFAULTPLATFORMS", "all")]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(ended.out.contains("e.com/x/cmd/x") && ended.out.contains("elf s390x 64BE"), "{}", ended.out);
+    let called = fs::read_to_string(world.path("called")).unwrap();
+    assert!(called.contains(&format!("--platform={PLATFORMS}")) && called.contains("--jobs=2") && called.contains("--image-label=a=b"), "{called}");
+    let env = fs::read_to_string(world.path("env")).unwrap();
+    assert!(!env.contains("plan9") && !env.contains("KO_DEFAULTPLATFORMS") && env.contains("GOFLAGS=-buildvcs=false\n"), "{env}");
+    let (record, release) = (world.record(), world.release().unwrap());
+    assert_eq!((&record["outcome"], &record["images"][0]["kind"]), (&json!("passed"), &json!("built")));
+    assert_eq!(record["images"][0]["platforms"].as_array().unwrap().len(), 4);
+    let stand_in = record["replacements"][0]["to"].as_str().unwrap();
+    assert!(stand_in.starts_with(&format!("{}/mirror/cgr.dev/x/busybox@sha256:", world.registry.host)));
+    assert!(release.contains(stand_in) && !release.contains(SHELL) && release.contains(WINDOWS), "{release}");
+    assert_eq!(record["unused"][0]["reason"], "only Windows");
+    assert!(release.contains(":devel@sha256:") && record["release"]["objects"] == 1);
+    let bare = fs::read_to_string(world.path("run/x/release.notags.yaml")).unwrap();
+    assert_eq!(bare, release.replace(":devel@", "@"));
+    // It can be checked again by its artifact and by its file.
+    let (artifact, file, ci) = (record["release"]["artifact"].as_str().unwrap(), world.path("run/x/release.yaml"), world.path("ci"));
+    for what in [artifact, file.to_str().unwrap()] {
+        let again = world.run(&["verify", what, "--platform", "linux/s390x", "--ci", ci.to_str().unwrap()], &[]);
+        assert_eq!((again.code, again.out.lines().count()), (0, 3), "{}{}", again.out, again.err);
+    }
+}
+
+#[test]
+fn a_base_without_a_platform_is_named_before_anything_is_built() {
+    let world = World::new();
+    world.push("base", &["amd64", "arm64", "ppc64le"]);
+    let ended = world.build_with(&[], &[]);
+    assert_eq!(ended.code, 1, "{}", ended.err);
+    assert!(ended.err.contains("image-missing-platform") && ended.err.contains("/base:v1 (for default) has no linux/s390x"), "{}", ended.err);
+    assert!(!world.path("called").exists() && world.release().is_none());
+    let record = world.record();
+    assert_eq!((&record["outcome"], &record["cause"]), (&json!("failed"), &json!("image-missing-platform")));
+    assert!(record["reproduce"].as_str().unwrap().starts_with("image-build build --component x"));
+}
+
+#[test]
+fn a_hole_that_ko_calls_success_is_not_released() {
+    let world = World::new();
+    assert_eq!(world.build_with(&[], &[]).code, 0);
+    world.build("x", &["amd64", "arm64", "ppc64le"]);
+    let ended = world.build_with(&[], &[]);
+    assert_eq!(ended.code, 1, "{}", ended.err);
+    assert!(ended.err.contains("e.com/x/cmd/x linux/s390x: it has no linux/s390x"), "{}", ended.err);
+    assert!(world.release().is_none(), "an earlier release must not be taken for this one");
+    assert_eq!(world.record()["images"][0]["platforms"][2]["cause"], "image-missing-platform");
+}
+
+#[test]
+fn an_image_of_the_config_without_a_platform_is_named() {
+    let world = World::new();
+    world.push("other", &["amd64"]);
+    let other = format!("{}/other:v1", world.registry.host);
+    world.write("x/config/b.yaml", &format!("kind: A\nimage: {other}\n"));
+    let ended = world.build_with(&[], &[]);
+    assert_eq!(ended.code, 1, "{}", ended.err);
+    assert!(ended.err.contains(&format!("{other} linux/arm64: it has no linux/arm64")), "{}", ended.err);
+    assert!(!world.path("called").exists());
+}
+
+#[test]
+fn what_ko_forgets_is_missed() {
+    let world = World::new();
+    world.write("x/config/b.yaml", "kind: A\nx: ko://e.com/x/cmd/forgotten\n");
+    let ended = world.build_with(&[], &[]);
+    assert_eq!(ended.code, 1, "{}", ended.err);
+    assert!(ended.err.contains("ko built no image for ko://e.com/x/cmd/forgotten"), "{}", ended.err);
+}
+
+#[test]
+fn sources_that_do_not_compile_are_the_product_s_fault() {
+    let world = World::new();
+    world.ko("echo '# e.com/x/cmd/x' >&2; echo 'cmd/x/main.go:7:2: undefined: y' >&2; exit 1");
+    let ended = world.build_with(&[], &[]);
+    assert_eq!(ended.code, 1, "{}", ended.err);
+    assert!(ended.err.contains("error[build-failure]") && ended.err.contains("> cmd/x/main.go:7:2: undefined: y"), "{}", ended.err);
+    assert_eq!(world.record()["line"], "# e.com/x/cmd/x\ncmd/x/main.go:7:2: undefined: y");
+}
+
+#[test]
+fn a_missing_ko_is_exit_5_and_says_what_to_do() {
+    let world = World::new();
+    let nothing = world.path("empty");
+    fs::create_dir(&nothing).unwrap();
+    for variables in [[("OTHER_ARCH_KO", ""), ("PATH", nothing.to_str().unwrap())], [("OTHER_ARCH_KO", "/nonexistent/ko"), ("X", "")]] {
+        let ended = world.build_with(&[], &variables);
+        assert_eq!(ended.code, 5, "{}", ended.err);
+        assert_eq!(world.record()["cause"], "missing-program");
+    }
+    let ended = world.build_with(&[], &[("OTHER_ARCH_KO", ""), ("PATH", nothing.to_str().unwrap())]);
+    assert!(ended.err.contains("go install github.com/google/ko@") && ended.err.contains("--ko"), "{}", ended.err);
+}
+
+#[test]
+fn wrong_calls_are_exit_2() {
+    let world = World::new();
+    for (more, said) in [
+        (&["--component", "y"][..], "the argument '--component <NAME>' cannot be used multiple times"),
+        (&["--platform", "linux/vax"], "unknown architecture 'vax'"),
+        (&["--platform", "plan9/amd64"], "unknown operating system 'plan9'"),
+    ] {
+        let ended = world.build_with(more, &[]);
+        assert_eq!((ended.code, ended.err.contains(said)), (2, true), "{}", ended.err);
+    }
+    let ci = world.path("ci");
+    let args = ["build", "--component", "y", "--ci", ci.to_str().unwrap(), "--repo", "localhost:1/x", "--platform", "linux/amd64", "--run-dir", "/nonexistent"];
+    let ended = world.run(&args, &[]);
+    assert!(ended.code == 2 && ended.err.contains("unknown component 'y'"), "{}", ended.err);
+    world.write("ci/images.toml", "colour = 1\n");
+    let ended = world.build_with(&[], &[]);
+    assert!(ended.code == 2 && ended.err.contains("images.toml:1:1: unknown field `colour`"), "{}", ended.err);
+}
+
+#[test]
+fn an_unreachable_registry_is_exit_3() {
+    let world = World::new();
+    let ended = world.build_with(&["--base", "127.0.0.1:1/base:v1"], &[]);
+    assert_eq!(ended.code, 3, "{}", ended.err);
+    assert!(ended.err.contains("error[registry]") && ended.err.contains("127.0.0.1:1"), "{}", ended.err);
+    assert_eq!(world.record()["cause"], "registry");
+}
+
+#[test]
+fn an_image_is_verified_by_reference() {
+    let world = World::new();
+    let good = format!("{}/base:v1", world.registry.host);
+    let ended = world.run(&["verify", &good, "--platform", PLATFORMS], &[]);
+    assert_eq!((ended.code, ended.out.lines().count()), (0, 5), "{}", ended.err);
+    let ended = world.run(&["verify", &good, "--platform", "linux/riscv64,linux/amd64"], &[]);
+    assert_eq!(ended.code, 1);
+    assert!(ended.out.contains("WRONG: it has no linux/riscv64"), "{}", ended.out);
+    let ended = world.run(&["verify", "127.0.0.1:1/x:y", "--platform", "linux/amd64"], &[]);
+    assert_eq!(ended.code, 3, "{}", ended.err);
+}
+
+#[test]
+fn the_same_definition_gives_the_same_image_anywhere() {
+    let reference = |world: &World| {
+        let (ci, repo) = (world.path("ci"), format!("{}/repo", world.registry.host));
+        let ended = world.run(&["base", "shell", "--ci", ci.to_str().unwrap(), "--repo", &repo, "--platform", PLATFORMS], &[]);
+        assert_eq!(ended.code, 0, "{}", ended.err);
+        let digest = ended.out.trim().rsplit_once('@').unwrap().1.to_owned();
+        let layout = fs::read_dir(world.path("cache/images")).unwrap().next().unwrap().unwrap().path();
+        assert!(Path::new(&layout).join("index.json").is_file());
+        let verified = world.run(&["verify", layout.to_str().unwrap(), "--platform", PLATFORMS], &[]);
+        assert_eq!(verified.code, 0, "{}", verified.err);
+        digest
+    };
+    assert_eq!(reference(&World::new()), reference(&World::new()));
+}
+
+#[test]
+fn a_mirror_keeps_the_platforms_that_others_asked_for() {
+    let world = World::new();
+    world.write("ci/images.toml", "[[image]]\nnames = ['docker.io/library/x:1']\nbuild = 'shell'\n[build.shell]\nfiles = { '/etc/x' = 'y' }\n");
+    let (ci, repo) = (world.path("ci"), format!("{}/repo", world.registry.host));
+    let mirror = format!("{}/mirror/docker.io/library/x:1", world.registry.host);
+    for platforms in [PLATFORMS, "linux/arm64"] {
+        let ended = world.run(&["images", "--ci", ci.to_str().unwrap(), "--repo", &repo, "--platform", platforms], &[]);
+        assert_eq!(ended.code, 0, "{}", ended.err);
+        let verified = world.run(&["verify", &mirror, "--platform", PLATFORMS], &[]);
+        assert_eq!(verified.code, 0, "{}", verified.out);
+    }
+}
+
+#[test]
+fn a_signal_leaves_a_record() {
+    let world = World::new();
+    world.ko(&format!("touch {0}/called; exec sleep 60", world.path("").display()));
+    let args = world.build_args(&[]);
+    let mut command = world.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    command.env("RUST_BACKTRACE", "0");
+    let mut child = Process::new("image-build", command).spawn(&world.path("log")).unwrap();
+    let late = || kit::Error::new(kit::Cause::Internal, "ko was not called");
+    kit::retry::until(std::time::Duration::from_secs(60), late, || Ok(world.path("called").exists().then_some(()))).unwrap();
+    let mut kill = Command::new("kill");
+    kill.args(["-INT", &child.id().to_string()]);
+    Process::new("kill", kill).run().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(world.record()["cause"], "interrupted");
+    assert!(world.release().is_none());
+}
+
+#[test]
+fn an_architecture_is_known_by_all_its_names() {
+    let world = World::new();
+    let ended = world.run(&["arch", "powerpc64le-unknown-linux-gnu", "--output", "json"], &[]);
+    assert_eq!(serde_json::from_str::<Value>(&ended.out).unwrap()[0]["debian"], "ppc64el");
+    assert_eq!(world.run(&["arch", "vax"], &[]).code, 2);
+}

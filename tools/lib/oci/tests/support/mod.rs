@@ -1,0 +1,258 @@
+//! A registry in memory, made images to fill it with, and misbehaviour on request.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::{
+    collections::HashMap,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+};
+
+use kit::{arch::Arch, arch::ByteOrder, digest::sha256};
+use serde_json::{Value, json};
+
+pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+pub(crate) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+
+/// What a path answers with.
+#[derive(Clone)]
+pub(crate) enum Answer {
+    Content { media_type: String, bytes: Vec<u8> },
+    Status(u16, &'static str),
+    /// Once this status with these headers, then the rest.
+    Once(u16, &'static str, Box<Answer>),
+    /// Says the whole length and sends half.
+    Cut(Vec<u8>),
+}
+
+#[derive(Default)]
+struct State {
+    answers: HashMap<String, Answer>,
+    requests: Vec<String>,
+}
+
+/// Serves until the test's process ends.
+#[derive(Clone)]
+pub(crate) struct Registry {
+    pub(crate) host: String,
+    state: Arc<Mutex<State>>,
+}
+
+impl Registry {
+    pub(crate) fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let registry = Self { host, state: Arc::default() };
+        let server = registry.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let server = server.clone();
+                std::thread::spawn(move || server.serve(stream));
+            }
+        });
+        registry
+    }
+
+    /// One that nobody serves.
+    pub(crate) fn nobody() -> Self {
+        Self { host: "127.0.0.1:1".into(), state: Arc::default() }
+    }
+
+    pub(crate) fn set(&self, path: &str, answer: Answer) {
+        self.state.lock().unwrap().answers.insert(path.into(), answer);
+    }
+
+    /// Method and path of each request so far that begins like this.
+    pub(crate) fn requests(&self, prefix: &str) -> usize {
+        self.state.lock().unwrap().requests.iter().filter(|request| request.starts_with(prefix)).count()
+    }
+
+    pub(crate) fn blob(&self, repository: &str, bytes: &[u8]) -> Value {
+        let digest = sha256(bytes);
+        let answer = Answer::Content { media_type: "application/octet-stream".into(), bytes: bytes.into() };
+        self.set(&format!("/v2/{repository}/blobs/{digest}"), answer);
+        json!({ "digest": digest, "size": bytes.len() })
+    }
+
+    /// Stores a document under its digest and as `tag`; returns its descriptor.
+    pub(crate) fn document(&self, repository: &str, tag: &str, media_type: &str, value: &Value) -> Value {
+        let bytes = serde_json::to_vec(value).unwrap();
+        let digest = sha256(&bytes);
+        let answer = Answer::Content { media_type: media_type.into(), bytes: bytes.clone() };
+        for name in [tag, &digest] {
+            self.set(&format!("/v2/{repository}/manifests/{name}"), answer.clone());
+        }
+        json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() })
+    }
+
+    fn serve(&self, mut stream: TcpStream) -> Option<()> {
+        let mut reader = BufReader::new(stream.try_clone().ok()?);
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let mut words = line.split_whitespace();
+        let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
+        let (mut length, mut media_type) = (0, String::new());
+        loop {
+            let mut header = String::new();
+            reader.read_line(&mut header).ok()?;
+            let Some((name, value)) = header.trim().split_once(':') else { break };
+            match name.to_ascii_lowercase().as_str() {
+                "content-length" => length = value.trim().parse().ok()?,
+                "content-type" => media_type = value.trim().into(),
+                _ => {}
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).ok()?;
+        let path = target.split('?').next()?.to_owned();
+        self.state.lock().unwrap().requests.push(format!("{method} {path}"));
+        let answer = match method.as_str() {
+            "GET" | "HEAD" => self.answer(&path),
+            _ => self.store(&method, &target, &media_type, body),
+        };
+        write(&mut stream, &method, answer)
+    }
+
+    fn answer(&self, path: &str) -> Answer {
+        let mut state = self.state.lock().unwrap();
+        let found = state.answers.get(path).cloned();
+        // What was uploaded is there in all repositories.
+        let uploaded = || state.answers.get(&format!("/blob/{}", path.rsplit_once("/blobs/")?.1)).cloned();
+        let answer = found.or_else(uploaded).unwrap_or(Answer::Status(404, ""));
+        if let Answer::Once(_, _, rest) = &answer {
+            state.answers.insert(path.into(), (**rest).clone());
+        }
+        answer
+    }
+
+    fn store(&self, method: &str, target: &str, media_type: &str, bytes: Vec<u8>) -> Answer {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        if method == "POST" {
+            return Answer::Status(202, "Location: /upload\r\n");
+        }
+        let digest = query.strip_prefix("digest=").map(|digest| digest.replace("%3A", ":"));
+        let media_type = media_type.to_owned();
+        match digest {
+            // Blobs are one store for all repositories, as with most registries.
+            Some(digest) => self.set(&format!("/blob/{digest}"), Answer::Content { media_type, bytes }),
+            None => {
+                let (folder, _) = path.rsplit_once('/').unwrap();
+                let by_digest = format!("{folder}/{}", sha256(&bytes));
+                let answer = Answer::Content { media_type, bytes };
+                self.set(path, answer.clone());
+                self.set(&by_digest, answer);
+            }
+        }
+        Answer::Status(201, "Location: /stored\r\n")
+    }
+
+    /// Whether an upload brought this blob.
+    pub(crate) fn received(&self, digest: &str) -> bool {
+        self.state.lock().unwrap().answers.contains_key(&format!("/blob/{digest}"))
+    }
+}
+
+fn write(stream: &mut TcpStream, method: &str, answer: Answer) -> Option<()> {
+    let (status, headers, body, length) = match answer {
+        Answer::Content { media_type, bytes } => {
+            let length = bytes.len();
+            (200, format!("Content-Type: {media_type}\r\n"), bytes, length)
+        }
+        Answer::Status(status, headers) | Answer::Once(status, headers, _) => (status, headers.to_owned(), vec![], 0),
+        Answer::Cut(bytes) => (200, String::new(), bytes[..bytes.len() / 2].to_vec(), bytes.len()),
+    };
+    let head = format!("HTTP/1.1 {status} X\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).ok()?;
+    if method != "HEAD" {
+        stream.write_all(&body).ok()?;
+    }
+    Some(())
+}
+
+/// The first bytes of an ELF program.
+pub(crate) fn elf(arch: &str) -> Vec<u8> {
+    let arch = Arch::find(arch).unwrap();
+    let little = arch.byte_order == ByteOrder::Little;
+    let mut bytes = vec![0; 64];
+    bytes[..7].copy_from_slice(&[0x7f, b'E', b'L', b'F', arch.elf_class / 32, if little { 1 } else { 2 }, 1]);
+    bytes[18..20].copy_from_slice(&if little { arch.elf_machine.to_le_bytes() } else { arch.elf_machine.to_be_bytes() });
+    bytes[20..24].copy_from_slice(&if little { [1, 0, 0, 0] } else { [0, 0, 0, 1] });
+    bytes
+}
+
+/// What an entry of a made layer is.
+pub(crate) enum File<'a> {
+    Content(&'a [u8]),
+    Link(&'a str),
+}
+
+pub(crate) fn layer(files: &[(&str, File<'_>)]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (path, file) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o755);
+        match file {
+            File::Content(bytes) => {
+                header.set_size(bytes.len() as u64);
+                builder.append_data(&mut header, path, *bytes).unwrap();
+            }
+            File::Link(target) => {
+                header.set_entry_type(tar::EntryType::Symlink);
+                header.set_size(0);
+                builder.append_link(&mut header, path, target).unwrap();
+            }
+        }
+    }
+    builder.into_inner().unwrap()
+}
+
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// An image to be made; by default one that is right.
+pub(crate) struct Made<'a> {
+    pub(crate) config: &'a str,
+    pub(crate) settings: Value,
+    pub(crate) layers: Vec<Vec<u8>>,
+    pub(crate) media_type: &'a str,
+}
+
+impl<'a> Made<'a> {
+    /// Says `config` and holds a program for `program`.
+    pub(crate) fn new(config: &'a str, program: &str) -> Self {
+        let layers = vec![gzip(&layer(&[("app/x", File::Content(&elf(program)))]))];
+        Self { config, settings: json!({ "Entrypoint": ["/app/x"], "User": "65532" }), layers, media_type: OCI_MANIFEST }
+    }
+
+    /// Pushes it and returns its descriptor, with its platform.
+    pub(crate) fn push(&self, registry: &Registry, repository: &str) -> Value {
+        let config = json!({
+            "os": "linux", "architecture": self.config, "config": self.settings,
+            "rootfs": { "type": "layers", "diff_ids": [] },
+        });
+        let docker = self.media_type == DOCKER_MANIFEST;
+        let mut config = registry.blob(repository, &serde_json::to_vec(&config).unwrap());
+        config["mediaType"] = json!(if docker { "application/vnd.docker.container.image.v1+json" } else { "application/vnd.oci.image.config.v1+json" });
+        let layers = self.layers.iter().map(|layer| {
+            let mut layer = registry.blob(repository, layer);
+            layer["mediaType"] = json!(if docker { "application/vnd.docker.image.rootfs.diff.tar.gzip" } else { "application/vnd.oci.image.layer.v1.tar+gzip" });
+            layer
+        });
+        let manifest = json!({ "schemaVersion": 2, "mediaType": self.media_type, "config": config, "layers": layers.collect::<Vec<_>>() });
+        let mut descriptor = registry.document(repository, "plain", self.media_type, &manifest);
+        descriptor["platform"] = json!({ "os": "linux", "architecture": self.config });
+        descriptor
+    }
+}
+
+/// Pushes an index under `tag` and returns its descriptor.
+pub(crate) fn index(registry: &Registry, repository: &str, tag: &str, manifests: &[Value]) -> Value {
+    let value = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests });
+    registry.document(repository, tag, OCI_INDEX, &value)
+}
