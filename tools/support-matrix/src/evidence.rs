@@ -3,15 +3,20 @@
 //! Nothing is decided here about cells: an [`Attempt`] is one statement of one run.
 
 mod attempts;
+mod build;
 mod run;
 
-pub(crate) use attempts::{Origins, attempts, origin};
+pub(crate) use attempts::{Origins, attempts};
+pub(crate) use build::origin;
 pub(crate) use run::{Run, read};
 
 use jiff::Timestamp;
 use kit::{Cause, Class, Outcome, Platform, record::Head};
 
-use crate::model::{OriginKind, RunResult, Verdict};
+use crate::{
+    model::{OriginKind, RunResult, Verdict},
+    text::clean,
+};
 
 /// What an attempt was about, but for the version of Kubernetes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,4 +66,10 @@ const fn verdict_of(class: Class) -> Verdict {
         Class::Flaky => Verdict::Shown,
         Class::Infrastructure | Class::Ours => Verdict::Infrastructure,
     }
+}
+
+/// Cause and message, in a line.
+fn why(head: &Head) -> String {
+    let cause = head.cause.map_or("no cause given", Cause::name);
+    head.message.as_deref().map_or_else(|| cause.to_owned(), |message| format!("{cause}: {}", clean(message)))
 }

@@ -100,8 +100,8 @@ fn missing(name: Level, suites: &[String], judged: &Judged<'_>) -> String {
         Verdict::Shown => format!("{what}: shown"),
         Verdict::NotTried => format!("{what}: never tried"),
         Verdict::NotReached => format!("{what}: never reached"),
-        Verdict::Infrastructure => format!("{what}: lost to the infrastructure ({})", judged.words()),
-        Verdict::Failed => format!("{what}: not good ({})", judged.words()),
+        Verdict::Infrastructure => format!("{what}: lost to the infrastructure"),
+        Verdict::Failed => format!("{what}: not good"),
         Verdict::NotNative | Verdict::FailedNotNative => format!("{what}: not on native nodes"),
     }
 }

@@ -79,6 +79,7 @@ pub(crate) fn state(key: &Key, judged: &[Judged<'_>; 7], rules: &Rules) -> (Stat
             |days| too_old(contents, days),
         ),
         (Verdict::Infrastructure, ..) => (State::Infrastructure, infrastructure(contents)),
+        (Verdict::NotReached, ..) => (State::Unknown, format!("not built; {}", dated(contents))),
         _ => (State::Unknown, "nothing was shown of it".into()),
     }
 }

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 
 use kit::{
     Cause, Platform,
-    record::{Cleanup, ClusterId, Counts, Head, Images, Install, Nature, Origin, Results, SkipSource, Status, Test},
+    record::{Cleanup, ClusterId, Counts, Head, Install, Nature, Results, SkipSource, Status, Test},
 };
 
 use super::{
     Attempt, Key,
+    build::{built, origin},
     run::{Found, Run, Tried},
-    verdict, verdict_of,
+    verdict, verdict_of, why,
 };
 use crate::{
     model::{Level, OriginKind, RunResult, TestRow, Verdict},
-    text::{self, clean, list, many},
+    text::{self, clean, many},
 };
 
 /// Tests that did not simply pass, of one record.
@@ -25,105 +26,12 @@ pub(crate) type Origins = BTreeMap<String, OriginKind>;
 
 /// Everything that `run` says.
 pub(crate) fn attempts(run: &Run, origins: &Origins) -> Vec<Attempt> {
-    let built = run.builds.iter().flat_map(build);
+    let built = run.builds.iter().flat_map(built);
     let tried = run.tried.iter().flat_map(|tried| on_cluster(run, tried, origins));
     let mut all: Vec<_> = built.chain(tried).collect();
     let missing = not_reached(run, &all);
     all.extend(missing);
     all
-}
-
-pub(crate) const fn origin(images: &Images) -> OriginKind {
-    match images.origin {
-        Origin::BuiltHere => OriginKind::BuiltHere,
-        Origin::Published => OriginKind::Published,
-    }
-}
-
-fn build(found: &Found<Images>) -> Vec<Attempt> {
-    let images = &found.record;
-    let both = |platform: &Platform| {
-        [(Level::Index, index(images, platform)), (Level::Contents, contents(images, platform))].map(
-            |(level, (verdict, words))| {
-                let key = Key {
-                    component: clean(&images.component),
-                    version: clean(&images.version),
-                    origin: origin(images),
-                    platform: platform.clone(),
-                };
-                let release = images.release.as_ref().map(|release| clean(&release.digest));
-                Attempt { release, ..attempt(key, Some(level), verdict, words, &images.head, &found.digest) }
-            },
-        )
-    };
-    images.platforms.iter().flat_map(both).collect()
-}
-
-/// Whether each image's index has the platform.
-fn index(images: &Images, platform: &Platform) -> (Verdict, String) {
-    let row = |image: &kit::record::Image| image.platforms.iter().find(|row| row.platform == *platform).cloned();
-    let rows: Vec<_> = images.images.iter().map(|image| (clean(&image.name), row(image))).collect();
-    if rows.is_empty() {
-        return without_rows(&images.head);
-    }
-    let missing: Vec<_> = rows
-        .iter()
-        .filter(|(_, row)| row.as_ref().is_none_or(|row| row.manifest.is_none()))
-        .map(|(name, row)| (name.clone(), row.as_ref().and_then(|row| row.cause)))
-        .collect();
-    if missing.is_empty() {
-        return (Verdict::Shown, format!("{} for it", many(rows.len(), "image")));
-    }
-    let names: Vec<_> = missing.iter().map(|(name, _)| name.as_str()).collect();
-    let causes = missing.iter().map(|(_, cause)| *cause);
-    (worst(causes, &images.head), format!("{} of {} missing: {}", missing.len(), rows.len(), list(&names, 3)))
-}
-
-/// Whether config and program of each image are of the platform.
-fn contents(images: &Images, platform: &Platform) -> (Verdict, String) {
-    if images.images.is_empty() {
-        return without_rows(&images.head);
-    }
-    let mut problems = Vec::new();
-    let mut causes = Vec::new();
-    for image in &images.images {
-        let row = image.platforms.iter().find(|row| row.platform == *platform);
-        let program = |row: &kit::record::PlatformRow| row.program.as_ref().map(|program| program.machine.clone());
-        let problem = match row {
-            None => Some("nothing is known of it".to_owned()),
-            Some(row) if row.problem.is_some() => row.problem.as_deref().map(clean),
-            Some(row) if row.config.as_ref() != Some(platform) => Some("its config names another platform".to_owned()),
-            Some(row) if program(row).is_some_and(|machine| machine != platform.arch) => {
-                Some("its program is for another machine".to_owned())
-            }
-            Some(_) => None,
-        };
-        if let Some(problem) = problem {
-            problems.push(format!("{}: {problem}", clean(&image.name)));
-            causes.push(row.and_then(|row| row.cause));
-        }
-    }
-    if problems.is_empty() {
-        return (Verdict::Shown, format!("{} verified: config and program", many(images.images.len(), "image")));
-    }
-    (worst(causes, &images.head), list(&problems, 3))
-}
-
-fn without_rows(head: &Head) -> (Verdict, String) {
-    match verdict(head) {
-        Verdict::Shown | Verdict::NotTried => (Verdict::Infrastructure, "no image was looked at".into()),
-        verdict => (verdict, why(head)),
-    }
-}
-
-/// One bad image is enough, whatever happened to the others. Without a cause of its own the record's counts.
-fn worst(causes: impl IntoIterator<Item = Option<Cause>>, head: &Head) -> Verdict {
-    let of = |cause: Option<Cause>| cause.or(head.cause).map_or(Verdict::Failed, |cause| verdict_of(cause.class()));
-    if causes.into_iter().map(of).any(|verdict| verdict == Verdict::Failed) {
-        Verdict::Failed
-    } else {
-        Verdict::Infrastructure
-    }
 }
 
 fn on_cluster(run: &Run, tried: &Tried, origins: &Origins) -> Vec<Attempt> {
@@ -323,7 +231,10 @@ fn stopped(run: &Run, component: &str, platform: &Platform, names: &[&str]) -> (
             && stage.cause.is_some()
     };
     let stopped = stages.stages.iter().filter(concerns);
-    let found = stopped.clone().find(|stage| names.contains(&stage.name.as_str())).or_else(|| stopped.clone().next());
+    let find = |wanted: &dyn Fn(&str) -> bool| stopped.clone().find(|stage| wanted(&stage.name));
+    // Tests are prepared beside everything else: that alone does not keep a stage from being reached.
+    let found =
+        find(&|name| names.contains(&name)).or_else(|| find(&|name| name != "prepare")).or_else(|| find(&|_| true));
     let Some((stage, cause)) = found.and_then(|stage| Some((stage, stage.cause?))) else {
         return (Verdict::NotTried, None, "the run ended without it".into());
     };
@@ -335,7 +246,14 @@ fn stopped(run: &Run, component: &str, platform: &Platform, names: &[&str]) -> (
     }
 }
 
-fn attempt(key: Key, level: Option<Level>, verdict: Verdict, words: String, head: &Head, digest: &str) -> Attempt {
+pub(super) fn attempt(
+    key: Key,
+    level: Option<Level>,
+    verdict: Verdict,
+    words: String,
+    head: &Head,
+    digest: &str,
+) -> Attempt {
     let result = RunResult {
         cause: head.cause,
         line: head.line.as_deref().map(clean),
@@ -360,11 +278,6 @@ fn result(level: Option<Level>, verdict: Verdict, words: String) -> RunResult {
         causes: BTreeMap::new(),
         tests: Vec::new(),
     }
-}
-
-fn why(head: &Head) -> String {
-    let cause = head.cause.map_or("no cause given", Cause::name);
-    head.message.as_deref().map_or_else(|| cause.to_owned(), |message| format!("{cause}: {}", clean(message)))
 }
 
 fn name(cluster: &ClusterId) -> String {

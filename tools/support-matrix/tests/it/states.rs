@@ -2,7 +2,7 @@
 
 use kit::{
     Cause, Error,
-    record::{Counts, Nature, Origin, Results, Status},
+    record::{Counts, ImageKind, Nature, Origin, Results, Status},
 };
 use support_matrix::model::{Cell, State, Verdict};
 
@@ -191,4 +191,29 @@ fn all_shards_make_a_suite() {
     let both = world.matrix(11);
     let counts: Vec<_> = both.cells.iter().filter_map(|cell| cell.tested.counts).collect();
     assert_eq!(counts.iter().map(|counts| counts.passed).collect::<Vec<_>>(), [7]);
+}
+
+#[test]
+fn a_build_that_was_ended_shows_nothing_however_good_its_first_images_are() {
+    let world = World::new();
+    let ended = |name: &str, error: Error, built: bool| {
+        world.run(10, name).built(name, "v1", |images| {
+            images.head = images.head.clone().failed(&error);
+            images.release = None;
+            if !built {
+                images.images.truncate(1);
+                images.images[0].kind = ImageKind::Referenced;
+            }
+        })
+    };
+    let lacking = "base x (for default) has no linux/s390x; it offers linux/amd64";
+    world.record(&ended("int", Error::interrupted(2), true)).unwrap();
+    world.record(&ended("compile", Error::new(Cause::BuildFailure, "main.go:1: syntax error"), false)).unwrap();
+    world.record(&ended("base", Error::new(Cause::ImageMissingPlatform, lacking), false)).unwrap();
+    assert_eq!(cell(&world, 11, "int", "linux/amd64").state, State::Infrastructure);
+    assert_eq!(cell(&world, 11, "compile", "linux/amd64").state, State::Failing);
+    assert_eq!(cell(&world, 11, "base", "linux/s390x").state, State::Failing);
+    let other = cell(&world, 11, "base", "linux/amd64");
+    assert_eq!(other.state, State::Unknown, "it is not its fault, and it is not built either");
+    assert!(other.reason.contains("has no linux/s390x"), "{}", other.reason);
 }
