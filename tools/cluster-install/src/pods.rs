@@ -70,18 +70,36 @@ pub(crate) fn is_current(pod: &Pod, object: &Object) -> bool {
     containers(object).iter().all(has)
 }
 
-/// Containers of a pod that run and that no readiness probe watches, with how often they were started again.
-pub(crate) fn unprobed(pod: &Pod) -> Vec<(String, i32)> {
+/// A container that runs, and that no readiness probe watches.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Unprobed {
+    pub(crate) name: String,
+    /// How often it was started again.
+    pub(crate) restarts: i32,
+    /// How it ended the last time.
+    pub(crate) exit_code: Option<i32>,
+    /// When its node started it, by the node's clock.
+    pub(crate) started: Option<jiff::Timestamp>,
+}
+
+/// Containers of a pod that run without a readiness probe.
+pub(crate) fn unprobed(pod: &Pod) -> Vec<Unprobed> {
     let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-    let unprobed = containers.filter(|container| container.readiness_probe.is_none()).map(|container| &container.name);
+    let names: Vec<_> =
+        containers.filter(|container| container.readiness_probe.is_none()).map(|container| &container.name).collect();
     let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-    let running: Vec<_> = statuses
-        .filter(|status| status.state.as_ref().is_some_and(|state| state.running.is_some()))
-        .map(|status| (&status.name, status.restart_count))
-        .collect();
-    unprobed
-        .filter_map(|name| running.iter().find(|(found, _)| *found == name))
-        .map(|(n, r)| ((*n).clone(), *r))
+    statuses
+        .filter(|status| names.contains(&&status.name))
+        .filter_map(|status| {
+            let running = status.state.as_ref()?.running.as_ref()?;
+            let last = status.last_state.as_ref().and_then(|last| last.terminated.as_ref());
+            Some(Unprobed {
+                name: status.name.clone(),
+                restarts: status.restart_count,
+                exit_code: last.map(|last| last.exit_code),
+                started: running.started_at.as_ref().map(|time| time.0),
+            })
+        })
         .collect()
 }
 

@@ -33,6 +33,8 @@ const TICK: Duration = Duration::from_secs(5);
 /// must have run for this long, and longer if it has ended before.
 const SETTLED: Duration = Duration::from_secs(2);
 const SETTLED_AGAIN: Duration = Duration::from_secs(12);
+/// A container that started so long ago by its node's clock need not be watched; clocks differ a little.
+const LONG: jiff::SignedDuration = jiff::SignedDuration::from_secs(30);
 
 /// What is waited for, and how it is seen.
 pub(crate) struct Wait<'a> {
@@ -204,12 +206,20 @@ impl Wait<'_> {
             if !pods::belongs(pod, object) || !pods::is_current(pod, object) {
                 continue;
             }
-            for (container, restarts) in pods::unprobed(pod) {
-                let key = (pod.uid().unwrap_or_default(), container.clone(), restarts);
-                let since = *settling.entry(key).or_insert_with(Instant::now);
-                let until = since + if restarts == 0 { SETTLED } else { SETTLED_AGAIN };
+            for container in pods::unprobed(pod) {
+                let (needed, long) = if container.restarts == 0 { (SETTLED, LONG) } else { (SETTLED_AGAIN, LONG * 2) };
+                let now = jiff::Timestamp::now();
+                if container.started.is_some_and(|started| now.duration_since(started) > long) {
+                    continue;
+                }
+                let key = (pod.uid().unwrap_or_default(), container.name.clone(), container.restarts);
+                let until = *settling.entry(key).or_insert_with(Instant::now) + needed;
                 if until > Instant::now() && last.as_ref().is_none_or(|(latest, _)| *latest < until) {
-                    let line = format!("container {container} has only just started, and has no readiness probe");
+                    let ended = container.exit_code.map_or_else(String::new, |code| {
+                        format!(" for the {}th time, after exit code {code}", container.restarts + 1)
+                    });
+                    let line =
+                        format!("container {} has only just started{ended}; it has no readiness probe", container.name);
                     last = Some((until, (object.key.to_string(), Trouble::new(Cause::Product, line))));
                 }
             }

@@ -74,8 +74,15 @@ pub fn pod(pod: &Pod, context: Context<'_>) -> Option<Trouble> {
     if let Some(condition) = is("PodScheduled", "False") {
         return Some(unschedulable(condition.message.as_deref().unwrap_or_default()).within(&place));
     }
-    let inits = status.init_container_statuses.unwrap_or_default();
-    let mains = status.container_statuses.unwrap_or_default();
+    let mut inits = status.init_container_statuses.unwrap_or_default();
+    let mut mains = status.container_statuses.unwrap_or_default();
+    let specs = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+    for spec in specs {
+        // The status may name the image by its config's digest, which nobody knows it by.
+        for status in inits.iter_mut().chain(&mut mains).filter(|status| status.name == spec.name) {
+            status.image = spec.image.clone().unwrap_or_default();
+        }
+    }
     let of_containers = || inits.iter().chain(&mains).filter_map(|status| container(status, context));
     let found = of_containers().min_by_key(|trouble| trouble.heals);
     // An event says more than a container that has not started, or that runs and is not ready.

@@ -8,7 +8,7 @@ use kit::{Cause, Platform};
 fn explain(status: Value, logs: &[(String, String)], events: &[Value]) -> Option<Trouble> {
     let pod = serde_json::from_value(json!({
         "metadata": {"name": "webhook-7d-x", "namespace": "t", "uid": "u1"},
-        "spec": {"nodeName": "n3", "containers": []},
+        "spec": {"nodeName": "n3", "containers": [{"name": "webhook", "image": "r/w@sha256:1"}]},
         "status": status
     }))
     .unwrap();
@@ -20,7 +20,7 @@ fn explain(status: Value, logs: &[(String, String)], events: &[Value]) -> Option
 /// A pod with one container in that state.
 fn container(state: Value, last: Value) -> Value {
     json!({"phase": "Pending", "containerStatuses": [{
-        "name": "webhook", "image": "r/w@sha256:1", "imageID": "", "ready": false, "started": false,
+        "name": "webhook", "image": "sha256:9", "imageID": "", "ready": false, "started": false,
         "restartCount": 1, "state": state, "lastState": last}]})
 }
 
