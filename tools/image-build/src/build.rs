@@ -4,7 +4,11 @@ mod bases;
 mod named;
 mod record;
 
-use std::{collections::BTreeSet, fs, path::{Path, PathBuf}};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use kit::{
     Cause, Context, Done, Error, Output, Platform, Result, RunDir, Ui,
@@ -71,7 +75,8 @@ pub(crate) fn run(args: Args, ui: &Ui) -> Result<Done> {
             _ => {}
         }
     }
-    let build = Build { args: &args, component: &component, map: &map, platforms: args.platforms.list(), folder: &folder, ui };
+    let build =
+        Build { args: &args, component: &component, map: &map, platforms: args.platforms.list(), folder: &folder, ui };
     let result = build.run(&ci, &mut record);
     let digest = record::finish(&args, &folder, record.clone(), result.as_ref().err())?;
     if !record.images.is_empty() {
@@ -141,7 +146,8 @@ impl Build<'_> {
         let ldflags: Vec<_> = self.component.ldflags.iter().map(|flag| flag.replace("{commit7}", short)).collect();
         rundir::write(&self.folder.join("ko.yaml"), config.with(bases, &ldflags)?.as_bytes())?;
         // ko runs in the sources' folder.
-        let folder = self.folder.canonicalize().cause(Cause::HostDisk, || format!("cannot read {}", self.folder.display()))?;
+        let folder =
+            self.folder.canonicalize().cause(Cause::HostDisk, || format!("cannot read {}", self.folder.display()))?;
         let resolve = ko::Resolve {
             program,
             root,
@@ -192,7 +198,8 @@ impl Build<'_> {
     fn finish_text(&self, text: String, record: &Images) -> Result<String> {
         let (text, count) = manifests::set_version(&text, self.component.version());
         if count == 0 && matches!(record.source, Source::Module { .. }) {
-            let what = format!("nothing in the configuration of {} has the version 'devel' to replace", self.args.component);
+            let what =
+                format!("nothing in the configuration of {} has the version 'devel' to replace", self.args.component);
             return Err(Error::new(Cause::Usage, what).next("see set_version in image-build's manifests.rs"));
         }
         if let Some(line) = text.lines().find(|line| line.contains("ko://")) {
@@ -203,7 +210,8 @@ impl Build<'_> {
 
     /// Writes the release's files and pushes it; the files appear last, when everything is there.
     fn release(&self, text: &str, client: &Client) -> Result<Release> {
-        let target = self.args.repo.reference(&format!("release/{}:{}", self.args.component, self.component.version()))?;
+        let target =
+            self.args.repo.reference(&format!("release/{}:{}", self.args.component, self.component.version()))?;
         let pushed = oci::push_artifact(client, &target, oci::ARTIFACT_TYPE_RELEASE, "release.yaml", text.as_bytes());
         let artifact = oci::run(pushed)?;
         let objects = manifests::count_objects(text)?;

@@ -90,7 +90,8 @@ impl Config {
             return Ok(Self(Mapping::new()));
         }
         let bytes = rundir::read_limited(&path, 1 << 20)?;
-        let config = serde_yaml_ng::from_slice(&bytes).cause(Cause::Usage, || format!("cannot read {}", path.display()))?;
+        let config =
+            serde_yaml_ng::from_slice(&bytes).cause(Cause::Usage, || format!("cannot read {}", path.display()))?;
         Ok(Self(config))
     }
 
@@ -239,7 +240,21 @@ fn explain(lines: &[String], error: Error) -> Error {
     let rules: &[(Cause, &[&str])] = &[
         (Cause::HostDisk, &["no space left on device"]),
         (Cause::Auth, &["UNAUTHORIZED", "DENIED", "401 Unauthorized", "403 Forbidden"]),
-        (Cause::Registry, &["connection refused", "no such host", "i/o timeout", "connection reset", "unexpected status code", "TLS handshake", "MANIFEST_UNKNOWN", "NAME_UNKNOWN", "error copying", "unexpected EOF"]),
+        (
+            Cause::Registry,
+            &[
+                "connection refused",
+                "no such host",
+                "i/o timeout",
+                "connection reset",
+                "unexpected status code",
+                "TLS handshake",
+                "MANIFEST_UNKNOWN",
+                "NAME_UNKNOWN",
+                "error copying",
+                "unexpected EOF",
+            ],
+        ),
     ];
     for (cause, texts) in rules {
         if let Some(line) = lines.iter().rev().find(|line| texts.iter().any(|text| line.contains(text))) {
@@ -261,7 +276,8 @@ impl Cache {
         let name = rundir::slug(&root.to_string_lossy().replace('/', "-"));
         let folder = dirs::cache()?.join("ko").join(name.trim_matches('-'));
         fs::create_dir_all(&folder).cause(Cause::HostDisk, || format!("cannot create {}", folder.display()))?;
-        let lock = fs::File::create(folder.join("lock")).cause(Cause::HostDisk, || format!("cannot lock {}", folder.display()))?;
+        let lock = fs::File::create(folder.join("lock"))
+            .cause(Cause::HostDisk, || format!("cannot lock {}", folder.display()))?;
         if lock.try_lock().is_ok() {
             return Ok(Self { folder, _lock: Some(lock), _temporary: None });
         }
@@ -282,9 +298,13 @@ mod tests {
     #[test]
     fn failures_have_their_cause() {
         let general = || Error::new(Cause::BuildFailure, "build by ko ended with exit code 1");
-        let compile = "2026/01/01 Building x for linux/s390x\n# example.com/x\ncmd/x/a.go:3:5: undefined: y\nError: failed";
+        let compile =
+            "2026/01/01 Building x for linux/s390x\n# example.com/x\ncmd/x/a.go:3:5: undefined: y\nError: failed";
         let error = explain(&lines(compile), general());
-        assert_eq!((error.cause, error.line.unwrap().as_str()), (Cause::BuildFailure, "# example.com/x\ncmd/x/a.go:3:5: undefined: y"));
+        assert_eq!(
+            (error.cause, error.line.unwrap().as_str()),
+            (Cause::BuildFailure, "# example.com/x\ncmd/x/a.go:3:5: undefined: y")
+        );
         for (text, cause) in [
             ("Error: POST http://r/v2/: UNAUTHORIZED: no", Cause::Auth),
             ("Error: Get \"http://r/v2/\": dial tcp 127.0.0.1:1: connect: connection refused", Cause::Registry),
@@ -303,7 +323,8 @@ mod tests {
         let config = Config::load(folder.path()).unwrap();
         assert_eq!(config.bases()["default"], "old");
         assert_eq!(config.bases()["e.com/A"], "older");
-        let bases = BTreeMap::from([("default".to_owned(), "new".to_owned()), ("e.com/b".to_owned(), "git".to_owned())]);
+        let bases =
+            BTreeMap::from([("default".to_owned(), "new".to_owned()), ("e.com/b".to_owned(), "git".to_owned())]);
         let text = config.with(&bases, &["-X a=b".into()]).unwrap();
         let made: Value = serde_yaml_ng::from_str(&text).unwrap();
         assert_eq!(made["defaultBaseImage"], "new");

@@ -60,7 +60,8 @@ pub(crate) fn files(root: &Path, config: &[String]) -> Result<Vec<PathBuf>> {
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        let wanted = path.extension().is_some_and(|extension| ["yaml", "yml", "json"].map(AsRef::as_ref).contains(&extension));
+        let wanted =
+            path.extension().is_some_and(|extension| ["yaml", "yml", "json"].map(AsRef::as_ref).contains(&extension));
         if path.is_dir() {
             collect(&path, files)?;
         } else if wanted {
@@ -159,15 +160,17 @@ pub(crate) fn replace(text: &str, from: &str, to: &str) -> String {
 /// value; returns how many there were.
 pub(crate) fn set_version(text: &str, version: &str) -> (String, usize) {
     #[expect(clippy::unwrap_used, reason = "the pattern is a constant, and a test uses it")]
-    static DEVEL: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r#"(?m)^(\s*["']?[A-Za-z0-9./_-]+["']?:[ \t]+)(?:devel|"devel"|'devel')[ \t]*$"#).unwrap());
+    static DEVEL: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r#"(?m)^(\s*["']?[A-Za-z0-9./_-]+["']?:[ \t]+)(?:devel|"devel"|'devel')[ \t]*$"#).unwrap()
+    });
     let count = DEVEL.find_iter(text).count();
     (DEVEL.replace_all(text, |found: &regex::Captures<'_>| format!("{}\"{version}\"", &found[1])).into_owned(), count)
 }
 
 /// The references of a repository by digest alone.
 pub(crate) fn without_tags(text: &str, repo: &str) -> Result<String> {
-    let pattern = format!(r"({}/[a-z0-9./_-]+):[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}(@sha256:[0-9a-f]{{64}})", regex::escape(repo));
+    let pattern =
+        format!(r"({}/[a-z0-9./_-]+):[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}(@sha256:[0-9a-f]{{64}})", regex::escape(repo));
     let tag = Regex::new(&pattern).cause(Cause::Usage, || format!("'{repo}' is no repository"))?;
     Ok(tag.replace_all(text, "$1$2").into_owned())
 }
@@ -232,10 +235,14 @@ spec: {{image: "gcr.io/no/schema:1"}}
 
     #[test]
     fn devel_becomes_the_version_where_it_is_a_value() {
-        let text = "  version: \"devel\"\n  a.b/c-d: devel\n  note: see devel\n  x: https://a/devel/b\n  version: 'devel' \n";
+        let text =
+            "  version: \"devel\"\n  a.b/c-d: devel\n  note: see devel\n  x: https://a/devel/b\n  version: 'devel' \n";
         let (text, count) = set_version(text, "v1");
         assert_eq!(count, 3);
-        assert_eq!(text, "  version: \"v1\"\n  a.b/c-d: \"v1\"\n  note: see devel\n  x: https://a/devel/b\n  version: \"v1\"\n");
+        assert_eq!(
+            text,
+            "  version: \"v1\"\n  a.b/c-d: \"v1\"\n  note: see devel\n  x: https://a/devel/b\n  version: \"v1\"\n"
+        );
     }
 
     #[test]
@@ -249,7 +256,8 @@ spec: {{image: "gcr.io/no/schema:1"}}
     fn expected_images_come_from_the_files_that_ko_reads() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("deep")).unwrap();
-        fs::write(folder.path().join("deep/a.yml"), "kind: A\nx: [\"ko://e.com/a\", {image: \"ko://e.com/b\"}]\n").unwrap();
+        fs::write(folder.path().join("deep/a.yml"), "kind: A\nx: [\"ko://e.com/a\", {image: \"ko://e.com/b\"}]\n")
+            .unwrap();
         fs::write(folder.path().join("b.json"), r#"{"kind":"B","image":"r.io/z:1"}"#).unwrap();
         fs::write(folder.path().join("c.go"), "ko://no").unwrap();
         let files = files(folder.path(), &[".".into()]).unwrap();

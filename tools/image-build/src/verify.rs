@@ -93,9 +93,8 @@ pub(crate) async fn check_all(
     for (name, kind) in images {
         places.push((name, *kind, Place::Registry(client.clone(), oci::parse(name)?)));
     }
-    let checks = stream::iter(places).map(|(name, kind, place)| async move {
-        Image { kind, ..check(&place, name, platforms).await }
-    });
+    let checks = stream::iter(places)
+        .map(|(name, kind, place)| async move { Image { kind, ..check(&place, name, platforms).await } });
     Ok(checks.buffered(PARALLEL).collect().await)
 }
 

@@ -67,7 +67,8 @@ impl World {
     }
 
     fn push(&self, repository: &str, arches: &[&str]) -> String {
-        let manifests: Vec<_> = arches.iter().map(|arch| Made::new(arch, arch).push(&self.registry, repository)).collect();
+        let manifests: Vec<_> =
+            arches.iter().map(|arch| Made::new(arch, arch).push(&self.registry, repository)).collect();
         index(&self.registry, repository, "v1", &manifests)["digest"].as_str().unwrap().to_owned()
     }
 
@@ -101,7 +102,12 @@ impl World {
     fn build_args(&self, more: &[&str]) -> Vec<String> {
         let host = &self.registry.host;
         let path = |name| self.path(name).display().to_string();
-        let mut args = vec!["build".into(), "--component=x".into(), format!("--ci={}", path("ci")), format!("--run-dir={}", path("run"))];
+        let mut args = vec![
+            "build".into(),
+            "--component=x".into(),
+            format!("--ci={}", path("ci")),
+            format!("--run-dir={}", path("run")),
+        ];
         args.extend([format!("--repo={host}/repo"), format!("--base={host}/base:v1")]);
         if !more.contains(&"--platform") {
             args.push(format!("--platform={PLATFORMS}"));
@@ -133,13 +139,24 @@ fn config(image: &str) -> String {
 #[test]
 fn a_component_becomes_a_release() {
     let world = World::new();
-    let ended = world.build_with(&["--jobs", "2", "--", "--image-label=a=b"], &[("GOOS", "plan9"), ("GOFLAGS", "-mod=x"), ("KO_DEFAULTPLATFORMS", "all")]);
+    let ended = world.build_with(
+        &["--jobs", "2", "--", "--image-label=a=b"],
+        &[("GOOS", "plan9"), ("GOFLAGS", "-mod=x"), ("KO_DEFAULTPLATFORMS", "all")],
+    );
     assert_eq!(ended.code, 0, "{}", ended.err);
     assert!(ended.out.contains("e.com/x/cmd/x") && ended.out.contains("elf s390x 64BE"), "{}", ended.out);
     let called = fs::read_to_string(world.path("called")).unwrap();
-    assert!(called.contains(&format!("--platform={PLATFORMS}")) && called.contains("--jobs=2") && called.contains("--image-label=a=b"), "{called}");
+    assert!(
+        called.contains(&format!("--platform={PLATFORMS}"))
+            && called.contains("--jobs=2")
+            && called.contains("--image-label=a=b"),
+        "{called}"
+    );
     let env = fs::read_to_string(world.path("env")).unwrap();
-    assert!(!env.contains("plan9") && !env.contains("KO_DEFAULTPLATFORMS") && env.contains("GOFLAGS=-buildvcs=false\n"), "{env}");
+    assert!(
+        !env.contains("plan9") && !env.contains("KO_DEFAULTPLATFORMS") && env.contains("GOFLAGS=-buildvcs=false\n"),
+        "{env}"
+    );
     let (record, release) = (world.record(), world.release().unwrap());
     assert_eq!((&record["outcome"], &record["images"][0]["kind"]), (&json!("passed"), &json!("built")));
     assert_eq!(record["images"][0]["platforms"].as_array().unwrap().len(), 4);
@@ -151,7 +168,8 @@ fn a_component_becomes_a_release() {
     let bare = fs::read_to_string(world.path("run/x/release.notags.yaml")).unwrap();
     assert_eq!(bare, release.replace(":devel@", "@"));
     // It can be checked again by its artifact and by its file.
-    let (artifact, file, ci) = (record["release"]["artifact"].as_str().unwrap(), world.path("run/x/release.yaml"), world.path("ci"));
+    let (artifact, file, ci) =
+        (record["release"]["artifact"].as_str().unwrap(), world.path("run/x/release.yaml"), world.path("ci"));
     for what in [artifact, file.to_str().unwrap()] {
         let again = world.run(&["verify", what, "--platform", "linux/s390x", "--ci", ci.to_str().unwrap()], &[]);
         assert_eq!((again.code, again.out.lines().count()), (0, 3), "{}{}", again.out, again.err);
@@ -164,7 +182,11 @@ fn a_base_without_a_platform_is_named_before_anything_is_built() {
     world.push("base", &["amd64", "arm64", "ppc64le"]);
     let ended = world.build_with(&[], &[]);
     assert_eq!(ended.code, 1, "{}", ended.err);
-    assert!(ended.err.contains("image-missing-platform") && ended.err.contains("/base:v1 (for default) has no linux/s390x"), "{}", ended.err);
+    assert!(
+        ended.err.contains("image-missing-platform") && ended.err.contains("/base:v1 (for default) has no linux/s390x"),
+        "{}",
+        ended.err
+    );
     assert!(!world.path("called").exists() && world.release().is_none());
     let record = world.record();
     assert_eq!((&record["outcome"], &record["cause"]), (&json!("failed"), &json!("image-missing-platform")));
@@ -210,7 +232,11 @@ fn sources_that_do_not_compile_are_the_product_s_fault() {
     world.ko("echo '# e.com/x/cmd/x' >&2; echo 'cmd/x/main.go:7:2: undefined: y' >&2; exit 1");
     let ended = world.build_with(&[], &[]);
     assert_eq!(ended.code, 1, "{}", ended.err);
-    assert!(ended.err.contains("error[build-failure]") && ended.err.contains("> cmd/x/main.go:7:2: undefined: y"), "{}", ended.err);
+    assert!(
+        ended.err.contains("error[build-failure]") && ended.err.contains("> cmd/x/main.go:7:2: undefined: y"),
+        "{}",
+        ended.err
+    );
     assert_eq!(world.record()["line"], "# e.com/x/cmd/x\ncmd/x/main.go:7:2: undefined: y");
 }
 
@@ -219,7 +245,10 @@ fn a_missing_ko_is_exit_5_and_says_what_to_do() {
     let world = World::new();
     let nothing = world.path("empty");
     fs::create_dir(&nothing).unwrap();
-    for variables in [[("OTHER_ARCH_KO", ""), ("PATH", nothing.to_str().unwrap())], [("OTHER_ARCH_KO", "/nonexistent/ko"), ("X", "")]] {
+    for variables in [
+        [("OTHER_ARCH_KO", ""), ("PATH", nothing.to_str().unwrap())],
+        [("OTHER_ARCH_KO", "/nonexistent/ko"), ("X", "")],
+    ] {
         let ended = world.build_with(&[], &variables);
         assert_eq!(ended.code, 5, "{}", ended.err);
         assert_eq!(world.record()["cause"], "missing-program");
@@ -240,7 +269,19 @@ fn wrong_calls_are_exit_2() {
         assert_eq!((ended.code, ended.err.contains(said)), (2, true), "{}", ended.err);
     }
     let ci = world.path("ci");
-    let args = ["build", "--component", "y", "--ci", ci.to_str().unwrap(), "--repo", "localhost:1/x", "--platform", "linux/amd64", "--run-dir", "/nonexistent"];
+    let args = [
+        "build",
+        "--component",
+        "y",
+        "--ci",
+        ci.to_str().unwrap(),
+        "--repo",
+        "localhost:1/x",
+        "--platform",
+        "linux/amd64",
+        "--run-dir",
+        "/nonexistent",
+    ];
     let ended = world.run(&args, &[]);
     assert!(ended.code == 2 && ended.err.contains("unknown component 'y'"), "{}", ended.err);
     world.write("ci/images.toml", "colour = 1\n");
@@ -274,7 +315,8 @@ fn an_image_is_verified_by_reference() {
 fn the_same_definition_gives_the_same_image_anywhere() {
     let reference = |world: &World| {
         let (ci, repo) = (world.path("ci"), format!("{}/repo", world.registry.host));
-        let ended = world.run(&["base", "shell", "--ci", ci.to_str().unwrap(), "--repo", &repo, "--platform", PLATFORMS], &[]);
+        let ended =
+            world.run(&["base", "shell", "--ci", ci.to_str().unwrap(), "--repo", &repo, "--platform", PLATFORMS], &[]);
         assert_eq!(ended.code, 0, "{}", ended.err);
         let digest = ended.out.trim().rsplit_once('@').unwrap().1.to_owned();
         let layout = fs::read_dir(world.path("cache/images")).unwrap().next().unwrap().unwrap().path();
@@ -289,7 +331,10 @@ fn the_same_definition_gives_the_same_image_anywhere() {
 #[test]
 fn a_mirror_keeps_the_platforms_that_others_asked_for() {
     let world = World::new();
-    world.write("ci/images.toml", "[[image]]\nnames = ['docker.io/library/x:1']\nbuild = 'shell'\n[build.shell]\nfiles = { '/etc/x' = 'y' }\n");
+    world.write(
+        "ci/images.toml",
+        "[[image]]\nnames = ['docker.io/library/x:1']\nbuild = 'shell'\n[build.shell]\nfiles = { '/etc/x' = 'y' }\n",
+    );
     let (ci, repo) = (world.path("ci"), format!("{}/repo", world.registry.host));
     let mirror = format!("{}/mirror/docker.io/library/x:1", world.registry.host);
     for platforms in [PLATFORMS, "linux/arm64"] {
@@ -309,7 +354,8 @@ fn a_signal_leaves_a_record() {
     command.env("RUST_BACKTRACE", "0");
     let mut child = Process::new("image-build", command).spawn(&world.path("log")).unwrap();
     let late = || kit::Error::new(kit::Cause::Internal, "ko was not called");
-    kit::retry::until(std::time::Duration::from_secs(60), late, || Ok(world.path("called").exists().then_some(()))).unwrap();
+    kit::retry::until(std::time::Duration::from_secs(60), late, || Ok(world.path("called").exists().then_some(())))
+        .unwrap();
     let mut kill = Command::new("kill");
     kill.args(["-INT", &child.id().to_string()]);
     Process::new("kill", kill).run().unwrap();

@@ -29,7 +29,11 @@ pub(crate) struct Package {
 }
 
 /// Finds packages for a platform.
-pub(crate) fn resolve(platform: &Platform, names: &std::collections::BTreeSet<String>, ui: &Ui) -> Result<Vec<Package>> {
+pub(crate) fn resolve(
+    platform: &Platform,
+    names: &std::collections::BTreeSet<String>,
+    ui: &Ui,
+) -> Result<Vec<Package>> {
     if names.is_empty() {
         return Ok(Vec::new());
     }
@@ -40,7 +44,8 @@ pub(crate) fn resolve(platform: &Platform, names: &std::collections::BTreeSet<St
     apt.refresh(ui)?;
     let mut command = apt.command();
     command.args(["download", "--print-uris"]).args(names);
-    let said = apt.process(format!("search for packages for {platform}"), command).cause(Cause::ImageMissingPlatform).read();
+    let said =
+        apt.process(format!("search for packages for {platform}"), command).cause(Cause::ImageMissingPlatform).read();
     let said = said.map_err(|error| error.within(format!("Debian {RELEASE} lacks a package for {platform}")))?;
     let mut packages = said.lines().map(parse).collect::<Result<Vec<_>>>()?;
     packages.sort_by(|a, b| a.file.cmp(&b.file));
@@ -69,7 +74,10 @@ pub(crate) fn fetch(platform: &Platform, packages: &[Package]) -> Result<Vec<Pat
         let temporary = temporary.cause(Cause::HostDisk, || format!("cannot write to {}", folder.display()))?;
         let apt = Apt::open(platform)?;
         let mut command = apt.command();
-        command.current_dir(temporary.path()).arg("download").args(missing.iter().map(|package| name_of(&package.file)));
+        command
+            .current_dir(temporary.path())
+            .arg("download")
+            .args(missing.iter().map(|package| name_of(&package.file)));
         apt.process(format!("download of packages for {platform}"), command).cause(Cause::Registry).run()?;
         for package in missing {
             let file = temporary.path().join(&package.file);
@@ -213,7 +221,9 @@ fn sources(etc: &Path) -> String {
     if stanzas.is_empty() {
         let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
         let server = |path: &str, suites: &str| {
-            format!("Types: deb\nURIs: http://deb.debian.org/{path}\nSuites: {suites}\nComponents: main\nSigned-By: {keyring}\n")
+            format!(
+                "Types: deb\nURIs: http://deb.debian.org/{path}\nSuites: {suites}\nComponents: main\nSigned-By: {keyring}\n"
+            )
         };
         stanzas.push(server("debian", &format!("{RELEASE} {RELEASE}-updates")));
         stanzas.push(server("debian-security", &format!("{RELEASE}-security")));
@@ -228,7 +238,8 @@ fn stanza(text: &str) -> Option<String> {
     let ours = suites.split_whitespace().skip(1).all(|suite| suite.starts_with(RELEASE));
     let binary = text.lines().any(|line| field(line, "types:") && line.split_whitespace().any(|word| word == "deb"));
     let disabled = text.lines().any(|line| field(line, "enabled:") && line.contains("no"));
-    let kept = text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty() && !field(line, "architectures:"));
+    let kept =
+        text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty() && !field(line, "architectures:"));
     let kept = kept.map(|line| if field(line, "types:") { "Types: deb" } else { line });
     (ours && binary && !disabled).then(|| kept.map(|line| format!("{line}\n")).collect())
 }
@@ -245,9 +256,9 @@ fn one_line(line: &str) -> Option<String> {
     let components: Vec<_> = words.collect();
     let signed = options.split_whitespace().find_map(|option| option.strip_prefix("signed-by="));
     let signed = signed.map_or_else(String::new, |file| format!("Signed-By: {file}\n"));
-    suite.starts_with(RELEASE).then(|| {
-        format!("Types: deb\nURIs: {uri}\nSuites: {suite}\nComponents: {}\n{signed}", components.join(" "))
-    })
+    suite
+        .starts_with(RELEASE)
+        .then(|| format!("Types: deb\nURIs: {uri}\nSuites: {suite}\nComponents: {}\n{signed}", components.join(" ")))
 }
 
 #[cfg(test)]

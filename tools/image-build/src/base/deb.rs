@@ -84,7 +84,8 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     fn member(name: &str, content: &[u8]) -> Vec<u8> {
-        let mut bytes = format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, content.len()).into_bytes();
+        let mut bytes =
+            format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, content.len()).into_bytes();
         bytes.extend_from_slice(content);
         bytes.resize(bytes.len() + content.len() % 2, b'\n');
         bytes
@@ -105,7 +106,13 @@ pub(crate) mod tests {
         };
         let control = archive(&[("./control", b"Package: sample\nVersion: 1\n")]);
         let data = zstd::encode_all(&archive(files)[..], 1).unwrap();
-        [&b"!<arch>\n"[..], &member("debian-binary", b"2.0\n"), &member("control.tar", &control), &member("data.tar.zst", &data)].concat()
+        [
+            &b"!<arch>\n"[..],
+            &member("debian-binary", b"2.0\n"),
+            &member("control.tar", &control),
+            &member("data.tar.zst", &data),
+        ]
+        .concat()
     }
 
     #[test]

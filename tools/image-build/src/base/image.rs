@@ -1,7 +1,10 @@
 //! A root file system as an image of a layout.
 
 use kit::{Platform, Result, digest};
-use oci::{Layout, canonical, spec::{Descriptor, MediaType}};
+use oci::{
+    Layout, canonical,
+    spec::{Descriptor, MediaType},
+};
 use serde_json::json;
 
 use super::{

@@ -13,7 +13,9 @@ mod tree;
 
 use std::{fs, path::PathBuf};
 
-use kit::{Cause, Context, Done, Error, Output, Platform, Result, Ui, Within, ci::CiOptions, ci::ImageMap, digest, dirs};
+use kit::{
+    Cause, Context, Done, Error, Output, Platform, Result, Ui, Within, ci::CiOptions, ci::ImageMap, digest, dirs,
+};
 use oci::{Client, Layout, Place, Reference, spec::Descriptor};
 
 use crate::options::{Platforms, Repo};

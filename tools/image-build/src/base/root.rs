@@ -21,7 +21,8 @@ pub(crate) fn assemble(definition: &Definition, debs: &[PathBuf]) -> Result<Tree
         let deb = deb::read(&bytes).within(|| path.display().to_string())?;
         tree.unpack(&deb.data).within(|| path.display().to_string())?;
         // Where scanners look for what is installed in an image without dpkg.
-        let field = |name: &str| deb.control.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("unknown").trim();
+        let field =
+            |name: &str| deb.control.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("unknown").trim();
         let status = format!("var/lib/dpkg/status.d/{}", field("Package:"));
         tree.file(&status, 0o644, deb.control.as_bytes());
     }

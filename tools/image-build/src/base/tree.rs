@@ -83,7 +83,8 @@ impl Tree {
         for entry in tar::Archive::new(archive).entries().cause(Cause::Registry, broken)? {
             let mut entry = entry.cause(Cause::Registry, broken)?;
             let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            let link = entry.link_name_bytes().map(|name| String::from_utf8_lossy(&name).into_owned()).unwrap_or_default();
+            let link =
+                entry.link_name_bytes().map(|name| String::from_utf8_lossy(&name).into_owned()).unwrap_or_default();
             let mode = entry.header().mode().cause(Cause::Registry, broken)? & 0o7777;
             match entry.header().entry_type() {
                 tar::EntryType::Directory if self.is_directory(&path) => {}
@@ -96,7 +97,9 @@ impl Tree {
                 tar::EntryType::Symlink => self.symlink(&path, &link),
                 tar::EntryType::Link => {
                     let target = self.nodes.get(&place(&link)).cloned();
-                    let node = target.ok_or_else(|| Error::new(Cause::Registry, format!("{path} is another name of {link}, which is missing")))?;
+                    let node = target.ok_or_else(|| {
+                        Error::new(Cause::Registry, format!("{path} is another name of {link}, which is missing"))
+                    })?;
                     self.insert(&path, node);
                 }
                 _ => {}
@@ -202,7 +205,24 @@ mod tests {
         tree.file("/etc/deep/y", 0o644, *b"y");
         merge_usr(&mut tree);
         let names = names(&tree.archive().unwrap());
-        assert_eq!(names, ["bin", "etc/", "etc/deep/", "etc/deep/y", "lib", "lib64", "sbin", "usr/", "usr/bin/", "usr/bin/x", "usr/lib/", "usr/lib64/", "usr/sbin/"]);
+        assert_eq!(
+            names,
+            [
+                "bin",
+                "etc/",
+                "etc/deep/",
+                "etc/deep/y",
+                "lib",
+                "lib64",
+                "sbin",
+                "usr/",
+                "usr/bin/",
+                "usr/bin/x",
+                "usr/lib/",
+                "usr/lib64/",
+                "usr/sbin/"
+            ]
+        );
     }
 
     #[test]

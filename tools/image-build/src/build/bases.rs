@@ -51,7 +51,8 @@ pub(super) fn check(build: &Build<'_>, bases: &Bases, expected: &BTreeSet<String
         let lacks = |asked: &&Platform| !offered.iter().any(|offer| oci::offers(&offer.platform, asked));
         let missing: Vec<_> = build.platforms.iter().filter(lacks).map(ToString::to_string).collect();
         if !missing.is_empty() {
-            let users: Vec<_> = needed.iter().filter(|(_, base)| **base == reference).map(|(path, _)| path.as_str()).collect();
+            let users: Vec<_> =
+                needed.iter().filter(|(_, base)| **base == reference).map(|(path, _)| path.as_str()).collect();
             let offered: Vec<_> = offered.iter().map(|offer| offer.platform.to_string()).collect();
             lacking.push(format!(
                 "base {reference} (for {}) has no {}; it offers {}",

@@ -29,7 +29,9 @@ pub(super) fn provide(build: &Build<'_>, names: &BTreeSet<String>, client: &Clie
     let (mut stand_ins, mut themselves) = (Vec::new(), Vec::new());
     for name in names {
         match images::lookup(build.map, name, &build.platforms)? {
-            Known::Build(made) => stand_ins.push((name.clone(), base::make(build.map, made, &build.platforms, build.ui)?)),
+            Known::Build(made) => {
+                stand_ins.push((name.clone(), base::make(build.map, made, &build.platforms, build.ui)?))
+            }
             Known::Unused(reason) => named.unused.push(Unused { reference: name.clone(), reason: reason.into() }),
             Known::Itself => themselves.push((name.clone(), ImageKind::Referenced)),
         }
@@ -52,7 +54,7 @@ pub(super) fn provide(build: &Build<'_>, names: &BTreeSet<String>, client: &Clie
 
 /// The text with all replacements.
 pub(super) fn replace(text: &str, replacements: &[Replacement]) -> String {
-    replacements.iter().fold(text.to_owned(), |text, replacement| {
-        manifests::replace(&text, &replacement.from, &replacement.to)
-    })
+    replacements
+        .iter()
+        .fold(text.to_owned(), |text, replacement| manifests::replace(&text, &replacement.from, &replacement.to))
 }

@@ -16,7 +16,9 @@ use super::Args;
 /// What can be said before anything was done.
 pub(super) fn begin(args: &Args, component: &Component, run: &RunDir) -> Images {
     let source = match (&component.module, &component.path) {
-        (Some(path), _) => Source::Module { path: path.clone(), version: component.version().into(), sum: String::new() },
+        (Some(path), _) => {
+            Source::Module { path: path.clone(), version: component.version().into(), sum: String::new() }
+        }
         (None, path) => Source::Folder { path: path.clone().unwrap_or_default(), digest: String::new() },
     };
     Images {

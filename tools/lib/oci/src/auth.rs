@@ -113,7 +113,8 @@ mod tests {
 
     #[test]
     fn finds_a_registry_under_its_spellings() {
-        let text = r#"{"auths":{"https://index.docker.io/v1/":{"auth":"dTpw"},"ghcr.io":{"username":"a","password":"b"}}}"#;
+        let text =
+            r#"{"auths":{"https://index.docker.io/v1/":{"auth":"dTpw"},"ghcr.io":{"username":"a","password":"b"}}}"#;
         let config = config(text);
         assert!(config.credentials("docker.io").unwrap() == RegistryAuth::Basic("u".into(), "p".into()));
         assert!(config.credentials("ghcr.io").unwrap() == RegistryAuth::Basic("a".into(), "b".into()));

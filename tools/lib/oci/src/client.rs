@@ -80,9 +80,9 @@ impl Client {
     /// # Errors
     /// [`Cause::Auth`] or [`Cause::Registry`], naming the reference.
     pub async fn manifest(&self, reference: &Reference) -> Result<Document> {
-        self.find_manifest(reference).await?.ok_or_else(|| {
-            Error::new(Cause::Registry, format!("{reference}: the registry has no such image"))
-        })
+        self.find_manifest(reference)
+            .await?
+            .ok_or_else(|| Error::new(Cause::Registry, format!("{reference}: the registry has no such image")))
     }
 
     /// As [`Client::manifest`], nothing if the registry does not have it.
@@ -116,7 +116,8 @@ impl Client {
         let response = good(self.request(Method::GET, &url, repository).await?, repository).await?;
         let what = format!("blob {} of {}", descriptor.digest(), name(repository));
         let said = what.clone();
-        let chunks = response.bytes_stream().map(move |chunk| chunk.cause(Cause::Registry, || format!("{said} broke off")));
+        let chunks =
+            response.bytes_stream().map(move |chunk| chunk.cause(Cause::Registry, || format!("{said} broke off")));
         Ok(Body::new(what, descriptor, chunks))
     }
 
@@ -147,8 +148,7 @@ impl Client {
         let mut delays = kit::retry::delays().take(ATTEMPTS - 1);
         loop {
             let stream = chunks().await?.map(|chunk| chunk.map_err(|error| std::io::Error::other(error).into()));
-            let Err(error) = client.push_blob_stream(repository, stream, &digest, Some(descriptor.size())).await
-            else {
+            let Err(error) = client.push_blob_stream(repository, stream, &digest, Some(descriptor.size())).await else {
                 return Ok(());
             };
             let error = upload_error(error, &format!("cannot push blob {digest} to {}", name(repository)));
@@ -221,13 +221,14 @@ impl Client {
             let next = format!("log in to {} (docker login, or $DOCKER_CONFIG/config.json)", reference.registry());
             Error::new(Cause::Auth, format!("{reference}: the registry wants other credentials")).next(next)
         };
-        let token = registry.client.auth(reference, &registry.auth, RegistryOperation::Pull).await.map_err(|error| {
-            if matches!(error, oci_client::errors::OciDistributionError::AuthenticationFailure(_)) {
-                refused()
-            } else {
-                Error::from_source(Cause::Auth, format!("{reference}: cannot log in"), error)
-            }
-        })?;
+        let token =
+            registry.client.auth(reference, &registry.auth, RegistryOperation::Pull).await.map_err(|error| {
+                if matches!(error, oci_client::errors::OciDistributionError::AuthenticationFailure(_)) {
+                    refused()
+                } else {
+                    Error::from_source(Cause::Auth, format!("{reference}: cannot log in"), error)
+                }
+            })?;
         let value = match (token, &registry.auth) {
             (Some(token), _) => format!("Bearer {token}"),
             (None, RegistryAuth::Basic(user, password)) => {
@@ -324,7 +325,9 @@ async fn limited(response: Response, limit: u64, reference: &Reference) -> Resul
 fn upload_error(error: oci_client::errors::OciDistributionError, what: &str) -> Error {
     use oci_client::errors::OciDistributionError as E;
     let cause = match &error {
-        E::AuthenticationFailure(_) | E::UnauthorizedError { .. } | E::ServerError { code: 401 | 403, .. } => Cause::Auth,
+        E::AuthenticationFailure(_) | E::UnauthorizedError { .. } | E::ServerError { code: 401 | 403, .. } => {
+            Cause::Auth
+        }
         _ => Cause::Registry,
     };
     Error::from_source(cause, what, error)

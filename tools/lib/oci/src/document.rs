@@ -82,7 +82,6 @@ pub fn canonical(value: &impl Serialize) -> Result<Vec<u8>> {
 /// # Errors
 /// [`Cause::Internal`], never for a digest of ours.
 pub fn descriptor(media_type: MediaType, bytes: &[u8]) -> Result<Descriptor> {
-    let digest: Sha256Digest =
-        kit::digest::hex(bytes).parse().cause(Cause::Internal, || "a digest that is none")?;
+    let digest: Sha256Digest = kit::digest::hex(bytes).parse().cause(Cause::Internal, || "a digest that is none")?;
     Ok(Descriptor::new(media_type, bytes.len() as u64, digest))
 }

@@ -31,9 +31,7 @@ fn elf<H: FileHeader<Endian = Endianness>>(path: &str, header: &H) -> Option<Pro
     let number = header.e_machine(endian).0;
     let class = if header.is_type_64() { 64 } else { 32 };
     let byte_order = if endian.is_big_endian() { ByteOrder::Big } else { ByteOrder::Little };
-    let row = ARCHES
-        .iter()
-        .find(|row| (row.elf_machine, row.elf_class, row.byte_order) == (number, class, byte_order));
+    let row = ARCHES.iter().find(|row| (row.elf_machine, row.elf_class, row.byte_order) == (number, class, byte_order));
     Some(program(path, "elf", row.map(|row| row.go), number, class, byte_order))
 }
 
@@ -76,7 +74,10 @@ mod tests {
         for row in ARCHES {
             let bytes = elf_bytes(row.elf_machine, row.elf_class, row.byte_order);
             let found = program_header("/x", &bytes).unwrap();
-            assert_eq!((found.machine.as_str(), found.class, found.byte_order), (row.go, row.elf_class, row.byte_order));
+            assert_eq!(
+                (found.machine.as_str(), found.class, found.byte_order),
+                (row.go, row.elf_class, row.byte_order)
+            );
         }
     }
 

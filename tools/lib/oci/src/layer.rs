@@ -29,11 +29,7 @@ pub(crate) struct Entry {
 /// Calls `visit` for each entry, with the first `head` bytes of files, until it says `false`.
 ///
 /// The compression is told by the first bytes, since media types are not always right.
-pub(crate) fn entries(
-    layer: &mut dyn Read,
-    head: usize,
-    mut visit: impl FnMut(Entry) -> Result<bool>,
-) -> Result<()> {
+pub(crate) fn entries(layer: &mut dyn Read, head: usize, mut visit: impl FnMut(Entry) -> Result<bool>) -> Result<()> {
     let mut reader = Limited { inner: decompress(layer)?, left: BYTES_LIMIT };
     let broken = || "a layer cannot be read";
     let mut archive = tar::Archive::new(&mut reader);
@@ -48,13 +44,16 @@ pub(crate) fn entries(
         let header = entry.header();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let path = names.path.unwrap_or_else(|| text(&entry.path_bytes()));
-        let link = || names.link.clone().or_else(|| header.link_name_bytes().map(|name| text(&name))).unwrap_or_default();
+        let link =
+            || names.link.clone().or_else(|| header.link_name_bytes().map(|name| text(&name))).unwrap_or_default();
         let kind = match header.entry_type() {
             tar::EntryType::Regular | tar::EntryType::Continuous => Kind::File,
             tar::EntryType::Directory => Kind::Directory,
             tar::EntryType::Symlink => Kind::Symlink(link()),
             tar::EntryType::Link => Kind::Hardlink(link()),
-            tar::EntryType::GNUSparse => return Err(Error::new(Cause::Registry, format!("{path}: a sparse file in a layer"))),
+            tar::EntryType::GNUSparse => {
+                return Err(Error::new(Cause::Registry, format!("{path}: a sparse file in a layer")));
+            }
             _ => Kind::Other,
         };
         let mut first = Vec::new();
@@ -134,9 +133,10 @@ struct Limited<R> {
 impl<R: Read> Read for Limited<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
-        self.left = self.left.checked_sub(count as u64).ok_or_else(|| {
-            io::Error::other(format!("it has more than {} GiB when decompressed", BYTES_LIMIT >> 30))
-        })?;
+        self.left = self
+            .left
+            .checked_sub(count as u64)
+            .ok_or_else(|| io::Error::other(format!("it has more than {} GiB when decompressed", BYTES_LIMIT >> 30)))?;
         Ok(count)
     }
 }

@@ -85,7 +85,8 @@ impl Layout {
         let named = |descriptor: &&Descriptor| {
             let name = descriptor.annotations().as_ref().and_then(|all| all.get(REF_NAME));
             reference.is_some_and(|wanted| {
-                Some(descriptor.digest().to_string().as_str()) == wanted.digest() || name.map(String::as_str) == wanted.tag()
+                Some(descriptor.digest().to_string().as_str()) == wanted.digest()
+                    || name.map(String::as_str) == wanted.tag()
             })
         };
         let found = match index.manifests().as_slice() {

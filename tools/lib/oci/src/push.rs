@@ -86,7 +86,11 @@ pub async fn push_artifact(
 ///
 /// # Errors
 /// [`Cause::Usage`] if the reference is something else; [`Cause::Auth`] or [`Cause::Registry`].
-pub async fn pull_artifact(client: &Client, reference: &Reference, artifact_type: &str) -> Result<(Vec<u8>, Reference)> {
+pub async fn pull_artifact(
+    client: &Client,
+    reference: &Reference,
+    artifact_type: &str,
+) -> Result<(Vec<u8>, Reference)> {
     let document = client.manifest(reference).await?;
     let other = || Error::new(Cause::Usage, format!("{reference} is no artifact of type {artifact_type}"));
     debug_assert!(document.bytes.len() as u64 <= MANIFEST_LIMIT);

@@ -21,9 +21,9 @@ pub fn pinned(reference: &Reference, digest: &str) -> Reference {
 /// addresses, as go-containerregistry (and so ko) decides it (`pkg/name/registry.go`, `Scheme`).
 #[must_use]
 pub fn insecure(registry: &str) -> bool {
-    let host = registry.rsplit_once(':').map_or(registry, |(host, port)| {
-        if port.bytes().all(|b| b.is_ascii_digit()) { host } else { registry }
-    });
+    let host = registry
+        .rsplit_once(':')
+        .map_or(registry, |(host, port)| if port.bytes().all(|b| b.is_ascii_digit()) { host } else { registry });
     let private = host.parse().is_ok_and(|address: std::net::Ipv4Addr| address.is_private() || address.is_loopback());
     private
         || (host == "localhost" && registry != host)
@@ -50,8 +50,14 @@ mod tests {
     #[test]
     fn plain_http_is_for_this_machine_and_private_networks() {
         for registry in [
-            "localhost:5000", "127.0.0.1:1", "10.1.2.3:5000", "172.31.0.1", "192.168.1.1:80", "kind.local",
-            "x.localhost:99", "[::1]:5000",
+            "localhost:5000",
+            "127.0.0.1:1",
+            "10.1.2.3:5000",
+            "172.31.0.1",
+            "192.168.1.1:80",
+            "kind.local",
+            "x.localhost:99",
+            "[::1]:5000",
         ] {
             assert!(insecure(registry), "{registry}");
         }

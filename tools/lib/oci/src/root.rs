@@ -132,7 +132,8 @@ impl Root {
             if links > LINKS_LIMIT {
                 return Found::Missing;
             }
-            at = if from_root { String::new() } else { at.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned() };
+            at =
+                if from_root { String::new() } else { at.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned() };
             todo.extend(parts(follow));
         }
         // It is a folder.
@@ -216,7 +217,9 @@ mod tests {
             ("usr/bin/same", Kind::Hardlink("./lib/dash".into())),
         ]]);
         for path in ["/bin/sh", "bin/./sh", "/usr/bin/sh", "/bin/same"] {
-            assert!(matches!(root.find(path), Found::File(at, Content::Script(by)) if at == "lib/dash" && by == "/bin/x"));
+            assert!(
+                matches!(root.find(path), Found::File(at, Content::Script(by)) if at == "lib/dash" && by == "/bin/x")
+            );
         }
         assert_eq!(root.find("/loop"), Found::Missing);
         assert_eq!(root.find("/lib/dash/x"), Found::Missing);
@@ -225,8 +228,14 @@ mod tests {
 
     #[test]
     fn upper_layers_win_and_whiteouts_hide() {
-        let top: &[_] = &[("app", Kind::File), ("gone/.wh.a", Kind::File), ("clear/.wh..wh..opq", Kind::File), ("clear/b", Kind::File)];
-        let bottom: &[_] = &[("app", link("gone/a")), ("gone/a", Kind::File), ("clear/c", Kind::File), ("app/x", Kind::File)];
+        let top: &[_] = &[
+            ("app", Kind::File),
+            ("gone/.wh.a", Kind::File),
+            ("clear/.wh..wh..opq", Kind::File),
+            ("clear/b", Kind::File),
+        ];
+        let bottom: &[_] =
+            &[("app", link("gone/a")), ("gone/a", Kind::File), ("clear/c", Kind::File), ("app/x", Kind::File)];
         let root = root(&[top, bottom]);
         assert!(matches!(root.find("/app"), Found::File(at, _) if at == "app"));
         assert_eq!(root.find("/gone/a"), Found::Missing);

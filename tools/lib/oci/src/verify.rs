@@ -38,7 +38,9 @@ pub struct Checked {
 impl Checked {
     /// The row's problems, with their causes.
     pub fn problems(&self) -> impl Iterator<Item = (&PlatformRow, &str, Cause)> {
-        self.rows.iter().filter_map(|row| Some((row, row.problem.as_deref()?, row.cause.unwrap_or(Cause::Unclassified))))
+        self.rows
+            .iter()
+            .filter_map(|row| Some((row, row.problem.as_deref()?, row.cause.unwrap_or(Cause::Unclassified))))
     }
 }
 
@@ -93,7 +95,9 @@ pub async fn verify(place: &Place, platforms: &[Platform]) -> Checked {
             let rows = platforms.iter().map(|platform| check_platform(place, &entries, platform));
             Checked { digest: Some(digest), rows: futures::future::join_all(rows).await }
         }
-        Err(error) => Checked { digest: None, rows: platforms.iter().map(|asked| failed(empty(asked), &error)).collect() },
+        Err(error) => {
+            Checked { digest: None, rows: platforms.iter().map(|asked| failed(empty(asked), &error)).collect() }
+        }
     }
 }
 
@@ -226,7 +230,9 @@ async fn check_image(
     row.user = settings.user().clone().filter(|user| !user.is_empty());
     row.config = Some(declared.clone());
     let asked = row.platform.clone();
-    if (&declared.os, &declared.arch) != (&asked.os, &asked.arch) || (asked.variant.is_some() && !offers(&declared, &asked)) {
+    if (&declared.os, &declared.arch) != (&asked.os, &asked.arch)
+        || (asked.variant.is_some() && !offers(&declared, &asked))
+    {
         return wrong(row, Cause::ImageWrongArch, format!("its config says {declared}"));
     }
     match program_of(place, manifest, &settings, &declared).await {
@@ -267,7 +273,11 @@ async fn program_of(
 ) -> Result<Option<Program>> {
     let words = |list: &Option<Vec<String>>| list.clone().unwrap_or_default().into_iter().next();
     let Some(word) = words(settings.entrypoint()).or_else(|| words(settings.cmd())) else { return Ok(None) };
-    let search = Arc::new(Mutex::new(Search { root: Root::default(), paths: candidates(&word, settings, platform), scripts: 0 }));
+    let search = Arc::new(Mutex::new(Search {
+        root: Root::default(),
+        paths: candidates(&word, settings, platform),
+        scripts: 0,
+    }));
     for descriptor in manifest.layers().iter().rev() {
         let media_type = descriptor.media_type().to_string();
         if media_type.contains("nondistributable") || media_type.contains("foreign") {
@@ -287,7 +297,9 @@ async fn program_of(
         }
     }
     let answer = search.lock().unwrap_or_else(std::sync::PoisonError::into_inner).answer(true)?;
-    answer.map(Some).ok_or_else(|| Error::new(Cause::Product, format!("its entrypoint {word} is in none of its layers")))
+    answer
+        .map(Some)
+        .ok_or_else(|| Error::new(Cause::Product, format!("its entrypoint {word} is in none of its layers")))
 }
 
 /// Where the program may be: the path itself, or the word in each folder of PATH.

@@ -12,7 +12,8 @@ fn layout(folder: &std::path::Path) -> Layout {
     let layer = layout.write(MediaType::ImageLayerGzip, &gzip(&layer(&[("x", File::Content(&elf("arm64")))]))).unwrap();
     let config = json!({ "os": "linux", "architecture": "arm64", "config": { "Entrypoint": ["/x"] }, "rootfs": { "type": "layers", "diff_ids": [] } });
     let config = layout.write(MediaType::ImageConfig, &canonical(&config).unwrap()).unwrap();
-    let manifest = json!({ "schemaVersion": 2, "mediaType": MediaType::ImageManifest, "config": config, "layers": [layer] });
+    let manifest =
+        json!({ "schemaVersion": 2, "mediaType": MediaType::ImageManifest, "config": config, "layers": [layer] });
     let manifest = layout.write(MediaType::ImageManifest, &canonical(&manifest).unwrap()).unwrap();
     let index = json!({ "schemaVersion": 2, "mediaType": MediaType::ImageIndex, "manifests": [manifest] });
     let index = layout.write(MediaType::ImageIndex, &canonical(&index).unwrap()).unwrap();
@@ -75,7 +76,8 @@ fn an_artifact_comes_back_as_it_was() {
 #[test]
 fn a_registry_that_refuses_is_named() {
     let target = oci::parse("127.0.0.1:1/x:v1").unwrap();
-    let pushed = oci::run(async { oci::push_artifact(&Client::new()?, &target, ARTIFACT_TYPE_RELEASE, "r", b"x").await });
+    let pushed =
+        oci::run(async { oci::push_artifact(&Client::new()?, &target, ARTIFACT_TYPE_RELEASE, "r", b"x").await });
     let error = pushed.unwrap_err();
     assert_eq!(error.cause, Cause::Registry);
     assert!(error.to_string().contains("127.0.0.1:1"), "{error}");

@@ -52,7 +52,8 @@ fn a_hole_and_a_lying_index_are_named() {
     lying["platform"]["architecture"] = json!("s390x");
     index(&registry, "hole", "v1", &[amd64, gone, lying]);
     let checked = verify(&registry, "hole:v1", ALL);
-    let wanted = [None, Some(Cause::ImageMissingPlatform), Some(Cause::ImageWrongArch), Some(Cause::ImageMissingPlatform)];
+    let wanted =
+        [None, Some(Cause::ImageMissingPlatform), Some(Cause::ImageWrongArch), Some(Cause::ImageMissingPlatform)];
     assert_eq!(causes(&checked), wanted, "{checked:?}");
     let said = checked.rows[3].problem.clone().unwrap();
     assert!(said.contains("no linux/ppc64le; it offers linux/amd64, linux/arm64, linux/s390x"), "{said}");
@@ -83,20 +84,28 @@ fn media_types_compressions_and_nesting_do_not_matter() {
     let inner = registry.document("mixed", "inner", DOCKER_LIST, &list);
     let manifests = [
         Made { layers: vec![plain], ..Made::new("s390x", "s390x") }.push(&registry, "mixed"),
-        Made { layers: vec![zstd::encode_all(&zstd[..], 1).unwrap()], ..Made::new("arm64", "arm64") }.push(&registry, "mixed"),
+        Made { layers: vec![zstd::encode_all(&zstd[..], 1).unwrap()], ..Made::new("arm64", "arm64") }
+            .push(&registry, "mixed"),
         inner,
     ];
     index(&registry, "mixed", "v1", &manifests);
     assert_eq!(causes(&verify(&registry, "mixed:v1", &["amd64", "arm64", "s390x"])), [None; 3]);
     // A plain image has the platform of its config.
-    assert_eq!(causes(&verify(&registry, "mixed:plain", &["arm64", "amd64"])), [None, Some(Cause::ImageMissingPlatform)]);
+    assert_eq!(
+        causes(&verify(&registry, "mixed:plain", &["arm64", "amd64"])),
+        [None, Some(Cause::ImageMissingPlatform)]
+    );
 }
 
 #[test]
 fn the_entrypoint_is_found_through_layers_links_and_scripts() {
     let registry = Registry::start();
     let program = elf("s390x");
-    let bottom = layer(&[("usr/bin/busybox", File::Content(&program)), ("bin", File::Link("usr/bin")), ("app/old", File::Content(b"x"))]);
+    let bottom = layer(&[
+        ("usr/bin/busybox", File::Content(&program)),
+        ("bin", File::Link("usr/bin")),
+        ("app/old", File::Content(b"x")),
+    ]);
     let top = layer(&[
         ("usr/bin/sh", File::Link("busybox")),
         ("app/start", File::Content(b"#!/bin/sh\necho")),
@@ -152,7 +161,9 @@ fn a_registry_out_of_order_is_not_the_image_s_fault() {
 fn a_registry_that_says_later_is_asked_again() {
     let registry = Registry::start();
     let image = Made::new("amd64", "amd64").push(&registry, "busy");
-    let bytes = serde_json::to_vec(&json!({ "schemaVersion": 2, "mediaType": support::OCI_INDEX, "manifests": [image] })).unwrap();
+    let bytes =
+        serde_json::to_vec(&json!({ "schemaVersion": 2, "mediaType": support::OCI_INDEX, "manifests": [image] }))
+            .unwrap();
     let content = Answer::Content { media_type: support::OCI_INDEX.into(), bytes };
     registry.set("/v2/busy/manifests/v1", Answer::Once(429, "Retry-After: 1\r\n", Box::new(content)));
     assert_eq!(causes(&verify(&registry, "busy:v1", &["amd64"])), [None]);
@@ -170,7 +181,11 @@ fn damaged_layers_are_found() {
     let mut other = good.layers[0].clone();
     let last = other.len() - 1;
     other[last] ^= 1;
-    for answer in [Answer::Cut(good.layers[0].clone()), Answer::Content { media_type: String::new(), bytes: other }, Answer::Status(404, "")] {
+    for answer in [
+        Answer::Cut(good.layers[0].clone()),
+        Answer::Content { media_type: String::new(), bytes: other },
+        Answer::Status(404, ""),
+    ] {
         registry.set(&path, answer);
         assert_eq!(causes(&verify(&registry, "bad:v1", &["amd64"])), [Some(Cause::Registry)]);
     }

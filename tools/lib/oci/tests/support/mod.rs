@@ -20,7 +20,10 @@ pub(crate) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manife
 /// What a path answers with.
 #[derive(Clone)]
 pub(crate) enum Answer {
-    Content { media_type: String, bytes: Vec<u8> },
+    Content {
+        media_type: String,
+        bytes: Vec<u8>,
+    },
     Status(u16, &'static str),
     /// Once this status with these headers, then the rest.
     Once(u16, &'static str, Box<Answer>),
@@ -178,7 +181,11 @@ pub(crate) fn elf(arch: &str) -> Vec<u8> {
     let little = arch.byte_order == ByteOrder::Little;
     let mut bytes = vec![0; 64];
     bytes[..7].copy_from_slice(&[0x7f, b'E', b'L', b'F', arch.elf_class / 32, if little { 1 } else { 2 }, 1]);
-    bytes[18..20].copy_from_slice(&if little { arch.elf_machine.to_le_bytes() } else { arch.elf_machine.to_be_bytes() });
+    bytes[18..20].copy_from_slice(&if little {
+        arch.elf_machine.to_le_bytes()
+    } else {
+        arch.elf_machine.to_be_bytes()
+    });
     bytes[20..24].copy_from_slice(&if little { [1, 0, 0, 0] } else { [0, 0, 0, 1] });
     bytes
 }
@@ -227,7 +234,12 @@ impl<'a> Made<'a> {
     /// Says `config` and holds a program for `program`.
     pub(crate) fn new(config: &'a str, program: &str) -> Self {
         let layers = vec![gzip(&layer(&[("app/x", File::Content(&elf(program)))]))];
-        Self { config, settings: json!({ "Entrypoint": ["/app/x"], "User": "65532" }), layers, media_type: OCI_MANIFEST }
+        Self {
+            config,
+            settings: json!({ "Entrypoint": ["/app/x"], "User": "65532" }),
+            layers,
+            media_type: OCI_MANIFEST,
+        }
     }
 
     /// Pushes it and returns its descriptor, with its platform.
@@ -238,10 +250,18 @@ impl<'a> Made<'a> {
         });
         let docker = self.media_type == DOCKER_MANIFEST;
         let mut config = registry.blob(repository, &serde_json::to_vec(&config).unwrap());
-        config["mediaType"] = json!(if docker { "application/vnd.docker.container.image.v1+json" } else { "application/vnd.oci.image.config.v1+json" });
+        config["mediaType"] = json!(if docker {
+            "application/vnd.docker.container.image.v1+json"
+        } else {
+            "application/vnd.oci.image.config.v1+json"
+        });
         let layers = self.layers.iter().map(|layer| {
             let mut layer = registry.blob(repository, layer);
-            layer["mediaType"] = json!(if docker { "application/vnd.docker.image.rootfs.diff.tar.gzip" } else { "application/vnd.oci.image.layer.v1.tar+gzip" });
+            layer["mediaType"] = json!(if docker {
+                "application/vnd.docker.image.rootfs.diff.tar.gzip"
+            } else {
+                "application/vnd.oci.image.layer.v1.tar+gzip"
+            });
             layer
         });
         let manifest = json!({ "schemaVersion": 2, "mediaType": self.media_type, "config": config, "layers": layers.collect::<Vec<_>>() });
