@@ -171,7 +171,7 @@ impl Runner<'_> {
     /// The command of a pass, for these tests.
     fn command(&self, pass: &[String], tests: &[String]) -> Command {
         let mut command = Command::new(&self.program.test2json);
-        command.args(["-t", "-p", &self.program.package, "sh", "-c", AS_GO_TEST, &self.program.package]);
+        command.args(["-t", "-p", &self.program.package, "/bin/sh", "-c", AS_GO_TEST, &self.program.package]);
         command.arg(&self.program.path);
         command.args(self.words(pass, tests));
         command.current_dir(&self.program.folder).env_clear().envs(&self.environment);

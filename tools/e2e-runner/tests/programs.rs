@@ -1,0 +1,249 @@
+//! Test programs made by Go from tests/programs, without a cluster: compiling, listing, selecting, running
+//! in passes, and everything that a program can do wrong.
+
+#![allow(clippy::disallowed_methods, reason = "tests start the real programs")]
+
+mod support;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use e2e_runner::{
+    attempts,
+    cause::Judge,
+    passes::{Ran, Runner},
+    program::Program,
+    report::{self, Row},
+    select::Selection,
+};
+use kit::{Cause, Ui, process::Stopper, record::Status};
+use support::World;
+
+const SUITES: &str = "passes = [['-category=serial'], ['-category=parallel']]
+[own.suites.smoke]
+default = true
+tests = ['TestSerial', 'TestParallel', 'TestNowhere']
+time_limit = '10m'
+[own.suites.wrong]
+tests = ['TestSerial', 'TestGone']
+[own.suites.none]
+";
+
+const SKIPS: &str = "[[skip]]
+component = 'own'
+tests = ['TestParallel', 'TestSubtests/needs_the_internet']
+reason = 'needs the internet'
+owner = 'us'
+until = '2999-01-01'
+";
+
+#[test]
+fn sources_that_do_not_compile() {
+    let world = World::new("broken", SUITES, "");
+    let ended = world.run(&["prepare"]);
+    ended.says(
+        1,
+        &["error[build-failure]: own's tests do not compile", "broken_test.go:4:29: cannot use", "go test -c"],
+    );
+}
+
+#[test]
+fn a_package_without_tests() {
+    World::new("none", SUITES, "").run(&["prepare"]).says(4, &["error[nothing-ran]", "has no tests"]);
+    World::new("absent", SUITES, "").run(&["prepare"]).says(2, &["has no package ./absent"]);
+}
+
+#[test]
+fn go_is_not_to_be_had() {
+    let world = World::new("test", SUITES, "");
+    let output = world.command(&["prepare"]).env("OTHER_ARCH_GO", "/nowhere/go").output().unwrap();
+    support::Ended::of(output).says(5, &["error[missing-program]", "OTHER_ARCH_GO names /nowhere/go"]);
+}
+
+#[test]
+fn what_would_run_is_said_and_what_cannot_is_refused() {
+    let world = World::new("test", SUITES, SKIPS);
+    world.run(&["prepare"]).says(0, &["x.test", "own: compile the tests done"]);
+    let again = world.run(&["prepare", "--output", "json"]);
+    again.says(0, &["\"compiled\": false", "\"package\": \"own/test\"", "TestNowhere"]);
+
+    let plan = ["run", "--dry-run"];
+    let with = |more: &[&str]| world.run(&[&plan[..], more].concat());
+    with(&[]).says(
+        0,
+        &[
+            "# 2 tests of smoke",
+            "#   TestParallel: needs the internet",
+            "'-test.run=^(TestSerial|TestNowhere)$'",
+            "-category=serial\n",
+            "-category=parallel\n",
+            "export OWN='for linux'",
+        ],
+    );
+    with(&["--tests", "TestSubtests"]).says(0, &["# 1 tests of selection", r"^TestSubtests$/^needs_the_internet$'"]);
+    with(&["--suite", "wrong"]).says(2, &["[own.suites.wrong]: no such test in the program: TestGone"]);
+    with(&["--suite", "none"]).says(4, &["no tests selected of 9"]);
+    with(&["--suite", "other"]).says(2, &["there is no suite 'other'", "smoke"]);
+    with(&["--tests", "["]).says(2, &["--tests [: not a regular expression"]);
+    with(&["--tests", "TestParallel"]).says(4, &["no tests selected of 9 (1 are left out by ci/skips.toml)"]);
+}
+
+/// All tests of tests/programs/own/test.
+const ALL: &[&str] = &[
+    "TestSerial",
+    "TestParallel",
+    "TestOther",
+    "TestNowhere",
+    "TestSubtests",
+    "TestEnvironment",
+    "TestProvoked",
+    "TestConnects",
+    "TestWaits",
+];
+
+/// The program of tests/programs/own/test, and where its logs go.
+struct Made {
+    program: Program,
+    world: World,
+}
+
+impl Made {
+    fn new() -> Self {
+        let world = World::new("test", SUITES, "");
+        let ended = world.run(&["prepare", "--output", "json"]);
+        let said: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+        let tool = Command::new("go").args(["tool", "-n", "test2json"]).output().unwrap();
+        let program = Program {
+            path: said["program"].as_str().unwrap().into(),
+            folder: Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/own/test"),
+            package: "own/test".into(),
+            go_bin: PathBuf::new(),
+            test2json: String::from_utf8(tool.stdout).unwrap().trim().into(),
+            compiled: true,
+        };
+        Self { program, world }
+    }
+
+    fn run(&self, tests: &[&str], env: &[(&str, &str)], change: impl FnOnce(&mut Runner<'_>)) -> (Vec<Row>, Ran) {
+        let selection = Selection {
+            asked: tests.iter().map(ToString::to_string).collect(),
+            others: ALL.iter().filter(|test| !tests.contains(test)).map(ToString::to_string).collect(),
+            excluded: vec![("TestSubtests/needs_the_internet".into(), "needs the internet".into())],
+            ..Selection::default()
+        };
+        let pass = |category: &str| vec![format!("-category={category}")];
+        let mut environment: BTreeMap<String, std::ffi::OsString> =
+            BTreeMap::from([("KUBECONFIG".into(), "/k".into()), ("OWN".into(), "for linux".into())]);
+        environment.extend(env.iter().map(|(name, value)| ((*name).to_owned(), value.into())));
+        environment.insert("PROVOKE_FILE".into(), self.world.path("flaked").into());
+        let mut runner = Runner {
+            program: &self.program,
+            selection: &selection,
+            arguments: vec!["-kubeconfig=/k".into()],
+            passes: vec![pass("serial"), pass("parallel")],
+            parallel: None,
+            environment,
+            logs: self.world.path("logs"),
+            deadline: None,
+            silence: Duration::from_secs(60),
+            fail_fast: false,
+            stopper: Stopper::default(),
+            judge: Judge::default(),
+        };
+        change(&mut runner);
+        runner.record(&selection.asked).unwrap();
+        let ran = runner.run(&selection.asked, "tests", &Ui::silent()).unwrap();
+        let mut rows = attempts::rows(&ran);
+        rows.extend(attempts::missing(&selection, &rows, "own/test", &ran, &runner.passes));
+        let again = attempts::again(&rows, &ran);
+        if !again.is_empty() {
+            let second = runner.run(&again, "again", &Ui::silent()).unwrap();
+            attempts::join(&mut rows, &attempts::rows(&second));
+        }
+        (rows, ran)
+    }
+}
+
+fn find<'r>(rows: &'r [Row], name: &str) -> &'r kit::record::Test {
+    &rows.iter().find(|row| row.test.name == name).unwrap_or_else(|| panic!("{name} is not in {rows:?}")).test
+}
+
+fn exit(rows: &[Row]) -> u8 {
+    report::verdict(rows.iter().map(|row| &row.test)).0.0
+}
+
+#[test]
+fn a_program_that_filters_for_itself_runs_what_was_asked() {
+    let made = Made::new();
+    let asked = ["TestSerial", "TestParallel", "TestNowhere", "TestSubtests", "TestEnvironment"];
+    let (rows, _) = made.run(&asked, &[], |_| {});
+    for good in ["TestSerial", "TestParallel", "TestSubtests", "TestSubtests/good", "TestEnvironment"] {
+        assert_eq!(find(&rows, good).status, Status::Passed, "{good}: {:?}", find(&rows, good));
+    }
+    assert!(rows.iter().all(|row| row.test.name != "TestOther"), "nobody asked for it");
+    let nowhere = find(&rows, "TestNowhere");
+    assert_eq!((nowhere.status, nowhere.cause), (Status::NotRun, Some(Cause::Usage)));
+    assert!(nowhere.line.as_ref().unwrap().contains("no pass of the test program ran it"), "{nowhere:?}");
+    assert_eq!(find(&rows, "TestSubtests/needs_the_internet").status, Status::Skipped);
+    let (tops, _) = report::count(rows.iter().map(|row| &row.test));
+    assert_eq!((tops.asked, tops.passed, tops.not_run), (5, 4, 1));
+    assert_eq!(exit(&rows), 2);
+    let command = std::fs::read_to_string(made.world.path("logs/_command.txt")).unwrap();
+    assert!(command.contains("export OWN='for linux'") && command.contains("-category=parallel"), "{command}");
+}
+
+#[test]
+fn what_a_test_does_wrong_has_its_cause() {
+    let made = Made::new();
+    let provoked = |how: &str, change: fn(&mut Runner<'_>)| {
+        let (rows, ran) = made.run(&["TestSerial", "TestProvoked"], &[("PROVOKE", how)], change);
+        (find(&rows, "TestProvoked").clone(), exit(&rows), ran)
+    };
+    let (test, code, _) = provoked("fail", |_| {});
+    assert_eq!((test.status, test.cause, test.attempts, code), (Status::Failed, Some(Cause::Product), 2, 1));
+    assert!(test.line.unwrap().ends_with("told to fail"));
+    let (test, code, _) = provoked("flake", |_| {});
+    assert_eq!((test.status, test.cause, test.attempts, code), (Status::Flaky, Some(Cause::Flaky), 2, 0));
+    for (how, line) in [("panic", "panic: told to panic"), ("exit", "without a word (exit status 7)")] {
+        let (test, code, _) = provoked(how, |_| {});
+        assert_eq!((test.status, test.cause, test.attempts, code), (Status::Failed, Some(Cause::Product), 1, 1));
+        assert!(test.line.as_ref().unwrap().contains(line), "{test:?}");
+    }
+    let (test, code, _) = provoked("hang", |runner| runner.deadline = Some(Instant::now() + Duration::from_secs(2)));
+    assert_eq!((test.status, test.cause, test.attempts, code), (Status::Failed, Some(Cause::TestTimeout), 1, 1));
+    let log = std::fs::read_to_string(made.world.path(test.log.as_ref().unwrap())).unwrap();
+    assert!(log.contains("own/test.TestProvoked("), "the log says where it hangs");
+    let (test, _, _) = provoked("hang", |runner| runner.silence = Duration::from_secs(1));
+    assert_eq!(test.cause, Some(Cause::TestTimeout), "{test:?}");
+    assert!(test.line.unwrap().starts_with("it printed nothing for 1.0 s"));
+    let (test, code, _) = provoked("hang", |runner| runner.stopper.stop());
+    assert_eq!((test.cause, code), (Some(Cause::ClusterUnreachable), 3), "{test:?}");
+}
+
+#[test]
+fn a_flood_of_output_fills_neither_memory_nor_disk() {
+    let made = Made::new();
+    let (rows, _) = made.run(&["TestProvoked"], &[("PROVOKE", "flood")], |_| {});
+    let test = find(&rows, "TestProvoked");
+    assert!(test.line.as_ref().unwrap().ends_with("after the flood"), "{test:?}");
+    let log = std::fs::read_to_string(made.world.path(test.log.as_ref().unwrap())).unwrap();
+    assert!(log.len() < 600 << 10, "{}", log.len());
+    assert!(log.starts_with("=== RUN   TestProvoked\n0 a line") && log.contains(" bytes left out ...]"));
+    assert!(log.contains("399999 a line"));
+}
+
+#[test]
+fn the_first_failure_can_end_it() {
+    let made = Made::new();
+    let env = [("OWN", "wrong")];
+    let (rows, ran) = made.run(&["TestEnvironment", "TestParallel"], &env, |runner| runner.fail_fast = true);
+    assert_eq!(find(&rows, "TestEnvironment").status, Status::Failed);
+    let other = find(&rows, "TestParallel");
+    assert_eq!((other.status, other.cause), (Status::NotRun, None));
+    assert_eq!((ran.streams.len(), other.line.as_deref()), (1, Some("--fail-fast, and TestEnvironment failed")));
+    assert_eq!(exit(&rows), 1);
+}
