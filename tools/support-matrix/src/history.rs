@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use kit::{Result, Ui, bundle::History};
+use kit::{
+    Result, Ui,
+    bundle::History,
+    record::{Record, RunRecord},
+};
 
 use crate::{
     evidence::{self, Run},
@@ -66,11 +70,28 @@ impl Known {
     /// Of a run that was recorded, went on, and was recorded again, the last recording counts.
     fn supersede(&mut self) {
         self.runs.sort_by_key(|run| (run.finished, run.closed.files().len(), run.closed.digest().to_owned()));
-        let last: BTreeMap<_, _> = self.runs.iter().enumerate().map(|(index, run)| (run.identity(), index)).collect();
-        let mut index = 0;
-        self.runs.retain(|run| {
-            index += 1;
-            last.get(&run.identity()) == Some(&(index - 1))
-        });
+        let mut later: BTreeMap<String, Vec<Run>> = BTreeMap::new();
+        // From the last to the first, so that each meets only what came after it.
+        for run in std::mem::take(&mut self.runs).into_iter().rev() {
+            let same = later.entry(run.closed.run().to_owned()).or_default();
+            if !same.last().is_some_and(|after| went_on(&run, after)) {
+                same.push(run);
+            }
+        }
+        self.runs = later.into_values().flatten().collect();
+        self.runs.sort_by_key(|run| (run.finished, run.closed.digest().to_owned()));
+    }
+}
+
+/// Whether `after` is the same run, later. The name alone does not say so: a pipeline's workspace always has the same.
+fn went_on(run: &Run, after: &Run) -> bool {
+    let asked = |run: &Run| run.closed.file(RunRecord::FILE).map(|file| file.digest.clone());
+    match (asked(run), asked(after)) {
+        (Some(before), Some(after)) => before == after,
+        (None, None) => {
+            let mut records = run.closed.files().iter().filter(|file| file.path.ends_with(".json"));
+            records.all(|file| after.closed.file(&file.path).is_some_and(|found| found.digest == file.digest))
+        }
+        _ => false,
     }
 }

@@ -84,12 +84,6 @@ impl Run {
         self.asked.is_none() || self.stages.is_some()
     }
 
-    /// Digest of the record of what was asked: the same for two bundles of one run.
-    pub(crate) fn identity(&self) -> (String, Option<String>) {
-        let asked = self.closed.file(RunRecord::FILE).map(|file| file.digest.clone());
-        (self.closed.run().to_owned(), asked)
-    }
-
     fn tried(&mut self, folder: &str) -> &mut Tried {
         let folder = format!("{folder}/");
         let index = self.tried.iter().position(|tried| tried.folder == folder).unwrap_or_else(|| {

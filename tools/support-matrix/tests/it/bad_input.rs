@@ -144,6 +144,20 @@ fn a_full_disk_leaves_nothing_half_done() {
 }
 
 #[test]
+fn a_kill_in_the_middle_leaves_no_half_bundle() {
+    let world = World::new();
+    let run = good(&world).log("p", "linux/amd64", "large.log", &[b'x'; 200_000]);
+    fs::create_dir(world.path("history")).unwrap();
+    // Without the trap, the write that goes beyond the limit kills the process.
+    let finished = shell(&world, "ulimit -c 0; ulimit -f 64; exec \"$TOOL\" record runs/* --history history");
+    assert!(finished.code() > 128, "{}: {:?}", finished.code(), finished.last);
+    assert_eq!(world.bundles().len(), 1, "what it left behind");
+    assert_eq!(world.render(12, &[]).unwrap().exit(), Exit::NOTHING_RAN, "no reader takes it for a bundle");
+    world.record(&run).unwrap();
+    assert_eq!(world.matrix(12).runs, 1);
+}
+
+#[test]
 fn the_program_itself_composes() {
     let world = World::new();
     good(&world);

@@ -217,3 +217,20 @@ fn a_build_that_was_ended_shows_nothing_however_good_its_first_images_are() {
     assert_eq!(other.state, State::Unknown, "it is not its fault, and it is not built either");
     assert!(other.reason.contains("has no linux/s390x"), "{}", other.reason);
 }
+
+#[test]
+fn two_runs_in_folders_of_one_name_are_two_runs() {
+    let world = World::new();
+    let workspace = |day, name: &str, version: &str| {
+        let run = world.run(day, name).built("p", version, |_| ());
+        let folder = world.path(&format!("machine-{name}")).join("workspace");
+        std::fs::create_dir_all(folder.parent().unwrap()).unwrap();
+        std::fs::rename(run.dir.path(), &folder).unwrap();
+        let (folder, history) = (folder.display().to_string(), world.path("history").display().to_string());
+        world.call(&["record", &folder, "--history", &history]).unwrap();
+    };
+    workspace(9, "a", "v1");
+    workspace(10, "b", "v2");
+    assert_eq!(world.matrix(11).runs, 2);
+    assert_eq!(cell(&world, 11, "p", "linux/amd64").version, "v1");
+}
