@@ -11,8 +11,8 @@ use cluster::lease;
 use jiff::Timestamp;
 use kit::{
     Cause, Done, Error, Outcome, Result, RunDir, Ui,
-    record::{Cleanup, ClusterId, Difference, Head, Input, Install, ObjectKey},
-    rundir::{read_record, write_record},
+    record::{Baseline, Cleanup, ClusterId, Difference, Head, Input, Install, ObjectKey},
+    rundir::{self, read_record, write_record},
 };
 
 use crate::{
@@ -65,6 +65,7 @@ struct Progress {
     forced: Vec<ObjectKey>,
     difference: Option<Difference>,
     unproven: Vec<String>,
+    ended: bool,
 }
 
 impl Tally {
@@ -101,15 +102,16 @@ impl Tally {
         tally.unproven.is_empty() && tally.difference.as_ref().is_some_and(Difference::is_empty)
     }
 
-    /// The last stage that was needed.
+    /// The last stage that was needed. Only work that came to its end can say that more is needed.
     fn stage(&self) -> &'static str {
         let clean = self.clean();
         let tally = self.get();
-        match (clean, tally.seen.is_empty() && tally.restored.is_empty(), tally.forced.is_empty()) {
-            (false, ..) => "needs-recreate",
-            (true, _, false) => "force",
-            (true, true, true) => "none",
-            (true, false, true) => "objects",
+        let nothing = tally.seen.is_empty() && tally.restored.is_empty();
+        match tally.forced.is_empty() {
+            _ if tally.ended && !clean => "needs-recreate",
+            false => "force",
+            true if nothing => "none",
+            true => "objects",
         }
     }
 
@@ -148,7 +150,9 @@ pub(crate) fn run(args: &RunArgs, ui: &Ui) -> Result<Done> {
         return cluster::block_on(dry_run(args, &run, ui)).map(|()| Done::good());
     }
     let tally = Tally::default();
+    tally.get().about = recorded_cell(&args.place, &run);
     let result = cluster::block_on(work(args, &run, &tally, ui));
+    tally.get().ended = result.is_ok();
     let head = Head::new(TOOL, VERSION, &run.id(), started);
     let head = match &result {
         Ok(()) if tally.clean() => head,
@@ -161,6 +165,19 @@ pub(crate) fn run(args: &RunArgs, ui: &Ui) -> Result<Done> {
     report::cleanup(&record, ui)?;
     let done = if record.head.outcome == Outcome::Passed { Done::good() } else { Done::found(Cause::NotAtBaseline) };
     Ok(done.digest(digest))
+}
+
+/// The cell whose baseline there is, as long as the cluster has not said which one it is: also a
+/// cluster that does not answer gets a record.
+fn recorded_cell(place: &Place, run: &RunDir) -> Option<(PathBuf, ClusterId, String)> {
+    let folder = run.component(&rundir::slug(&place.component)).join(place.platform.dir());
+    let cells = std::fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut found = cells.filter_map(|cell| {
+        let (baseline, digest) = read_record::<Baseline>(&cell).ok()?;
+        Some((cell, baseline.cluster, digest))
+    });
+    // With several it is not known which one was meant.
+    found.next().filter(|_| found.next().is_none())
 }
 
 fn not_at_baseline(tally: &Tally) -> Error {
@@ -252,6 +269,8 @@ mod tests {
     #[test]
     fn the_stage_is_the_last_that_was_needed() {
         let tally = Tally::default();
+        assert_eq!(tally.stage(), "none");
+        tally.get().ended = true;
         assert_eq!(tally.stage(), "needs-recreate", "nothing seen is nothing proven");
         tally.saw(&now(vec![]));
         assert_eq!(tally.stage(), "none");

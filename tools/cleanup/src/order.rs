@@ -71,7 +71,7 @@ impl World {
             let spec = &object.view["spec"];
             match object.key.kind.as_str() {
                 "CustomResourceDefinition" => {
-                    drop(world.custom.insert((text(&spec["group"]), text(&spec["names"]["kind"]))))
+                    world.custom.insert((text(&spec["group"]), text(&spec["names"]["kind"])));
                 }
                 "APIService" if spec["service"].is_object() => {
                     world.custom.insert((text(&spec["group"]), "*".into()));

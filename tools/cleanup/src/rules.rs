@@ -49,6 +49,8 @@ struct Ignore {
     path: Vec<String>,
     #[serde(default)]
     except: Vec<String>,
+    /// Only of objects that have this field.
+    having: Option<String>,
     #[expect(dead_code, reason = "for whoever reads the file; the parser makes sure that it is there")]
     why: String,
 }
@@ -100,7 +102,8 @@ impl Rules {
     pub(crate) fn strip(&self, key: &ObjectKey, object: &mut Value) {
         for rule in &self.ignore {
             let about = of_kind(rule.group.as_deref(), rule.kind.as_deref(), group_of(key), &key.kind);
-            if about && !rule.except.contains(&key.kind) {
+            let has = rule.having.as_ref().is_none_or(|field| object.get(field).is_some_and(|value| !value.is_null()));
+            if about && has && !rule.except.contains(&key.kind) {
                 remove(object, &rule.path);
             }
         }
@@ -220,6 +223,8 @@ mod tests {
             (key("v1", "ConfigMap", "new", "mine"), false),
             (key("v1", "Secret", "other-arch", "baseline"), true),
             (key("v1", "Namespace", "", "other-arch"), true),
+            (key("v1", "ServiceAccount", "kube-system", "job-controller"), true),
+            (key("v1", "ServiceAccount", "default", "default"), false),
             (key("v1", "Namespace", "", "other"), false),
             (key("certificates.k8s.io/v1", "CertificateSigningRequest", "", "csr-1"), true),
             (key("example.com/v1", "Endpoints", "default", "x"), false),
@@ -256,6 +261,8 @@ mod tests {
             key("v1", "Namespace", "", "kube-system"),
             key("v1", "Namespace", "", "default"),
             key("flowcontrol.apiserver.k8s.io/v1", "FlowSchema", "", "system-nodes"),
+            key("rbac.authorization.k8s.io/v1", "ClusterRole", "", "system:node"),
+            key("v1", "Service", "default", "kubernetes"),
         ] {
             assert!(RULES.protected(&protected), "{protected}");
         }
@@ -287,6 +294,13 @@ mod tests {
         let mut crd = json!({"status": {"conditions": [1], "acceptedNames": {}, "storedVersions": ["v1"]}});
         RULES.strip(&key("apiextensions.k8s.io/v1", "CustomResourceDefinition", "", "x"), &mut crd);
         assert_eq!(crd, json!({"status": {"storedVersions": ["v1"]}}));
+        let role = key("rbac.authorization.k8s.io/v1", "ClusterRole", "", "admin");
+        let mut aggregated = json!({"aggregationRule": {"clusterRoleSelectors": []}, "rules": [1]});
+        RULES.strip(&role, &mut aggregated);
+        assert_eq!(aggregated, json!({"aggregationRule": {"clusterRoleSelectors": []}}));
+        let mut plain = json!({"rules": [1]});
+        RULES.strip(&role, &mut plain);
+        assert_eq!(plain, json!({"rules": [1]}));
         let mut deployment = json!({"metadata": {"annotations": {"deployment.kubernetes.io/revision": "3", "a": "b"}}});
         RULES.strip(&key("apps/v1", "Deployment", "x", "y"), &mut deployment);
         assert_eq!(deployment, json!({"metadata": {"annotations": {"a": "b"}}}));

@@ -44,6 +44,7 @@ const PARTS: &[(&str, Part)] = &[
     ("volume", a_volume_with_data),
     ("restart", the_api_server_restarts_in_the_middle),
     ("killed", killed_and_started_again),
+    ("unreachable", an_unreachable_cluster),
     ("permissions", missing_permissions_are_named_first),
     ("refusals", clusters_that_are_not_ours_are_refused),
 ];
@@ -167,8 +168,11 @@ fn a_conversion_without_its_server(run: &Run<'_>) {
         "conversionReviewVersions": ["v1"], "clientConfig": {"service": service}}});
     run.apply(&[newer]);
     run.served("things");
-    let record = run.back(&[], 0);
-    assert_eq!(record["deleted"]["CustomResourceDefinition"], 1);
+    let ended = run.tool("run", &[]);
+    assert_eq!(ended.code, 0, "{}", ended.everything());
+    assert!(ended.stderr.contains("is in the way: its service default/left-nobody is gone"), "{}", ended.stderr);
+    let deleted = &run.record()["deleted"];
+    assert_eq!((&deleted["CustomResourceDefinition"], &deleted["Thing"]), (&json!(1), &json!(1)));
 }
 
 fn what_was_changed_is_put_back(run: &Run<'_>) {
@@ -269,6 +273,23 @@ fn killed_and_started_again(run: &Run<'_>) {
         working.kill().unwrap();
         working.wait_with_output().unwrap();
     }
+    let working = run.start("run", &[]);
+    std::thread::sleep(Duration::from_millis(400));
+    run.interrupt(&working);
+    assert_eq!(working.wait_with_output().unwrap().status.code(), Some(130));
+    let record = run.record();
+    assert_eq!((&record["outcome"], &record["cause"]), (&json!("failed"), &json!("interrupted")));
+    run.back(&[], 0);
+}
+
+fn an_unreachable_cluster(run: &Run<'_>) {
+    run.lab.tool(&["kill", "kube-apiserver", "--hold"]);
+    let ended = run.tool("run", &[]);
+    run.lab.tool(&["start", "kube-apiserver"]);
+    assert_eq!(ended.code, 3, "{}", ended.stderr);
+    let record = run.record();
+    assert_eq!((&record["cause"], &record["stage"]), (&json!("cluster-unreachable"), &json!("none")));
+    run.lab.ready();
     run.back(&[], 0);
 }
 

@@ -31,12 +31,16 @@ impl Lab {
 
     /// The lab's own tool, built beside ours.
     pub(crate) fn tool(&self, args: &[&str]) -> String {
-        let program = Path::new(CLEANUP).with_file_name("lab");
-        assert!(program.is_file(), "{} is missing: cargo build --package lab", program.display());
-        let output = Command::new(program).args(["--name", &self.name]).args(args).output().unwrap();
+        let output = self.try_tool(args);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "lab {args:?}: {stderr}");
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn try_tool(&self, args: &[&str]) -> Output {
+        let program = Path::new(CLEANUP).with_file_name("lab");
+        assert!(program.is_file(), "{} is missing: cargo build --package lab", program.display());
+        Command::new(program).args(["--name", &self.name]).args(args).output().unwrap()
     }
 
     pub(crate) fn kubectl(&self, args: &[&str]) -> String {
@@ -47,6 +51,15 @@ impl Lab {
         let path = self.folder.path().join(name);
         std::fs::write(&path, content).unwrap();
         path
+    }
+
+    /// Waits until the API server answers again.
+    pub(crate) fn ready(&self) {
+        let began = std::time::Instant::now();
+        while !self.try_tool(&["kubectl", "--", "get", "--raw", "/readyz"]).status.success() {
+            assert!(began.elapsed().as_secs() < 60, "the API server does not come back");
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
     }
 
     /// A kubeconfig that may read everything, keep our own state, and nothing else.
@@ -152,6 +165,12 @@ impl<'a> Run<'a> {
 
     pub(crate) fn start(&self, verb: &str, args: &[&str]) -> Child {
         self.command(verb, args).spawn().unwrap()
+    }
+
+    /// As Ctrl-C does.
+    pub(crate) fn interrupt(&self, working: &Child) {
+        let pid = working.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     }
 
     /// Cleans up; the record that it leaves.
