@@ -12,6 +12,7 @@ pub(crate) const TOOL: &str = env!("CARGO_BIN_EXE_e2e-runner");
 /// Files of a test, which go with it. What Go has compiled stays in Go's own cache.
 pub(crate) struct World {
     pub(crate) folder: tempfile::TempDir,
+    labs: bool,
 }
 
 /// How the program ended and what it said.
@@ -32,17 +33,26 @@ impl World {
         std::fs::create_dir(folder.path().join("ci")).unwrap();
         std::fs::write(folder.path().join("ci/components.toml"), text).unwrap();
         std::fs::write(folder.path().join("ci/skips.toml"), skips).unwrap();
-        Self { folder }
+        Self { folder, labs: false }
     }
 
     /// The program with this world's files.
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(TOOL);
         command.args(words).arg("--ci").arg(self.folder.path().join("ci")).args(["--component", "own"]);
-        command.env("OTHER_ARCH_CACHE", self.folder.path().join("cache"));
+        if !self.labs {
+            command.env("OTHER_ARCH_CACHE", self.folder.path().join("cache"));
+        }
         command
     }
 
+    /// The same with the user's own cache, where the labs are.
+    #[allow(dead_code, reason = "not every test has a lab")]
+    pub(crate) fn with_labs(self) -> Self {
+        Self { labs: true, ..self }
+    }
+
+    #[allow(dead_code, reason = "not every test needs it")]
     pub(crate) fn run(&self, words: &[&str]) -> Ended {
         Ended::of(self.command(words).output().unwrap())
     }
