@@ -44,11 +44,13 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
         push(&client, &registry, &wanted, &platforms).await
     })?;
     step.done(format!("{} names", images.len()));
+    let problems = show::problems(&images);
     match ui.output {
         Output::Json => ui.json(&images)?,
+        Output::Text if problems.is_none() => ui.result(&show::stand_ins(&images))?,
         Output::Text => ui.result(&show::table(&images))?,
     }
-    show::problems(&images).map_or_else(|| Ok(Done::good()), Err)
+    problems.map_or_else(|| Ok(Done::good()), Err)
 }
 
 /// Verifies each where it lies and pushes it, under its mirrored name.

@@ -18,6 +18,16 @@ pub(crate) fn table(images: &[Image]) -> String {
     ui::printable(&ui::table(&rows))
 }
 
+/// One line for each stand-in, when nothing is wrong with them.
+pub(crate) fn stand_ins(images: &[Image]) -> String {
+    let mut rows = vec![["IMAGE", "STAND-IN", "PLATFORMS"].map(String::from).to_vec()];
+    for image in images {
+        let platforms: Vec<_> = image.platforms.iter().map(|row| row.platform.to_string()).collect();
+        rows.push(vec![short(&image.name), short(&image.reference), platforms.join(" ")]);
+    }
+    ui::printable(&ui::table(&rows))
+}
+
 fn cells(name: &str, row: &PlatformRow) -> Vec<String> {
     let dash = || "-".to_owned();
     let program = row.program.as_ref().map_or_else(dash, |program| {

@@ -329,6 +329,43 @@ fn the_same_definition_gives_the_same_image_anywhere() {
 }
 
 #[test]
+fn credentials_are_used_and_not_shown() {
+    let world = World::new();
+    let name = format!("{}/base:v1", world.registry.host);
+    // "user:secret-word"
+    let config = format!("{{\"auths\":{{\"{}\":{{\"auth\":\"dXNlcjpzZWNyZXQtd29yZA==\"}}}}}}", world.registry.host);
+    world.write("docker/config.json", &config);
+    let docker = world.path("docker");
+    let verify =
+        |folder: &str| world.run(&["verify", &name, "--platform", "linux/arm64"], &[("DOCKER_CONFIG", folder)]);
+    world.registry.guard("Basic dXNlcjpzZWNyZXQtd29yZA==", "WWW-Authenticate: Basic realm=\"x\"\r\n");
+    let ended = verify(docker.to_str().unwrap());
+    assert_eq!(ended.code, 0, "{}{}", ended.out, ended.err);
+    for folder in ["/nonexistent", world.path("docker/other").to_str().unwrap()] {
+        world.write("docker/other/config.json", &config.replace("dXNlcjpzZWNyZXQtd29yZA==", "dXNlcjpzZWNyZXQ="));
+        let ended = verify(folder);
+        assert!(ended.code == 3 && ended.err.contains("error[auth]"), "{}{}", ended.out, ended.err);
+        assert!(!ended.err.contains("secret") && !ended.err.contains("dXNl"), "{}", ended.err);
+    }
+    world.write("docker/other/config.json", &config.replace("}}}", "secret"));
+    let ended = verify(world.path("docker/other").to_str().unwrap());
+    assert!(ended.code == 3 && !ended.err.contains("secret"), "{}", ended.err);
+}
+
+#[test]
+fn a_token_is_asked_for_where_the_registry_says() {
+    let world = World::new();
+    let name = format!("{}/base:v1", world.registry.host);
+    let challenge =
+        format!("WWW-Authenticate: Bearer realm=\"http://{}/token\",service=\"x\"\r\n", world.registry.host);
+    world.registry.guard("Bearer T", challenge.leak());
+    let token = support::Answer::Content { media_type: "application/json".into(), bytes: br#"{"token":"T"}"#.to_vec() };
+    world.registry.set("/token", token);
+    let ended = world.run(&["verify", &name, "--platform", "linux/arm64"], &[]);
+    assert_eq!(ended.code, 0, "{}{}", ended.out, ended.err);
+}
+
+#[test]
 fn a_mirror_keeps_the_platforms_that_others_asked_for() {
     let world = World::new();
     world.write(

@@ -187,16 +187,18 @@ impl Client {
     async fn request(&self, method: Method, url: &str, reference: &Reference) -> Result<Response> {
         let what = || format!("{reference}: no answer from registry {}", reference.resolve_registry());
         let mut delays = kit::retry::delays();
+        let mut logged_in = false;
         for attempt in 1.. {
             let mut request = self.0.http.request(method.clone(), url).header(header::ACCEPT, MANIFEST_TYPES);
-            let token = self.token(reference);
-            if let Some(token) = &token {
+            if let Some(token) = self.token(reference) {
                 request = request.header(header::AUTHORIZATION, token);
             }
             let delay = delays.next().unwrap_or(LONGEST_WAIT);
             match request.send().await {
-                Ok(response) if response.status() == StatusCode::UNAUTHORIZED && token.is_none() => {
+                // The first time, or because the token's time is over.
+                Ok(response) if response.status() == StatusCode::UNAUTHORIZED && !logged_in => {
                     self.log_in(reference).await?;
+                    logged_in = true;
                 }
                 Ok(response) if later(response.status()) && attempt < ATTEMPTS => {
                     tokio::time::sleep(retry_after(&response).unwrap_or(delay)).await;

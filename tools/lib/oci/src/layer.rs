@@ -179,6 +179,13 @@ mod tests {
     }
 
     #[test]
+    fn a_bomb_is_not_unpacked() {
+        let mut limited = Limited { inner: io::repeat(0), left: 1000 };
+        let mut out = Vec::new();
+        assert!(limited.read_to_end(&mut out).is_err() && out.len() <= 1000);
+    }
+
+    #[test]
     fn a_name_without_end_is_refused() {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::GNULongName);

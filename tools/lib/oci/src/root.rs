@@ -244,6 +244,13 @@ mod tests {
     }
 
     #[test]
+    fn entries_without_end_are_refused() {
+        let mut root = Root::default();
+        let added = (0..=ENTRIES_LIMIT).try_for_each(|_| root.add(entry("d/.wh.x", Kind::File)).map(drop));
+        assert!(added.unwrap_err().to_string().contains("entries"));
+    }
+
+    #[test]
     fn a_path_that_climbs_out_stays_inside() {
         assert_eq!(clean("/../../etc/./passwd"), "etc/passwd");
         let root = root(&[&[("../../x", Kind::File)]]);

@@ -29,6 +29,8 @@ pub(crate) enum Answer {
     Once(u16, &'static str, Box<Answer>),
     /// Says the whole length and sends half.
     Cut(Vec<u8>),
+    /// Only with this `Authorization`.
+    Guarded(String, Box<Answer>),
 }
 
 #[derive(Default)]
@@ -97,7 +99,7 @@ impl Registry {
         reader.read_line(&mut line).ok()?;
         let mut words = line.split_whitespace();
         let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
-        let (mut length, mut media_type) = (0, String::new());
+        let (mut length, mut media_type, mut authorization) = (0, String::new(), String::new());
         loop {
             let mut header = String::new();
             reader.read_line(&mut header).ok()?;
@@ -105,6 +107,7 @@ impl Registry {
             match name.to_ascii_lowercase().as_str() {
                 "content-length" => length = value.trim().parse().ok()?,
                 "content-type" => media_type = value.trim().into(),
+                "authorization" => authorization = value.trim().into(),
                 _ => {}
             }
         }
@@ -116,7 +119,23 @@ impl Registry {
             "GET" | "HEAD" => self.answer(&path),
             _ => self.store(&method, &target, &media_type, body),
         };
+        let answer = match answer {
+            Answer::Guarded(wanted, inner) if wanted == authorization => *inner,
+            Answer::Guarded(..) => Answer::Status(401, ""),
+            open => open,
+        };
         write(&mut stream, &method, answer)
+    }
+
+    /// Lets everything be asked for only with this `Authorization`; `/v2/` says how to log in.
+    pub(crate) fn guard(&self, authorization: &str, challenge: &'static str) {
+        for (path, answer) in &mut self.state.lock().unwrap().answers {
+            if path.starts_with("/v2/") {
+                let open = std::mem::replace(answer, Answer::Status(401, ""));
+                *answer = Answer::Guarded(authorization.into(), Box::new(open));
+            }
+        }
+        self.set("/v2/", Answer::Status(401, challenge));
     }
 
     fn answer(&self, path: &str) -> Answer {
@@ -165,6 +184,7 @@ fn write(stream: &mut TcpStream, method: &str, answer: Answer) -> Option<()> {
             (200, format!("Content-Type: {media_type}\r\n"), bytes, length)
         }
         Answer::Status(status, headers) | Answer::Once(status, headers, _) => (status, headers.to_owned(), vec![], 0),
+        Answer::Guarded(..) => return None,
         Answer::Cut(bytes) => (200, String::new(), bytes[..bytes.len() / 2].to_vec(), bytes.len()),
     };
     let head = format!("HTTP/1.1 {status} X\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n");
