@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use kit::Cause;
 use regex::{Regex, RegexSet};
 
-use rules::RULES;
+use rules::{RULES, Rule};
 
 /// How many lines before its end a test tells why it failed: what it says while it cleans up counts as
 /// well, what it met on the way and got over does not.
@@ -54,6 +54,9 @@ impl Default for Judge {
 
 /// What a line of a test itself looks like: `    file.go:12: words` (testing.go, (*common).decorate).
 static OWN: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\s+[^\s:]+\.go:\d+: (?:.*)$").expect("it is constant"));
+/// Where a test begins to print all that the cluster holds: a bar of signs (Tekton's and Knative's helpers).
+static DUMP: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"^\s+[^\s:]+\.go:\d+: [#=*-]{12,}\s*$").expect("it is constant"));
 /// A call of a test's function, in a trace.
 static IN_TEST: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"^\S+\.(?:Test|Fuzz|Benchmark)\w*[.(]").expect("it is constant"));
@@ -93,28 +96,23 @@ impl Judge {
     #[must_use]
     pub fn test(&self, log: &str) -> Verdict {
         let lines: Vec<_> = log.lines().collect();
-        // A time-out or a panic ends with pages of traces; what decided stands before.
+        // A time-out or a panic ends with pages of traces, a failure with all that a cluster holds: what
+        // decided stands before.
         let crash = lines.iter().position(|line| CRASH.iter().any(|crash| line.starts_with(crash)));
-        let end = crash.map_or(lines.len(), |crash| crash + 1);
-        let last = &lines[end.saturating_sub(LAST_LINES)..end];
-        let excerpt = excerpt(&lines, crash);
-        let own = || {
-            lines
-                .iter()
-                .find(|line| PROGRAM.is_match(line))
-                .or_else(|| lines.iter().rev().find(|line| OWN.is_match(line)))
-        };
+        let dump = lines.iter().position(|line| DUMP.is_match(line)).unwrap_or(lines.len());
+        let (said, dumped) = lines.split_at(crash.map_or(dump, |crash| dump.min(crash + 1)));
+        let last = &said[said.len().saturating_sub(LAST_LINES)..];
+        let late = || lines.iter().find(|line| line.starts_with("panic: test timed out"));
+        let program = || lines.iter().find(|line| PROGRAM.is_match(line));
+        let own = || said.iter().rev().find(|line| OWN.is_match(line));
         let (cause, line) = self
-            .infrastructure(last)
-            .or_else(|| {
-                lines
-                    .iter()
-                    .find(|line| line.starts_with("panic: test timed out"))
-                    .map(|line| (Cause::TestTimeout, *line))
-            })
-            .or_else(|| own().map(|line| (Cause::Product, *line)))
-            .or_else(|| self.infrastructure(&lines[..end]))
+            .infrastructure(last, |_| true)
+            .or_else(|| self.infrastructure(dumped, |rule| rule.in_dumps))
+            .or_else(|| late().map(|line| (Cause::TestTimeout, *line)))
+            .or_else(|| program().or_else(own).map(|line| (Cause::Product, *line)))
+            .or_else(|| self.infrastructure(said, |_| true))
             .unwrap_or((Cause::Unclassified, lines.last().copied().unwrap_or_default()));
+        let excerpt = if crash.is_some() { excerpt(&lines, crash) } else { excerpt(said, None) };
         Verdict { cause, line: Some(cut(line)), excerpt }
     }
 
@@ -145,13 +143,17 @@ impl Judge {
         let lines: Vec<_> = log.lines().filter(|line| !line.is_empty()).collect();
         let program = lines.iter().find(|line| PROGRAM.is_match(line)).map(|line| (Cause::Product, *line));
         let said = lines.iter().find(|line| !line.starts_with("FAIL")).or(lines.last()).copied().unwrap_or_default();
-        let (cause, line) = self.infrastructure(&lines).or(program).unwrap_or((Cause::Unclassified, said));
+        let (cause, line) = self.infrastructure(&lines, |_| true).or(program).unwrap_or((Cause::Unclassified, said));
         Verdict { cause, line: Some(cut(line)), excerpt: lines.iter().take(EXCERPT).map(|line| cut(line)).collect() }
     }
 
-    /// The strongest rule that fits any of these lines, and the first such line.
-    fn infrastructure<'l>(&self, lines: &[&'l str]) -> Option<(Cause, &'l str)> {
-        let found = lines.iter().filter_map(|line| Some((self.set.matches(line).iter().next()?, *line)));
+    /// The strongest of the `wanted` rules that fits any of these lines, and the first such line.
+    fn infrastructure<'l>(&self, lines: &[&'l str], wanted: fn(&Rule) -> bool) -> Option<(Cause, &'l str)> {
+        let fits = |line: &str| {
+            let fitting = self.set.matches(line);
+            fitting.iter().find(|rule| RULES.get(*rule).is_none_or(wanted))
+        };
+        let found = lines.iter().filter_map(|line| Some((fits(line)?, *line)));
         // Equal rules: the first line, for what follows it often only repeats it.
         let (rule, line) = found.min_by_key(|(rule, _)| *rule)?;
         Some((self.causes[rule], line))

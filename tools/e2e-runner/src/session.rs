@@ -253,7 +253,7 @@ fn attempt(
 ) -> Result<(Vec<Row>, Ran)> {
     let watch = runtime.block_on(async { Watch::start(place.opened.client.clone(), runner.stopper.clone()) });
     let name = format!("{} {} on {}", plan.args.component, plan.suite_name(), place.opened.name);
-    let ran = runner.run(&selection.asked, &name, ui)?;
+    let mut ran = runner.run(&selection.asked, &name, ui)?;
     let mut rows = attempts::rows(&ran);
     rows.extend(attempts::missing(selection, &rows, &runner.program.package, &ran, &runner.passes));
     attempts::lay_over(&mut rows, &watch.outages(), Timestamp::now());
@@ -262,24 +262,29 @@ fn attempt(
         ui.note(format!("{} failed; once more: {}", again.len(), again.join(", ")));
         let second = runner.run(&again, "second attempt", ui)?;
         attempts::join(&mut rows, &attempts::rows(&second));
+        ran.signal = second.signal;
     }
     if ran.signal.is_none() {
         let outages = runtime.block_on(watch.finish());
         attempts::lay_over(&mut rows, &outages, Timestamp::now());
         if let Some(outage) = outages.open() {
-            // Whatever the tests say: nobody knows what they would have said.
-            let mut test = report::row(report::PACKAGE, &place.opened.name, kit::record::Status::Failed);
-            (test.cause, test.line) = (Some(Cause::ClusterUnreachable), Some(outage.describe()));
-            rows.push(Row { test, excerpt: Vec::new(), ran: None });
+            rows.push(of_cluster(place, Cause::ClusterUnreachable, outage.describe()));
         }
         if outages.number() > 0 {
             ui.warn(format!("the API server was away {} times while the tests ran", outages.number()));
         }
     }
-    if let Some(lease) = &place.lease {
-        lease.check()?;
+    if let Some(Err(error)) = place.lease.as_ref().map(cluster::Guard::check) {
+        rows.push(of_cluster(place, error.cause, error.summary()));
     }
     Ok((rows, ran))
+}
+
+/// Something is wrong with the cluster as such: whatever the tests say, nobody knows what they would have said.
+fn of_cluster(place: &Place, cause: Cause, why: String) -> Row {
+    let mut test = report::row(report::PACKAGE, &place.opened.name, kit::record::Status::Failed);
+    (test.cause, test.line) = (Some(cause), Some(why));
+    Row { test, excerpt: Vec::new(), ran: None }
 }
 
 /// Writes the record, JUnit and the summary.

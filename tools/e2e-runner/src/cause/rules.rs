@@ -11,6 +11,9 @@ pub struct Rule {
     pub cause: Cause,
     /// For one line, without its end.
     pub pattern: &'static str,
+    /// Whether it means that also where a failed test prints the state of all its objects: there, words
+    /// of scripts and of specs stand beside those of events and conditions.
+    pub in_dumps: bool,
     /// Lines as they were seen.
     pub examples: &'static [&'static str],
 }
@@ -20,11 +23,13 @@ pub const RULES: &[Rule] = &[
     Rule {
         cause: Cause::ImageWrongArch,
         pattern: r"exec format error",
+        in_dumps: true,
         examples: &["standard_init_linux.go:228: exec user process caused: exec format error"],
     },
     Rule {
         cause: Cause::ImageMissingPlatform,
         pattern: r"no match for platform in manifest|no matching manifest for [a-z]+/[a-z0-9]+",
+        in_dumps: true,
         examples: &[
             r#"Failed to pull image "r/x:1": no match for platform in manifest: not found"#,
             "no matching manifest for linux/s390x in the manifest list entries",
@@ -33,16 +38,19 @@ pub const RULES: &[Rule] = &[
     Rule {
         cause: Cause::MissingProgram,
         pattern: r#"exec: "[^"]+": executable file not found in \$PATH"#,
+        in_dumps: false,
         examples: &[r#"    x_test.go:9: exec: "kubectl": executable file not found in $PATH"#],
     },
     Rule {
         cause: Cause::HostDisk,
         pattern: r"no space left on device",
+        in_dumps: false,
         examples: &["write /tmp/x: no space left on device"],
     },
     Rule {
         cause: Cause::Quota,
         pattern: r"exceeded quota|(?:maximum|minimum) (?:cpu|memory|storage)[^:]* usage per|Insufficient (?:cpu|memory|pods|ephemeral-storage)",
+        in_dumps: true,
         examples: &[
             r#"pods "one" is forbidden: exceeded quota: none, requested: pods=1, used: pods=0, limited: pods=0"#,
             "0/1 nodes are available: 1 Insufficient memory.",
@@ -52,6 +60,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         cause: Cause::Webhook,
         pattern: r"failed calling webhook|conversion webhook for .+ failed|no endpoints available for service",
+        in_dumps: false,
         examples: &[
             r#"Internal error occurred: failed calling webhook "x.dev": failed to call webhook: Post "https://x.y.svc:443/": context deadline exceeded"#,
             "conversion webhook for tekton.dev/v1, Kind=Task failed: Post",
@@ -60,6 +69,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         cause: Cause::Storage,
         pattern: r"FailedMount|FailedAttachVolume|MountVolume\.\S+ failed|unbound immediate PersistentVolumeClaims|ProvisioningFailed|storageclass\S* \S+ not found|persistentvolumeclaim \S+ (?:not found|is not bound)",
+        in_dumps: true,
         examples: &[
             r#"Warning  FailedMount  MountVolume.SetUp failed for volume "v""#,
             "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.",
@@ -69,6 +79,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         cause: Cause::ImagePull,
         pattern: r"ImagePullBackOff|ErrImagePull|[Ff]ailed to pull (?:and unpack )?image|ErrImageNeverPull|InvalidImageName",
+        in_dumps: true,
         examples: &[
             r"container greet of image greeter.invalid/absent:latest: {Waiting:&ContainerStateWaiting{Reason:ImagePullBackOff",
             r#"failed to pull and unpack image "x": failed to resolve reference"#,
@@ -76,7 +87,8 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         cause: Cause::Node,
-        pattern: r"NodeNotReady|NodeLost|node\.kubernetes\.io/(?:not-ready|unreachable)|Kubelet stopped posting node status|DiskPressure|MemoryPressure|nodes? (?:had|have|has)? ?untolerated taint|node\(s\) (?:were unschedulable|didn't match)|The node was low on resource",
+        pattern: r"NodeNotReady|NodeLost|Kubelet stopped posting node status|DiskPressure|MemoryPressure|untolerated taint|node\(s\) (?:were unschedulable|didn't match)|The node was low on resource",
+        in_dumps: true,
         examples: &[
             "0/1 nodes are available: 1 node(s) had untolerated taint {node.kubernetes.io/not-ready: }.",
             "Kubelet stopped posting node status.",
@@ -86,6 +98,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         cause: Cause::Apiserver,
         pattern: r"etcdserver: |the server is currently unable to handle the request|the server was unable to return a response in the time allotted|apiserver (?:is )?(?:not ready|shutting down)|the server has received too many requests|http2: (?:client connection lost|server sent GOAWAY)|leader changed|error on the server \(.*\) has prevented the request",
+        in_dumps: false,
         examples: &[
             "etcdserver: request timed out",
             "the server is currently unable to handle the request (get tasks.tekton.dev)",
@@ -96,6 +109,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         cause: Cause::Dns,
         pattern: r"lookup \S+(?: on \S+)?: (?:no such host|server misbehaving|i/o timeout|Temporary failure|Try again)|Could not resolve host|Temporary failure in name resolution",
+        in_dumps: false,
         examples: &[
             r#"Get "https://greeter.invalid/api": dial tcp: lookup greeter.invalid on 10.0.0.1:53: no such host"#,
             "dial tcp: lookup x: Temporary failure in name resolution",
@@ -104,6 +118,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         cause: Cause::Auth,
         pattern: r"x509: |tls: failed to verify certificate|the server has asked for the client to provide credentials|You must be logged in to the server|^.*: Unauthorized$|error: .*getting credentials",
+        in_dumps: false,
         examples: &[
             "tls: failed to verify certificate: x509: certificate signed by unknown authority",
             "making a namespace: Unauthorized",
@@ -114,6 +129,7 @@ pub const RULES: &[Rule] = &[
         cause: Cause::ClusterUnreachable,
         // The paths are the Kubernetes API's own, so it is a cluster that does not answer.
         pattern: r#"https?://[^/\s"]+(?:/api/v1|/apis/|/api"|/apis"|/version|/readyz|/healthz|/openapi/)\S*:? .*(?:connection refused|connection reset by peer|i/o timeout|EOF|no route to host|network is unreachable|TLS handshake timeout|Client\.Timeout exceeded)|The connection to the server \S+ was refused|Unable to connect to the server|couldn't get current server API group list"#,
+        in_dumps: false,
         examples: &[
             r#"Get "https://127.0.0.1:1/api/v1/namespaces/x": dial tcp 127.0.0.1:1: connect: connection refused"#,
             r#"Post "https://10.1.2.2:6443/apis/tekton.dev/v1/namespaces/x/tasks": EOF"#,
@@ -124,6 +140,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         cause: Cause::Registry,
         pattern: r#"(?:unexpected status code|status code) 5\d\d.*/v2/|/v2/\S*:? .*(?:connection refused|i/o timeout|connection reset)|toomanyrequests:|/@v/[^"]*": dial tcp"#,
+        in_dumps: false,
         examples: &[
             r#"Get "http://10.1.2.2:5000/v2/": dial tcp 10.1.2.2:5000: connect: connection refused"#,
             "toomanyrequests: You have reached your pull rate limit",
@@ -145,6 +162,7 @@ mod tests {
         "    x_test.go:9: taskrun.tekton.dev \"x\" not found",
         r#"pods is forbidden: User "system:serviceaccount:x:y" cannot list resource "pods""#,
         "running nodes 3 of 3",
+        "            key: node.kubernetes.io/not-ready",
     ];
 
     #[test]
@@ -152,7 +170,7 @@ mod tests {
         let judge = Judge::default();
         for rule in RULES {
             for line in rule.examples {
-                assert_eq!(judge.infrastructure(&[line]).map(|found| found.0), Some(rule.cause), "{line}");
+                assert_eq!(judge.infrastructure(&[line], |_| true).map(|found| found.0), Some(rule.cause), "{line}");
             }
         }
     }
@@ -161,15 +179,15 @@ mod tests {
     fn a_component_s_own_faults_are_no_infrastructure() {
         let judge = Judge::new(Some("10.1.2.2:6443"));
         for line in NONE {
-            assert_eq!(judge.infrastructure(&[line]), None, "{line}");
+            assert_eq!(judge.infrastructure(&[line], |_| true), None, "{line}");
         }
     }
 
     #[test]
     fn the_address_of_the_server_decides() {
         let line = "    x_test.go:9: dial tcp 10.1.2.2:6443: i/o timeout";
-        assert_eq!(Judge::default().infrastructure(&[line]), None);
-        let found = Judge::new(Some("10.1.2.2:6443")).infrastructure(&[line]);
+        assert_eq!(Judge::default().infrastructure(&[line], |_| true), None);
+        let found = Judge::new(Some("10.1.2.2:6443")).infrastructure(&[line], |_| true);
         assert_eq!(found.map(|found| found.0), Some(Cause::ClusterUnreachable));
     }
 
@@ -183,6 +201,18 @@ mod tests {
         assert_eq!((verdict.cause, verdict.line.as_deref()), (Cause::Product, Some("x.go:3: wanted 2, got 1")));
         assert_eq!(judge.test(&format!("{filler}{trouble}\n{complaint}")).cause, Cause::ClusterUnreachable);
         assert_eq!(judge.test("=== RUN   TestX\n--- FAIL: TestX (0.00s)\n").cause, Cause::Unclassified);
+    }
+
+    #[test]
+    fn a_dump_of_all_objects_is_no_complaint() {
+        let judge = Judge::default();
+        let failed = "    x.go:3: wanted 2, got 1\n    util.go:9: ####################\n    util.go:9: ### Dumping\n";
+        let script = "        script: curl https://x || echo 'lookup x: no such host'\n    util.go:12: step: done\n";
+        let verdict = judge.test(&format!("{failed}{script}"));
+        assert_eq!((verdict.cause, verdict.line.as_deref()), (Cause::Product, Some("x.go:3: wanted 2, got 1")));
+        assert_eq!(verdict.excerpt, ["x.go:3: wanted 2, got 1"]);
+        let waiting = "            reason: ImagePullBackOff\n";
+        assert_eq!(judge.test(&format!("{failed}{script}{waiting}")).cause, Cause::ImagePull);
     }
 
     #[test]
