@@ -28,6 +28,26 @@ pub(crate) struct Package {
     pub(crate) sha256: String,
 }
 
+impl Package {
+    /// The package's own name.
+    pub(crate) fn name(&self) -> &str {
+        self.file.split('_').next().unwrap_or_default()
+    }
+
+    /// `name=version`; apt writes `:` of the version as `%3a`.
+    fn pinned(&self) -> String {
+        let version = self.file.split('_').nth(1).unwrap_or_default();
+        format!("{}={}", self.name(), version.replace("%3a", ":"))
+    }
+}
+
+/// Fetches those that are the same for all architectures, and returns them.
+pub(crate) fn fetch_shared(platform: &Platform, packages: &[Package]) -> Result<Vec<Package>> {
+    let shared: Vec<_> = packages.iter().filter(|package| package.file.ends_with("_all.deb")).cloned().collect();
+    fetch(platform, &shared)?;
+    Ok(shared)
+}
+
 /// Finds packages for a platform.
 pub(crate) fn resolve(
     platform: &Platform,
@@ -74,10 +94,7 @@ pub(crate) fn fetch(platform: &Platform, packages: &[Package]) -> Result<Vec<Pat
         let temporary = temporary.cause(Cause::HostDisk, || format!("cannot write to {}", folder.display()))?;
         let apt = Apt::open(platform)?;
         let mut command = apt.command();
-        command
-            .current_dir(temporary.path())
-            .arg("download")
-            .args(missing.iter().map(|package| name_of(&package.file)));
+        command.current_dir(temporary.path()).arg("download").args(missing.iter().map(|package| package.pinned()));
         apt.process(format!("download of packages for {platform}"), command).cause(Cause::Registry).run()?;
         for package in missing {
             let file = temporary.path().join(&package.file);
@@ -89,13 +106,6 @@ pub(crate) fn fetch(platform: &Platform, packages: &[Package]) -> Result<Vec<Pat
         }
     }
     Ok(packages.iter().map(path).collect())
-}
-
-/// `name=version` of an archive's name, in which apt writes `:` of the version as `%3a`.
-fn name_of(file: &str) -> String {
-    let mut parts = file.splitn(3, '_');
-    let (name, version) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    format!("{name}={}", version.replace("%3a", ":"))
 }
 
 /// apt for one architecture.
@@ -270,7 +280,7 @@ mod tests {
         let line = "'http://x/git_2.39.5-0%2bdeb12u3_s390x.deb' git_1%3a2.39.5-0+deb12u3_s390x.deb 6801104 SHA256:28ab";
         let package = parse(line).unwrap();
         assert_eq!((package.file.as_str(), package.sha256.as_str()), ("git_1%3a2.39.5-0+deb12u3_s390x.deb", "28ab"));
-        assert_eq!(name_of(&package.file), "git=1:2.39.5-0+deb12u3");
+        assert_eq!((package.name(), package.pinned().as_str()), ("git", "git=1:2.39.5-0+deb12u3"));
         assert!(parse("'http://x' ../x.deb 1 SHA256:00").is_err());
         assert!(parse("E: nonsense").is_err());
     }

@@ -88,8 +88,7 @@ impl Made {
 /// Debian does not have it, [`Cause::MissingProgram`] without apt.
 pub(crate) fn make(map: &ImageMap, name: &str, platforms: &[Platform], ui: &Ui) -> Result<Made> {
     let definition = Definition::resolve(map, name)?;
-    let found = each(platforms, |platform| apt::resolve(platform, &definition.packages, ui));
-    let packages = found.within(|| format!("image {name}"))?;
+    let packages = packages(&definition, platforms, ui).within(|| format!("image {name}"))?;
     let key = key(&definition, platforms, &packages)?;
     let folder = dirs::cache()?.join("images").join(format!("{name}-{}", &key[..16]));
     if !folder.is_dir() {
@@ -102,10 +101,27 @@ pub(crate) fn make(map: &ImageMap, name: &str, platforms: &[Platform], ui: &Ui) 
     Ok(Made { name: name.into(), key, layout, index })
 }
 
-/// Does `work` for each platform, side by side.
-fn each<T: Send>(platforms: &[Platform], work: impl Fn(&Platform) -> Result<T> + Sync) -> Result<Vec<T>> {
+/// The packages for each platform. Those that are the same for all architectures are taken from one list, for
+/// a mirror may have a newer one for one architecture than for another for a while.
+fn packages(definition: &Definition, platforms: &[Platform], ui: &Ui) -> Result<Vec<Vec<Package>>> {
+    let shared = Platform::from_parts("linux", "amd64", None, None);
+    let mut all = vec![shared.clone()];
+    all.extend(platforms.iter().filter(|platform| **platform != shared).cloned());
+    let found = each(&all, |platform| apt::resolve(platform, &definition.packages, ui))?;
+    let shared = apt::fetch_shared(&shared, &found[0])?;
+    let of = |platform: &Platform| {
+        let packages = all.iter().position(|other| other == platform).map_or(&[][..], |at| &found[at]);
+        let same = |package: &Package| shared.iter().find(|other| other.name() == package.name()).cloned();
+        packages.iter().map(|package| same(package).unwrap_or_else(|| package.clone())).collect()
+    };
+    Ok(platforms.iter().map(of).collect())
+}
+
+/// Does `work` for each item, side by side, and returns what came of it in order.
+fn each<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> Result<T> + Sync) -> Result<Vec<T>> {
+    let work = &work;
     std::thread::scope(|scope| {
-        let threads: Vec<_> = platforms.iter().map(|platform| scope.spawn(|| work(platform))).collect();
+        let threads: Vec<_> = items.iter().map(|item| scope.spawn(move || work(item))).collect();
         let join = |thread: std::thread::ScopedJoinHandle<'_, Result<T>>| {
             thread.join().unwrap_or_else(|_| Err(Error::new(Cause::Internal, "a thread that makes an image panicked")))
         };
@@ -125,19 +141,11 @@ fn build(definition: &Definition, platforms: &[Platform], packages: &[Vec<Packag
     let temporary = tempfile::Builder::new().prefix(".new-").tempdir_in(parent);
     let temporary = temporary.cause(Cause::HostDisk, || format!("cannot write to {}", parent.display()))?;
     let layout = Layout::create(temporary.path())?;
-    let numbered: Vec<_> = (0..platforms.len()).collect();
-    let manifests = std::thread::scope(|scope| {
-        let work = |number: usize| {
-            let platform = &platforms[number];
-            let debs = apt::fetch(platform, &packages[number])?;
-            let tree = root::assemble(definition, &debs).within(|| platform.to_string())?;
-            image::write(&layout, definition, platform, &tree)
-        };
-        let threads: Vec<_> = numbered.into_iter().map(|number| scope.spawn(move || work(number))).collect();
-        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Descriptor>>| {
-            thread.join().unwrap_or_else(|_| Err(Error::new(Cause::Internal, "a thread that makes an image panicked")))
-        };
-        threads.into_iter().map(join).collect::<Vec<_>>().into_iter().collect::<Result<Vec<_>>>()
+    let parts: Vec<_> = platforms.iter().zip(packages).collect();
+    let manifests = each(&parts, |(platform, packages)| {
+        let debs = apt::fetch(platform, packages)?;
+        let tree = root::assemble(definition, &debs).within(|| platform.to_string())?;
+        image::write(&layout, definition, platform, &tree)
     })?;
     image::write_index(&layout, &manifests)?;
     match fs::rename(temporary.keep(), folder) {
