@@ -58,7 +58,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
-    let run = RunDir::create(&args.run_dir)?;
+    // Where images.json and release.yaml are expected, a folder that is not there is a mistake.
+    let run = if args.release.is_some() { RunDir::create(&args.run_dir)? } else { RunDir::open(&args.run_dir)? };
     args.cluster.source()?;
     let mut progress = Progress::new(&args.component, args.platform.as_ref());
     let result = release(args, &run).and_then(|release| {
@@ -89,11 +90,13 @@ fn show(record: &Install, counts: &Counts, run: &RunDir, ui: &Ui) -> Result<()> 
 
 /// Reads the release. A name that is nowhere in `ci/components.toml` is more likely wrong than not built.
 fn release(args: &Args, run: &RunDir) -> Result<Release> {
-    let read = Release::read(run, &args.component, args.release.as_deref());
-    if read.is_err() && args.release.is_none() && !run.component(&args.component).exists() {
+    if let Some(file) = &args.release {
+        return Release::from_file(file, &args.component);
+    }
+    if !run.component(&args.component).exists() {
         args.ci.open().and_then(|ci| ci.component(&args.component))?;
     }
-    read
+    Release::from_run(run, &args.component)
 }
 
 async fn install(args: &Args, ui: &Ui, run: &RunDir, release: Release, progress: &mut Progress) -> Result<()> {
@@ -237,7 +240,14 @@ impl Installation<'_> {
 
     async fn wait(&self, of: impl Fn(Wave) -> bool, limit: Duration, step: &Step) -> Result<()> {
         let objects: Vec<_> = self.release.objects.iter().filter(|object| of(Wave::of(object))).collect();
-        let wait = Wait { client: &self.opened.client, kinds: self.kinds, objects, nodes: &self.id.nodes, limit };
+        let wait = Wait {
+            client: &self.opened.client,
+            kinds: self.kinds,
+            nodes: &self.id.nodes,
+            services: objects.iter().any(|object| Wave::of(object) != Wave::Foundations),
+            objects,
+            limit,
+        };
         wait.until_ready(self.guard, step)
             .await
             .within(|| format!("{} {}", self.release.component, self.release.version))

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use cluster::{FIELD_MANAGER, KubeContext, Options};
 use futures::{StreamExt, TryStreamExt, stream};
 use kit::{
-    Done, Error, Output, Platform, Result, RunDir, Ui,
+    Cause, Done, Error, Output, Platform, Result, RunDir, Ui,
     record::{ObjectKey, SCHEMA_VERSION},
 };
 use kube::{
@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     component: String,
     /// The run's folder, with release.yaml and images.json of the component
-    #[arg(long, value_name = "DIR", required_unless_present = "release")]
+    #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
     /// Look at this file instead
     #[arg(long, value_name = "FILE")]
@@ -71,8 +71,15 @@ struct Plan {
 }
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
-    let run = RunDir::open(args.run_dir.clone().unwrap_or_else(|| ".".into()))?;
-    let release = Release::read(&run, &args.component, args.release.as_deref())?;
+    let release = match (&args.release, &args.run_dir) {
+        (Some(file), _) => Release::from_file(file, &args.component)?,
+        (None, Some(run)) => Release::from_run(&RunDir::open(run)?, &args.component)?,
+        (None, None) => {
+            return Err(
+                Error::new(Cause::Usage, "plan what? name a release").next("add --run-dir DIR or --release FILE")
+            );
+        }
+    };
     let plan = cluster::block_on(async {
         let opened = cluster::open(&args.cluster, ui).await?;
         let id = cluster::identity(&opened).await?;

@@ -29,21 +29,23 @@ pub(crate) struct Release {
 }
 
 impl Release {
-    /// The file `given`, or what image-build left of the component in the run directory.
-    pub(crate) fn read(run: &RunDir, component: &str, given: Option<&Path>) -> Result<Self> {
-        if let Some(path) = given {
-            let (digest, objects) = read_objects(path)?;
-            let version = objects.iter().find_map(|object| object.label("app.kubernetes.io/version"));
-            return Ok(Self {
-                component: component.to_owned(),
-                version: version.unwrap_or("unknown").to_owned(),
-                inputs: vec![Input { name: path.display().to_string(), digest: digest.clone() }],
-                file: path.to_owned(),
-                digest,
-                objects,
-                images: None,
-            });
-        }
+    /// A file that somebody else made.
+    pub(crate) fn from_file(path: &Path, component: &str) -> Result<Self> {
+        let (digest, objects) = read_objects(path)?;
+        let version = objects.iter().find_map(|object| object.label("app.kubernetes.io/version"));
+        Ok(Self {
+            component: component.to_owned(),
+            version: version.unwrap_or("unknown").to_owned(),
+            inputs: vec![Input { name: path.display().to_string(), digest: digest.clone() }],
+            file: path.to_owned(),
+            digest,
+            objects,
+            images: None,
+        })
+    }
+
+    /// What image-build left of the component in the run directory.
+    pub(crate) fn from_run(run: &RunDir, component: &str) -> Result<Self> {
         let folder = run.component(component);
         let (images, images_digest) = read_record::<Images>(&folder).map_err(|error| {
             error.next(format!("build it first: cargo xtask image-build build --component {component}"))

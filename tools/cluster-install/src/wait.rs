@@ -42,6 +42,8 @@ pub(crate) struct Wait<'a> {
     pub(crate) kinds: &'a Kinds,
     pub(crate) objects: Vec<&'a Object>,
     pub(crate) nodes: &'a [Node],
+    /// Whether services that the API server calls (webhooks, conversions) are waited for too.
+    pub(crate) services: bool,
     pub(crate) limit: Duration,
 }
 
@@ -118,7 +120,7 @@ impl Wait<'_> {
                 all("v1", "Pod", &object.key.namespace);
                 all("v1", "Event", &object.key.namespace);
             }
-            for (namespace, _) in webhooks::services(&object.value) {
+            for (namespace, _) in self.services_of(object) {
                 all("discovery.k8s.io/v1", "EndpointSlice", &namespace);
             }
         }
@@ -134,6 +136,10 @@ impl Wait<'_> {
             Some(Target { kind: self.kinds.get(api_version, kind)?.clone(), namespace, fields })
         };
         wanted.into_iter().filter_map(target).collect()
+    }
+
+    fn services_of(&self, object: &Object) -> Vec<(String, String)> {
+        if self.services { webhooks::services(&object.value) } else { Vec::new() }
     }
 
     fn is_watched(&self, object: &Object) -> bool {
@@ -164,7 +170,7 @@ impl Wait<'_> {
                 },
             };
             missing.extend(trouble.map(|trouble| (key.to_string(), trouble)));
-            for (namespace, service) in webhooks::services(&object.value) {
+            for (namespace, service) in self.services_of(object) {
                 if !slices.iter().any(|slice| has_endpoint(slice, &namespace, &service)) {
                     let line = format!("its service {namespace}/{service} has no ready endpoint");
                     missing.push((key.to_string(), Trouble::new(Cause::Webhook, line)));

@@ -125,7 +125,7 @@ fn twice_is_once_and_drift_is_repaired(run: &Run<'_>) {
     let status: Value = serde_json::from_str(&run.tool(&["status", "--output", "json"]).stdout).unwrap();
     let installed = status["installed"].as_array().unwrap().iter().find(|found| found["component"] == "try").unwrap();
     assert_eq!(installed["objects"].as_array().unwrap().len(), 5);
-    assert_eq!(status["lease"]["holder"], "again");
+    assert_eq!(status["lease"]["holder"], record["run"]);
     assert_eq!(status["cluster"]["uid"], record["cluster"]["uid"]);
     run.lab.kubectl(&["delete", "crd", "tries.install-test.example.com"]);
 }
@@ -217,10 +217,11 @@ fn one_run_at_a_time(run: &Run<'_>) {
     run.tool(&["lease", "take", "--run", "another"]).says(0, &["run another holds the cluster since"]);
     let release = deployment(&own_image(run.lab), "sleep 1000", "");
     run.install(&release, &[]).says(3, &["error[lease-held]", "run another holds the cluster since"]);
-    run.tool(&["lease", "release", "--run", "lease"]).says(3, &["run another holds"]);
+    run.tool(&["lease", "release", "--run-dir", run.folder.to_str().unwrap()]).says(3, &["run another holds"]);
     run.tool(&["lease", "release", "--run", "another"]).says(0, &["nobody holds the cluster"]);
     run.install(&release, &[]).says(0, &[]);
-    run.tool(&["lease", "show"]).says(0, &["run lease holds the cluster since"]);
+    let holder = format!("run {} holds the cluster since", run.record()["run"].as_str().unwrap());
+    run.tool(&["lease", "show"]).says(0, &[&holder]);
     run.tool(&["lease", "release", "--run-dir", run.folder.to_str().unwrap()]).says(0, &["nobody holds"]);
 }
 
