@@ -46,8 +46,7 @@ type Check = fn(&Ui) -> Result<()>;
 
 fn cargo(name: &str, arguments: &[&str], ui: &Ui) -> Result<()> {
     let step = ui.step(format!("cargo {name}"));
-    let mut command = tools::cargo();
-    command.args(arguments);
+    let command = tools::cargo(arguments)?;
     let mut said = Vec::new();
     let process = Process::new(format!("cargo {name}"), command).limit(Duration::from_secs(1800));
     let finished = process.on_line(|_, line| said.push(line.to_owned())).finish()?;
@@ -74,7 +73,7 @@ fn generated() -> Result<()> {
 /// Rules that no other tool checks. Each names the file and line.
 pub(crate) fn tidy(root: &Path) -> Result<()> {
     let mut wrong = Vec::new();
-    for path in tracked(root)? {
+    for path in tracked()? {
         let full = root.join(&path);
         let Ok(text) = std::fs::read_to_string(&full) else { continue };
         if path.ends_with(".rs") {
@@ -101,9 +100,8 @@ pub(crate) fn tidy(root: &Path) -> Result<()> {
     Err(Error::new(Cause::PolicyRefused, format!("{} places", wrong.len())).line(wrong.join("\n")))
 }
 
-fn tracked(root: &Path) -> Result<Vec<String>> {
-    let mut command = std::process::Command::new("git");
-    command.current_dir(root).args(["ls-files", "--cached", "--others", "--exclude-standard"]);
+fn tracked() -> Result<Vec<String>> {
+    let command = tools::git(&["ls-files", "--cached", "--others", "--exclude-standard"])?;
     let listed = Process::new("list of files", command).cause(Cause::MissingProgram).read();
     let listed = listed.cause(Cause::MissingProgram, || "tidy needs git")?;
     Ok(listed

@@ -9,7 +9,7 @@ mod tools;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use kit::{Common, Done, Result, Ui};
+use kit::{Cause, Common, Done, Error, Result, Ui};
 
 /// Build, install, test and prove ko-built Kubernetes components on other architectures
 #[derive(Parser)]
@@ -58,10 +58,14 @@ fn run(args: Args, ui: &Ui) -> Result<Done> {
         Task::Test(task) => test::run(&task, ui),
         Task::Check(task) => check::run(&task, ui),
         Task::Generate => generate::run(ui),
-        Task::Tool(tool) => tool.run(),
+        Task::Tool(_) => Err(Error::new(Cause::Usage, "a tool's name comes right after `cargo xtask`")),
     }
 }
 
 fn main() -> ExitCode {
-    kit::cli::main(run)
+    // A tool gets every word after its name, also those that we have a meaning for.
+    match tools::called() {
+        Some((tool, arguments)) => tools::become_tool(tool, arguments),
+        None => kit::cli::main(run),
+    }
 }

@@ -9,7 +9,8 @@ mod stages;
 
 use std::{
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    sync::atomic::{AtomicBool, AtomicI32, Ordering},
+    time::Instant,
 };
 
 use kit::{
@@ -27,6 +28,8 @@ use crate::tools;
 
 /// Who writes the records of a run as a whole.
 const TOOL: &str = "nightly";
+/// No record is larger.
+const RECORD_LIMIT: u64 = 256 << 20;
 
 pub(crate) fn run(args: Args, ui: &Ui) -> Result<Done> {
     let began = Instant::now();
@@ -37,21 +40,28 @@ pub(crate) fn run(args: Args, ui: &Ui) -> Result<Done> {
     rundir::write_record(run.path(), &request.record(head.clone()))?;
     let runner = Runner::new(&run, ui)?;
     ui.note(format!("run {} in {}", run.id(), run.path().display()));
-    if let Some(expected) = runner.expected(&request) {
-        ui.note(format!("the last such run took {}", duration(expected)));
-    } else {
-        ui.note("nothing is known yet of how long this takes here: a first run compiles Kubernetes, ko and the tests");
+    match runner.expected(&request) {
+        Some(expected) => {
+            ui.note(format!("expected: about {}, by what its stages took here before", duration(expected)))
+        }
+        None => ui.note("a first run compiles Kubernetes, the component and its tests: up to an hour on two cores"),
     }
-    let mut nightly = Nightly { request: &request, run: &run, runner, ui, lab_is_ours: false };
+    let (interrupted, lab_is_ours) = (AtomicI32::new(0), AtomicBool::new(false));
+    let nightly = Nightly { request: &request, run: &run, runner, ui, interrupted, lab_is_ours };
     nightly.work();
-    let interrupted = signal::received();
-    signal::forget();
-    let cause = nightly.seal(head)?;
-    nightly.put_away();
+    nightly.note_signal();
+    let sealed = nightly.seal(head);
+    // Also when the disk is full or nobody reads what we say.
+    let put_away = nightly.put_away();
     nightly.show_times(began);
-    let exit = interrupted.map_or(cause.1, |number| Exit(u8::try_from(128 + number).unwrap_or(255)));
-    ui.note(format!("{}: {}", run.id(), cause.0.map_or_else(|| "good".to_owned(), |cause| format!("{cause}"))));
-    Ok(Done { cause: cause.0, exit: Some(exit), digest: None })
+    let (cause, exit) = sealed?;
+    let (cause, exit) = match put_away {
+        Some(late) if exit == Exit::GOOD => (Some(late), late.exit()),
+        _ => (cause, exit),
+    };
+    let exit = nightly.interrupted().map_or(exit, |number| Exit(u8::try_from(128 + number).unwrap_or(255)));
+    ui.note(format!("{}: {}", run.id(), cause.map_or_else(|| "good".to_owned(), |cause| cause.to_string())));
+    Ok(Done { cause, exit: Some(exit), digest: None })
 }
 
 struct Nightly<'a> {
@@ -59,42 +69,58 @@ struct Nightly<'a> {
     run: &'a RunDir,
     runner: Runner<'a>,
     ui: &'a Ui,
-    lab_is_ours: bool,
+    /// The signal that came, also after it was forgotten so that the cluster can be cleaned.
+    interrupted: AtomicI32,
+    /// Whether this run started the lab.
+    lab_is_ours: AtomicBool,
 }
 
 impl Nightly<'_> {
     /// All stages; what went wrong stands in their records.
-    fn work(&mut self) {
+    fn work(&self) {
         let request = self.request;
         let Some(repo) = self.reach_registry() else { return };
-        let ready = std::thread::scope(|scope| {
-            let this = &*self;
-            let lab = scope.spawn(|| this.cluster());
-            let tests = scope.spawn(|| this.prepare_tests());
-            let built: Vec<_> = request.components.iter().map(|component| this.build(component, &repo)).collect();
+        let (lab, built) = std::thread::scope(|scope| {
+            let lab = scope.spawn(|| self.cluster());
+            let tests = scope.spawn(|| self.prepare_tests());
+            let built = self.build_all(&repo);
+            // A panic in a thread is a bug of ours; what it did not do is as good as failed.
             let (lab, _tests) = (lab.join().unwrap_or(false), tests.join().is_ok());
-            lab.then_some(built).unwrap_or_default()
+            (lab, built)
         });
-        for (component, good) in request.components.iter().zip(ready) {
-            for platform in request.test_on.iter().filter(|_| good) {
+        for component in request.components.iter().filter(|_| lab) {
+            let ready = request.with_needs(component).all(|component| built.contains(component));
+            for platform in request.test_on.iter().filter(|_| ready) {
                 self.cell(component, platform, &repo);
             }
         }
     }
 
+    /// Keeps a signal in mind, and lets processes run again.
+    fn note_signal(&self) {
+        if let Some(number) = signal::received() {
+            self.interrupted.store(number, Ordering::SeqCst);
+            signal::forget();
+        }
+    }
+
+    fn interrupted(&self) -> Option<i32> {
+        signal::received().or_else(|| Some(self.interrupted.load(Ordering::SeqCst)).filter(|number| *number != 0))
+    }
+
     /// The registry that images go to: the lab's, which is up long before the rest of the lab.
-    fn reach_registry(&mut self) -> Option<String> {
+    fn reach_registry(&self) -> Option<String> {
         let request = self.request;
         let Some(lab) = &request.lab else {
             let status = self.stage(Work::new("cluster", "cluster-install", &["status"]).args(&request.cluster));
             return status.good().then(|| request.repo.clone().unwrap_or_default());
         };
-        self.lab_is_ours = ask("lab", &["status", "--name", lab]).is_none();
         let images = self.request.ci.folder().join("images.toml").display().to_string();
         let up = ["up", "--name", lab, "--until", "registry", "--images", &images, "--output", "json"];
         let up = self.stage(Work::new("registry", "lab", &up));
         let status: serde_json::Value = serde_json::from_str(&up.stdout).unwrap_or_default();
         let registry = status["registry"].as_str().unwrap_or_default().to_owned();
+        self.lab_is_ours.store(status["fresh"].as_bool().unwrap_or(false), Ordering::SeqCst);
         up.good().then(|| request.repo.clone().unwrap_or(registry))
     }
 
@@ -113,25 +139,29 @@ impl Nightly<'_> {
         }
     }
 
-    /// Whether the component's release is in the run directory, verified.
-    fn build(&self, component: &str, repo: &str) -> bool {
+    /// The components whose release is in the run directory, verified.
+    fn build_all(&self, repo: &str) -> Vec<String> {
         let request = self.request;
         if request.from > From::Build {
-            return true;
+            return request.builds.clone();
         }
-        let platforms = options("--platform", &request.platforms);
         let images = Work::new("images", "image-build", &["images", "--repo", repo]);
-        let test_on = options("--platform", &request.test_on);
-        if request.lab.is_some() && !self.stage(images.args(&test_on).args(&request.ci_args())).good() {
-            return false;
+        let images = images.args(&options("--platform", &request.test_on)).args(&request.ci_args());
+        if request.lab.is_some() && !self.stage(images).good() {
+            return Vec::new();
         }
+        request.builds.iter().filter(|component| self.build(component, repo)).cloned().collect()
+    }
+
+    fn build(&self, component: &str, repo: &str) -> bool {
+        let request = self.request;
         let target = format!("{repo}/{component}");
         let work = match &request.release {
             None => Work::new("build", "image-build", &["build", "--repo", &target]),
-            Some(release) => Work::new("verify", "image-build", &["import", release]),
+            Some(release) => Work::new("verify", "image-build", &["verify", release]),
         };
-        let work = work.component(component).args(&platforms).args(&request.ci_args()).run_dir(self.run);
-        self.stage(work.show()).good()
+        let work = work.component(component).args(&options("--platform", &request.platforms));
+        self.stage(work.args(&request.ci_args()).run_dir(self.run).show()).good()
     }
 
     /// A component on a platform: what was there is kept in mind, and is what is left at the end.
@@ -145,7 +175,12 @@ impl Nightly<'_> {
             if !self.stage(work("snapshot", "cleanup", "snapshot")).good() {
                 return;
             }
-            if !self.stage(work("install", "cluster-install", "install").args(&request.ci_args()).show()).good() {
+            let install = |component: &String| {
+                let work =
+                    Work::new("install", "cluster-install", &["install"]).component(component).platform(platform);
+                self.stage(work.run_dir(self.run).args(&request.cluster).args(&request.ci_args()).show()).good()
+            };
+            if !request.with_needs(component).all(install) {
                 self.clean(work("cleanup", "cleanup", "run"));
                 return;
             }
@@ -171,18 +206,20 @@ impl Nightly<'_> {
             self.runner.run(release.run_dir(self.run).args(&self.request.cluster));
             return;
         }
-        if signal::received().is_some() && self.lab_is_ours {
-            // The whole lab goes.
-            return;
+        if self.interrupted().is_some() {
+            if self.lab_is_ours.load(Ordering::SeqCst) {
+                // The whole lab goes.
+                return;
+            }
+            self.ui.note("giving the cluster back clean; Ctrl-C ends this as well");
+            self.note_signal();
         }
-        // After an interrupt a borrowed cluster is given back clean all the same; a second Ctrl-C ends this too.
-        signal::forget();
         let work = if self.request.lab.is_some() { work.args(&["--force-finalizers".into()]) } else { work };
-        self.stage(work.show());
+        self.runner.run(work.show());
     }
 
     fn stage(&self, work: Work) -> Ended {
-        if signal::received().is_some() && work.name() != "cleanup" {
+        if self.interrupted().is_some() {
             return Ended::not_begun();
         }
         self.runner.run(work)
@@ -192,8 +229,10 @@ impl Nightly<'_> {
     fn seal(&self, head: Head) -> Result<(Option<Cause>, Exit)> {
         let stages = self.runner.stages();
         let ran = stages.iter().filter(|stage| stage.name == "test" && stage.cause != Some(Cause::NothingRan)).count();
-        let causes: Vec<_> =
+        let mut causes: Vec<_> =
             stages.iter().filter(|stage| stage.name != "prepare").filter_map(|stage| stage.cause).collect();
+        // Also when it came between two stages.
+        causes.extend(self.interrupted().map(|_| Cause::Interrupted));
         // A run that was asked to do nothing but clean up has done what it was asked.
         let ran = if self.request.from > From::Test { 1 } else { ran };
         let exit = combine(causes.iter().copied(), ran);
@@ -227,13 +266,14 @@ impl Nightly<'_> {
         })
     }
 
-    fn put_away(&self) {
-        let Some(lab) = &self.request.lab else { return };
-        if self.request.keep || !self.lab_is_ours {
+    /// Takes the lab down if this run started it; the cause if that fails.
+    fn put_away(&self) -> Option<Cause> {
+        let lab = self.request.lab.as_ref()?;
+        if self.request.keep || !self.lab_is_ours.load(Ordering::SeqCst) {
             self.ui.note(format!("lab '{lab}' stays up; `cargo xtask lab down --name {lab}` takes it down"));
-            return;
+            return None;
         }
-        self.runner.run(Work::new("lab down", "lab", &["down", "--name", lab]).unrecorded());
+        self.runner.run(Work::new("lab down", "lab", &["down", "--name", lab]).unrecorded()).cause
     }
 
     fn show_times(&self, began: Instant) {
@@ -248,43 +288,21 @@ impl Nightly<'_> {
     }
 }
 
-/// What a tool says, if it is good; for questions whose answer is no stage.
-fn ask(tool: &str, args: &[&str]) -> Option<String> {
-    let mut command = std::process::Command::new(tools::path(tool).ok()?);
-    command.args(args);
-    kit::Process::new(tool, command).limit(Duration::from_secs(30)).read().ok()
-}
-
 fn options(name: &str, values: &[Platform]) -> Vec<String> {
     values.iter().flat_map(|value| [name.to_owned(), value.to_string()]).collect()
 }
 
 /// Copies the records that stages before `from` left in an earlier run.
 fn copy_records(earlier: &Path, run: &RunDir, from: From) -> Result<()> {
-    let wanted: &[&str] = match from {
-        From::Build => &[],
-        From::Install => &["images.json", "release.yaml", "release.notags.yaml"],
-        From::Test => &["images.json", "release.yaml", "release.notags.yaml", "install.json", "baseline.json"],
-        From::Cleanup => &[
-            "images.json",
-            "release.yaml",
-            "release.notags.yaml",
-            "install.json",
-            "baseline.json",
-            "results.json",
-            "junit.xml",
-        ],
-    };
     let mut folders: Vec<PathBuf> = vec![earlier.to_path_buf()];
     while let Some(folder) = folders.pop() {
         let entries = std::fs::read_dir(&folder).cause(Cause::Usage, || format!("cannot read {}", folder.display()))?;
         for entry in entries.flatten() {
-            let path = entry.path();
-            if path.is_dir() {
+            let (path, kind) = (entry.path(), entry.file_type());
+            if kind.as_ref().is_ok_and(std::fs::FileType::is_dir) {
                 folders.push(path);
-            } else if wanted.contains(&entry.file_name().to_string_lossy().as_ref()) {
-                let bytes =
-                    std::fs::read(&path).cause(Cause::HostDisk, || format!("cannot read {}", path.display()))?;
+            } else if kind.is_ok_and(|kind| kind.is_file()) && from.needs(&entry.file_name().to_string_lossy()) {
+                let bytes = rundir::read_limited(&path, RECORD_LIMIT)?;
                 rundir::write(&run.path().join(path.strip_prefix(earlier).unwrap_or(&path)), &bytes)?;
             }
         }

@@ -2,10 +2,11 @@
 
 use std::{
     collections::BTreeMap,
+    io::Write,
     time::{Duration, Instant},
 };
 
-use kit::{Cause, Context, Done, Error, Process, Result, Ui, rundir, ui::duration};
+use kit::{Cause, Context, Done, Error, Output, Process, Result, Ui, rundir, ui::duration};
 use serde::{Deserialize, Serialize};
 
 use crate::tools;
@@ -57,7 +58,7 @@ impl Tier {
     /// Arguments of cargo: tests that need a lab are ignored unless they are asked for.
     const fn arguments(self) -> &'static [&'static str] {
         match self {
-            Self::Unit => &["test", "--workspace", "--"],
+            Self::Unit => &["test", "--workspace", "--no-fail-fast", "--"],
             // One at a time: they share two cores, and some count what is on the machine.
             Self::Lab => &[
                 "test",
@@ -92,7 +93,10 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
         passed += counts.0;
         failed += counts.1;
     }
-    ui.result(&format!("{passed} passed, {failed} failed"))?;
+    match ui.output {
+        Output::Text => ui.result(&format!("{passed} passed, {failed} failed"))?,
+        Output::Json => ui.json(&remembered())?,
+    }
     match (passed, failed) {
         (0, 0) => Err(Error::new(Cause::NothingRan, "no test ran").next("the filter matches no test's name")),
         (_, 0) => Ok(Done::good()),
@@ -102,13 +106,16 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
 
 fn one(tier: Tier, filter: Option<&str>, ui: &Ui) -> Result<(usize, usize)> {
     let began = Instant::now();
-    let mut command = tools::cargo();
-    command.args(tier.arguments()).args(filter);
+    let arguments: Vec<_> = tier.arguments().iter().copied().chain(filter).collect();
+    let command = tools::cargo(&arguments)?;
     let (mut passed, mut failed) = (0, 0);
     let process = Process::new(format!("tests of tier '{}'", tier.name()), command).limit(Duration::from_secs(5400));
     let finished = process
         .on_line(|_, line| {
-            println!("{line}");
+            let _ = match ui.output {
+                Output::Text => writeln!(std::io::stdout(), "{line}"),
+                Output::Json => writeln!(std::io::stderr(), "{line}"),
+            };
             if let Some((good, bad)) = totals(line) {
                 passed += good;
                 failed += bad;
@@ -141,8 +148,7 @@ fn remembered() -> BTreeMap<String, Last> {
 }
 
 fn remember(tier: Tier, passed: usize, failed: usize, began: Instant) -> Result<()> {
-    let mut git = std::process::Command::new("git");
-    git.current_dir(tools::root()).args(["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]);
+    let git = tools::git(&["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])?;
     let commit = Process::new("the commit", git).read().unwrap_or_default().trim().to_owned();
     let last = Last { commit, date: jiff::Timestamp::now(), passed, failed, seconds: began.elapsed().as_secs() };
     let mut all = remembered();

@@ -3,62 +3,55 @@
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitCode},
     time::Duration,
 };
 
 use clap::Subcommand;
-use kit::{Cause, Context, Done, Error, Process, Result, Ui};
+use kit::{Cause, Context, Error, Process, Result, Ui};
+use xshell::{Shell, cmd};
 
 /// Every tool, by its one name.
 pub(crate) const TOOLS: &[&str] = &["image-build", "cluster-install", "e2e-runner", "cleanup", "support-matrix", "lab"];
 
-/// A tool with arguments of its own. Its `--help` is its own as well.
+/// The tools in our help; their arguments never come here, see [`called`].
 #[derive(Subcommand)]
 pub(crate) enum Passthrough {
     /// Sources -> verified multi-platform images and release.yaml
-    #[command(disable_help_flag = true)]
-    ImageBuild(Rest),
+    ImageBuild,
     /// A cluster and a release -> installed, ready, recorded
-    #[command(disable_help_flag = true)]
-    ClusterInstall(Rest),
+    ClusterInstall,
     /// A component's own tests -> results with causes
-    #[command(disable_help_flag = true)]
-    E2eRunner(Rest),
+    E2eRunner,
     /// A used cluster -> back at its baseline, proven by a diff
-    #[command(disable_help_flag = true)]
-    Cleanup(Rest),
+    Cleanup,
     /// Records -> what is supported, and why
-    #[command(disable_help_flag = true)]
-    SupportMatrix(Rest),
+    SupportMatrix,
     /// A real Kubernetes on this machine
-    #[command(disable_help_flag = true)]
-    Lab(Rest),
+    Lab,
 }
 
-/// Arguments that are not ours.
-#[derive(clap::Args)]
-pub(crate) struct Rest {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
-    rest: Vec<OsString>,
+/// The tool that our first word names, and the words that are its own.
+pub(crate) fn called() -> Option<(&'static str, Vec<OsString>)> {
+    let mut words = std::env::args_os().skip(1);
+    let first = words.next()?;
+    let tool = TOOLS.iter().find(|tool| first == **tool)?;
+    Some((tool, words.collect()))
 }
 
-impl Passthrough {
-    /// Builds the tool and becomes it.
-    pub(crate) fn run(self) -> Result<Done> {
-        let (name, rest) = match self {
-            Self::ImageBuild(rest) => ("image-build", rest),
-            Self::ClusterInstall(rest) => ("cluster-install", rest),
-            Self::E2eRunner(rest) => ("e2e-runner", rest),
-            Self::Cleanup(rest) => ("cleanup", rest),
-            Self::SupportMatrix(rest) => ("support-matrix", rest),
-            Self::Lab(rest) => ("lab", rest),
-        };
-        build(&[name], &Ui::silent())?;
-        let mut command = Command::new(path(name)?);
-        command.args(rest.rest);
-        Err(Process::new(name, command).replace())
-    }
+/// Builds the tool and becomes it.
+pub(crate) fn become_tool(tool: &str, arguments: Vec<OsString>) -> ExitCode {
+    kit::signal::install();
+    let error = match build(&[tool], &Ui::silent()).and_then(|()| path(tool)) {
+        Ok(path) => {
+            let mut command = Command::new(path);
+            command.args(arguments);
+            Process::new(tool, command).replace()
+        }
+        Err(error) => error,
+    };
+    kit::cli::report(&Ui::silent(), &error);
+    ExitCode::from(error.exit().0)
 }
 
 /// Where a tool's program lies: beside this one.
@@ -70,16 +63,15 @@ pub(crate) fn path(tool: &str) -> Result<PathBuf> {
 /// Builds tools, which takes minutes the first time and nothing later.
 pub(crate) fn build(tools: &[&str], ui: &Ui) -> Result<()> {
     let step = ui.step("cargo build");
-    let mut command = cargo();
-    command.arg("build");
+    let mut arguments = vec!["build"];
     // The profile that this very program was built with.
     if path("").is_ok_and(|folder| folder.ends_with("release")) {
-        command.arg("--release");
+        arguments.push("--release");
     }
     for tool in tools {
-        command.args(["--package", tool]);
+        arguments.extend(["--package", tool]);
     }
-    Process::new("build of the tools", command)
+    Process::new("build of the tools", cargo(&arguments)?)
         .cause(Cause::BuildFailure)
         .limit(Duration::from_secs(1800))
         .on_line(|_, line| step.set(line.trim()))
@@ -89,10 +81,20 @@ pub(crate) fn build(tools: &[&str], ui: &Ui) -> Result<()> {
 }
 
 /// The cargo that runs us, in the workspace's root.
-pub(crate) fn cargo() -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root());
-    command
+pub(crate) fn cargo(arguments: &[&str]) -> Result<Command> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    in_root(|shell| cmd!(shell, "{cargo} {arguments...}").into())
+}
+
+/// git, in the workspace's root.
+pub(crate) fn git(arguments: &[&str]) -> Result<Command> {
+    in_root(|shell| cmd!(shell, "git {arguments...}").into())
+}
+
+fn in_root(command: impl FnOnce(&Shell) -> Command) -> Result<Command> {
+    let shell = Shell::new().cause(Cause::Usage, || "cannot work in this folder")?;
+    shell.change_dir(root());
+    Ok(command(&shell))
 }
 
 /// The workspace's root.
@@ -111,7 +113,7 @@ pub(crate) fn cause_of(results: &Path, exit: i32) -> Option<Cause> {
         (None, 2) => Some(Cause::Usage),
         (None, 4) => Some(Cause::NothingRan),
         (None, 5) => Some(Cause::MissingProgram),
-        (None, 129..) => Some(Cause::Interrupted),
+        (None, 129 | 130 | 143) => Some(Cause::Interrupted),
         (None, _) => Some(Cause::Internal),
     }
 }

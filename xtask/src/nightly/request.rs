@@ -1,11 +1,12 @@
 //! What was asked of a nightly, as typed and as checked. Everything that can be wrong is found here, before
 //! anything is built.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kit::{
     Cause, Error, Platform, Result,
-    ci::{Ci, CiOptions},
+    ci::{Ci, CiOptions, Components},
+    record::{Record, RunRecord},
     rundir,
 };
 
@@ -15,8 +16,8 @@ use crate::tools;
 #[derive(clap::Args, Default)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Component of ci/components.toml (may be repeated)
-    #[arg(long = "component", value_name = "NAME", default_value = "pipeline")]
+    /// Component of ci/components.toml (may be repeated) [default: pipeline]
+    #[arg(long = "component", value_name = "NAME")]
     components: Vec<String>,
     /// Platform that is built and verified (may be repeated) [default: those of ci/architectures.toml]
     #[arg(long = "platform", value_name = "OS/ARCH")]
@@ -45,9 +46,9 @@ pub(crate) struct Args {
     /// Its context
     #[arg(long, value_name = "NAME", requires = "kubeconfig", help_heading = "Cluster")]
     context: Option<String>,
-    /// A lab by its name; it is started, and taken down at the end unless it was up before
-    #[arg(long, value_name = "NAME", default_value = "default", help_heading = "Cluster")]
-    lab: String,
+    /// A lab by its name; it is started, and taken down at the end unless it was up before [default: default]
+    #[arg(long, value_name = "NAME", help_heading = "Cluster")]
+    lab: Option<String>,
     /// Folder of this run; with --from the earlier run [default: target/runs/<run id>]
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
@@ -57,7 +58,7 @@ pub(crate) struct Args {
     /// Leave cluster and lab as they are, for debugging
     #[arg(long)]
     keep: bool,
-    /// Environment for the tests, such as GREETER_TEST=fail (may be repeated)
+    /// Environment for the tests, such as GREETER_TEST=fail; it stands in the records (may be repeated)
     #[arg(long, value_name = "KEY=VALUE")]
     env: Vec<String>,
     /// Where closed runs are kept
@@ -92,10 +93,22 @@ pub(crate) enum From {
     Cleanup,
 }
 
+impl From {
+    /// Whether this file of an earlier run is needed to go on.
+    pub(crate) fn needs(self, name: &str) -> bool {
+        let built = ["images.json", "release.yaml", "release.notags.yaml"];
+        let installed = ["install.json", "baseline.json"];
+        (self > Self::Build && built.contains(&name)) || (self > Self::Install && installed.contains(&name))
+    }
+}
+
 /// A request that can be carried out.
 pub(crate) struct Request {
     pub(crate) ci: Ci,
     pub(crate) components: Vec<String>,
+    /// They and what they need, in the order in which they are installed.
+    pub(crate) builds: Vec<String>,
+    needs: Vec<(String, Vec<String>)>,
     pub(crate) platforms: Vec<Platform>,
     pub(crate) test_on: Vec<Platform>,
     pub(crate) suite: Option<String>,
@@ -120,21 +133,70 @@ impl Request {
     /// [`Cause::Usage`], naming what is wrong and what there is instead.
     pub(crate) fn check(args: Args) -> Result<Self> {
         let ci = args.ci.open().or_else(|_| Ok(Ci::new(tools::root().join("ci"))))?;
-        for name in &args.components {
+        let earlier = match (&args.run_dir, args.from) {
+            (Some(folder), From::Build) if folder.join(RunRecord::FILE).exists() => {
+                return Err(Error::new(Cause::Usage, format!("{} is the folder of another run", folder.display()))
+                    .next("go on from it with --from, or name another folder"));
+            }
+            (_, From::Build) => None,
+            (folder, _) => folder.clone(),
+        };
+        let before = earlier.as_ref().map(|folder| read_earlier(folder)).transpose()?;
+        let mut components = args.components;
+        if components.is_empty() {
+            components = before.as_ref().map_or_else(|| vec!["pipeline".into()], |run| run.components.clone());
+        }
+        let all = ci.components()?;
+        let mut needs = Vec::new();
+        for name in &components {
             let component = ci.component(name)?;
-            component.suite(args.suite.as_deref()).map_err(|error| error.within(format!("component '{name}'")))?;
+            let (_, suite) =
+                component.suite(args.suite.as_deref()).map_err(|error| error.within(format!("component '{name}'")))?;
+            suite.limit().map_err(|error| error.within(format!("{}: component '{name}'", ci.folder().display())))?;
+            let mut order = Vec::new();
+            collect_needs(name, &all, &mut Vec::new(), &mut order)?;
+            needs.push((name.clone(), order));
+        }
+        let mut builds: Vec<String> = Vec::new();
+        for name in needs.iter().flat_map(|(_, order)| order) {
+            if !builds.contains(name) {
+                builds.push(name.clone());
+            }
+        }
+        if let Some(wrong) = args.env.iter().find(|pair| !pair.contains('=') || pair.starts_with('=')) {
+            return Err(Error::new(Cause::Usage, format!("--env {wrong}: not of the form KEY=VALUE")));
+        }
+        if args.release.is_some() && components.len() > 1 {
+            return Err(Error::new(Cause::Usage, "--release is the release of one component, and several are named"));
         }
         ci.images()?;
         ci.skips()?;
         ci.policy()?;
         let known = ci.architectures()?.architecture.into_iter().map(|architecture| architecture.platform);
-        let platforms = if args.platforms.is_empty() { known.collect() } else { args.platforms };
-        let test_on = if args.test_on.is_empty() { vec![Platform::host()] } else { args.test_on };
+        let or_before = |given: Vec<Platform>, earlier: fn(&RunRecord) -> &Vec<Platform>| match &before {
+            Some(run) if given.is_empty() => earlier(run).clone(),
+            _ => given,
+        };
+        let mut platforms = or_before(args.platforms, |run| &run.platforms);
+        let mut test_on = or_before(args.test_on, |run| &run.test_on);
+        if platforms.is_empty() {
+            platforms = known.collect();
+        }
+        if test_on.is_empty() {
+            test_on.push(Platform::host());
+        }
         if let Some(missing) = test_on.iter().find(|platform| !platforms.contains(platform)) {
             return Err(Error::new(Cause::Usage, format!("{missing} is to be tested but not built"))
                 .next(format!("add --platform {missing}, or choose with --test-on")));
         }
-        let lab = args.kubeconfig.is_none().then_some(args.lab);
+        if let Some(path) = args.kubeconfig.as_ref().filter(|path| !["env", "in-cluster"].contains(&path.as_str())) {
+            rundir::read_limited(Path::new(path), 4 << 20).map_err(|error| error.within("--kubeconfig"))?;
+        }
+        if args.kubeconfig.is_none() && args.lab.is_none() && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
+            return Err(Error::new(Cause::Usage, "this is a pod, and no cluster is named")
+                .next("--kubeconfig in-cluster for the cluster of this pod, --kubeconfig FILE for another"));
+        }
+        let lab = args.kubeconfig.is_none().then(|| args.lab.unwrap_or_else(|| "default".into()));
         if let (Some(_), Some(foreign)) = (&lab, test_on.iter().find(|platform| **platform != Platform::host())) {
             return Err(Error::new(Cause::Usage, format!("the lab on this machine has no node of {foreign}")).next(
                 format!("name a cluster that has: --kubeconfig FILE --repo REPO; or test on {}", Platform::host()),
@@ -147,16 +209,15 @@ impl Request {
         option("--lab", lab.as_ref());
         option("--kubeconfig", args.kubeconfig.as_ref());
         option("--context", args.context.as_ref());
-        let (earlier, run_dir) = match (args.from, args.run_dir) {
-            (From::Build, Some(folder)) => (None, folder),
-            (_, earlier) => (earlier, tools::root().join("target/runs").join(rundir::new_run_id())),
+        let run_dir = match (args.from, args.run_dir) {
+            (From::Build, Some(folder)) => folder,
+            _ => tools::root().join("target/runs").join(rundir::new_run_id()),
         };
-        if let Some(earlier) = &earlier {
-            kit::RunDir::open(earlier)?;
-        }
         Ok(Self {
             ci,
-            components: args.components,
+            components,
+            builds,
+            needs,
             platforms,
             test_on,
             suite: args.suite,
@@ -174,9 +235,38 @@ impl Request {
         })
     }
 
+    /// A component after those that it needs.
+    pub(crate) fn with_needs<'a>(&'a self, component: &str) -> impl Iterator<Item = &'a String> {
+        self.needs.iter().filter(move |(name, _)| *name == component).flat_map(|(_, order)| order)
+    }
+
     pub(crate) fn ci_args(&self) -> Vec<String> {
         vec!["--ci".into(), self.ci.folder().display().to_string()]
     }
+}
+
+/// The earlier run, which must have got so far that it can be gone on from.
+fn read_earlier(folder: &Path) -> Result<RunRecord> {
+    kit::RunDir::open(folder)?;
+    Ok(rundir::read_record::<RunRecord>(folder)?.0)
+}
+
+/// Puts `name` behind everything that it needs.
+fn collect_needs(name: &str, all: &Components, above: &mut Vec<String>, order: &mut Vec<String>) -> Result<()> {
+    if above.iter().any(|other| other == name) {
+        let what = format!("components need each other in a circle: {} -> {name}", above.join(" -> "));
+        return Err(Error::new(Cause::Usage, what).next("see 'needs' in ci/components.toml"));
+    }
+    if order.iter().any(|other| other == name) {
+        return Ok(());
+    }
+    above.push(name.to_owned());
+    for need in all.get(name).map(|component| component.needs.as_slice()).unwrap_or_default() {
+        collect_needs(need, all, above, order)?;
+    }
+    above.pop();
+    order.push(name.to_owned());
+    Ok(())
 }
 
 #[cfg(test)]
@@ -211,6 +301,8 @@ mod tests {
             ("--suite nosuch", "there is no suite 'nosuch'"),
             ("--platform linux/arm64", "is to be tested but not built"),
             ("--platform linux/s390x --test-on linux/s390x", "has no node of linux/s390x"),
+            ("--env NOTHING", "not of the form KEY=VALUE"),
+            ("--kubeconfig /no/such/file --repo r", "cannot read /no/such/file"),
             ("--run-dir /no/such/run --from test", "there is no run directory /no/such/run"),
             ("--ci /no/such/folder", "cannot read /no/such/folder/components.toml"),
         ] {
@@ -222,9 +314,45 @@ mod tests {
 
     #[test]
     fn a_cluster_of_ones_own_needs_a_repository_that_it_can_reach() {
-        assert!(Line::try_parse_from(["nightly", "--kubeconfig", "x"]).is_err());
-        let request = check("--kubeconfig x --repo r/x --platform linux/s390x --test-on linux/s390x").unwrap();
-        assert_eq!(request.cluster, ["--kubeconfig", "x"]);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        assert!(Line::try_parse_from(["nightly", "--kubeconfig", path]).is_err());
+        let line = format!("--kubeconfig {path} --repo r/x --platform linux/s390x --test-on linux/s390x");
+        let request = check(&line).unwrap();
+        assert_eq!(request.cluster, ["--kubeconfig", path]);
         assert!(request.lab.is_none());
+    }
+
+    #[test]
+    fn an_earlier_run_says_what_it_was_about_and_is_not_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_str().unwrap();
+        let mut record = serde_json::json!({
+            "schemaVersion": "1.0", "tool": "nightly", "toolVersion": "0", "run": "r1", "outcome": "passed",
+            "started": "2026-01-01T00:00:00Z", "finished": "2026-01-01T00:00:00Z", "components": ["greeter"],
+            "platforms": [Platform::host().to_string()], "testOn": [Platform::host().to_string()], "cluster": "lab-x"
+        });
+        let write =
+            |record: &serde_json::Value| std::fs::write(folder.path().join("run.json"), record.to_string()).unwrap();
+        write(&record);
+        let request = check(&format!("--from test --run-dir {path}")).unwrap();
+        assert_eq!((request.components, request.platforms), (vec!["greeter".to_owned()], vec![Platform::host()]));
+        assert!(check(&format!("--run-dir {path}")).err().unwrap().to_string().contains("of another run"));
+        record["schemaVersion"] = "9.0".into();
+        write(&record);
+        let error = check(&format!("--from test --run-dir {path}")).err().unwrap();
+        assert!(error.cause == Cause::Usage && error.to_string().contains("newer than ours"), "{error}");
+    }
+
+    #[test]
+    fn what_a_component_needs_comes_first_and_a_circle_is_named() {
+        let text = "a = { config = [], path = 'a', needs = ['b', 'c'] }\nb = { config = [], path = 'b', needs = ['c'] }\n\
+                    c = { config = [], path = 'c' }\nd = { config = [], path = 'd', needs = ['d'] }\n";
+        let all: Components = kit::config::parse(text, "x").unwrap();
+        let mut order = Vec::new();
+        collect_needs("a", &all, &mut Vec::new(), &mut order).unwrap();
+        assert_eq!(order, ["c", "b", "a"]);
+        let error = collect_needs("d", &all, &mut Vec::new(), &mut order).unwrap_err();
+        assert!(error.to_string().contains("in a circle: d -> d"), "{error}");
     }
 }

@@ -1,6 +1,7 @@
 //! Running one stage: a tool as a process, its progress passed on, its end recorded.
 
 use std::{
+    collections::VecDeque,
     path::PathBuf,
     process::Command,
     sync::Mutex,
@@ -20,6 +21,9 @@ use super::{
 };
 use crate::tools;
 
+/// How much of what a failed stage said is shown.
+const LAST_LINES: usize = 30;
+
 /// A tool's call, as a stage of a run.
 #[derive(Clone)]
 pub(crate) struct Work {
@@ -36,10 +40,6 @@ impl Work {
     pub(crate) fn new(name: &str, tool: &'static str, args: &[&str]) -> Self {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         Self { name: name.into(), tool, component: None, platform: None, args, show: false, recorded: true }
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        &self.name
     }
 
     pub(crate) fn component(mut self, name: &str) -> Self {
@@ -132,14 +132,22 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// How long the whole takes, if every stage of it was seen here before.
+    /// How long the whole takes by what its stages took here the last time, if all of them ran here before.
     pub(crate) fn expected(&self, request: &Request) -> Option<Duration> {
         let get = |name: &str| self.estimates.get(name);
-        let mut total = Duration::ZERO;
+        let mut built = Duration::ZERO;
+        if request.from == From::Build {
+            built += get("images").filter(|_| request.lab.is_some()).unwrap_or_default();
+            for component in &request.builds {
+                built += get(&format!("build {component}"))?;
+            }
+        }
+        let lab = get("lab").unwrap_or_default();
+        let mut total = built.max(lab);
         for component in &request.components {
-            let prepared = get(&format!("prepare {component}"))?;
-            let built = if request.from > From::Build { Duration::ZERO } else { get(&format!("build {component}"))? };
-            total += prepared.max(built);
+            total = total.max(get(&format!("prepare {component}"))?);
+        }
+        for component in &request.components {
             for platform in &request.test_on {
                 for stage in ["snapshot", "install", "test", "cleanup"] {
                     total += get(&format!("{stage} {component} {platform}"))?;
@@ -186,13 +194,17 @@ impl<'a> Runner<'a> {
             None => title.clone(),
         });
         let began = Instant::now();
-        let (mut stdout, mut plain) = (String::new(), Vec::new());
+        let (mut stdout, mut last) = (String::new(), VecDeque::new());
         let mut process =
             Process::new(&title, command).grace(Duration::from_secs(60)).on_line(|stream, line| match stream {
                 Stream::Out => stdout.push_str(&format!("{line}\n")),
                 Stream::Err => {
+                    let line = undated(line);
                     step.set(printable(line));
-                    plain.push(line.to_owned());
+                    if last.len() == LAST_LINES {
+                        last.pop_front();
+                    }
+                    last.push_back(printable(line));
                 }
             });
         if !self.sealed.lock().is_ok_and(|sealed| *sealed) {
@@ -207,8 +219,7 @@ impl<'a> Runner<'a> {
             if !work.show && !stdout.trim().is_empty() {
                 self.ui.note(printable(stdout.trim_end()));
             }
-            let last = plain.len().saturating_sub(30);
-            self.ui.note(printable(&plain[last..].join("\n")));
+            self.ui.note(Vec::from(last).join("\n"));
         } else {
             step.done("");
             self.estimates.put(&title, began.elapsed());

@@ -101,7 +101,7 @@ pub struct Platform {
     pub os: String,
     /// Go's name of the architecture.
     pub arch: String,
-    /// Only where it says more than the default, such as `v7` for arm.
+    /// Only where it says more than the default, such as `v6` for arm, whose default is `v7`.
     pub variant: Option<String>,
     /// Windows' version, `10.0.17763.1234`.
     pub os_version: Option<String>,
@@ -117,8 +117,8 @@ impl Platform {
     /// From OCI's separate fields, normalised.
     #[must_use]
     pub fn from_parts(os: &str, arch: &str, variant: Option<&str>, os_version: Option<&str>) -> Self {
-        let arch = ARCHES.iter().find(|row| row.go == arch || row.uname == arch).map_or(arch, |row| row.go);
-        let implied = if arch == "arm64" { Some("v8") } else { None };
+        let row = ARCHES.iter().find(|row| row.go == arch || row.uname == arch);
+        let (arch, implied) = row.map_or((arch, None), |row| (row.go, row.variant));
         Self {
             os: os.into(),
             arch: arch.into(),
@@ -161,7 +161,7 @@ impl FromStr for Platform {
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || {
             Error::new(Cause::Usage, format!("'{text}' is not a platform"))
-                .next("write os/architecture[/variant], for instance linux/s390x or linux/arm/v7")
+                .next("write os/architecture[/variant], for instance linux/s390x or linux/arm/v6")
         };
         let (path, version) = text.split_once(':').map_or((text, None), |(path, version)| (path, Some(version)));
         let parts: Vec<_> = path.split('/').collect();
@@ -187,7 +187,15 @@ impl Serialize for Platform {
 impl<'de> Deserialize<'de> for Platform {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+        // A record may hold whatever an image says of itself; only what users type must be known to us.
+        let (path, version) =
+            text.split_once(':').map_or((text.as_str(), None), |(path, version)| (path, Some(version)));
+        let mut parts = path.splitn(3, '/');
+        let (os, arch, variant) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
+        match arch {
+            Some(arch) if text.len() <= 200 => Ok(Self::from_parts(os, arch, variant, version)),
+            _ => Err(serde::de::Error::custom(format!("'{text}' is not a platform"))),
+        }
     }
 }
 
@@ -200,7 +208,7 @@ impl JsonSchema for Platform {
         schemars::json_schema!({
             "type": "string",
             "description": "os/architecture[/variant][:os.version]",
-            "pattern": "^(linux|windows)/[a-z0-9]+(/[a-z0-9]+)?(:[0-9.]+)?$"
+            "pattern": "^[^/:]*/[^/:]*(/[^:]+)?(:.+)?$"
         })
     }
 }
@@ -225,8 +233,19 @@ mod tests {
         let plain: Platform = "linux/arm64".parse().unwrap();
         assert_eq!("linux/arm64/v8".parse::<Platform>().unwrap(), plain);
         assert_eq!("linux/aarch64".parse::<Platform>().unwrap(), plain);
-        assert_eq!("linux/arm/v7".parse::<Platform>().unwrap().to_string(), "linux/arm/v7");
+        assert_eq!("linux/arm/v7".parse::<Platform>().unwrap().to_string(), "linux/arm");
+        assert_eq!("linux/arm/v6".parse::<Platform>().unwrap().to_string(), "linux/arm/v6");
         assert_eq!("windows/amd64:10.0.17763.1".parse::<Platform>().unwrap().to_string(), "windows/amd64:10.0.17763.1");
+    }
+
+    #[test]
+    fn what_an_image_says_of_itself_can_be_recorded_and_read() {
+        for (os, arch, variant) in [("wasip1", "wasm", None), ("", "", None), ("linux", "amd64", Some("v3"))] {
+            let platform = Platform::from_parts(os, arch, variant, None);
+            let text = serde_json::to_string(&platform).unwrap();
+            assert_eq!(serde_json::from_str::<Platform>(&text).unwrap(), platform, "{text}");
+        }
+        assert!(serde_json::from_str::<Platform>("\"linux\"").is_err());
     }
 
     #[test]

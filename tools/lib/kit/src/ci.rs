@@ -371,6 +371,9 @@ impl Ci {
         let components: Components = config::read(&path)?;
         for (name, component) in &components {
             let wrong = |what: &str| Err(Error::new(Cause::Usage, format!("{}: [{name}]: {what}", path.display())));
+            if crate::rundir::slug(name) != *name {
+                return wrong("a component's name is made of letters, digits, '-', '_' and '.'");
+            }
             match (&component.module, &component.version, &component.path) {
                 (Some(_), Some(_), None) | (None, None, Some(_)) => {}
                 _ => return wrong("needs either module and version, or path"),

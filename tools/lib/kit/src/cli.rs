@@ -1,6 +1,6 @@
 //! What every tool's command line has in common, and the one `main` of all.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::Write, panic::AssertUnwindSafe, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser};
 
@@ -82,15 +82,18 @@ pub fn main<T: Tool>(run: impl FnOnce(T, &Ui) -> Result<Done>) -> ExitCode {
     let matches = command.clone().get_matches();
     if let Some(("completions", matches)) = matches.subcommand() {
         if let Some(shell) = matches.get_one::<clap_complete::Shell>("SHELL") {
-            let name = command.get_name().to_owned();
-            clap_complete::generate(*shell, &mut command, name, &mut std::io::stdout());
+            // Whoever reads them may stop early, as `| head` does.
+            let _ = std::io::stdout().write_all(&completions(&mut command, *shell));
         }
         return ExitCode::SUCCESS;
     }
     let tool = T::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let common = tool.common().clone();
     let ui = Ui::new(common.output, common.quiet);
-    let result = run(tool, &ui).and_then(|done| write_results(&common, Ok(&done)).map(|()| done));
+    // A bug of ours has an exit code and a cause as well; the panic itself has said where.
+    let caught = std::panic::catch_unwind(AssertUnwindSafe(|| run(tool, &ui)));
+    let result = caught.unwrap_or_else(|_| Err(Error::new(Cause::Internal, "a bug of this tool: see above")));
+    let result = result.and_then(|done| write_results(&common, Ok(&done)).map(|()| done));
     match result {
         Ok(done) => ExitCode::from(done.exit().0),
         Err(error) => {
@@ -103,14 +106,25 @@ pub fn main<T: Tool>(run: impl FnOnce(T, &Ui) -> Result<Done>) -> ExitCode {
     }
 }
 
-fn report(ui: &Ui, error: &Error) {
+fn completions(command: &mut clap::Command, shell: clap_complete::Shell) -> Vec<u8> {
+    // `cargo xtask` is two words, and completes as the program that cargo runs.
+    let name = command.get_name().rsplit(' ').next().unwrap_or_default().to_owned();
+    let mut text = Vec::new();
+    command.set_bin_name(name.clone());
+    clap_complete::generate(shell, command, name, &mut text);
+    text
+}
+
+/// Says on standard error what went wrong.
+pub fn report(ui: &Ui, error: &Error) {
     let head = ui.paint("31", &format!("error[{}]:", error.cause));
-    eprintln!("{head} {}", crate::ui::printable(&error.to_string()));
+    let _ = writeln!(std::io::stderr(), "{head} {}", crate::ui::printable(&error.to_string()));
 }
 
 fn write_results(common: &Common, result: Result<&Done, &Error>) -> Result<()> {
     let Some(folder) = &common.results_dir else { return Ok(()) };
     let (cause, digest) = match result {
+        Ok(done) if done.cause.is_none() && done.exit() != Exit::GOOD => (Some(Cause::Interrupted), None),
         Ok(done) => (done.cause, done.digest.as_deref()),
         Err(error) => (Some(error.cause), None),
     };
@@ -121,4 +135,21 @@ fn write_results(common: &Common, result: Result<&Done, &Error>) -> Result<()> {
     rundir::write(&folder.join("cause"), cause.map_or("", Cause::name).as_bytes())?;
     rundir::write(&folder.join("digest"), digest.unwrap_or_default().as_bytes())?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+
+    use super::*;
+
+    #[test]
+    fn there_are_completions_for_every_shell_also_for_a_name_of_two_words() {
+        for shell in clap_complete::Shell::value_variants() {
+            let sub = clap::Command::new("nightly").about("x");
+            let mut command = clap::Command::new("cargo xtask").bin_name("cargo xtask").subcommand(sub);
+            let text = String::from_utf8(completions(&mut command, *shell)).unwrap();
+            assert!(text.contains("nightly"), "{shell}");
+        }
+    }
 }

@@ -23,12 +23,16 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
 pub fn parse<T: DeserializeOwned>(text: &str, name: &str) -> Result<T> {
     toml::from_str(text).map_err(|error| {
         let place = error.span().map_or_else(String::new, |span| {
-            let before = &text[..span.start.min(text.len())];
+            let before = text.get(..span.start).unwrap_or(text);
             let column = before.len() - before.rfind('\n').map_or(0, |newline| newline + 1) + 1;
             format!(":{}:{column}", before.matches('\n').count() + 1)
         });
         let why = error.message().replace('\n', " ");
-        let at = error.span().and_then(|span| text.get(span)).map(|text| text.lines().next().unwrap_or_default());
+        // The whole line, because the span of a wrong value does not name its field.
+        let at = error.span().and_then(|span| {
+            let begin = text.get(..span.start)?.rfind('\n').map_or(0, |newline| newline + 1);
+            text.get(begin..)?.lines().next()
+        });
         let error = Error::new(Cause::Usage, format!("{name}{place}: {why}"));
         match at {
             Some(at) if !at.is_empty() => error.line(at.chars().take(200).collect::<String>()),
@@ -56,5 +60,6 @@ mod tests {
         assert!(error.to_string().starts_with("ci/x.toml:3:1: unknown field `colour`"), "{error}");
         let error = parse::<Sample>("name = 'x'\ncount = 'many'\n", "ci/x.toml").unwrap_err();
         assert!(error.to_string().starts_with("ci/x.toml:2:"), "{error}");
+        assert!(error.line.unwrap().contains("count = "));
     }
 }

@@ -1,9 +1,8 @@
 //! The one place that starts processes.
 //!
-//! xshell (or the standard library) builds a command, [`Process`] runs it: the argument list is
-//! logged with secrets hidden, output is read line by line in bounded memory, a time limit and
-//! our own signals end the whole process group, and the last lines of standard error are in the
-//! error.
+//! xshell or the standard library builds a command, [`Process`] runs it: its log begins with the
+//! argument list, secrets hidden; output is read line by line in bounded memory; a time limit and
+//! our own signals end the whole process group; the last lines of standard error are in the error.
 
 // clippy forbids these everywhere else.
 #![allow(clippy::disallowed_methods, reason = "this is the place")]
@@ -17,22 +16,30 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Arc, Mutex,
-        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     time::{Duration, Instant},
 };
 
 pub use rustix::process::Signal;
-use rustix::process::{Pid, kill_process_group};
+use rustix::process::{Pid, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use crate::{Cause, Context, Error, Result, signal};
 
 /// A longer line is cut into pieces of this many bytes.
 const LINE_LIMIT: u64 = 1 << 20;
+/// How long output is read after a process has ended.
+const LEFT_BEHIND: Duration = Duration::from_secs(5);
 /// How long a process may take to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(10);
+/// How much [`Process::read`] takes.
+const OUTPUT_LIMIT: usize = 64 << 20;
+/// How many lines wait for us; then the process waits.
+const QUEUE: usize = 1024;
 /// How much of standard error stands in an error.
 const LAST_LINES: usize = 12;
+/// And of each of these lines.
+const LAST_LINE_CHARS: usize = 2000;
 
 /// Which stream a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,29 +89,57 @@ pub struct Finished {
 enum Event {
     Line(Stream, String),
     Closed,
-    Exited(std::io::Result<ExitStatus>),
+    /// There is something in [`Control`].
+    Wake,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Order {
+    Exited,
     Signal(i32),
     Stop,
 }
 
+/// What must not wait behind lines: they fill a bounded queue, orders never block and are looked at first.
+#[derive(Debug, Clone)]
+struct Control {
+    orders: Arc<Mutex<VecDeque<Order>>>,
+    events: SyncSender<Event>,
+}
+
+impl Control {
+    fn push(&self, order: Order) -> bool {
+        let pushed = self.orders.lock().is_ok_and(|mut orders| {
+            orders.push_back(order);
+            true
+        });
+        // If the queue is full the reader is awake anyway.
+        let _ = self.events.try_send(Event::Wake);
+        pushed
+    }
+
+    fn next(&self) -> Option<Order> {
+        self.orders.lock().ok()?.pop_front()
+    }
+}
+
 /// Ends a process from elsewhere: from another thread, or from the callback that reads its lines.
 #[derive(Debug, Clone, Default)]
-pub struct Stopper(Arc<Mutex<(bool, Option<Sender<Event>>)>>);
+pub struct Stopper(Arc<Mutex<(bool, Option<Control>)>>);
 
 impl Stopper {
     /// Asks the process to end, now or as soon as it starts.
     pub fn stop(&self) {
         if let Ok(mut state) = self.0.lock() {
             state.0 = true;
-            // Without a receiver it has ended already.
-            let _ = state.1.as_ref().map(|events| events.send(Event::Stop));
+            let _ = state.1.as_ref().map(|control| control.push(Order::Stop));
         }
     }
 
-    fn connect(&self, events: &Sender<Event>) {
+    fn connect(&self, control: &Control) {
         if let Ok(mut state) = self.0.lock() {
-            state.1 = Some(events.clone());
-            let _ = state.0.then(|| events.send(Event::Stop));
+            state.1 = Some(control.clone());
+            let _ = state.0.then(|| control.push(Order::Stop));
         }
     }
 }
@@ -174,7 +209,8 @@ impl<'a> Process<'a> {
     /// A text that no log may show.
     #[must_use]
     pub fn secret(mut self, secret: impl Into<String>) -> Self {
-        self.secrets.push(secret.into());
+        // Output is looked at line by line.
+        self.secrets.extend(secret.into().lines().map(str::trim).filter(|line| !line.is_empty()).map(String::from));
         self
     }
 
@@ -216,16 +252,18 @@ impl<'a> Process<'a> {
         check(&what, &shown, cause, limit, &finished)
     }
 
-    /// Runs it and returns its standard output, of which 64 MiB are kept at most.
+    /// Runs it and returns its standard output, of at most 64 MiB.
     ///
     /// # Errors
-    /// As [`Process::run`].
+    /// As [`Process::run`]; [`Cause::Internal`] if it prints more.
     pub fn read(mut self) -> Result<String> {
         let mut output = String::new();
         let mut others = self.on_line.take();
         let (what, shown, cause, limit) = (self.what.clone(), self.display(), self.cause, self.limit);
+        let mut too_long = false;
         let finished = self.finish_with(&mut |stream, line| {
-            if stream == Stream::Out && output.len() < 64 << 20 {
+            too_long |= output.len() + line.len() > OUTPUT_LIMIT;
+            if stream == Stream::Out && !too_long {
                 output.push_str(line);
                 output.push('\n');
             }
@@ -234,6 +272,9 @@ impl<'a> Process<'a> {
             }
         })?;
         check(&what, &shown, cause, limit, &finished)?;
+        if too_long {
+            return Err(Error::new(Cause::Internal, format!("{what} printed more than {OUTPUT_LIMIT} bytes: {shown}")));
+        }
         Ok(output)
     }
 
@@ -259,8 +300,16 @@ impl<'a> Process<'a> {
         self.command.stdin(if self.input.is_some() { Stdio::piped() } else { Stdio::null() });
         self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let began = Instant::now();
+        let (sender, events) = sync_channel(QUEUE);
+        let control = Control { orders: Arc::default(), events: sender.clone() };
+        // Before it starts, so that no signal falls between.
+        let signals = control.clone();
+        let _subscription = signal::subscribe(move |number| signals.push(Order::Signal(number)));
+        signal::check().map_err(|error| error.within(self.what.clone()))?;
         let (mut child, pid) = self.start()?;
-        let (sender, events) = channel();
+        if let Ok(mut groups) = GROUPS.lock() {
+            groups.push(pid);
+        }
         read_lines(Stream::Out, child.stdout.take(), &sender);
         read_lines(Stream::Err, child.stderr.take(), &sender);
         if let (Some(bytes), Some(mut stdin)) = (self.input.take(), child.stdin.take()) {
@@ -268,17 +317,31 @@ impl<'a> Process<'a> {
             std::thread::spawn(move || stdin.write_all(&bytes).is_ok());
         }
         if let Some(stopper) = &self.stopper {
-            stopper.connect(&sender);
+            stopper.connect(&control);
         }
-        let signals = sender.clone();
-        let _subscription = signal::subscribe(move |number| signals.send(Event::Signal(number)).is_ok());
-        std::thread::spawn(move || sender.send(Event::Exited(child.wait())).is_ok());
-        self.follow(&events, pid, began, &mut |stream, line| {
+        let exits = control.clone();
+        std::thread::spawn(move || {
+            // It stays a zombie, so that its number, which is its group's, belongs to nobody else yet.
+            let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+            exits.push(Order::Exited)
+        });
+        let ended = self.follow(&events, &control, pid, began, &mut |stream, line| {
             if let Some(log) = &mut log {
                 let _ = writeln!(log, "{line}");
             }
             on_line(stream, line);
-        })
+        });
+        // Whatever it left behind in its group must not outlive it.
+        send(pid, Signal::KILL);
+        if let Ok(mut groups) = GROUPS.lock() {
+            groups.retain(|group| *group != pid);
+        }
+        let status = child.wait().cause(Cause::Internal, || format!("{}: cannot wait for it", self.what))?;
+        if let Some(number) = ended.signalled {
+            return Err(Error::interrupted(number).within(self.what));
+        }
+        let Ended { last, timed_out, silent, stopped, .. } = ended;
+        Ok(Finished { status, last: last.into(), timed_out, silent, stopped, took: began.elapsed() })
     }
 
     fn start(&mut self) -> Result<(Child, Pid)> {
@@ -286,8 +349,13 @@ impl<'a> Process<'a> {
         self.command.process_group(0);
         let child = self.command.spawn().map_err(|error| {
             let program = self.command.get_program().to_string_lossy().into_owned();
+            // The same error means that the folder to start in is missing.
+            let folder = self.command.get_current_dir().filter(|folder| !folder.is_dir());
+            if let Some(folder) = folder {
+                return Error::new(Cause::Usage, format!("{}: there is no folder {}", self.what, folder.display()));
+            }
             let cause = match error.kind() {
-                std::io::ErrorKind::NotFound => Cause::MissingProgram,
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied => Cause::MissingProgram,
                 _ => Cause::Internal,
             };
             Error::from_source(cause, format!("{}: cannot start '{program}'", self.what), error)
@@ -296,21 +364,45 @@ impl<'a> Process<'a> {
         Ok((child, pid))
     }
 
+    /// Reads lines and obeys orders until it has ended and its streams are closed.
     fn follow(
-        self,
+        &self,
         events: &Receiver<Event>,
+        control: &Control,
         pid: Pid,
         began: Instant,
         on_line: &mut dyn FnMut(Stream, &str),
-    ) -> Result<Finished> {
-        let mut deadline = self.limit.map(|limit| began + limit);
-        let (mut open, mut status, mut timed_out, mut signalled) = (2, None, false, None);
-        let mut stopped = false;
-        let (mut silent, mut quiet) = (false, self.silence.map(|silence| began + silence));
-        let mut last = VecDeque::new();
-        while status.is_none() || open > 0 {
-            let event = match deadline.into_iter().chain(quiet).min() {
-                Some(deadline) => events.recv_timeout(deadline.saturating_duration_since(Instant::now())),
+    ) -> Ended {
+        let mut deadline = self.limit.and_then(|limit| began.checked_add(limit));
+        let mut quiet = self.silence.and_then(|silence| began.checked_add(silence));
+        let (mut open, mut exited, mut ended) = (2, false, Ended::default());
+        while !exited || open > 0 {
+            while let Some(order) = control.next() {
+                let asked = ended.timed_out || ended.signalled.is_some() || exited;
+                match order {
+                    Order::Exited => {
+                        (exited, quiet) = (true, None);
+                        // Somebody whom it left behind may hold the streams open: not for long.
+                        deadline = Some(Instant::now() + LEFT_BEHIND);
+                    }
+                    // Once is enough, and it may be ending already.
+                    Order::Stop if asked => {}
+                    Order::Stop => {
+                        (ended.timed_out, ended.stopped, quiet) = (true, true, None);
+                        deadline = self.ask_to_end(pid, Signal::TERM);
+                    }
+                    Order::Signal(number) => {
+                        (ended.signalled, quiet) = (Some(number), None);
+                        deadline = self.ask_to_end(pid, Signal::from_named_raw(number).unwrap_or(Signal::TERM));
+                    }
+                }
+            }
+            let next = deadline.into_iter().chain(quiet).min();
+            let left = next.map(|next| next.saturating_duration_since(Instant::now()));
+            let event = match left {
+                // However much it prints.
+                Some(Duration::ZERO) => Err(RecvTimeoutError::Timeout),
+                Some(left) => events.recv_timeout(left),
                 None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match event {
@@ -318,53 +410,35 @@ impl<'a> Process<'a> {
                     quiet = quiet.and(self.silence).map(|silence| Instant::now() + silence);
                     let line = hide(&line, &self.secrets);
                     if stream == Stream::Err {
-                        if last.len() == LAST_LINES {
-                            last.pop_front();
+                        if ended.last.len() == LAST_LINES {
+                            ended.last.pop_front();
                         }
-                        last.push_back(line.clone());
+                        ended.last.push_back(line.chars().take(LAST_LINE_CHARS).collect());
                     }
                     on_line(stream, &line);
                 }
                 Ok(Event::Closed) => open -= 1,
-                Ok(Event::Exited(ended)) => {
-                    status = Some(ended.cause(Cause::Internal, || format!("{}: cannot wait for it", self.what))?);
-                    quiet = None;
-                    // Somebody whom it left behind may hold the pipes open: not for long.
-                    deadline = Some(Instant::now() + Duration::from_secs(2));
-                }
-                Ok(Event::Signal(number)) => {
-                    (signalled, quiet) = (Some(number), None);
-                    send(pid, self.ask.or(Signal::from_named_raw(number)).unwrap_or(Signal::TERM));
-                    deadline = Some(Instant::now() + self.grace);
-                }
-                // Once is enough, and it may be ending already.
-                Ok(Event::Stop) if timed_out || signalled.is_some() || status.is_some() => {}
-                Ok(Event::Stop) => {
-                    (timed_out, stopped, quiet) = (true, true, None);
-                    send(pid, self.ask.unwrap_or(Signal::TERM));
-                    deadline = Some(Instant::now() + self.grace);
-                }
-                Err(RecvTimeoutError::Timeout) if status.is_some() => break,
-                Err(RecvTimeoutError::Timeout) if timed_out || signalled.is_some() => {
+                Ok(Event::Wake) => {}
+                Err(RecvTimeoutError::Timeout) if exited => break,
+                Err(RecvTimeoutError::Timeout) if ended.timed_out || ended.signalled.is_some() => {
                     send(pid, Signal::KILL);
                     deadline = None;
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    timed_out = true;
-                    silent = quiet.take().is_some_and(|quiet| quiet <= Instant::now());
-                    send(pid, self.ask.unwrap_or(Signal::TERM));
-                    deadline = Some(Instant::now() + self.grace);
+                    ended.timed_out = true;
+                    ended.silent = quiet.take().is_some_and(|quiet| quiet <= Instant::now());
+                    deadline = self.ask_to_end(pid, Signal::TERM);
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        // Whatever it left behind in its group must not outlive it.
-        send(pid, Signal::KILL);
-        if let Some(number) = signalled {
-            return Err(Error::interrupted(number).within(self.what));
-        }
-        let status = status.ok_or_else(|| Error::new(Cause::Internal, format!("{}: it vanished", self.what)))?;
-        Ok(Finished { status, last: last.into(), timed_out, silent, stopped, took: began.elapsed() })
+        ended
+    }
+
+    /// Asks it to end, and says until when it may take.
+    fn ask_to_end(&self, pid: Pid, signal: Signal) -> Option<Instant> {
+        send(pid, self.ask.unwrap_or(signal));
+        Some(Instant::now() + self.grace)
     }
 
     /// Starts it in the background with both streams in a file, and leaves it to the caller.
@@ -404,6 +478,16 @@ impl Finished {
     }
 }
 
+/// What [`Process::follow`] saw.
+#[derive(Default)]
+struct Ended {
+    last: VecDeque<String>,
+    timed_out: bool,
+    silent: bool,
+    stopped: bool,
+    signalled: Option<i32>,
+}
+
 /// Finds a program: the environment variable `variable` if set, otherwise PATH.
 ///
 /// # Errors
@@ -425,10 +509,22 @@ fn check(what: &str, shown: &str, cause: Cause, limit: Option<Duration>, finishe
         return Ok(());
     }
     let how = match limit {
+        _ if finished.silent => "was ended because it printed nothing for too long".into(),
+        _ if finished.stopped => "was stopped".into(),
         Some(limit) if finished.timed_out => format!("did not end within {} s", limit.as_secs()),
         _ => format!("ended with exit code {}", finished.code()),
     };
     Err(Error::new(cause, format!("{what} {how}: {shown}")).line(finished.last.join("\n")))
+}
+
+/// Process groups that are ours and alive, for [`kill_all`].
+static GROUPS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// Kills what this process has started and waits for: before it ends without waiting.
+pub(crate) fn kill_all() {
+    if let Ok(groups) = GROUPS.lock() {
+        groups.iter().for_each(|group| send(*group, Signal::KILL));
+    }
 }
 
 fn send(group: Pid, signal: Signal) {
@@ -444,13 +540,13 @@ fn create_log(path: &Path) -> Result<File> {
 }
 
 fn hide(text: &str, secrets: &[String]) -> String {
-    secrets.iter().filter(|secret| !secret.is_empty()).fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+    secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
 }
 
 fn display(command: &Command, secrets: &[String]) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let words: Vec<_> = words.map(|word| quote(&word.to_string_lossy())).collect();
-    hide(&words.join(" "), secrets)
+    let words: Vec<_> = words.map(|word| quote(&hide(&word.to_string_lossy(), secrets))).collect();
+    words.join(" ")
 }
 
 /// A word as a POSIX shell reads it back.
@@ -463,7 +559,7 @@ pub fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-fn read_lines(stream: Stream, pipe: Option<impl Read + Send + 'static>, events: &Sender<Event>) {
+fn read_lines(stream: Stream, pipe: Option<impl Read + Send + 'static>, events: &SyncSender<Event>) {
     let events = events.clone();
     std::thread::spawn(move || {
         let mut reader = pipe.map(BufReader::new);
@@ -486,88 +582,4 @@ fn read_lines(stream: Stream, pipe: Option<impl Read + Send + 'static>, events: 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sh(script: &str) -> Process<'static> {
-        let mut command = Command::new("sh");
-        command.args(["-c", script]);
-        Process::new("the script", command)
-    }
-
-    #[test]
-    fn reads_standard_output() {
-        assert_eq!(sh("echo one; echo two >&2; printf three").read().unwrap(), "one\nthree\n");
-    }
-
-    #[test]
-    fn the_error_has_the_last_lines_and_no_secret() {
-        let error = sh("echo no hunter2 here >&2; exit 7").secret("hunter2").cause(Cause::Registry).run().unwrap_err();
-        assert_eq!(error.cause, Cause::Registry);
-        assert_eq!(error.line.as_deref(), Some("no *** here"));
-        assert!(error.to_string().contains("exit code 7"), "{error}");
-        assert!(!error.to_string().contains("hunter2"), "{error}");
-    }
-
-    #[test]
-    fn a_time_limit_ends_the_whole_group() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let script = format!("sleep 100 & echo $! > {}; wait", file.path().display());
-        let finished = sh(&script).limit(Duration::from_millis(300)).finish().unwrap();
-        assert!(finished.timed_out);
-        let pid = std::fs::read_to_string(file.path()).unwrap();
-        let gone = || {
-            let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-            Ok((state.is_empty() || state.contains(") Z ")).then_some(()))
-        };
-        crate::retry::until(Duration::from_secs(5), || Error::new(Cause::Internal, "it lives"), gone).unwrap();
-    }
-
-    #[test]
-    fn a_process_that_ignores_the_request_is_killed() {
-        let process = sh("trap '' TERM; while :; do sleep 0.1; done").limit(Duration::from_millis(100));
-        let finished = process.grace(Duration::from_millis(100)).finish().unwrap();
-        assert_eq!(finished.code(), 128 + 9);
-    }
-
-    #[test]
-    fn silence_ends_it_with_the_signal_that_was_chosen() {
-        let script = "trap 'echo asked; exit 3' QUIT; for i in 1 2 3 4; do echo $i; sleep 0.1; done; sleep 9 & wait";
-        let mut lines = Vec::new();
-        let process = sh(script).silence(Duration::from_millis(700)).ask_with(Signal::QUIT);
-        let finished = process.on_line(|_, line| lines.push(line.to_owned())).finish().unwrap();
-        assert!(finished.silent && finished.timed_out);
-        assert_eq!((finished.code(), lines.join(" ").as_str()), (3, "1 2 3 4 asked"));
-    }
-
-    #[test]
-    fn it_can_be_stopped_from_elsewhere() {
-        let stopper = Stopper::default();
-        let stop = stopper.clone();
-        let process = sh("echo ready; sleep 60").stop_with(&stopper).on_line(move |_, _| stop.stop());
-        assert!(process.finish().unwrap().stopped);
-        // It is stopped still.
-        assert!(sh("sleep 60").stop_with(&stopper).finish().unwrap().stopped);
-    }
-
-    #[test]
-    fn someone_left_behind_does_not_hold_us() {
-        let began = Instant::now();
-        sh("sleep 60 & echo started").run().unwrap();
-        assert!(began.elapsed() < Duration::from_secs(20));
-    }
-
-    #[test]
-    fn a_missing_program_has_its_own_cause() {
-        let error = Process::new("the check", Command::new("no-such-program")).run().unwrap_err();
-        assert_eq!(error.cause, Cause::MissingProgram);
-        assert!(error.to_string().contains("no-such-program"));
-    }
-
-    #[test]
-    fn words_are_quoted_as_a_shell_needs_it() {
-        assert_eq!(quote("--repo=10.0.0.1:5000/x"), "--repo=10.0.0.1:5000/x");
-        assert_eq!(quote("it's"), r"'it'\''s'");
-        assert_eq!(quote(""), "''");
-    }
-}
+mod tests;

@@ -99,7 +99,8 @@ impl Head {
     /// Marks the work as failed for the reason of `error`.
     #[must_use]
     pub fn failed(mut self, error: &Error) -> Self {
-        self.outcome = Outcome::Failed;
+        let good = error.cause.class() == crate::Class::Flaky;
+        self.outcome = if good { Outcome::Passed } else { Outcome::Failed };
         self.cause = Some(error.cause);
         self.message = Some(error.summary());
         self.line.clone_from(&error.line);

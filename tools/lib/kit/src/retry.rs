@@ -11,7 +11,7 @@ pub fn delays() -> impl Iterator<Item = Duration> {
 
 /// Calls `attempt` until it gives something, waiting longer each time, at most `limit`.
 ///
-/// `reason` says what is waited for. An `Err` of `attempt` ends it at once.
+/// An `Err` of `attempt` ends it at once.
 ///
 /// # Errors
 /// What `attempt` returns, [`crate::Cause::Interrupted`] after a signal, or `late` when the time is over.
@@ -20,18 +20,18 @@ pub fn until<T>(
     late: impl FnOnce() -> Error,
     mut attempt: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
-    let deadline = Instant::now() + limit;
+    let began = Instant::now();
     for delay in delays() {
         signal::check()?;
         if let Some(value) = attempt()? {
             return Ok(value);
         }
-        let now = Instant::now();
-        if now >= deadline {
+        let left = limit.saturating_sub(began.elapsed());
+        if left.is_zero() {
             break;
         }
         #[allow(clippy::disallowed_methods, reason = "the one place that sleeps")]
-        std::thread::sleep(delay.min(deadline - now));
+        std::thread::sleep(delay.min(left));
     }
     Err(late())
 }

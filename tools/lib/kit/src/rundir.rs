@@ -12,7 +12,7 @@ use crate::{
     Cause, Context, Error, Result,
     arch::Platform,
     digest,
-    record::{Record, SCHEMA_VERSION},
+    record::{Record, RunRecord, SCHEMA_VERSION},
 };
 
 /// A record larger than this is not one of ours.
@@ -22,6 +22,7 @@ const RECORD_LIMIT: u64 = 256 << 20;
 #[derive(Debug, Clone)]
 pub struct RunDir {
     root: PathBuf,
+    id: String,
 }
 
 /// An id for a run that begins now: sortable, and different on two machines.
@@ -32,29 +33,53 @@ pub fn new_run_id() -> String {
     format!("{}-{}", now.strftime("%Y%m%d-%H%M%S"), &digest::hex(salt.as_bytes())[..6])
 }
 
+fn find_id(root: &Path) -> Result<String> {
+    if root.join(RunRecord::FILE).exists() {
+        return Ok(read_record::<RunRecord>(root)?.0.head.run);
+    }
+    let path = root.join("run-id");
+    let name = root.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
+    let fresh = name.filter(|name| looks_like_id(name)).unwrap_or_else(new_run_id);
+    match fs::File::create_new(&path).and_then(|mut file| file.write_all(fresh.as_bytes())) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let text = String::from_utf8_lossy(&read_limited(&path, 200)?).trim().to_owned();
+            let safe = !text.is_empty() && slug(&text) == text;
+            if safe { Ok(text) } else { Err(Error::new(Cause::Usage, format!("{} holds no run id", path.display()))) }
+        }
+        // A folder that cannot be written to is only read; then no other tool has to find the same id.
+        Ok(()) | Err(_) => Ok(fresh),
+    }
+}
+
+/// Whether a name has the form of [`new_run_id`].
+fn looks_like_id(name: &str) -> bool {
+    let lengths: Vec<_> = name.split('-').map(str::len).collect();
+    lengths == [8, 6, 6] && name.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
+}
+
 impl RunDir {
     /// The folder `root`, which is created if it is missing.
     ///
     /// # Errors
-    /// [`Cause::HostDisk`] if it cannot be.
+    /// [`Cause::HostDisk`] if it cannot be, [`Cause::Usage`] if its id cannot be read.
     pub fn create(root: impl Into<PathBuf>) -> Result<Self> {
         let root = root.into();
         fs::create_dir_all(&root)
             .cause(Cause::HostDisk, || format!("cannot create run directory {}", root.display()))?;
-        Ok(Self { root })
+        Ok(Self { id: find_id(&root)?, root })
     }
 
     /// The folder `root`, which must exist.
     ///
     /// # Errors
-    /// [`Cause::Usage`] if it does not.
+    /// [`Cause::Usage`] if it does not, or if its id cannot be read.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
         let root = root.into();
         if !root.is_dir() {
             return Err(Error::new(Cause::Usage, format!("there is no run directory {}", root.display()))
                 .next("see target/runs for those of this workspace"));
         }
-        Ok(Self { root })
+        Ok(Self { id: find_id(&root)?, root })
     }
 
     /// Its path.
@@ -63,12 +88,11 @@ impl RunDir {
         &self.root
     }
 
-    /// The run's id: the folder's name.
+    /// The run's id: what `run.json` says, otherwise the file `run-id`, which whoever comes first makes. It is not the
+    /// folder's name, which is the same for every run in a Tekton workspace.
     #[must_use]
     pub fn id(&self) -> String {
-        let full = self.root.canonicalize();
-        let path = full.as_deref().unwrap_or(&self.root);
-        path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        self.id.clone()
     }
 
     /// Folder of a component: `images.json`, `release.yaml`.
@@ -84,12 +108,16 @@ impl RunDir {
     }
 }
 
-/// A name as a folder's name.
+/// A name as a folder's name: safe characters as they are; a name that had to be changed gets six digits of its
+/// digest, so that two names never share a folder.
 #[must_use]
 pub fn slug(name: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
     let slug: String = name.chars().map(safe).take(80).collect();
-    if slug.is_empty() || slug.starts_with('.') { format!("_{slug}") } else { slug }
+    if slug == name && !slug.is_empty() && !slug.starts_with('.') {
+        return slug;
+    }
+    format!("{}-{}", slug.trim_start_matches(['.', '-']), &digest::hex(name.as_bytes())[..6])
 }
 
 /// Writes a record to `folder`, atomically, and returns the digest of its bytes.
@@ -229,6 +257,18 @@ mod tests {
     }
 
     #[test]
+    fn a_run_keeps_its_id_wherever_its_folder_lies() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunDir::create(folder.path().join("workspace")).unwrap();
+        assert!(looks_like_id(&run.id()));
+        assert_eq!(RunDir::open(run.path()).unwrap().id(), run.id());
+        let named = RunDir::create(folder.path().join("20261123-094113-5801e3")).unwrap();
+        assert_eq!(named.id(), "20261123-094113-5801e3");
+        fs::write(run.path().join("run-id"), "../x").unwrap();
+        assert_eq!(RunDir::open(run.path()).unwrap_err().cause, Cause::Usage);
+    }
+
+    #[test]
     fn damage_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let missing = read_record::<Stages>(folder.path()).unwrap_err();
@@ -239,8 +279,13 @@ mod tests {
 
     #[test]
     fn a_hostile_name_stays_inside() {
-        assert_eq!(slug("../../etc"), "_..-..-etc");
-        assert_eq!(slug("arn:aws:eks/x"), "arn-aws-eks-x");
-        assert_eq!(slug(""), "_");
+        assert_eq!(slug("lab-default"), "lab-default");
+        assert!(
+            slug("../../etc").starts_with("-..-etc-") || slug("../../etc").starts_with("etc-"),
+            "{}",
+            slug("../../etc")
+        );
+        assert_ne!(slug("arn:aws:eks/x"), slug("arn:aws:eks:x"));
+        assert!(!slug("").is_empty() && !slug("..").contains(".."));
     }
 }

@@ -15,49 +15,48 @@ use crate::{Error, Result};
 type Listener = Box<dyn Fn(i32) -> bool + Send>;
 
 static RECEIVED: AtomicI32 = AtomicI32::new(0);
-static LISTENERS: OnceLock<Mutex<Vec<(u64, Listener)>>> = OnceLock::new();
+static LISTENERS: Mutex<Vec<(u64, Listener)>> = Mutex::new(Vec::new());
+static INSTALLED: OnceLock<()> = OnceLock::new();
 
 /// Ends the subscription when it is dropped.
 pub struct Subscription(u64);
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        if let Some(mut listeners) = LISTENERS.get().and_then(|listeners| listeners.lock().ok()) {
+        if let Ok(mut listeners) = LISTENERS.lock() {
             listeners.retain(|(id, _)| *id != self.0);
         }
     }
 }
 
-/// Begins to catch SIGINT, SIGTERM and SIGHUP. The first only tells the listeners; a second ends the
-/// process at once, for a user who does not want to wait.
+/// Begins to catch SIGINT, SIGTERM and SIGHUP. The first only tells the listeners. A second SIGINT ends this
+/// process and what it waits for at once, for a user who does not want to wait.
 pub fn install() {
-    LISTENERS.get_or_init(|| {
-        if let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP]) {
-            std::thread::spawn(move || {
-                for number in signals.forever() {
-                    let first = RECEIVED.swap(number, Ordering::SeqCst) == 0;
-                    if let Some(listeners) = LISTENERS.get().and_then(|listeners| listeners.lock().ok()) {
-                        for (_, listener) in listeners.iter() {
-                            listener(number);
-                        }
-                    }
-                    if !first && number == SIGINT {
-                        let _ = signal_hook::low_level::emulate_default_handler(number);
+    INSTALLED.get_or_init(|| {
+        let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP]) else { return };
+        std::thread::spawn(move || {
+            for number in signals.forever() {
+                let earlier = RECEIVED.swap(number, Ordering::SeqCst);
+                if let Ok(listeners) = LISTENERS.lock() {
+                    for (_, listener) in listeners.iter() {
+                        listener(number);
                     }
                 }
-            });
-        }
-        Mutex::default()
+                if earlier == SIGINT && number == SIGINT {
+                    crate::process::kill_all();
+                    let _ = signal_hook::low_level::emulate_default_handler(number);
+                }
+            }
+        });
     });
 }
 
-/// Calls `listener` with the number of each signal from now on.
+/// Calls `listener` with the number of each signal from now on. It must not block.
 #[must_use]
 pub fn subscribe(listener: impl Fn(i32) -> bool + Send + 'static) -> Subscription {
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     let id = NEXT.fetch_add(1, Ordering::SeqCst);
-    let listeners = LISTENERS.get_or_init(Mutex::default);
-    if let Ok(mut listeners) = listeners.lock() {
+    if let Ok(mut listeners) = LISTENERS.lock() {
         listeners.push((id, Box::new(listener)));
     }
     Subscription(id)

@@ -51,7 +51,26 @@ pub fn go_command(purpose: &str, dir: &Path) -> Result<Command> {
 
 /// Takes away what would change what Go builds (ko#274), for Go and for programs that call it.
 pub fn clean_environment(command: &mut Command) {
-    for name in ["GOOS", "GOARCH", "GOARM", "GOAMD64", "GO386", "GOPPC64", "GOEXPERIMENT", "GOWORK", "CGO_ENABLED"] {
+    const CHANGE: &[&str] = &[
+        "GOOS",
+        "GOARCH",
+        "GO386",
+        "GOAMD64",
+        "GOARM",
+        "GOARM64",
+        "GOMIPS",
+        "GOMIPS64",
+        "GOPPC64",
+        "GORISCV64",
+        "GOEXPERIMENT",
+        "GOFIPS140",
+        "GOWORK",
+        "CGO_ENABLED",
+        "CGO_CFLAGS",
+        "CGO_LDFLAGS",
+        "GO_EXTLINK_ENABLED",
+    ];
+    for name in CHANGE {
         command.env_remove(name);
     }
     command.env("GOFLAGS", "-buildvcs=false").env("GOTOOLCHAIN", "local");
@@ -117,22 +136,39 @@ fn module_checkout(module: &str, version: &str, ui: &Ui) -> Result<Checkout> {
         }
     };
     let dir = cache.join(&name);
-    if !dir.is_dir() {
+    let sum = dir.with_file_name(format!("{}.sum", dir.file_name().unwrap_or_default().to_string_lossy()));
+    // A copy can be written to: by a test, by an editor. Then it is no longer the module.
+    let intact =
+        dir.is_dir() && fs::read_to_string(&sum).is_ok_and(|sum| folder_digest(&dir).is_ok_and(|now| now == sum));
+    if !intact {
         let step = ui.step(format!("copy of {name}"));
-        let parent = dir.parent().unwrap_or(&cache);
-        fs::create_dir_all(parent).cause(Cause::HostDisk, || format!("cannot create {}", parent.display()))?;
-        let new = tempfile::Builder::new().prefix(".new-").tempdir_in(parent);
-        let new = new.cause(Cause::HostDisk, || format!("cannot write to {}", parent.display()))?.keep();
-        let copied = copy_writable(&downloaded.dir, &new).and_then(|()| match fs::rename(&new, &dir) {
-            // Somebody else was quicker with the same content.
-            Err(_) if dir.is_dir() => fs::remove_dir_all(&new),
-            other => other,
-        });
-        copied.cause(Cause::HostDisk, || format!("cannot copy {name} to {}", dir.display()))?;
+        replace_copy(&downloaded.dir, &dir, &sum).map_err(|error| error.within(format!("cannot copy {name}")))?;
         step.done("");
     }
     let source = Source::Module { path: module.into(), version: version.into(), sum: downloaded.sum };
     Ok(Checkout { dir, source })
+}
+
+/// Puts a new copy of `from` at `dir`, and its digest at `sum`.
+fn replace_copy(from: &Path, dir: &Path, sum: &Path) -> Result<()> {
+    let parent = dir.parent().unwrap_or(dir);
+    let disk = || format!("cannot write to {}", parent.display());
+    fs::create_dir_all(parent).cause(Cause::HostDisk, disk)?;
+    // One at a time; whoever comes later finds it done.
+    let lock = fs::File::create(sum.with_extension("lock")).cause(Cause::HostDisk, disk)?;
+    lock.lock().cause(Cause::HostDisk, disk)?;
+    if dir.is_dir() && fs::read_to_string(sum).is_ok_and(|sum| folder_digest(dir).is_ok_and(|now| now == sum)) {
+        return Ok(());
+    }
+    let new = tempfile::Builder::new().prefix(".new-").tempdir_in(parent).cause(Cause::HostDisk, disk)?;
+    let copy = new.path().join("copy");
+    copy_writable(from, &copy).cause(Cause::HostDisk, disk)?;
+    let digest = folder_digest(&copy)?;
+    if dir.exists() {
+        fs::rename(dir, new.path().join("old")).cause(Cause::HostDisk, disk)?;
+    }
+    fs::rename(&copy, dir).cause(Cause::HostDisk, disk)?;
+    crate::rundir::write(sum, digest.as_bytes()).map(drop)
 }
 
 fn copy_writable(from: &Path, to: &Path) -> std::io::Result<()> {
@@ -153,7 +189,8 @@ fn copy_writable(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// `sha256:…` over names and contents of all files, in order, hidden files and symbolic links left out.
+/// `sha256:…` over names and contents of all files, in order; hidden files and folders and symbolic links are
+/// left out.
 ///
 /// # Errors
 /// [`Cause::Usage`] naming what cannot be read.
@@ -173,7 +210,10 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let kind = entry.file_type()?;
-        if kind.is_dir() && !entry.file_name().to_string_lossy().starts_with('.') {
+        if entry.file_name().to_string_lossy().starts_with('.') {
+            continue;
+        }
+        if kind.is_dir() {
             collect(&entry.path(), files)?;
         } else if kind.is_file() {
             files.push(entry.path());

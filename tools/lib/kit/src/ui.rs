@@ -126,10 +126,11 @@ impl Ui {
     }
 
     fn line(&self, line: &str) {
-        match &self.bars {
-            Some(bars) => bars.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{} {line}", jiff::Timestamp::now().strftime("%H:%M:%S")),
-        }
+        // Nobody may be listening any more; that is no reason to stop.
+        let _ = match &self.bars {
+            Some(bars) => bars.suspend(|| writeln!(std::io::stderr(), "{line}")),
+            None => writeln!(std::io::stderr(), "{} {line}", jiff::Timestamp::now().strftime("%H:%M:%S")),
+        };
     }
 }
 

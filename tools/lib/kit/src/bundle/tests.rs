@@ -31,7 +31,7 @@ fn a_run_survives_closing_and_the_same_run_twice_changes_nothing() {
     let closed = seal(&run).unwrap();
     assert_eq!(
         closed.files().iter().map(|f| f.path.as_str()).collect::<Vec<_>>(),
-        ["greeter/logs/<script>.log", "run.json"]
+        ["greeter/logs/<script>.log", "run-id", "run.json"]
     );
     let stored = history.store(&closed).unwrap();
     assert!(stored.new);
