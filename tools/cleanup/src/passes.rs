@@ -28,7 +28,7 @@ const PASSES: usize = 8;
 const NO_CONTROLLER: Duration = Duration::from_secs(5);
 /// Pods have one second to end, and the kubelet some to say so.
 const PODS: Duration = Duration::from_secs(45);
-/// The namespace controller begins after 5 s, and looks again up to 16 s after it found something left.
+/// Whatever waits for its namespace or its node. The namespace controller begins after 5 s, and looks again up to 16 s after it found something left.
 const NAMESPACES: Duration = Duration::from_secs(45);
 /// Provisioners get this long to remove the data of volumes.
 const PROVISIONER: Duration = Duration::from_secs(20);
@@ -122,18 +122,29 @@ impl<'a> Passes<'a> {
         let plan = plan(&now.added, &world);
         let mut late = Pending::default();
         let mut pending = self.stage(listing, &plan, Stage::Tests).await?;
-        let slow = pending.take(|key| !is(key, "", "Namespace"));
-        late.extend(self.wait(Stage::Tests, slow, self.patience(&plan, &world)).await);
+        let custom = pending.take(|key| world.is_custom(key));
+        late.extend(self.wait(Stage::Tests, custom, self.patience(&plan, &world)).await);
 
         pending.extend(self.stage(listing, &plan, Stage::Admission).await?);
-        pending.extend(self.stage(listing, &plan, Stage::Workloads).await?);
-        let slow = pending.take(|key| is(key, "", "Pod") || is(key, "", "PersistentVolumeClaim"));
-        late.extend(self.wait(Stage::Workloads, slow, PODS).await);
+        let mut workloads = self.stage(listing, &plan, Stage::Workloads).await?;
+        // Whoever might make again what goes next has to be gone; pods of tests may take their time.
+        let pods = workloads.take(|key| is(key, "", "Pod"));
+        pending.extend(workloads);
+        late.extend(self.wait(Stage::Workloads, pods, PODS).await);
 
         pending.extend(self.stage(listing, &plan, Stage::Rest).await?);
-        // What is late holds up its definition and its namespace: they need not be waited for as long.
-        let limit = if late.is_empty() { self.args.budget().max(NAMESPACES) } else { FORCED };
-        late.extend(self.wait(Stage::Rest, pending, limit).await);
+        // What is late holds up its definition and its namespace: they need not be waited for as long,
+        // and hardly at all if the next pass takes the finalizers off.
+        let held = !late.is_empty();
+        let limit = match held {
+            false => self.args.budget().max(NAMESPACES),
+            true if self.args.force_finalizers => Duration::from_secs(1),
+            true => FORCED,
+        };
+        let left = self.wait(Stage::Rest, pending, limit).await;
+        if !(held && self.args.force_finalizers) {
+            late.extend(left);
+        }
         self.volumes(listing, &plan).await?;
         self.overdue.extend(late.iter().map(|(_, uid, _)| uid.clone()));
         self.put_back(listing, now).await;
@@ -202,12 +213,7 @@ impl<'a> Passes<'a> {
         let tests = plan.stages.get(&Stage::Tests).into_iter().flat_map(|batches| batches.values().flatten());
         let foreign =
             tests.filter(|object| world.is_custom(&object.key)).any(|object| self.defined_before(&object.key));
-        let pods = plan.stages.get(&Stage::Tests).is_some_and(|batches| batches.contains_key(&2));
-        match () {
-            () if controllers > 0 || foreign => self.args.budget(),
-            () if pods => self.args.budget().min(PODS),
-            () => self.args.budget().min(NO_CONTROLLER),
-        }
+        if controllers > 0 || foreign { self.args.budget() } else { self.args.budget().min(NO_CONTROLLER) }
     }
 
     /// Whether the definition of its kind was there before, and so perhaps its controller.
