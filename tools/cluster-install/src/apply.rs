@@ -5,9 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cluster::{FIELD_MANAGER, Kind, KubeContext, cause_of, fail, objects::Object};
+use cluster::{FIELD_MANAGER, Kind, KubeContext, cause_of, fail, objects::Object, watch};
 use futures::{StreamExt, TryStreamExt, stream};
-use kit::{Cause, Error, Result, record::ObjectKey, retry};
+use kit::{Cause, Error, Result, Ui, record::ObjectKey, retry};
 use kube::{
     Client, ResourceExt,
     api::{ListParams, Patch, PatchParams},
@@ -50,8 +50,25 @@ impl Counts {
     }
 }
 
-/// Reads the versions of what is there of `placed`: one list for each kind and namespace.
-pub(crate) async fn versions(client: &Client, placed: &[Placed]) -> Result<Versions> {
+/// Reads the versions of what is there of `placed`, once what an earlier installation left has ended
+/// that is being deleted.
+pub(crate) async fn versions(client: &Client, placed: &[Placed], ui: &Ui) -> Result<Versions> {
+    let (versions, going) = list(client, placed).await?;
+    if going.is_empty() {
+        return Ok(versions);
+    }
+    let step = ui.step(format!("waiting for the end of {} objects of an earlier installation", going.len()));
+    let waits = placed.iter().filter(|item| going.contains(&item.object.key)).map(|item| {
+        let key = &item.object.key;
+        watch::gone(item.kind.api(client, &key.namespace), key, PATIENCE)
+    });
+    stream::iter(waits).buffer_unordered(PARALLEL).try_collect::<()>().await?;
+    step.done("");
+    list(client, placed).await.map(|(versions, _)| versions)
+}
+
+/// One list for each kind and namespace; the keys are of what is being deleted.
+async fn list(client: &Client, placed: &[Placed]) -> Result<(Versions, BTreeSet<ObjectKey>)> {
     let mut groups: BTreeMap<(String, String, String), (&Kind, BTreeSet<&str>)> = BTreeMap::new();
     for item in placed {
         let key = &item.object.key;
@@ -71,16 +88,18 @@ pub(crate) async fn versions(client: &Client, placed: &[Placed]) -> Result<Versi
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Vec::new()),
             listed => listed.kube(what)?,
         };
-        let versions = listed.into_iter().filter(|object| names.contains(object.name_any().as_str())).map(|object| {
+        let ours = listed.into_iter().filter(|object| names.contains(object.name_any().as_str()));
+        let found = ours.map(|object| {
             let (name, version) = (object.name_any(), object.resource_version().unwrap_or_default());
-            let key =
-                ObjectKey { api_version: api_version.clone(), kind: kind.clone(), namespace: namespace.clone(), name };
-            (key, version)
+            let (api_version, kind, namespace) = (api_version.clone(), kind.clone(), namespace.clone());
+            (ObjectKey { api_version, kind, namespace, name }, version, object.metadata.deletion_timestamp.is_some())
         });
-        Ok::<_, Error>(versions.collect())
+        Ok::<Vec<_>, Error>(found.collect())
     });
     let lists: Vec<Vec<_>> = stream::iter(lists).buffer_unordered(PARALLEL).try_collect().await?;
-    Ok(lists.into_iter().flatten().collect())
+    let found: Vec<_> = lists.into_iter().flatten().collect();
+    let going = found.iter().filter(|(_, _, going)| *going).map(|(key, _, _)| key.clone()).collect();
+    Ok((found.into_iter().map(|(key, version, _)| (key, version)).collect(), going))
 }
 
 /// Applies all of `placed`, many at the same time; goes on after a failure, so that all conflicts are

@@ -194,7 +194,7 @@ impl Installation<'_> {
     /// Sends wave after wave. Before objects of custom kinds are sent, the rest is ready: their webhooks
     /// must answer.
     async fn apply_and_wait(&self, placed: Vec<Placed>, progress: &mut Progress) -> Result<()> {
-        let before = apply::versions(&self.opened.client, &placed).await?;
+        let before = apply::versions(&self.opened.client, &placed, self.ui).await?;
         let (total, version) = (placed.len(), &self.release.version);
         let mut waited = false;
         let mut step = Some(self.ui.step(format!("applying {} {version}", self.release.component)));

@@ -80,7 +80,7 @@ impl Wait<'_> {
                     }
                 }
                 () = sleep_until(next) => {}
-                () = sleep_until(deadline) => return Err(late(&missing, view.fault.as_deref(), self.limit)),
+                () = sleep_until(deadline) => return Err(self.late(&missing, view.fault).await),
             }
             guard.check()?;
             next = Instant::now() + TICK;
@@ -108,6 +108,17 @@ impl Wait<'_> {
             let (what, trouble) = &missing[0];
             step.set(format!("{} not ready; {what}: {}", missing.len(), trouble.line));
         }
+    }
+
+    /// What was not ready in time. Of an API server that is away nothing of what it said before is true.
+    async fn late(&self, missing: &[Missing], fault: Option<String>) -> Error {
+        let asked = tokio::time::timeout(Duration::from_secs(5), self.client.apiserver_version()).await;
+        let fault = match asked {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(fault.unwrap_or_else(|| describe(&error))),
+            Err(_) => Some(fault.unwrap_or_else(|| "it gives no answer".into())),
+        };
+        late(missing, fault.as_deref(), self.limit)
     }
 
     fn targets(&self) -> Vec<Target> {
@@ -333,9 +344,8 @@ fn hopeless(missing: &[Missing]) -> Error {
 fn late(missing: &[Missing], fault: Option<&str>, limit: Duration) -> Error {
     let what = format!("not ready after {}: {} missing", duration(limit), missing.len());
     match fault {
-        // Without the API server nothing is known.
         Some(fault) => {
-            let mut error = error(missing, format!("{what}, and the API server cannot be watched: {fault}"));
+            let mut error = error(missing, format!("{what}, and the API server is away: {fault}"));
             error.cause = Cause::ClusterUnreachable;
             error
         }

@@ -32,6 +32,7 @@ type Part = fn(&Run<'_>);
 
 const PARTS: &[(&str, Part)] = &[
     ("again", twice_is_once_and_drift_is_repaired),
+    ("leftover", what_is_just_being_deleted_is_made_anew),
     ("arch", an_image_for_others_is_refused_before_anything),
     ("lying", an_image_that_lies_is_found_out_at_once),
     ("crash", a_crash_says_its_last_line),
@@ -128,6 +129,13 @@ fn twice_is_once_and_drift_is_repaired(run: &Run<'_>) {
     assert_eq!(status["lease"]["holder"], record["run"]);
     assert_eq!(status["cluster"]["uid"], record["cluster"]["uid"]);
     run.lab.kubectl(&["delete", "crd", "tries.install-test.example.com"]);
+}
+
+fn what_is_just_being_deleted_is_made_anew(run: &Run<'_>) {
+    let release = deployment(&own_image(run.lab), "sleep 1000", "");
+    run.install(&release, &[]).says(0, &["2 created"]);
+    run.lab.kubectl(&["delete", "namespace", &run.namespace, "other-arch", "--wait=false"]);
+    run.install(&release, &[]).says(0, &["objects of an earlier installation", "2 created"]);
 }
 
 fn an_image_for_others_is_refused_before_anything(run: &Run<'_>) {

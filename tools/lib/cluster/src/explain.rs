@@ -171,7 +171,7 @@ fn pull(image: &str, message: &str) -> Trouble {
     let said = || cut(message.rsplit("ErrImagePull: ").next().unwrap_or(message));
     if has(&["no match for platform", "no matching manifest"]) {
         Trouble::stays(Cause::ImageMissingPlatform, format!("image {image} has no platform of this node: {}", said()))
-    } else if has(&["401", "403", "unauthorized", "Unauthorized", "denied", "authorization failed"]) {
+    } else if has(&[" 401", " 403", "unauthorized", "Unauthorized", "denied", "authorization failed"]) {
         Trouble::new(Cause::Auth, format!("image pull: the registry refuses {image}: {}", said()))
     } else if has(&["no space left"]) {
         Trouble::new(Cause::HostDisk, format!("image pull: the node's disk is full: {}", said()))

@@ -59,7 +59,7 @@ fn images_that_cannot_be_pulled() {
     says(of(&format!("{back}failed to authorize: 401 Unauthorized")), Cause::Auth, true, "the registry refuses");
     says(of(&format!("{back}write /var/lib/x: no space left on device")), Cause::HostDisk, true, "disk is full");
     says(of(&format!("{back}dial tcp: lookup reg: no such host")), Cause::Dns, true, "no such host");
-    says(of(&format!("{back}r/w@sha256:1: not found")), Cause::ImagePull, true, "r/w@sha256:1: not found");
+    says(of(&format!("{back}r/w@sha256:1401: not found")), Cause::ImagePull, true, "r/w@sha256:1401: not found");
     says(explain(waiting("InvalidImageName", ""), &[], &[]), Cause::Product, false, "cannot be the name");
 }
 

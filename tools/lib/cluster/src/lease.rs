@@ -3,7 +3,7 @@
 
 use std::{
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -14,11 +14,11 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::MicroTime,
 };
-use kit::{Cause, Error, Result};
+use kit::{Cause, Error, Result, retry};
 use kube::{Api, Client, ResourceExt, api::PostParams};
 use serde::Serialize;
 
-use crate::{KubeContext, NAMESPACE};
+use crate::{KubeContext, NAMESPACE, cause_of};
 
 /// The lease's name, in [`NAMESPACE`].
 pub const LEASE: &str = "run";
@@ -28,8 +28,8 @@ const DURATION: Duration = Duration::from_mins(15);
 const RENEW: Duration = Duration::from_mins(1);
 /// Names the run whose lease expired: the cluster is dirty until cleanup has adopted it.
 const DIRTY: &str = "other-arch/dirty";
-/// Somebody else wrote between our read and our write: that often we look again.
-const ATTEMPTS: usize = 5;
+/// How long it is tried when others write at the same time, or when cleanup just removes our namespace.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Who holds a cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -178,11 +178,15 @@ pub async fn release(client: &Client, run: Option<&str>) -> Result<()> {
 /// # Errors
 /// As [`crate::cause_of`] says.
 pub async fn ensure_namespace(client: &Client) -> Result<()> {
+    create_namespace(client).await.kube(|| format!("cannot create the namespace {NAMESPACE}"))
+}
+
+async fn create_namespace(client: &Client) -> Result<(), kube::Error> {
     let mut namespace = Namespace::default();
     namespace.metadata.name = Some(NAMESPACE.into());
     match Api::all(client.clone()).create(&PostParams::default(), &namespace).await {
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        other => other.map(drop).kube(|| format!("cannot create the namespace {NAMESPACE}")),
+        other => other.map(drop),
     }
 }
 
@@ -192,30 +196,39 @@ fn leases(client: &Client) -> Api<Lease> {
 
 /// Reads, changes and writes the lease, again if somebody else wrote meanwhile.
 async fn update(client: &Client, change: impl Fn(&mut Lease) -> Result<()>) -> Result<Lease> {
-    let api = leases(client);
-    let mut last = None;
-    for _ in 0..ATTEMPTS {
-        let found = api.get_opt(LEASE).await.kube(|| "cannot read the lease")?;
+    let deadline = Instant::now() + PATIENCE;
+    let mut delays = retry::delays();
+    loop {
+        let found = leases(client).get_opt(LEASE).await.kube(|| "cannot read the lease")?;
         let fresh = found.is_none();
         let mut lease = found.unwrap_or_default();
         change(&mut lease)?;
-        let written = if fresh {
-            ensure_namespace(client).await?;
-            lease.metadata.name = Some(LEASE.into());
-            api.create(&PostParams::default(), &lease).await
-        } else {
-            api.replace(LEASE, &PostParams::default(), &lease).await
-        };
-        match written {
+        let error = match write(client, lease, fresh).await {
             Ok(lease) => return Ok(lease),
-            Err(kube::Error::Api(status)) if status.code == 409 => last = Some(kube::Error::Api(status)),
-            Err(error) => return Err(error).kube(|| "cannot write the lease"),
+            Err(error) => error,
+        };
+        let delay = delays.next().unwrap_or(PATIENCE);
+        if !passes(&error) || Instant::now() + delay > deadline {
+            return Err(error).kube(|| "cannot write the lease");
         }
+        tokio::time::sleep(delay).await;
     }
-    Err(last.map_or_else(
-        || Error::new(Cause::Internal, "the lease was not written"),
-        |error| Error::from_source(Cause::LeaseHeld, "several runs want the lease at once", error.to_string()),
-    ))
+}
+
+async fn write(client: &Client, mut lease: Lease, fresh: bool) -> Result<Lease, kube::Error> {
+    if fresh {
+        lease.metadata.name = Some(LEASE.into());
+        create_namespace(client).await?;
+        leases(client).create(&PostParams::default(), &lease).await
+    } else {
+        leases(client).replace(LEASE, &PostParams::default(), &lease).await
+    }
+}
+
+/// Whether the next attempt may be better: somebody else wrote first, or our namespace is just going.
+fn passes(error: &kube::Error) -> bool {
+    let code = |wanted| matches!(error, kube::Error::Api(status) if status.code == wanted);
+    code(409) || code(404) || cause_of(error) == Cause::NotAtBaseline
 }
 
 /// What the lease becomes when `run` takes it at `now`.

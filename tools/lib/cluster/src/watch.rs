@@ -1,12 +1,13 @@
-//! Seeing a cluster change: many watches as one stream, and a wait for one object.
+//! Seeing a cluster change: many watches as one stream, and the end of one object.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use futures::{Stream, StreamExt, stream::SelectAll};
-use kit::{Cause, Error, Result};
+use kit::{Cause, Error, Result, record::ObjectKey, ui::duration};
 use kube::{
     Api, Client, ResourceExt,
     api::DynamicObject,
@@ -127,37 +128,34 @@ fn describe_watch(error: &watcher::Error) -> String {
     }
 }
 
-/// Waits by watch until one object is as `good` wants it; it is given nothing while there is none.
+/// Waits by watch until an object is gone, or another one has taken its name.
 ///
 /// # Errors
-/// What `good` returns, or `late` with the last state in words when `limit` is over.
-pub async fn object(
-    api: Api<DynamicObject>,
-    name: &str,
-    limit: Duration,
-    late: impl FnOnce(Option<String>) -> Error,
-    good: impl Fn(Option<&DynamicObject>) -> Result<bool>,
-) -> Result<()> {
-    let fault = std::sync::Mutex::new(None);
+/// [`Cause::NotAtBaseline`] naming it and its finalizers if it is still there after `limit`.
+pub async fn gone(api: Api<DynamicObject>, key: &ObjectKey, limit: Duration) -> Result<()> {
+    let last = Mutex::new(String::new());
+    let say = |state: String| *last.lock().unwrap_or_else(PoisonError::into_inner) = state;
     let seen = async {
-        let mut stream = std::pin::pin!(kube::runtime::watcher::watch_object(api, name).default_backoff());
+        let mut uid = None;
+        let mut stream = std::pin::pin!(watcher::watch_object(api, &key.name).default_backoff());
         while let Some(change) = stream.next().await {
             match change {
-                Ok(found) => {
-                    if good(found.as_ref())? {
-                        return Ok(());
-                    }
+                Ok(None) => return Ok(()),
+                Ok(Some(object)) if uid.is_some() && uid != object.uid() => return Ok(()),
+                Ok(Some(object)) => {
+                    uid = object.uid();
+                    say(format!("its finalizers: {}", object.finalizers().join(", ")));
                 }
-                Err(error) => {
-                    if let Ok(mut fault) = fault.lock() {
-                        *fault = Some(describe_watch(&error));
-                    }
-                }
+                Err(error) => say(describe_watch(&error)),
             }
         }
-        Err(Error::new(Cause::Internal, format!("the watch of {name} ended")))
+        Err(Error::new(Cause::Internal, format!("the watch of {key} ended")))
     };
-    let late = || late(fault.lock().ok().and_then(|mut fault| fault.take()));
+    let late = || {
+        let what = format!("{key} is still being deleted after {}", duration(limit));
+        let state = last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Error::new(Cause::NotAtBaseline, what).line(state).next("cargo xtask cleanup explain says what holds it")
+    };
     within(limit, late, seen).await
 }
 
