@@ -231,8 +231,13 @@ impl Resolve<'_> {
 /// The cause of ko's failure, by what it said.
 fn explain(lines: &[String], error: Error) -> Error {
     #[expect(clippy::unwrap_used, reason = "the pattern is a constant, and a test uses it")]
-    static COMPILER: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^(# \S+|\S+\.go:\d+(:\d+)?: .+)$").unwrap());
-    let compiler: Vec<_> = lines.iter().filter(|line| COMPILER.is_match(line)).map(String::as_str).collect();
+    static COMPILER: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"(?:^|: )(# \S+)$|^(\S+\.go:\d+(?::\d+)?: .+)$").unwrap());
+    let matched = |line: &'_ String| {
+        let found = COMPILER.captures(line)?;
+        found.get(1).or(found.get(2)).map(|part| part.as_str().to_owned())
+    };
+    let compiler: Vec<_> = lines.iter().filter_map(matched).collect();
     if compiler.iter().any(|line| !line.starts_with('#')) {
         let shown = &compiler[..compiler.len().min(20)];
         return Error::new(Cause::BuildFailure, "the sources do not compile").line(shown.join("\n"));
@@ -298,12 +303,11 @@ mod tests {
     #[test]
     fn failures_have_their_cause() {
         let general = || Error::new(Cause::BuildFailure, "build by ko ended with exit code 1");
-        let compile =
-            "2026/01/01 Building x for linux/s390x\n# example.com/x\ncmd/x/a.go:3:5: undefined: y\nError: failed";
+        let compile = "2026/01/01 Building x for linux/s390x\n# example.com/x\ncmd/x/a.go:3:5: undefined: y\nError: failed: # example.com/x";
         let error = explain(&lines(compile), general());
         assert_eq!(
             (error.cause, error.line.unwrap().as_str()),
-            (Cause::BuildFailure, "# example.com/x\ncmd/x/a.go:3:5: undefined: y")
+            (Cause::BuildFailure, "# example.com/x\ncmd/x/a.go:3:5: undefined: y\n# example.com/x")
         );
         for (text, cause) in [
             ("Error: POST http://r/v2/: UNAUTHORIZED: no", Cause::Auth),

@@ -167,6 +167,15 @@ pub(crate) fn set_version(text: &str, version: &str) -> (String, usize) {
     (DEVEL.replace_all(text, |found: &regex::Captures<'_>| format!("{}\"{version}\"", &found[1])).into_owned(), count)
 }
 
+/// The version that the objects of a release say in their labels.
+pub(crate) fn version(text: &str) -> Option<String> {
+    let label = |document: serde_yaml_ng::Deserializer<'_>| {
+        let value = Value::deserialize(document).ok()?;
+        value.get("metadata")?.get("labels")?.get("app.kubernetes.io/version")?.as_str().map(String::from)
+    };
+    serde_yaml_ng::Deserializer::from_str(text).find_map(label)
+}
+
 /// The references of a repository by digest alone.
 pub(crate) fn without_tags(text: &str, repo: &str) -> Result<String> {
     let pattern =

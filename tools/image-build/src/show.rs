@@ -71,5 +71,6 @@ pub(crate) fn problems(images: &[Image]) -> Option<Error> {
     };
     let (cause, first) = found.iter().min_by_key(|(cause, _)| rank(*cause))?;
     let lines: Vec<_> = found.iter().map(|(cause, line)| format!("{cause}: {line}")).collect();
-    Some(Error::new(*cause, first.clone()).line(lines.join("\n")))
+    let error = Error::new(*cause, first.clone());
+    Some(if lines.len() > 1 { error.line(lines.join("\n")) } else { error })
 }

@@ -1,15 +1,21 @@
 //! `image-build verify`: an image, a release or a layout against the platforms asked for.
 
-use std::path::Path;
+mod adopt;
+
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
 
 use futures::{StreamExt, stream};
+use jiff::Timestamp;
 use kit::{
     Done, Output, Platform, Result, Ui,
     ci::{CiOptions, ImageMap},
-    record::{Image, ImageKind},
+    record::{Image, ImageKind, Unused},
     rundir,
 };
-use oci::{ARTIFACT_TYPE_RELEASE, Client, Layout, Place};
+use oci::{ARTIFACT_TYPE_RELEASE, Client, Layout, Place, Reference};
 
 use crate::{
     images::{self, Known},
@@ -29,57 +35,103 @@ pub(crate) struct Args {
     platforms: Platforms,
     #[command(flatten)]
     ci: CiOptions,
+    /// Keep the release in this run, with what was found of it: images.json and release.yaml in DIR/COMPONENT
+    #[arg(long, value_name = "DIR", requires = "component")]
+    run_dir: Option<PathBuf>,
+    /// The component that the release is of
+    #[arg(long, value_name = "NAME", requires = "run_dir")]
+    component: Option<String>,
+}
+
+/// What is looked at.
+enum Subject {
+    Image(Place),
+    Release(Release),
+}
+
+/// A release file, and the artifact that it was.
+struct Release {
+    bytes: Vec<u8>,
+    artifact: Option<Reference>,
+}
+
+/// What was found.
+#[derive(Default)]
+struct Found {
+    images: Vec<Image>,
+    unused: Vec<Unused>,
+    release: Option<Release>,
 }
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
-    let platforms = args.platforms.list();
     // Outside a workspace nothing is known to be unused.
     let map = args.ci.open().map_or_else(|_| Ok(ImageMap::default()), |ci| ci.images())?;
+    let started = Timestamp::now();
     let step = ui.step(format!("verifying {}", args.what));
-    let images = oci::run(async { Look { client: Client::new()?, map, platforms, ui }.images(&args.what).await })?;
-    step.done(format!("{} images", images.len()));
-    match ui.output {
-        Output::Json => ui.json(&images)?,
-        Output::Text => ui.result(&show::table(&images))?,
+    let found = oci::run(look(&args.what, &args.platforms.list(), &map));
+    let problem = match &found {
+        Ok(found) => show::problems(&found.images),
+        Err(_) => None,
+    };
+    let (found, error) = match found {
+        Ok(found) => (found, problem),
+        Err(error) => (Found::default(), Some(error)),
+    };
+    step.done(format!("{} images", found.images.len()));
+    for unused in &found.unused {
+        ui.note(format!("{} is not looked at: {}", unused.reference, unused.reason));
     }
-    show::problems(&images).map_or_else(|| Ok(Done::good()), Err)
-}
-
-struct Look<'a> {
-    client: Client,
-    map: ImageMap,
-    platforms: Vec<Platform>,
-    ui: &'a Ui,
-}
-
-impl Look<'_> {
-    async fn images(&self, what: &str) -> Result<Vec<Image>> {
-        let path = Path::new(what);
-        if path.is_dir() {
-            let place = Place::Layout(Layout::open(path)?);
-            return Ok(vec![check(&place, what, &self.platforms).await]);
-        }
-        if path.is_file() {
-            return self.release(&rundir::read_limited(path, manifests::RELEASE_LIMIT)?).await;
-        }
-        let reference = oci::parse(what)?;
-        match oci::pull_artifact(&self.client, &reference, ARTIFACT_TYPE_RELEASE).await {
-            Ok((bytes, _)) => self.release(&bytes).await,
-            // Not a release, or not to be had: the rows say which.
-            Err(_) => Ok(vec![check(&Place::Registry(self.client.clone(), reference), what, &self.platforms).await]),
+    let digest = adopt::adopt(args, started, &found, error.as_ref())?;
+    if !found.images.is_empty() {
+        match ui.output {
+            Output::Json => ui.json(&found.images)?,
+            Output::Text => ui.result(&show::table(&found.images))?,
         }
     }
+    match error {
+        Some(error) => Err(error),
+        None => Ok(Done { digest, ..Done::good() }),
+    }
+}
 
-    /// All images that a release names, but those that nothing runs.
-    async fn release(&self, bytes: &[u8]) -> Result<Vec<Image>> {
-        let mut named = Vec::new();
-        for name in manifests::image_references(&String::from_utf8_lossy(bytes))? {
-            match images::lookup(&self.map, &name, &self.platforms)? {
-                Known::Unused(reason) => self.ui.note(format!("{name} is not looked at: {reason}")),
-                _ => named.push((name, ImageKind::Referenced)),
-            }
+async fn look(what: &str, platforms: &[Platform], map: &ImageMap) -> Result<Found> {
+    let client = Client::new()?;
+    let release = match subject(&client, what).await? {
+        Subject::Image(place) => {
+            return Ok(Found { images: vec![check(&place, what, platforms).await], ..Found::default() });
         }
-        check_all(&self.client, &named, &self.platforms).await
+        Subject::Release(release) => release,
+    };
+    let (mut named, mut unused) = (Vec::new(), Vec::new());
+    for name in manifests::image_references(&release.text())? {
+        match images::lookup(map, &name, platforms)? {
+            Known::Unused(reason) => unused.push(Unused { reference: name, reason: reason.into() }),
+            _ => named.push((name, ImageKind::Referenced)),
+        }
+    }
+    Ok(Found { images: check_all(&client, &named, platforms).await?, unused, release: Some(release) })
+}
+
+async fn subject(client: &Client, what: &str) -> Result<Subject> {
+    let path = Path::new(what);
+    if path.is_dir() {
+        return Ok(Subject::Image(Place::Layout(Layout::open(path)?)));
+    }
+    if path.is_file() {
+        let bytes = rundir::read_limited(path, manifests::RELEASE_LIMIT)?;
+        return Ok(Subject::Release(Release { bytes, artifact: None }));
+    }
+    let reference = oci::parse(what)?;
+    match oci::pull_artifact(client, &reference, ARTIFACT_TYPE_RELEASE).await {
+        Ok((bytes, artifact)) => Ok(Subject::Release(Release { bytes, artifact: Some(artifact) })),
+        // Not a release, or not to be had: the rows say which.
+        Err(_) => Ok(Subject::Image(Place::Registry(client.clone(), reference))),
+    }
+}
+
+impl Release {
+    fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.bytes)
     }
 }
 

@@ -177,6 +177,45 @@ fn a_component_becomes_a_release() {
 }
 
 #[test]
+fn a_release_that_exists_becomes_part_of_a_run() {
+    let world = World::new();
+    let digest = world.push("published/x", ALL);
+    let image = format!("{}/published/x@{digest}", world.registry.host);
+    let text = format!("kind: A\nmetadata:\n  labels:\n    app.kubernetes.io/version: v7\nimage: {image}\n");
+    world.write("there.yaml", &text);
+    let (file, run, ci) = (world.path("there.yaml"), world.path("run"), world.path("ci"));
+    let verify = |what: &str, platform: &str| {
+        let run = run.to_str().unwrap();
+        let args = [
+            "verify",
+            what,
+            "--component",
+            "x",
+            "--run-dir",
+            run,
+            "--platform",
+            platform,
+            "--ci",
+            ci.to_str().unwrap(),
+        ];
+        world.run(&args, &[])
+    };
+    let ended = verify(file.to_str().unwrap(), PLATFORMS);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert_eq!(world.release().unwrap(), text);
+    let record = world.record();
+    assert_eq!((&record["version"], &record["images"][0]["digest"]), (&json!("v7"), &json!(digest)));
+    assert_eq!(record["release"]["digest"], json!(kit::digest::sha256(text.as_bytes())));
+    fs::remove_file(world.path("run/x/release.yaml")).unwrap();
+    let ended = verify(file.to_str().unwrap(), "linux/riscv64");
+    assert_eq!((ended.code, &world.record()["cause"]), (1, &json!("image-missing-platform")), "{}", ended.err);
+    assert!(world.release().is_none());
+    let ended = verify(&image, "linux/amd64");
+    assert!(ended.code == 2 && ended.err.contains("is no release"), "{}", ended.err);
+    assert_eq!(world.record()["outcome"], "failed");
+}
+
+#[test]
 fn a_base_without_a_platform_is_named_before_anything_is_built() {
     let world = World::new();
     world.push("base", &["amd64", "arm64", "ppc64le"]);

@@ -64,9 +64,9 @@ pub(super) fn check(build: &Build<'_>, bases: &Bases, expected: &BTreeSet<String
     }
     if let Some(first) = lacking.first() {
         step.failed("");
-        return Err(Error::new(Cause::ImageMissingPlatform, first.clone())
-            .line(lacking.join("\n"))
-            .next("choose a base that has them: bases in ci/components.toml, or --base"));
+        let error = Error::new(Cause::ImageMissingPlatform, first.clone());
+        let error = if lacking.len() > 1 { error.line(lacking.join("\n")) } else { error };
+        return Err(error.next("choose a base that has them: bases in ci/components.toml, or --base"));
     }
     step.done("all have the platforms asked for");
     Ok(())
