@@ -232,13 +232,14 @@ impl Installation<'_> {
         let step = self.ui.step("waiting until it is ready");
         let result = self.wait(|wave| wave != Wave::Customs, self.args.timeout, &step).await;
         match &result {
-            Ok(()) => step.done(""),
+            Ok(0) => step.done(""),
+            Ok(webhooks) => step.done(format!("{webhooks} webhooks answered a trial")),
             Err(_) => step.failed(""),
         }
-        result
+        result.map(drop)
     }
 
-    async fn wait(&self, of: impl Fn(Wave) -> bool, limit: Duration, step: &Step) -> Result<()> {
+    async fn wait(&self, of: impl Fn(Wave) -> bool, limit: Duration, step: &Step) -> Result<usize> {
         let objects: Vec<_> = self.release.objects.iter().filter(|object| of(Wave::of(object))).collect();
         let wait = Wait {
             client: &self.opened.client,

@@ -57,11 +57,11 @@ type Settling = BTreeMap<(String, String, i32), Instant>;
 type Logs = BTreeMap<(String, String), (Instant, String)>;
 
 impl Wait<'_> {
-    /// Waits until everything is ready.
+    /// Waits until everything is ready, and returns how many webhooks were seen to answer.
     ///
     /// # Errors
     /// With a line for each thing that is missing: at once for what cannot heal, otherwise when the time is over.
-    pub(crate) async fn until_ready(&self, guard: &Guard, step: &Step) -> Result<()> {
+    pub(crate) async fn until_ready(&self, guard: &Guard, step: &Step) -> Result<usize> {
         let (mut view, mut changes) = watch(self.client, &self.targets());
         let deadline = Instant::now() + self.limit;
         let mut logs = Logs::new();
@@ -100,7 +100,7 @@ impl Wait<'_> {
                 next = Instant::now() + again.next().unwrap_or(TICK);
             }
             if missing.is_empty() {
-                return Ok(());
+                return Ok(answered.len());
             }
             if missing.iter().any(|(_, trouble)| !trouble.heals) {
                 return Err(hopeless(&missing));

@@ -65,7 +65,10 @@ fn probe(name: &str, hook: &Value, rule: &Value, kinds: &Kinds, namespaces: &Nam
     }
     let wanted = |kind: &&Kind| {
         let resource = &kind.resource;
-        any("apiGroups", &resource.group) && any("apiVersions", &resource.version) && any("resources", &resource.plural)
+        // `configmaps/*` is also configmaps themselves (k8s.io/apiserver, predicates/rules).
+        let named = list("resources").into_iter().map(|name| name.strip_suffix("/*").unwrap_or(name));
+        let named = named.into_iter().any(|name| name == "*" || name == resource.plural);
+        any("apiGroups", &resource.group) && any("apiVersions", &resource.version) && named
     };
     // Of everything, something harmless.
     let kind = kinds.get("v1", "ConfigMap").filter(wanted).or_else(|| kinds.iter().find(wanted))?;
@@ -165,7 +168,7 @@ mod tests {
     }
 
     fn rules() -> Value {
-        json!([{"apiGroups": ["greeter.dev"], "apiVersions": ["*"], "operations": ["UPDATE", "CREATE"], "resources": ["greetings", "greetings/status"]}])
+        json!([{"apiGroups": ["greeter.dev"], "apiVersions": ["*"], "operations": ["UPDATE", "CREATE"], "resources": ["greetings/status", "greetings/*"]}])
     }
 
     fn namespaces() -> Namespaces {
