@@ -32,8 +32,10 @@ const KEPT: usize = 2000;
 pub(crate) fn find(flag: Option<&Path>, ui: &Ui) -> Result<PathBuf> {
     let variable = std::env::var_os("OTHER_ARCH_KO").filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(named) = flag.map(PathBuf::from).or(variable) {
-        return which::which(&named)
-            .cause(Cause::MissingProgram, || format!("ko was named as {}, which cannot be run", named.display()));
+        let what = || format!("ko was named as {}, which cannot be run", named.display());
+        let found = which::which(&named).cause(Cause::MissingProgram, what)?;
+        // ko runs in another folder, the sources'.
+        return std::path::absolute(found).cause(Cause::MissingProgram, what);
     }
     if let Ok(found) = which::which("ko") {
         let version = version(&found).unwrap_or_default();

@@ -10,7 +10,7 @@ use std::{
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use kit::{
-    Done, Output, Platform, Result, Ui,
+    Cause, Done, Output, Platform, Result, Ui,
     ci::{CiOptions, ImageMap},
     record::{Image, ImageKind, Unused},
     rundir,
@@ -124,8 +124,9 @@ async fn subject(client: &Client, what: &str) -> Result<Subject> {
     let reference = oci::parse(what)?;
     match oci::pull_artifact(client, &reference, ARTIFACT_TYPE_RELEASE).await {
         Ok((bytes, artifact)) => Ok(Subject::Release(Release { bytes, artifact: Some(artifact) })),
-        // Not a release, or not to be had: the rows say which.
-        Err(_) => Ok(Subject::Image(Place::Registry(client.clone(), reference))),
+        // It is there, and something else.
+        Err(error) if error.cause == Cause::Usage => Ok(Subject::Image(Place::Registry(client.clone(), reference))),
+        Err(error) => Err(error),
     }
 }
 
