@@ -34,6 +34,7 @@ const PARTS: &[(&str, Part)] = &[
     ("again", twice_is_once_and_drift_is_repaired),
     ("leftover", what_is_just_being_deleted_is_made_anew),
     ("arch", an_image_for_others_is_refused_before_anything),
+    ("mixed", pods_stay_off_other_architectures),
     ("lying", an_image_that_lies_is_found_out_at_once),
     ("crash", a_crash_says_its_last_line),
     ("scheduler", no_node_that_fits),
@@ -147,6 +148,40 @@ fn an_image_for_others_is_refused_before_anything(run: &Run<'_>) {
     let namespaces = run.lab.kubectl(&["get", "namespaces", "-o", "name"]);
     assert!(!namespaces.contains(&run.namespace), "{namespaces}");
     run.tool(&["status"]).says(0, &["nobody holds the cluster", "nothing of ours is installed"]);
+}
+
+/// The other node is only a name, but that is what a scheduler and we go by.
+fn pods_stay_off_other_architectures(run: &Run<'_>) {
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "elsewhere"}});
+    let file = run.folder.join("node.json");
+    std::fs::write(&file, node.to_string()).unwrap();
+    run.lab.kubectl(&["create", "-f", file.to_str().unwrap()]);
+    let text = [
+        "machineID",
+        "systemUUID",
+        "bootID",
+        "kernelVersion",
+        "osImage",
+        "containerRuntimeVersion",
+        "kubeletVersion",
+        "kubeProxyVersion",
+    ];
+    let mut info: serde_json::Map<_, _> = text.into_iter().map(|field| (field.to_owned(), json!(""))).collect();
+    info.extend([("operatingSystem".to_owned(), json!("linux")), ("architecture".to_owned(), json!(other().arch))]);
+    let status = json!({"status": {"nodeInfo": info}}).to_string();
+    run.lab.kubectl(&["patch", "node", "elsewhere", "--subresource=status", "--type=merge", "-p", &status]);
+
+    let release = deployment(&own_image(run.lab), "sleep 1000", "");
+    let wrong = run.install(&release, &["--platform", &other().to_string()]);
+    let right = run.install(&release, &[]);
+    run.lab.kubectl(&["delete", "node", "elsewhere"]);
+    wrong.says(3, &["error[node]", "ready and takes pods", "elsewhere"]);
+    right.says(0, &["2 created"]);
+    let wanted = json!({"kubernetes.io/arch": Platform::host().arch});
+    assert_eq!(run.record()["nodeSelector"], wanted);
+    let path = "jsonpath={.spec.template.spec.nodeSelector}";
+    let live = run.lab.kubectl(&["get", "deployment", "web", "-n", &run.namespace, "-o", path]);
+    assert_eq!(serde_json::from_str::<Value>(&live).unwrap(), wanted);
 }
 
 /// image-build has verified another image than the registry has now: the cluster still finds out.
