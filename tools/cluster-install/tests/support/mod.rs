@@ -81,7 +81,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if self.ours {
-            self.tool(&["down"]);
+            self.tool(&["down", "--purge"]);
         }
     }
 }
