@@ -74,7 +74,7 @@ fn install(folder: &Path, ui: &Ui) -> Result<()> {
     let install = Process::new(format!("installation of ko {VERSION}"), command).cause(Cause::MissingProgram);
     install.limit(INSTALL_LIMIT).on_line(|_, line| step.set(line)).run()?;
     step.done("");
-    match fs::rename(temporary.keep(), folder) {
+    match fs::rename(temporary.path(), folder) {
         // Somebody else was quicker.
         Err(_) if folder.join("ko").is_file() => Ok(()),
         renamed => renamed.cause(Cause::HostDisk, || format!("cannot create {}", folder.display())),
@@ -232,9 +232,8 @@ impl Resolve<'_> {
 
 /// The cause of ko's failure, by what it said.
 fn explain(lines: &[String], error: Error) -> Error {
-    #[expect(clippy::unwrap_used, reason = "the pattern is a constant, and a test uses it")]
     static COMPILER: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"(?:^|: )(# \S+)$|^(\S+\.go:\d+(?::\d+)?: .+)$").unwrap());
+        LazyLock::new(|| Regex::new(r"(?:^|: )(# \S+)$|^(\S+\.go:\d+(?::\d+)?: .+)$").expect("it is constant"));
     let matched = |line: &'_ String| {
         let found = COMPILER.captures(line)?;
         found.get(1).or(found.get(2)).map(|part| part.as_str().to_owned())

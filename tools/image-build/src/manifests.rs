@@ -96,9 +96,8 @@ pub(crate) fn image_references(text: &str) -> Result<BTreeSet<String>> {
     Ok(found)
 }
 
-#[expect(clippy::unwrap_used, reason = "the pattern is a constant, and a test uses it")]
 static IMAGE: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"^(?:[A-Za-z0-9.-]+(?::[0-9]+)?/)?[a-z0-9._/-]+(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?$").unwrap()
+    Regex::new(r"^(?:[A-Za-z0-9.-]+(?::[0-9]+)?/)?[a-z0-9._/-]+(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?$").expect("it is constant")
 });
 
 fn tokens(line: &str) -> impl Iterator<Item = &str> {
@@ -159,9 +158,9 @@ pub(crate) fn replace(text: &str, from: &str, to: &str) -> String {
 /// Writes the version where the sources have `devel` as a label's, an annotation's or a ConfigMap's whole
 /// value; returns how many there were.
 pub(crate) fn set_version(text: &str, version: &str) -> (String, usize) {
-    #[expect(clippy::unwrap_used, reason = "the pattern is a constant, and a test uses it")]
     static DEVEL: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r#"(?m)^(\s*["']?[A-Za-z0-9./_-]+["']?:[ \t]+)(?:devel|"devel"|'devel')[ \t]*$"#).unwrap()
+        Regex::new(r#"(?m)^(\s*["']?[A-Za-z0-9./_-]+["']?:[ \t]+)(?:devel|"devel"|'devel')[ \t]*$"#)
+            .expect("it is constant")
     });
     let count = DEVEL.find_iter(text).count();
     (DEVEL.replace_all(text, |found: &regex::Captures<'_>| format!("{}\"{version}\"", &found[1])).into_owned(), count)

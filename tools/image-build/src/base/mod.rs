@@ -148,7 +148,7 @@ fn build(definition: &Definition, platforms: &[Platform], packages: &[Vec<Packag
         image::write(&layout, definition, platform, &tree)
     })?;
     image::write_index(&layout, &manifests)?;
-    match fs::rename(temporary.keep(), folder) {
+    match fs::rename(temporary.path(), folder) {
         // Somebody else was quicker with the same content.
         Err(_) if folder.is_dir() => Ok(()),
         renamed => renamed.cause(Cause::HostDisk, || format!("cannot create {}", folder.display())),
