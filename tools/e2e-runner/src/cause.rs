@@ -18,6 +18,8 @@ const LAST_LINES: usize = 80;
 const EXCERPT: usize = 12;
 /// How the last words of a Go program begin.
 const CRASH: &[&str] = &["panic: ", "fatal error: ", "SIGQUIT: "];
+/// How many of them stand before its last complaint.
+const BEFORE: usize = 4;
 /// A longer line is cut in records.
 const LINE: usize = 400;
 
@@ -169,7 +171,10 @@ fn excerpt(lines: &[&str], crash: Option<usize>) -> Vec<String> {
     };
     let Some(crash) = crash else {
         let all: Vec<_> = lines.iter().copied().filter(frame).collect();
-        return all[all.len().saturating_sub(EXCERPT)..].iter().map(|line| cut(line)).collect();
+        // The complaint comes last, and may go on for some lines.
+        let last = all.iter().rposition(|line| OWN.is_match(line)).unwrap_or(all.len());
+        let from = last.saturating_sub(BEFORE).min(all.len().saturating_sub(BEFORE));
+        return all[from..].iter().take(EXCERPT).map(|line| cut(line)).collect();
     };
     let mut parts = lines[crash..].split(|line| line.is_empty());
     let words = parts.next().unwrap_or_default().iter();

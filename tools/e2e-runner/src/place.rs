@@ -4,7 +4,7 @@ use std::path::Path;
 
 use cluster::{Guard, KubeContext, Opened};
 use kit::{
-    Cause, Context, Error, Platform, Result, Ui,
+    Cause, Context, Error, Outcome, Platform, Result, Ui,
     record::{ClusterId, Input, Install, Nature, Record},
     rundir,
 };
@@ -72,8 +72,8 @@ impl Place {
     /// Reads `install.json` of the cell, if it is there: it must be of this very cluster.
     ///
     /// # Errors
-    /// [`Cause::Usage`] if it is of another one.
-    pub fn installed(&self, cell: &Path, ui: &Ui) -> Result<Installed> {
+    /// [`Cause::Usage`] if it is of another one; its own cause if the install did not succeed.
+    pub fn installed(&self, cell: &Path) -> Result<Installed> {
         let path = cell.join(Install::FILE);
         if !path.is_file() {
             return Ok(Installed::default());
@@ -91,8 +91,12 @@ impl Place {
             return Err(Error::new(Cause::Usage, what)
                 .next("name the cluster that the component was installed on, or another run directory"));
         }
-        if let Some(cause) = install.head.cause {
-            ui.warn(format!("{} says that the install did not succeed: {cause}", path.display()));
+        if install.head.outcome != Outcome::Passed {
+            // Whatever the tests found, it would be said of something that is not there.
+            let cause = install.head.cause.unwrap_or(Cause::Unclassified);
+            let what = format!("{}: the install did not succeed", path.display());
+            let why = install.head.message.unwrap_or_default();
+            return Err(Error::new(cause, what).line(why).next("install it first, with this run directory"));
         }
         Ok(Installed { release: Some(install.release), input: Some(Input { name: Install::FILE.into(), digest }) })
     }
@@ -151,6 +155,10 @@ fn files(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
     let yaml = |path: &std::path::PathBuf| path.extension().is_some_and(|kind| kind == "yaml" || kind == "yml");
     let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(yaml).collect();
     files.sort();
+    if files.is_empty() {
+        let what = format!("{} holds no manifests, and ci/components.toml says so", folder.display());
+        return Err(Error::new(Cause::Usage, what).next("name the folder that holds the files themselves"));
+    }
     Ok(files)
 }
 

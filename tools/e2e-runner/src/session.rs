@@ -221,7 +221,7 @@ fn in_place(
     results: &mut Results,
     ui: &Ui,
 ) -> Result<Done> {
-    let installed = place.installed(cell, ui)?;
+    let installed = place.installed(cell)?;
     results.release.clone_from(&installed.release);
     results.head.inputs.extend(installed.input.clone());
     let run = results.head.run.clone();

@@ -213,7 +213,7 @@ fn what_a_test_does_wrong_has_its_cause() {
         assert_eq!((test.status, test.cause, test.attempts, code), (Status::Failed, Some(Cause::Product), 1, 1));
         assert!(test.line.as_ref().unwrap().contains(line), "{test:?}");
     }
-    let (test, code, _) = provoked("hang", |runner| runner.deadline = Some(Instant::now() + Duration::from_secs(2)));
+    let (test, code, _) = provoked("hang", |runner| runner.deadline = Some(Instant::now() + Duration::from_secs(8)));
     assert_eq!((test.status, test.cause, test.attempts, code), (Status::Failed, Some(Cause::TestTimeout), 1, 1));
     let log = std::fs::read_to_string(made.world.path(test.log.as_ref().unwrap())).unwrap();
     assert!(log.contains("own/test.TestProvoked("), "the log says where it hangs");
