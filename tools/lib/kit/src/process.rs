@@ -397,6 +397,10 @@ impl<'a> Process<'a> {
                     }
                 }
             }
+            // Its end may be the last thing that there is to hear.
+            if exited && open == 0 {
+                break;
+            }
             let next = deadline.into_iter().chain(quiet).min();
             let left = next.map(|next| next.saturating_duration_since(Instant::now()));
             let event = match left {
