@@ -70,7 +70,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
         cluster::block_on(install(args, ui, &run, release, &mut progress))
     });
     let counts = progress.counts.clone();
-    let written = progress.write(&run, args.cluster.name(), result.as_ref().map(|()| ()));
+    let written = progress.write(&run, args.cluster.name(), result.as_ref().copied());
     // Why the installation failed is worth more than why its record could not be written.
     result?;
     let Some((record, digest)) = written? else {

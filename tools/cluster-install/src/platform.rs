@@ -136,7 +136,7 @@ mod tests {
         let cluster = cluster(&[("n1", "linux/s390x", true)]);
         let target = choose(&cluster, None).unwrap();
         let good = image(json!([{"platform": "linux/s390x", "manifest": "sha256:2"}]));
-        check_images(&[good.clone()], &target, &cluster).unwrap();
+        check_images(std::slice::from_ref(&good), &target, &cluster).unwrap();
         for (bad, cause, why) in [
             (
                 json!([{"platform": "linux/amd64", "manifest": "sha256:2"}]),

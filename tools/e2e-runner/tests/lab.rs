@@ -91,7 +91,8 @@ impl Drop for Lab {
 #[ignore = "needs a lab: cargo xtask test runs it"]
 fn runs_records_and_blames() {
     let lab = Lab::new();
-    let parts: [(&str, fn(&Lab)); 5] = [
+    type Part = (&'static str, fn(&Lab));
+    let parts: [Part; 5] = [
         ("good", what_the_tests_get_and_what_is_recorded),
         ("refused", another_cluster_or_another_run_is_refused),
         ("interrupted", a_signal_leaves_a_record_and_gives_the_cluster_back),

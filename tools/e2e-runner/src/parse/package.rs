@@ -87,7 +87,7 @@ pub(super) fn culprits<'a>(logs: &'a [(Box<str>, String)]) -> Vec<&'a str> {
             // Somebody outside asked where it was.
             return names().collect();
         }
-        let trace = log[crash.end()..].splitn(3, "\ngoroutine ").nth(1).unwrap_or_default();
+        let trace = log[crash.end()..].split("\ngoroutine ").nth(1).unwrap_or_default();
         let named: Vec<_> = FUNCTION.captures_iter(trace).filter_map(|found| found.get(1)).collect();
         let inside = |test: &'a str| named.iter().any(|found| found.as_str() == top(test));
         if inside(name) || !names().any(inside) {

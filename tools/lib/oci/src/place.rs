@@ -30,7 +30,7 @@ impl Place {
     pub(crate) async fn child(&self, descriptor: &Descriptor) -> Result<Option<Document>> {
         match self {
             Self::Registry(client, reference) => {
-                client.find_manifest(&pinned(reference, &descriptor.digest().to_string())).await
+                client.find_manifest(&pinned(reference, descriptor.digest().as_ref())).await
             }
             Self::Layout(layout) if !layout.path(descriptor).is_file() => Ok(None),
             Self::Layout(layout) => layout.manifest(descriptor).await.map(Some),
