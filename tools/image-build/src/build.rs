@@ -133,6 +133,11 @@ impl Build<'_> {
         Ok(())
     }
 
+    /// The version as a tag, which must not have the `+` that versions of Go modules may have.
+    fn tag(&self) -> String {
+        self.component.version().replace('+', "-")
+    }
+
     fn build(
         &self,
         program: &Path,
@@ -153,7 +158,7 @@ impl Build<'_> {
             root,
             folder: &folder,
             repo: self.args.repo.name(),
-            tag: self.component.version(),
+            tag: &self.tag(),
             platforms: &self.platforms,
             config: &self.component.config,
             sbom: &self.args.sbom,
@@ -210,8 +215,7 @@ impl Build<'_> {
 
     /// Writes the release's files and pushes it; the files appear last, when everything is there.
     fn release(&self, text: &str, client: &Client) -> Result<Release> {
-        let target =
-            self.args.repo.reference(&format!("release/{}:{}", self.args.component, self.component.version()))?;
+        let target = self.args.repo.reference(&format!("release/{}:{}", self.args.component, self.tag()))?;
         let pushed = oci::push_artifact(client, &target, oci::ARTIFACT_TYPE_RELEASE, "release.yaml", text.as_bytes());
         let artifact = oci::run(pushed)?;
         let objects = manifests::count_objects(text)?;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use kit::{Cause, Context, Error, Platform, Process, Result, Ui, digest, dirs, process, rundir};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The release that package names in ci/images.toml are those of.
 const RELEASE: &str = "bookworm";
@@ -17,10 +17,12 @@ const RELEASE: &str = "bookworm";
 const FRESH: Duration = Duration::from_secs(24 * 3600);
 /// The same when not all of them could be fetched.
 const FRESH_IN_PART: Duration = Duration::from_secs(3600);
+/// Folder for what apt said of packages.
+const ANSWERS: &str = "answers";
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// A package as apt would fetch it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Package {
     /// The archive's name: package, version and architecture.
     pub(crate) file: String,
@@ -62,13 +64,19 @@ pub(crate) fn resolve(
     let lock = fs::File::create(apt.root.join("lock")).and_then(|file| file.lock().map(|()| file));
     let _lock = lock.cause(Cause::HostDisk, || format!("cannot lock {}", apt.root.display()))?;
     apt.refresh(ui)?;
+    // The answer stays the same as long as the lists do.
+    let kept = apt.root.join(ANSWERS).join(digest::hex(format!("{names:?}").as_bytes()));
+    if let Some(packages) = fs::read(&kept).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+        return Ok(packages);
+    }
     let mut command = apt.command();
     command.args(["download", "--print-uris"]).args(names);
     let said =
         apt.process(format!("search for packages for {platform}"), command).cause(Cause::ImageMissingPlatform).read();
     let said = said.map_err(|error| error.within(format!("Debian {RELEASE} lacks a package for {platform}")))?;
     let mut packages = said.lines().map(parse).collect::<Result<Vec<_>>>()?;
-    packages.sort_by(|a, b| a.file.cmp(&b.file));
+    packages.sort_by(|a: &Package, b| a.file.cmp(&b.file));
+    rundir::write_json(&kept, &packages)?;
     Ok(packages)
 }
 
@@ -95,7 +103,12 @@ pub(crate) fn fetch(platform: &Platform, packages: &[Package]) -> Result<Vec<Pat
         let apt = Apt::open(platform)?;
         let mut command = apt.command();
         command.current_dir(temporary.path()).arg("download").args(missing.iter().map(|package| package.pinned()));
-        apt.process(format!("download of packages for {platform}"), command).cause(Cause::Registry).run()?;
+        let download = apt.process(format!("download of packages for {platform}"), command).cause(Cause::Registry);
+        download.run().or_else(|error| {
+            // Mirrors drop a version when there is a newer one.
+            apt.forget()?;
+            Err(error.next("try again: the package lists may have been too old, and are fetched anew"))
+        })?;
         for package in missing {
             let file = temporary.path().join(&package.file);
             let found = digest::sha256_file(&file)?;
@@ -156,6 +169,7 @@ impl Apt {
         if fresh(&all, &sources, FRESH) || (fresh(&part, &sources, FRESH_IN_PART) && self.has_lists()) {
             return Ok(());
         }
+        self.forget()?;
         let mut command = self.command();
         command.args(["update", "-q", "--error-on=any"]);
         match self.process("update of Debian's package lists".into(), command).cause(Cause::Registry).run() {
@@ -167,6 +181,21 @@ impl Apt {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The lists are asked for again the next time, and so is what follows from them.
+    fn forget(&self) -> Result<()> {
+        for name in ["refreshed", "refreshed-in-part", ANSWERS] {
+            let path = self.root.join(name);
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            match removed {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).cause(Cause::HostDisk, || format!("cannot remove {}", path.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn has_lists(&self) -> bool {

@@ -15,6 +15,9 @@ use crate::manifests;
 /// digest.
 pub(super) fn adopt(args: &Args, started: Timestamp, found: &Found, error: Option<&Error>) -> Result<Option<String>> {
     let (Some(folder), Some(component)) = (&args.run_dir, &args.component) else { return Ok(None) };
+    if rundir::slug(component) != *component {
+        return Err(Error::new(Cause::Usage, format!("'{component}' is no name of a component")));
+    }
     let run = RunDir::create(folder)?;
     let folder = run.component(component);
     let release = match (&found.release, error) {
