@@ -319,12 +319,14 @@ fn conclude(
         head = head.failed(error);
     }
     results.head = head;
-    junit::write(&cell.join("junit.xml"), results, &rows)?;
-    let digest = rundir::write_record(cell, results)?;
+    let written = junit::write(&cell.join("junit.xml"), results, &rows);
+    let written = written.and_then(|()| rundir::write_record(cell, results));
+    // Who cannot keep the results gets to see them all the same.
     match ui.output {
         Output::Json => ui.json(&results)?,
         Output::Text => ui.result(&report::summary(results, &rows, cell))?,
     }
+    let digest = written?;
     let release = installed.release.as_deref().unwrap_or("no install.json");
     let took = results.head.finished.duration_since(results.head.started);
     let took = ui::duration(took.try_into().unwrap_or_default());
