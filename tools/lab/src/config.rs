@@ -195,7 +195,7 @@ mod tests {
 
     fn record() -> Record {
         let layout = Layout::new("test").unwrap();
-        Record::new(&layout, "10.213.7.0/24".parse().unwrap(), vec!["docker.io".into()])
+        crate::record::new(&layout, "10.213.7.0/24".parse().unwrap(), vec!["docker.io".into()])
     }
 
     fn file(name: &str) -> String {

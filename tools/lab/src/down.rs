@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use kit::{Cause, Done, Error, Result, Ui};
 
-use crate::{cgroups, layout::Layout, network, parts, process, record::Record};
+use crate::{cgroups, layout::Layout, network, parts, prerequisites, process};
 
 /// Removes the lab.
 pub(crate) fn down(layout: &Layout, purge: bool, ui: &Ui) -> Result<Done> {
@@ -12,9 +12,7 @@ pub(crate) fn down(layout: &Layout, purge: bool, ui: &Ui) -> Result<Done> {
         ui.note(format!("lab '{}' is down already", layout.name));
         return Ok(Done::good());
     }
-    if !rustix::process::geteuid().is_root() {
-        return Err(Error::new(Cause::Usage, "removing a lab needs root").next("run it as root"));
-    }
+    prerequisites::root()?;
     let _lock = parts::lock(&layout.lock(), &format!("another command on lab '{}'", layout.name), ui)?;
     let step = ui.step(format!("removal of lab '{}'", layout.name));
     remove(layout)?;
@@ -28,15 +26,10 @@ pub(crate) fn down(layout: &Layout, purge: bool, ui: &Ui) -> Result<Done> {
 
 /// Ends and removes everything but images and logs. What cannot be removed does not keep the rest; all of it is said.
 pub(crate) fn remove(layout: &Layout) -> Result<()> {
-    // Read first: it names the interface.
-    let record = Record::read(layout).ok().flatten();
-    let results = [
-        process::end(layout),
-        record.as_ref().map_or(Ok(()), |record| network::remove(record.subnet)),
-        cgroups::remove(layout),
-        delete(&layout.state()),
-        delete(&layout.kubeconfig()),
-    ];
+    // What still runs would make anew what is deleted under it.
+    process::end(layout)?;
+    let results =
+        [network::remove(layout), cgroups::remove(layout), delete(&layout.state()), delete(&layout.kubeconfig())];
     let errors: Vec<_> = results.into_iter().filter_map(Result::err).collect();
     let Some(first) = errors.first() else {
         // Last: while it is there, a `down` that was interrupted finds everything again.

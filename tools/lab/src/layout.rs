@@ -3,7 +3,10 @@
 //! Inside its mount namespace every lab looks the same (`/run/lab`, `/run/bin`, an own `/var` and
 //! `/tmp`), wherever the cache is: configurations have fixed paths and sockets have short ones.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use kit::{Cause, Error, Result};
 
@@ -15,6 +18,11 @@ pub(crate) const BIN: &str = "/run/bin";
 pub(crate) const CONTROL: &str = "/run/supervisor.sock";
 /// containerd's socket.
 pub(crate) const CONTAINERD: &str = "/run/containerd/containerd.sock";
+
+/// A cgroup of a lab is called this and its id.
+pub(crate) const CGROUP: &str = "other-arch-";
+/// The alias of a lab's interface is this and its id.
+pub(crate) const ALIAS: &str = "other-arch:";
 
 /// One lab's folder in the cache.
 #[derive(Debug, Clone)]
@@ -34,8 +42,7 @@ impl Layout {
     pub(crate) fn at(name: &str, cache: PathBuf) -> Result<Self> {
         check_name(name)?;
         // The supervisor is told by its arguments: they must be the same for whoever looks for it.
-        let cache = std::path::absolute(&cache).unwrap_or(cache);
-        Ok(Self { name: name.to_owned(), cache })
+        Ok(Self { name: name.to_owned(), cache: real(&cache) })
     }
 
     /// The cache that it is in.
@@ -93,9 +100,24 @@ impl Layout {
         self.state().join(what)
     }
 
+    /// What it is called where all caches of the machine meet: labs of one name in two caches are two labs.
+    pub(crate) fn id(&self) -> String {
+        format!("{}-{}", self.name, self.digest())
+    }
+
+    /// The first digits of the digest of the cache's path.
+    pub(crate) fn digest(&self) -> String {
+        kit::digest::hex(self.cache.as_os_str().as_encoded_bytes())[..6].to_owned()
+    }
+
     /// The cgroup below which the lab's pods are, in every hierarchy.
     pub(crate) fn cgroup(&self) -> String {
-        format!("other-arch-{}", self.name)
+        format!("{CGROUP}{}", self.id())
+    }
+
+    /// What the host's interface of the lab says whose it is.
+    pub(crate) fn alias(&self) -> String {
+        format!("{ALIAS}{}", self.id())
     }
 
     /// The node that this machine is in the lab.
@@ -107,6 +129,15 @@ impl Layout {
 /// `path` of the lab's mount namespace, reached from the host through its first process.
 pub(crate) fn through(pid: u32, path: &str) -> PathBuf {
     Path::new("/proc").join(pid.to_string()).join("root").join(path.trim_start_matches('/'))
+}
+
+/// The path without symbolic links, also while its last folders are not there yet: it is the same before and after.
+fn real(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let known = path.ancestors().find_map(|folder| Some((folder, fs::canonicalize(folder).ok()?)));
+    let Some((folder, mut real)) = known else { return path };
+    real.extend(path.strip_prefix(folder).into_iter().flat_map(Path::components));
+    real
 }
 
 /// A name that is good as a folder, a cgroup and the first part of a node's name.
@@ -134,6 +165,20 @@ mod tests {
         for name in ["", "../x", "A", "-a", "a-", "1a", "a_b", "abcdefghijklmnopqrstu"] {
             assert_eq!(check_name(name).unwrap_err().cause, Cause::Usage, "{name}");
         }
+    }
+
+    #[test]
+    fn labs_of_one_name_in_two_caches_are_two_and_a_link_to_a_cache_is_that_cache() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cache, link) = (folder.path().join("real"), folder.path().join("link"));
+        fs::create_dir(&cache).unwrap();
+        std::os::unix::fs::symlink(&cache, &link).unwrap();
+        let id = |path: &Path| Layout::at("x", path.to_path_buf()).unwrap().id();
+        assert_eq!(id(&cache), id(&link));
+        assert_ne!(id(&cache), id(folder.path()));
+        let (before, later) = (id(&link.join("a/b")), cache.join("a/b"));
+        fs::create_dir_all(&later).unwrap();
+        assert_eq!(before, id(&later));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod down;
 pub mod image;
 mod layout;
 mod leftovers;
+mod logs;
 mod mirrors;
 mod namespace;
 mod network;
@@ -20,6 +21,7 @@ mod pki;
 mod prerequisites;
 mod process;
 mod programs;
+mod ready;
 mod record;
 mod status;
 mod supervisor;
@@ -31,8 +33,7 @@ use clap::{Parser, Subcommand};
 use kit::{Common, Done, Result, Tool, Ui};
 
 pub use control::{ProgramState, State};
-pub use network::Subnet;
-pub use record::{Node, Phase, Record};
+pub use record::{Node, Phase, Record, Subnet};
 
 use layout::Layout;
 
@@ -84,6 +85,7 @@ enum Verb {
         follow: bool,
     },
     /// Run the lab's own kubectl
+    #[command(disable_help_flag = true, args = clients::covered())]
     Kubectl {
         /// What it is given
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -108,7 +110,11 @@ enum Verb {
         program: String,
     },
     /// List what labs can leave on a machine, one thing a line
-    Leftovers,
+    Leftovers {
+        /// Only what belongs to this lab
+        #[arg(long, value_name = "NAME")]
+        of: Option<String>,
+    },
     /// The lab's first process; not for people
     #[command(hide = true)]
     Supervise { cache: PathBuf },
@@ -123,18 +129,59 @@ pub fn run(args: Args, ui: &Ui) -> Result<Done> {
         return supervisor::run(&Layout::at(&args.name, cache)?).map(|()| Done::good());
     }
     let layout = Layout::new(&args.name)?;
+    // These need no more than their files; `down` may find that there is nothing to do.
+    if !matches!(args.verb, Verb::Build | Verb::Up(_) | Verb::Down { .. } | Verb::Logs { .. }) {
+        prerequisites::root()?;
+    }
     match args.verb {
         Verb::Build => up::build(&layout, ui),
         Verb::Up(options) => up::up(&layout, &options, ui),
         Verb::Down { purge } => down::down(&layout, purge, ui),
         Verb::Status => status::status(&layout, ui),
         Verb::Kubeconfig { raw } => status::kubeconfig(&layout, raw, ui),
-        Verb::Logs { program, follow } => status::logs(&layout, program.as_deref(), follow),
+        Verb::Logs { program, follow } => logs::print(&layout, program.as_deref(), follow),
         Verb::Kubectl { arguments } => status::kubectl(&layout, &arguments),
         Verb::Load { file } => status::load(&layout, &file, ui),
         Verb::Kill { program, hold } => status::kill(&layout, program, hold, ui),
         Verb::Start { program } => status::start(&layout, program, ui),
-        Verb::Leftovers => leftovers::print(&layout, ui),
+        Verb::Leftovers { of } => leftovers::print(&layout, of.as_deref(), ui),
         Verb::Supervise { .. } => Ok(Done::good()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(words: &[&str]) -> (Args, Vec<String>) {
+        let args = Args::try_parse_from(words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+        let Verb::Kubectl { arguments } = &args.verb else { panic!("{:?}", args.verb) };
+        let given = arguments.clone();
+        (args, given)
+    }
+
+    #[test]
+    fn kubectl_gets_its_arguments_as_they_are() {
+        for line in [
+            "--output name get nodes",
+            "get pods --quiet --name x",
+            "-q --help",
+            "-h",
+            "--name=x get",
+            "--results-dir y",
+            "exec p -- sh -c x",
+            "-o json get -- x",
+        ] {
+            let words: Vec<_> = line.split(' ').collect();
+            let (args, given) = given(&[&["lab", "--name", "other", "kubectl"], &words[..]].concat());
+            assert_eq!(given, words);
+            assert_eq!((args.name.as_str(), args.common.quiet), ("other", false), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_arguments_fit_together() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
     }
 }

@@ -1,12 +1,17 @@
 //! The network between host and lab: one veth pair, one subnet, no rule on the host.
 //!
-//! The interface's name on the host tells its subnet, so that creating it is also what reserves the
-//! subnet: two labs that start at the same moment cannot get the same one.
+//! The interface's name on the host tells its subnet, so that giving it that name is also what reserves the
+//! subnet: two labs that start at the same moment cannot get the same one. Its alias tells whose it is.
 
-use std::{fmt, net::Ipv4Addr, process::Command, str::FromStr};
+use std::{fs, net::Ipv4Addr, path::Path, process::Command};
 
-use kit::{Cause, Context, Error, Process, Result, Within};
-use serde::{Deserialize, Serialize};
+use kit::{Cause, Context, Error, Process, Result, Within, record::Subnet};
+use serde::Deserialize;
+
+use crate::{layout::Layout, prerequisites::command};
+
+/// The interfaces of this machine.
+pub(crate) const INTERFACES: &str = "/sys/class/net";
 
 /// Addresses of pods, the same in every lab: they exist only in its namespace.
 pub(crate) const PODS: &str = "10.244.0.0/16";
@@ -17,76 +22,17 @@ pub(crate) const SERVICE_API: &str = "10.96.0.1";
 /// Cluster DNS as a service.
 pub(crate) const SERVICE_DNS: &str = "10.96.0.10";
 
-/// `10.x.y.0/24`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct Subnet(u8, u8);
-
-impl Subnet {
-    /// The host's address in it.
-    pub(crate) const fn host(self) -> Ipv4Addr {
-        Ipv4Addr::new(10, self.0, self.1, 1)
-    }
-
-    /// The lab's address in it.
-    pub(crate) const fn lab(self) -> Ipv4Addr {
-        Ipv4Addr::new(10, self.0, self.1, 2)
-    }
-
-    /// The host's interface.
-    pub(crate) fn interface(self) -> String {
-        format!("oa-{}-{}", self.0, self.1)
-    }
-
-    fn overlaps(self, other: Block) -> bool {
-        let length = other.length.min(24);
-        let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
-        (u32::from(self.host()) ^ u32::from(other.address)) & mask == 0
-    }
-}
-
-impl fmt::Display for Subnet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "10.{}.{}.0/24", self.0, self.1)
-    }
-}
-
-impl From<Subnet> for String {
-    fn from(subnet: Subnet) -> Self {
-        subnet.to_string()
-    }
-}
-
-impl TryFrom<String> for Subnet {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        text.parse()
-    }
-}
-
-impl FromStr for Subnet {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let wrong = || {
-            Error::new(Cause::Usage, format!("'{text}' is not a lab's subnet"))
-                .next("write 10.X.Y.0/24, outside 10.96.0.0/16 and 10.244.0.0/16")
-        };
-        let address: Ipv4Addr = text.strip_suffix("/24").and_then(|text| text.parse().ok()).ok_or_else(wrong)?;
-        match address.octets() {
-            [10, 96 | 244, _, _] => Err(wrong()),
-            [10, x, y, 0] => Ok(Self(x, y)),
-            _ => Err(wrong()),
-        }
-    }
-}
-
 /// A range of addresses that this machine uses or routes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Block {
     address: Ipv4Addr,
     length: u8,
+}
+
+fn overlaps(subnet: Subnet, block: Block) -> bool {
+    let length = block.length.min(24);
+    let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+    (u32::from(subnet.host()) ^ u32::from(block.address)) & mask == 0
 }
 
 /// The subnets to try, best first. The name decides where the search begins, so that a lab tends
@@ -96,19 +42,19 @@ fn candidates(name: &str, used: &[Block]) -> Vec<Subnet> {
     let start = usize::from_str_radix(&digest[..4], 16).unwrap_or(0);
     let all: Vec<_> = (200..=239).flat_map(|x| (0..=255).map(move |y| Subnet(x, y))).collect();
     let rotated = || all.iter().cycle().skip(start % all.len()).take(all.len()).copied();
-    let free = |subnet: &Subnet| !used.iter().any(|block| subnet.overlaps(*block));
+    let free = |subnet: &Subnet| !used.iter().any(|block| overlaps(*subnet, *block));
     // Where a wide route (a VPN's 10.0.0.0/8) covers everything, a narrow one inside it does no harm.
     let narrow: Vec<_> = used.iter().filter(|block| block.length >= 16).copied().collect();
-    let nearly = |subnet: &Subnet| !free(subnet) && !narrow.iter().any(|block| subnet.overlaps(*block));
+    let nearly = |subnet: &Subnet| !free(subnet) && !narrow.iter().any(|block| overlaps(*subnet, *block));
     rotated().filter(free).chain(rotated().filter(nearly)).collect()
 }
 
 /// Creates the veth pair for a lab and returns its subnet. `wanted` leaves no choice.
-pub(crate) fn reserve(name: &str, wanted: Option<Subnet>, record: impl Fn(Subnet) -> Result<()>) -> Result<Subnet> {
+pub(crate) fn reserve(layout: &Layout, wanted: Option<Subnet>) -> Result<Subnet> {
     let used = used()?;
     let tries = match wanted {
         Some(subnet) => {
-            if let Some(block) = used.iter().find(|block| block.length >= 16 && subnet.overlaps(**block)) {
+            if let Some(block) = used.iter().find(|block| block.length >= 16 && overlaps(subnet, **block)) {
                 return Err(Error::new(
                     Cause::Usage,
                     format!("subnet {subnet} is in use: this machine has {}/{}", block.address, block.length),
@@ -117,12 +63,11 @@ pub(crate) fn reserve(name: &str, wanted: Option<Subnet>, record: impl Fn(Subnet
             }
             vec![subnet]
         }
-        None => candidates(name, &used),
+        None => candidates(&layout.name, &used),
     };
+    create(layout)?;
     for subnet in tries.into_iter().take(64) {
-        // First on record, then made: a killed `up` must not leave an interface that `down` does not know.
-        record(subnet)?;
-        if add(subnet)? {
+        if take(&draft(layout), subnet)? {
             return Ok(subnet);
         }
     }
@@ -130,26 +75,39 @@ pub(crate) fn reserve(name: &str, wanted: Option<Subnet>, record: impl Fn(Subnet
         .next("take other labs down, or name a subnet with --subnet"))
 }
 
-/// Makes the pair; `false` if another lab was faster.
-fn add(subnet: Subnet) -> Result<bool> {
-    let (host, peer) = (subnet.interface(), peer(subnet));
-    match ip(&["link", "add", &host, "type", "veth", "peer", "name", &peer]) {
-        Ok(()) => Ok(true),
-        Err(error) if error.line.as_deref().is_some_and(|line| line.contains("File exists")) => Ok(false),
-        Err(error) => Err(error.within("cannot create the lab's network interface")),
-    }
+/// The name of the lab's interface before it has a subnet. No other lab has the same, so that a killed `up` leaves
+/// nothing of which nobody knows whose it is.
+fn draft(layout: &Layout) -> String {
+    format!("oa{}", &kit::digest::hex(layout.id().as_bytes())[..10])
 }
 
-fn peer(subnet: Subnet) -> String {
-    format!("{}p", subnet.interface())
+/// The end of a pair that goes into the lab.
+fn peer(interface: &str) -> String {
+    format!("{interface}p")
+}
+
+/// Makes the pair, marked as the lab's.
+fn create(layout: &Layout) -> Result<()> {
+    let (name, alias) = (draft(layout), layout.alias());
+    let batch = format!("link add {name} type veth peer name {}\nlink set dev {name} alias {alias}\n", peer(&name));
+    ip(&["-batch", "-"]).input(batch).run().within(|| "cannot create the lab's network interface")
+}
+
+/// Gives the interface the name that stands for the subnet; `false` if another lab was faster.
+fn take(name: &str, subnet: Subnet) -> Result<bool> {
+    match ip(&["link", "set", "dev", name, "name", &subnet.interface()]).run() {
+        Ok(()) => Ok(true),
+        Err(error) if error.line.as_deref().is_some_and(|line| line.contains("File exists")) => Ok(false),
+        Err(error) => Err(error.within("cannot name the lab's network interface")),
+    }
 }
 
 /// Moves one end into the namespaces of process `pid` and gives both ends their addresses.
 ///
 /// There is no default route in the lab: it has no way out, so what asks for the world fails at
 /// once instead of hanging. Services need a route to be looked up at all, before they are translated.
-pub(crate) fn connect(subnet: Subnet, pid: u32) -> Result<()> {
-    let (host, peer, pid) = (subnet.interface(), peer(subnet), pid.to_string());
+pub(crate) fn connect(layout: &Layout, subnet: Subnet, pid: u32) -> Result<()> {
+    let (host, peer, pid) = (subnet.interface(), peer(&draft(layout)), pid.to_string());
     let outside = format!(
         "addr replace {}/24 dev {host}\nlink set {host} up\nlink set {peer} netns {pid} name eth0\n",
         subnet.host()
@@ -160,36 +118,38 @@ pub(crate) fn connect(subnet: Subnet, pid: u32) -> Result<()> {
         subnet.lab(),
         subnet.host()
     );
-    let mut command = Command::new("ip");
-    command.args(["-batch", "-"]);
-    quick("network of the lab, on the host", command).input(outside).run()?;
-    let mut command = Command::new("nsenter");
-    command.args(["--target", &pid, "--net", "ip", "-batch", "-"]);
-    quick("network of the lab, inside", command).input(inside).run()
+    ip(&["-batch", "-"]).input(outside).run()?;
+    let mut enter = command("nsenter");
+    enter.args(["--target", &pid, "--net", "ip", "-batch", "-"]);
+    quick("network of the lab, inside", enter).input(inside).run()
 }
 
-/// Removes the host's end (and with it the other) if it is there.
-pub(crate) fn remove(subnet: Subnet) -> Result<()> {
-    let interface = subnet.interface();
-    if !exists(&interface) {
-        return Ok(());
-    }
-    match ip(&["link", "del", &interface]) {
+/// Removes every interface that is marked as the lab's (and with it the other end), and no other.
+pub(crate) fn remove(layout: &Layout) -> Result<()> {
+    let entries = fs::read_dir(INTERFACES).cause(Cause::Node, || "cannot list the interfaces")?;
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let ours = names.filter(|name| *name == draft(layout) || alias(name).as_deref() == Some(&layout.alias()));
+    ours.into_iter().try_for_each(|name| match ip(&["link", "del", &name]).run() {
         // It goes by itself with the lab's namespace: it may have been faster.
-        Err(error) if exists(&interface) => Err(error),
+        Err(error) if exists(&name) => Err(error),
         _ => Ok(()),
-    }
+    })
 }
 
-/// Whether this machine has an interface of that name.
-pub(crate) fn exists(interface: &str) -> bool {
-    std::path::Path::new("/sys/class/net").join(interface).exists()
+/// What an interface says whose it is.
+pub(crate) fn alias(interface: &str) -> Option<String> {
+    let text = fs::read_to_string(Path::new(INTERFACES).join(interface).join("ifalias")).ok()?;
+    Some(text.trim_end().to_owned()).filter(|text| !text.is_empty())
 }
 
-fn ip(arguments: &[&str]) -> Result<()> {
-    let mut command = Command::new("ip");
-    command.args(arguments);
-    quick("network of the lab", command).run()
+fn exists(interface: &str) -> bool {
+    Path::new(INTERFACES).join(interface).exists()
+}
+
+fn ip(arguments: &[&str]) -> Process<'static> {
+    let mut ip = command("ip");
+    ip.args(arguments);
+    quick("network of the lab", ip)
 }
 
 fn quick(what: &str, command: Command) -> Process<'static> {
@@ -198,11 +158,7 @@ fn quick(what: &str, command: Command) -> Process<'static> {
 
 /// Every address and route of this machine.
 fn used() -> Result<Vec<Block>> {
-    let read = |arguments: &[&str]| {
-        let mut command = Command::new("ip");
-        command.args(arguments);
-        quick("list of the addresses in use", command).read()
-    };
+    let read = |arguments: &[&str]| ip(arguments).read().within(|| "list of the addresses in use");
     let mut blocks = parse_routes(&read(&["-json", "-4", "route", "show", "table", "all"])?)?;
     blocks.extend(parse_addresses(&read(&["-json", "-4", "address", "show"])?)?);
     Ok(blocks)
@@ -270,15 +226,6 @@ mod tests {
         assert_eq!(candidates("default", &blocks(&["default"])).len(), 40 * 256);
         assert_eq!(candidates("default", &blocks(&["0.0.0.0/0"])).len(), 40 * 256);
         assert_eq!(candidates("default", &blocks(&["10.200.0.0/16"])).len(), 39 * 256);
-    }
-
-    #[test]
-    fn subnets_are_read_as_they_are_written() {
-        let subnet: Subnet = "10.213.7.0/24".parse().unwrap();
-        assert_eq!((subnet.to_string().as_str(), subnet.interface().as_str()), ("10.213.7.0/24", "oa-213-7"));
-        for text in ["10.213.7.0", "10.213.7.1/24", "192.168.0.0/24", "10.96.3.0/24", "10.244.0.0/24", ""] {
-            assert_eq!(text.parse::<Subnet>().unwrap_err().cause, Cause::Usage, "{text}");
-        }
     }
 
     #[test]

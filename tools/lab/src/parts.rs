@@ -6,7 +6,7 @@
 use std::{
     fs::{self, File, TryLockError},
     os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     time::Duration,
 };
@@ -106,21 +106,28 @@ pub(crate) fn part(name: &str) -> Result<&'static Part> {
     PARTS.iter().find(|part| part.name == name).ok_or_else(|| Error::new(Cause::Internal, format!("no part '{name}'")))
 }
 
-/// Go, and everything about it that decides what comes out.
+/// Settings that a user can keep with `go env -w`, where no variable shows them, and that change what is built.
+const SETTINGS: [&str; 6] = ["GOAMD64", "GOARM64", "GOPPC64", "GORISCV64", "GOEXPERIMENT", "GOFIPS140"];
+/// How long the build of one part may take, its downloads included.
+const LIMIT: Duration = Duration::from_secs(30 * 60);
+
+/// Everything about the Go of this machine that decides what comes out.
 pub(crate) struct Go {
-    program: PathBuf,
     version: String,
 }
 
 impl Go {
-    /// The Go of this machine.
-    pub(crate) fn find() -> Result<Self> {
-        let program =
-            kit::process::find_program("go", "GO", "building the lab's programs", "install Go 1.26 or later")?;
-        let mut command = Command::new(&program);
-        command.args(["env", "GOVERSION"]);
-        let version = Process::new("version of Go", command).cause(Cause::MissingProgram).read()?.trim().to_owned();
-        Ok(Self { program, version })
+    /// The Go of this machine. It is asked in the cache: a `go.mod` of where we happen to be has no say.
+    pub(crate) fn find(layout: &Layout) -> Result<Self> {
+        let folder = layout.cache();
+        fs::create_dir_all(folder).cause(Cause::HostDisk, || format!("cannot create {}", folder.display()))?;
+        let ask = |arguments: &[&str]| {
+            let mut command = kit::source::go_command("building the lab's programs", folder)?;
+            command.arg("env").args(arguments);
+            Process::new("version of Go", command).cause(Cause::MissingProgram).limit(Duration::from_secs(60)).read()
+        };
+        let changed: Vec<_> = ["-changed"].into_iter().chain(SETTINGS).collect();
+        Ok(Self { version: format!("{}{}", ask(&["GOVERSION"])?.trim(), ask(&changed)?.trim()) })
     }
 }
 
@@ -170,10 +177,11 @@ impl Part {
         }
         fs::create_dir_all(&folder).cause(Cause::HostDisk, || format!("cannot create {}", folder.display()))?;
         let _lock = lock(&folder.join(".lock"), &format!("another build of {}", self.name), ui)?;
+        sweep(&folder);
         if !self.complete(&folder.join(&key)) {
             let foreign = if arch == Arch::host() { String::new() } else { format!(" for {}", arch.go) };
             let step = ui.step(format!("build of {}{foreign}", self.name));
-            self.compile(&folder, &key, go, arch, &step)?;
+            self.compile(&folder, &key, arch, &step)?;
             step.done("");
         }
         Ok(key)
@@ -183,9 +191,9 @@ impl Part {
         self.programs.iter().all(|program| folder.join(program).is_file())
     }
 
-    fn compile(&self, folder: &Path, key: &str, go: &Go, arch: &Arch, step: &Step) -> Result<()> {
+    fn compile(&self, folder: &Path, key: &str, arch: &Arch, step: &Step) -> Result<()> {
         let disk = |what: &str| format!("cannot {what} under {}", folder.display());
-        let work = tempfile::Builder::new().prefix(".new-").tempdir_in(folder);
+        let work = tempfile::Builder::new().prefix(NEW).tempdir_in(folder);
         let work = work.cause(Cause::HostDisk, || disk("create a folder"))?;
         let (sources, output) = (work.path().join("sources"), work.path().join("programs"));
         for (name, text) in self.files {
@@ -201,8 +209,8 @@ impl Part {
                 folder
             }
         };
-        let most = self.packages(go, arch, &sources);
-        let mut command = self.go(go, arch, &sources);
+        let most = self.packages(arch, &sources)?;
+        let mut command = go(arch, &sources)?;
         command.args(["build", "-v", "-o"]).arg(out).args(self.flags());
         self.follow(command, most, step)?;
         if !self.complete(&output) {
@@ -215,18 +223,16 @@ impl Part {
         fs::rename(&output, &target).cause(Cause::HostDisk, || disk("store the programs"))
     }
 
-    fn go(&self, go: &Go, arch: &Arch, sources: &Path) -> Command {
-        let mut command = Command::new(&go.program);
-        command.current_dir(sources).env("CGO_ENABLED", "0").env("GOOS", "linux").env("GOARCH", arch.go);
-        command.env("GOFLAGS", "-buildvcs=false").env("GOWORK", "off");
-        command
-    }
-
     /// How many packages there are to compile if none is in Go's cache; nothing if that cannot be told.
-    fn packages(&self, go: &Go, arch: &Arch, sources: &Path) -> Option<usize> {
-        let mut command = self.go(go, arch, sources);
+    fn packages(&self, arch: &Arch, sources: &Path) -> Result<Option<usize>> {
+        let mut command = go(arch, sources)?;
         command.args(["list", "-deps", "-f", "{{.ImportPath}}"]).args(self.flags().last());
-        Some(Process::new(format!("packages of {}", self.name), command).read().ok()?.lines().count())
+        match Process::new(format!("packages of {}", self.name), command).limit(LIMIT).read() {
+            Ok(packages) => Ok(Some(packages.lines().count())),
+            Err(error) if error.cause == Cause::Interrupted => Err(error),
+            // What is wrong the build says better.
+            Err(_) => Ok(None),
+        }
     }
 
     /// Runs the build, showing which package it is at.
@@ -235,6 +241,7 @@ impl Part {
         let mut packages = 0;
         let mut failure = None;
         Process::new(format!("build of {}", self.name), command)
+            .limit(LIMIT)
             .on_line(|stream, line| {
                 if stream == Stream::Err && !line.starts_with("go: ") {
                     packages += 1;
@@ -249,6 +256,25 @@ impl Part {
                 error.cause = failure.unwrap_or(error.cause);
                 error
             })
+    }
+}
+
+/// Go, building static programs for `arch` from the module in `sources`.
+fn go(arch: &Arch, sources: &Path) -> Result<Command> {
+    let mut command = kit::source::go_command("building the lab's programs", sources)?;
+    command.env("CGO_ENABLED", "0").env("GOOS", "linux").env("GOARCH", arch.go).env("GOWORK", "off");
+    Ok(command)
+}
+
+/// What the folders of builds that are not done begin with.
+const NEW: &str = ".new-";
+
+/// Removes what killed builds have left. Whoever calls has the lock: nobody is building.
+fn sweep(folder: &Path) {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(NEW)) {
+        // What cannot be removed only takes room.
+        let _ = fs::remove_dir_all(entry.path());
     }
 }
 
@@ -288,7 +314,7 @@ mod tests {
     use super::*;
 
     fn go(version: &str) -> Go {
-        Go { program: "go".into(), version: version.into() }
+        Go { version: version.into() }
     }
 
     #[test]
@@ -300,6 +326,17 @@ mod tests {
         assert_ne!(key, dns.key(&go("go1.26.7"), amd64));
         assert_ne!(key, dns.key(&go("go1.26.6"), s390x));
         assert_ne!(key, part("storage").unwrap().key(&go("go1.26.6"), amd64));
+    }
+
+    #[test]
+    fn what_a_killed_build_left_is_swept_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [".new-abc/sources", "0123456789abcdef"] {
+            fs::create_dir_all(folder.path().join(name)).unwrap();
+        }
+        sweep(folder.path());
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["0123456789abcdef"]);
     }
 
     #[test]

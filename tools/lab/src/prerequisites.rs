@@ -1,6 +1,6 @@
 //! What the lab needs of this machine, all checked before anything is done, all missing things said at once.
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use kit::{Arch, Cause, Context, Error, Process, Result, Ui};
 
@@ -14,6 +14,9 @@ struct Program {
     name: &'static str,
     package: &'static str,
 }
+
+/// Needed only where a module of the kernel is to be loaded.
+const MODPROBE: Program = Program { name: "modprobe", package: "kmod" };
 
 const PROGRAMS: &[Program] = &[
     Program { name: "ip", package: "iproute2" },
@@ -36,20 +39,37 @@ pub(crate) fn check(layout: &Layout, ui: &Ui) -> Result<()> {
         return Err(Error::new(Cause::Usage, format!("a lab cannot run on {os}/{host}"))
             .next(format!("use Linux on {}, or another cluster with --kubeconfig", HOSTS.join(", "))));
     }
-    let root = rustix::process::geteuid().is_root();
     let missing = missing();
-    if !root {
-        let mut error = Error::new(Cause::Usage, "a lab needs root: it makes namespaces, mounts and cgroups");
-        if !missing.is_empty() {
-            error = error.line(format!("also missing: {}", describe(&missing)));
-        }
-        return Err(error.next("run it as root, or use another cluster with --kubeconfig"));
-    }
+    root().map_err(|error| {
+        if missing.is_empty() { error } else { error.line(format!("also missing: {}", describe(&missing))) }
+    })?;
     if !missing.is_empty() {
         install(&missing, ui)?;
     }
     disk(layout)?;
     kernel()
+}
+
+/// An error unless root asks.
+pub(crate) fn root() -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Error::new(Cause::Usage, "a lab needs root: it makes namespaces, mounts and cgroups")
+        .next("run it as root, or use another cluster with --kubeconfig"))
+}
+
+/// A program of the system, to be started by name: Debian keeps some where only root's own PATH looks.
+pub(crate) fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.env("PATH", path());
+    command
+}
+
+fn path() -> String {
+    let own = std::env::var("PATH").unwrap_or_default();
+    let own = if own.is_empty() { "/usr/local/bin:/usr/bin:/bin".into() } else { own };
+    format!("{own}:/usr/local/sbin:/usr/sbin:/sbin")
 }
 
 fn disk(layout: &Layout) -> Result<()> {
@@ -66,9 +86,10 @@ fn disk(layout: &Layout) -> Result<()> {
 }
 
 fn missing() -> Vec<&'static Program> {
-    // Debian keeps some of them where only root's PATH looks.
-    let path = format!("{}:/usr/local/sbin:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
-    PROGRAMS.iter().filter(|program| which::which_in(program.name, Some(&path), "/").is_err()).collect()
+    let path = path();
+    let modprobe = (!has_overlay() || !has_bridge_filter()).then_some(&MODPROBE);
+    let needed = PROGRAMS.iter().chain(modprobe);
+    needed.filter(|program| which::which_in(program.name, Some(&path), "/").is_err()).collect()
 }
 
 fn describe(missing: &[&Program]) -> String {
@@ -81,15 +102,16 @@ fn install(missing: &[&Program], ui: &Ui) -> Result<()> {
     packages.sort_unstable();
     packages.dedup();
     let next = format!("install them by hand: {}", packages.join(" "));
-    if which::which("apt-get").is_err() {
+    if which::which_in("apt-get", Some(path()), "/").is_err() {
         return Err(Error::new(Cause::MissingProgram, format!("the lab needs {}", describe(missing))).next(next));
     }
     let step = ui.step(format!("installation of {}", packages.join(", ")));
     let apt = |arguments: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.env("DEBIAN_FRONTEND", "noninteractive").args(arguments);
+        let mut command = command("apt-get");
+        // Others may be installing something.
+        command.env("DEBIAN_FRONTEND", "noninteractive").args(["-o", "DPkg::Lock::Timeout=300"]).args(arguments);
         let process = Process::new("installation of Debian's packages", command).cause(Cause::MissingProgram);
-        process.limit(Duration::from_secs(600)).on_line(|_, line| step.set(line)).run()
+        process.limit(Duration::from_secs(900)).on_line(|_, line| step.set(line)).run()
     };
     let install: Vec<_> = ["install", "--yes", "--no-install-recommends"].into_iter().chain(packages).collect();
     // The lists may be missing or old; a machine whose lists are good need not fetch them.
@@ -106,20 +128,17 @@ fn install(missing: &[&Program], ui: &Ui) -> Result<()> {
 /// What the kernel must have, as far as it can be seen before it is used.
 fn kernel() -> Result<()> {
     let mut lacks = Vec::new();
-    let filesystems = fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    let has = |name: &str| filesystems.lines().any(|line| line.trim_start_matches("nodev").trim() == name);
-    if !has("overlay") && modprobe("overlay").is_err() {
+    if !has_overlay() && modprobe("overlay").is_err() {
         lacks.push("the overlay file system");
     }
-    // Without it services do not work between pods of one node.
-    if !std::path::Path::new("/proc/sys/net/bridge").exists() && modprobe("br_netfilter").is_err() {
+    if !has_bridge_filter() && load_bridge_filter().is_err() {
         lacks.push("the packet filter for bridges (br_netfilter)");
     }
     if cgroups::hierarchies()?.is_empty() {
         lacks.push("mounted cgroups");
     }
     for (file, what) in [("net", "network namespaces"), ("pid", "process namespaces"), ("mnt", "mount namespaces")] {
-        if !std::path::Path::new("/proc/self/ns").join(file).exists() {
+        if !Path::new("/proc/self/ns").join(file).exists() {
             lacks.push(what);
         }
     }
@@ -130,8 +149,32 @@ fn kernel() -> Result<()> {
         .next("use another kernel or machine, or another cluster with --kubeconfig"))
 }
 
+fn has_overlay() -> bool {
+    let filesystems = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    filesystems.lines().any(|line| line.trim_start_matches("nodev").trim() == "overlay")
+}
+
+/// Without it services do not work between pods of one node.
+fn has_bridge_filter() -> bool {
+    Path::new(BRIDGE).exists()
+}
+
+/// Where the kernel has the settings of br_netfilter, for each network namespace.
+const BRIDGE: &str = "/proc/sys/net/bridge";
+
+/// Loads br_netfilter and switches it off for the host's own bridges: they stay as they were. The lab switches
+/// it on in its own namespace.
+fn load_bridge_filter() -> Result<()> {
+    modprobe("br_netfilter")?;
+    for kind in ["arptables", "ip6tables", "iptables"] {
+        let file = Path::new(BRIDGE).join(format!("bridge-nf-call-{kind}"));
+        fs::write(&file, "0").cause(Cause::Node, || format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
 fn modprobe(module: &str) -> Result<()> {
-    let mut command = Command::new("modprobe");
+    let mut command = command("modprobe");
     command.arg(module);
     Process::new(format!("loading of {module}"), command).limit(Duration::from_secs(30)).run()
 }

@@ -3,22 +3,28 @@
 //! It is found by its arguments and not by a recorded number: a number may be somebody else's by now, and
 //! an `up` that was killed has recorded nothing.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{
+    fs,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use kit::{Cause, Context, Error, Process, Result};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, geteuid, pidfd_open, pidfd_send_signal};
 
 use crate::{
     control::{Request, ask},
-    layout::Layout,
+    layout::{LAB, Layout},
+    prerequisites::command,
 };
 
 /// Starts the lab's first process in namespaces of its own and waits until it listens.
 pub(crate) fn start(layout: &Layout) -> Result<u32> {
     let program = std::env::current_exe().cause(Cause::Internal, || "cannot find this program's file")?;
-    let mut command = Command::new("unshare");
+    let mut command = command("unshare");
     command.args(["--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--propagation", "private"]);
-    command.arg(program).args(arguments(layout)).current_dir("/");
+    command.arg(program).args(arguments(layout)).current_dir("/").env(OUTSIDE, namespaces().join(" "));
     let log = layout.logs().join("supervisor.log");
     let mut child = Process::new("the lab's supervisor", command).cause(Cause::Node).spawn(&log)?;
     let late = || Error::new(Cause::Node, "the lab's supervisor does not answer").line(last_lines(&log));
@@ -32,7 +38,7 @@ pub(crate) fn start(layout: &Layout) -> Result<u32> {
 }
 
 /// The last lines of a log, for an error.
-pub(crate) fn last_lines(log: &std::path::Path) -> String {
+pub(crate) fn last_lines(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text[text.len().saturating_sub(8192)..]).into_owned();
     let lines: Vec<_> = text.lines().collect();
@@ -46,35 +52,101 @@ fn arguments(layout: &Layout) -> [String; 4] {
 
 /// The number of the lab's first process on the host, if it lives.
 pub(crate) fn find(layout: &Layout) -> Result<Option<u32>> {
-    Ok(all(layout)?.into_iter().find(|pid| is_first(*pid)))
+    Ok(supervisors(layout)?.into_iter().find(|pid| is_first(*pid)))
 }
 
 /// Ends the lab's processes: the first one, with which the kernel ends all others, and its starter.
+///
+/// The first one of a namespace has ended only when all others have: the kernel sees to that (pid_namespaces(7)).
 pub(crate) fn end(layout: &Layout) -> Result<()> {
-    let late = || Error::new(Cause::Node, format!("processes of lab '{}' do not end", layout.name));
+    let name = &layout.name;
+    let late = || Error::new(Cause::Node, format!("processes of lab '{name}' do not end"));
+    let mut killed: Vec<Killed> = Vec::new();
     kit::retry::until(Duration::from_secs(30), late, || {
-        let pids = all(layout)?;
-        for pid in pids.iter().filter_map(|pid| Pid::from_raw(i32::try_from(*pid).ok()?)) {
-            // It may have ended since it was found.
-            let _ = kill_process(pid, Signal::KILL);
-        }
-        Ok(pids.is_empty().then_some(()))
+        killed.retain(|process| !process.has_ended());
+        let alive = supervisors(layout)?;
+        killed.extend(alive.iter().filter_map(|pid| Killed::kill(*pid, &|| is_supervisor(*pid, layout))));
+        Ok((killed.is_empty() && alive.is_empty()).then_some(()))
+    })?;
+    // Those of a lab whose first process somebody else has killed a moment ago are still ending.
+    let mut left = Vec::new();
+    let waited = kit::retry::until(Duration::from_secs(30), late, || {
+        left = pids()?.into_iter().filter(|pid| is_inside(*pid, layout)).map(|pid| pid.to_string()).collect();
+        Ok(left.is_empty().then_some(()))
+    });
+    waited.map_err(|error| {
+        error.line(format!("in it: {}", left.join(" "))).next("end these processes, then call it again")
     })
 }
 
-/// All processes with the supervisor's arguments: it and `unshare`, which waits for it.
-fn all(layout: &Layout) -> Result<Vec<u32>> {
-    let wanted = arguments(layout);
-    let entries = fs::read_dir("/proc").cause(Cause::Node, || "cannot list the processes")?;
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    Ok(pids.filter(|pid| *pid != std::process::id() && words(*pid).ends_with(&wanted)).collect())
+/// A process that was killed, known by its number and the moment of its start.
+struct Killed {
+    pid: u32,
+    started: String,
+    _handle: OwnedFd,
 }
 
-/// The name of the lab that a process supervises, if it is such a process.
-pub(crate) fn lab_of(pid: u32) -> Option<String> {
+impl Killed {
+    /// Kills a process if it still is what it should be once we have hold of it.
+    fn kill(pid: u32, is_it: &dyn Fn() -> bool) -> Option<Self> {
+        let handle = pidfd_open(Pid::from_raw(i32::try_from(pid).ok()?)?, PidfdFlags::empty()).ok()?;
+        let (_, started) = state_and_start(pid)?;
+        if !is_it() {
+            return None;
+        }
+        // It may be ending already.
+        let _ = pidfd_send_signal(&handle, Signal::KILL);
+        Some(Self { pid, started, _handle: handle })
+    }
+
+    /// Nothing of it runs any more; somebody may still have to ask how it ended.
+    fn has_ended(&self) -> bool {
+        state_and_start(self.pid)
+            .is_none_or(|(state, started)| started != self.started || matches!(state.as_str(), "Z" | "X"))
+    }
+}
+
+/// The fields `state` and `starttime` (proc_pid_stat(5)); the second one holds any character.
+fn state_and_start(pid: u32) -> Option<(String, String)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    Some(((*fields.first()?).to_owned(), (*fields.get(19)?).to_owned()))
+}
+
+/// All processes with the supervisor's arguments: it and `unshare`, which waits for it.
+fn supervisors(layout: &Layout) -> Result<Vec<u32>> {
+    Ok(pids()?.into_iter().filter(|pid| is_supervisor(*pid, layout)).collect())
+}
+
+fn is_supervisor(pid: u32, layout: &Layout) -> bool {
+    pid != std::process::id() && is_ours(pid) && words(pid).ends_with(&arguments(layout))
+}
+
+/// Anybody can start a process with such arguments: only one of our own user is a lab's.
+fn is_ours(pid: u32) -> bool {
+    fs::metadata(format!("/proc/{pid}")).is_ok_and(|process| process.uid() == geteuid().as_raw())
+}
+
+/// Whether a process sees the lab's state where the lab's programs see it.
+fn is_inside(pid: u32, layout: &Layout) -> bool {
+    let key = |path: &Path| fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+    let seen = key(&crate::layout::through(pid, LAB));
+    seen.is_some() && seen == key(&layout.state())
+}
+
+/// The numbers of all processes.
+pub(crate) fn pids() -> Result<Vec<u32>> {
+    let entries = fs::read_dir("/proc").cause(Cause::Node, || "cannot list the processes")?;
+    Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+}
+
+/// The lab that a process supervises, if it is such a process.
+pub(crate) fn lab_of(pid: u32) -> Option<Layout> {
     let words = words(pid);
     match words.get(words.len().checked_sub(4)?..)? {
-        [option, name, verb, _] if option == "--name" && verb == "supervise" && is_first(pid) => Some(name.clone()),
+        [option, name, verb, cache] if option == "--name" && verb == "supervise" && is_ours(pid) && is_first(pid) => {
+            Layout::at(name, PathBuf::from(cache)).ok()
+        }
         _ => None,
     }
 }
@@ -86,6 +158,26 @@ pub(crate) fn words(pid: u32) -> Vec<String> {
     words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
+/// Tells the supervisor which namespaces are not its own.
+const OUTSIDE: &str = "OTHER_ARCH_LAB_OUTSIDE";
+
+/// The namespaces of this process in which a supervisor must not be.
+fn namespaces() -> Vec<String> {
+    let links = ["net", "mnt", "uts", "ipc"].map(|kind| fs::read_link(format!("/proc/self/ns/{kind}")));
+    links.into_iter().flatten().map(|link| link.display().to_string()).collect()
+}
+
+/// Whether this process is the first of namespaces that were made for it: what it does to mounts, network and
+/// name of the machine it then does to nobody else.
+pub(crate) fn is_first_of_its_own() -> bool {
+    let outside = std::env::var(OUTSIDE).unwrap_or_default();
+    let ours = namespaces();
+    // /proc is still the outside's: there it has another number.
+    let number = fs::read_link("/proc/self").ok().and_then(|link| link.to_str()?.parse().ok());
+    let apart = outside.split(' ').count() == ours.len() && !ours.iter().any(|own| outside.contains(own));
+    std::process::id() == 1 && number.is_some_and(is_first) && apart
+}
+
 /// Whether it is the first process of its namespace (proc(5): NSpid has a number for each level).
 fn is_first(pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -94,4 +186,29 @@ fn is_first(pid: u32) -> bool {
         let numbers: Vec<_> = numbers.split_whitespace().collect();
         numbers.len() > 1 && numbers.last() == Some(&"1")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_killed_process_has_ended_only_when_nothing_of_it_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = std::process::Command::new("sleep");
+        command.arg("1000");
+        let mut child = Process::new("sleep", command).spawn(&folder.path().join("log")).unwrap();
+        assert!(Killed::kill(child.id(), &|| false).is_none());
+        assert!(child.try_wait().unwrap().is_none(), "killed, though it was somebody else");
+        let killed = Killed::kill(child.id(), &|| true).unwrap();
+        let late = || Error::new(Cause::Internal, "still there");
+        kit::retry::until(Duration::from_secs(10), late, || Ok(killed.has_ended().then_some(()))).unwrap();
+        child.wait().unwrap();
+        assert!(killed.has_ended());
+    }
+
+    #[test]
+    fn this_process_is_no_supervisor() {
+        assert!(!is_first_of_its_own());
+    }
 }

@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn every_program_belongs_to_a_part_and_is_found_in_it() {
         let layout = Layout::new("test").unwrap();
-        let mut record = Record::new(&layout, "10.213.7.0/24".parse().unwrap(), vec![]);
+        let mut record = crate::record::new(&layout, "10.213.7.0/24".parse().unwrap(), vec![]);
         record.parts.insert("etcd".into(), "abc".into());
         for program in programs(&record) {
             assert!(parts::PARTS.iter().any(|part| part.name == program.part), "{}", program.name);

@@ -1,11 +1,6 @@
 //! The verbs that look at a lab, or reach into one that is up.
 
-use std::{
-    fs::{self, File},
-    io::{Read, Seek, SeekFrom, Write},
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, path::Path};
 
 use kit::{Cause, Context, Done, Error, Output, Process, Result, Ui};
 use serde::Serialize;
@@ -15,21 +10,25 @@ use crate::{
     control::{ProgramState, Request, State, ask},
     layout::Layout,
     process,
-    record::{Phase, Record},
+    record::{self, Phase, Record},
 };
 
-/// What `status --output json` prints: the record, and how the programs are.
+/// What `status` and `up` print as JSON: the record, and how the programs are.
 #[derive(Serialize)]
 struct Shown<'a> {
     #[serde(flatten)]
     record: &'a Record,
     programs: &'a [ProgramState],
+    /// Only of `up`: whether this very call made the lab, so that its caller knows whose it is to take down. A lab
+    /// that was up already is not fresh, however far it had come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fresh: Option<bool>,
 }
 
-/// Prints the record and the programs.
-pub(crate) fn show(record: &Record, programs: &[ProgramState], ui: &Ui) -> Result<()> {
+/// Prints the record and the programs; `fresh` is for `up` to say.
+pub(crate) fn show(record: &Record, programs: &[ProgramState], fresh: Option<bool>, ui: &Ui) -> Result<()> {
     if ui.output == Output::Json {
-        return ui.json(&Shown { record, programs });
+        return ui.json(&Shown { record, programs, fresh });
     }
     let line = |name: &str, value: &str| vec![name.to_owned(), value.to_owned()];
     let phase = match record.phase {
@@ -39,7 +38,7 @@ pub(crate) fn show(record: &Record, programs: &[ProgramState], ui: &Ui) -> Resul
     };
     let mut rows = vec![line("lab", &record.name), line("state", phase), line("registry", &record.registry)];
     if record.phase == Phase::Ready {
-        rows.push(line("kubeconfig", &record.kubeconfig));
+        rows.push(line("kubeconfig", &record.kubeconfig.display().to_string()));
         rows.push(line("api server", &record.api_server));
         let nodes = record.nodes.iter();
         rows.extend(nodes.map(|n| line("node", &format!("{} ({}, {})", n.name, n.platform, n.nature.name()))));
@@ -61,14 +60,14 @@ fn running(layout: &Layout) -> Result<(Record, u32)> {
             .next(format!("start it: lab up --name {}", layout.name))
     };
     let pid = process::find(layout)?.ok_or_else(down)?;
-    Ok((Record::read(layout)?.ok_or_else(down)?, pid))
+    Ok((record::read(layout)?.ok_or_else(down)?, pid))
 }
 
 /// Says how the lab is; not good unless its API server and its node are.
 pub(crate) fn status(layout: &Layout, ui: &Ui) -> Result<Done> {
     let (record, pid) = running(layout)?;
     let programs = ask(pid, &Request::Status)?;
-    show(&record, &programs, ui)?;
+    show(&record, &programs, None, ui)?;
     if record.phase != Phase::Ready {
         return Ok(Done::good());
     }
@@ -90,6 +89,16 @@ pub(crate) fn status(layout: &Layout, ui: &Ui) -> Result<Done> {
     }
 }
 
+/// What `kubeconfig --output json` prints.
+#[derive(Serialize)]
+struct Kubeconfig<'a> {
+    /// The file.
+    kubeconfig: &'a Path,
+    /// What it holds, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<String>,
+}
+
 /// Prints the kubeconfig's path or content.
 pub(crate) fn kubeconfig(layout: &Layout, raw: bool, ui: &Ui) -> Result<Done> {
     let (record, _) = running(layout)?;
@@ -97,11 +106,12 @@ pub(crate) fn kubeconfig(layout: &Layout, raw: bool, ui: &Ui) -> Result<Done> {
         return Err(Error::new(Cause::ClusterUnreachable, format!("of lab '{}' only the registry is up", layout.name))
             .next(format!("go on: lab up --name {}", layout.name)));
     }
-    if raw {
-        let text = fs::read_to_string(layout.kubeconfig()).cause(Cause::HostDisk, || "cannot read the kubeconfig")?;
-        ui.result(&text)?;
-    } else {
-        ui.result(&record.kubeconfig)?;
+    let read = || fs::read_to_string(&record.kubeconfig).cause(Cause::HostDisk, || "cannot read the kubeconfig");
+    let content = raw.then(read).transpose()?;
+    match (ui.output, content) {
+        (Output::Json, content) => ui.json(&Kubeconfig { kubeconfig: &record.kubeconfig, content })?,
+        (Output::Text, Some(content)) => ui.result(&content)?,
+        (Output::Text, None) => ui.result(&record.kubeconfig.display().to_string())?,
     }
     Ok(Done::good())
 }
@@ -137,56 +147,4 @@ pub(crate) fn start(layout: &Layout, program: String, ui: &Ui) -> Result<Done> {
     ask(pid, &Request::Start(vec![program.clone()]))?;
     ui.note(format!("{program} started"));
     Ok(Done::good())
-}
-
-/// Prints logs, of one program or all, each line with the program's name.
-pub(crate) fn logs(layout: &Layout, program: Option<&str>, follow: bool) -> Result<Done> {
-    let mut logs = open_logs(layout, program)?;
-    let mut print = || -> Result<()> {
-        logs.iter_mut().try_for_each(|(name, file)| {
-            let prefix = if program.is_some() { String::new() } else { format!("{name}: ") };
-            copy(file, &prefix).cause(Cause::HostDisk, || format!("cannot print the log of {name}"))
-        })
-    };
-    print()?;
-    if follow {
-        let end = || Error::new(Cause::Interrupted, "a year is over");
-        kit::retry::until::<()>(Duration::from_secs(365 * 86_400), end, || print().map(|()| None))?;
-    }
-    Ok(Done::good())
-}
-
-fn open_logs(layout: &Layout, program: Option<&str>) -> Result<Vec<(String, File)>> {
-    let folder = layout.logs();
-    let none = || {
-        Error::new(Cause::Usage, format!("lab '{}' has no such log in {}", layout.name, folder.display()))
-            .next("programs are listed by `lab status --output json`")
-    };
-    let entries = fs::read_dir(&folder).map_err(|_| none())?;
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    paths.sort();
-    let named = paths.into_iter().filter_map(|path| {
-        let name = path.file_stem()?.to_str()?.to_owned();
-        program.is_none_or(|program| program == name).then(|| File::open(&path).ok().map(|file| (name, file)))?
-    });
-    let logs: Vec<_> = named.collect();
-    if logs.is_empty() { Err(none()) } else { Ok(logs) }
-}
-
-/// Prints the whole lines that have come since the last call.
-fn copy(file: &mut File, prefix: &str) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    loop {
-        let begin = file.stream_position()?;
-        let mut bytes = Vec::new();
-        Read::by_ref(file).take(1 << 20).read_to_end(&mut bytes)?;
-        let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') else {
-            file.seek(SeekFrom::Start(begin))?;
-            return Ok(());
-        };
-        file.seek(SeekFrom::Start(begin + end as u64 + 1))?;
-        for line in String::from_utf8_lossy(&bytes[..end]).lines() {
-            writeln!(out, "{prefix}{}", kit::ui::printable(line))?;
-        }
-    }
 }

@@ -9,7 +9,7 @@ use std::{
         net::{UnixListener, UnixStream},
         process::ExitStatusExt,
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, ExitStatus},
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     time::{Duration, Instant},
@@ -22,7 +22,7 @@ use signal_hook::{consts::SIGCHLD, iterator::Signals};
 use crate::{
     control::{Answer, ProgramState, Request, State, receive, send},
     layout::{CONTROL, LAB, Layout},
-    namespace,
+    logs, namespace, process,
     programs::{Program, programs, search_path},
     record::Record,
 };
@@ -31,6 +31,10 @@ use crate::{
 const RESTARTS: usize = 8;
 /// See [`RESTARTS`].
 const PERIOD: Duration = Duration::from_secs(120);
+/// How long until programs are tried again that nobody knows how to start: the record cannot be read.
+const PAUSE: Duration = Duration::from_secs(5);
+/// How often the logs are looked at.
+const LOGS: Duration = Duration::from_secs(10);
 
 enum Event {
     Ended(i32, ExitStatus),
@@ -39,7 +43,14 @@ enum Event {
 }
 
 /// Runs as the first process of a lab's namespaces, until it is killed.
+///
+/// # Errors
+/// [`Cause::Usage`] if these namespaces are not its own: it would cover the machine's folders.
 pub(crate) fn run(layout: &Layout) -> Result<()> {
+    if !process::is_first_of_its_own() {
+        return Err(Error::new(Cause::Usage, "`supervise` is only for a lab's first process")
+            .next(format!("start a lab: lab up --name {}", layout.name)));
+    }
     // The terminal of `up` is not ours: its hang-up must not end the lab.
     rustix::process::setsid().cause(Cause::Internal, || "cannot begin a session")?;
     rustix::system::sethostname(layout.node().as_bytes()).cause(Cause::Node, || "cannot name the lab")?;
@@ -48,7 +59,8 @@ pub(crate) fn run(layout: &Layout) -> Result<()> {
     let (sender, events) = channel();
     listen_to_signals(sender.clone())?;
     listen_to_requests(sender)?;
-    Supervisor { layout, slots: Vec::new() }.serve(&events)
+    let record = Path::new(LAB).join("conf/lab.json");
+    Supervisor { layout, record, slots: Vec::new() }.serve(&events)
 }
 
 fn listen_to_signals(events: Sender<Event>) -> Result<()> {
@@ -99,15 +111,17 @@ struct Slot {
 
 struct Supervisor<'a> {
     layout: &'a Layout,
+    /// The cache is covered; the record's copy in the state is what `up` has just written.
+    record: PathBuf,
     slots: Vec<Slot>,
 }
 
 impl Supervisor<'_> {
     fn serve(&mut self, events: &Receiver<Event>) -> Result<()> {
+        let mut logs_due = Instant::now() + LOGS;
         loop {
-            let due = self.slots.iter().filter_map(|slot| slot.due).min();
-            let patience = due.map_or(Duration::MAX, |due| due.saturating_duration_since(Instant::now()));
-            match events.recv_timeout(patience.min(Duration::from_secs(3600))) {
+            let due = self.slots.iter().filter_map(|slot| slot.due).fold(logs_due, Instant::min);
+            match events.recv_timeout(due.saturating_duration_since(Instant::now())) {
                 Ok(Event::Ended(pid, status)) => self.ended(pid, status),
                 Ok(Event::Asked(request, stream)) => {
                     let refused = self.obey(request).err().map(|error| error.summary());
@@ -119,6 +133,10 @@ impl Supervisor<'_> {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             self.start_due();
+            if logs_due <= Instant::now() {
+                logs::rotate(&Path::new(LAB).join("log"), logs::LIMIT);
+                logs_due = Instant::now() + LOGS;
+            }
         }
     }
 
@@ -167,9 +185,7 @@ impl Supervisor<'_> {
     }
 
     fn record(&self) -> Result<Record> {
-        // The cache is covered; the record's copy in the state is what `up` has just written.
-        let path = Path::new(LAB).join("conf/lab.json");
-        kit::rundir::read_json(&path).map(|(record, _)| record).map_err(|e| e.within(self.layout.name.clone()))
+        kit::rundir::read_json(&self.record).map(|(record, _)| record).map_err(|e| e.within(self.layout.name.clone()))
     }
 
     fn slot(&mut self, name: &str) -> Result<&mut Slot> {
@@ -197,6 +213,8 @@ impl Supervisor<'_> {
             Ok(record) => record,
             Err(error) => {
                 eprintln!("{} cannot start anything: {error}", jiff::Timestamp::now());
+                let due = self.slots.iter_mut().filter_map(|slot| slot.due.as_mut()).filter(|due| **due <= now);
+                due.for_each(|due| *due = now + PAUSE);
                 return;
             }
         };
@@ -300,6 +318,16 @@ mod tests {
         assert_eq!((slot.state, slot.due), (State::Failed, None));
         slot.ended(ExitStatus::from_raw(9), now + PERIOD * 2);
         assert_eq!(slot.state, State::Restarting);
+    }
+
+    #[test]
+    fn without_a_record_nothing_is_tried_again_at_once() {
+        let layout = Layout::new("test").unwrap();
+        let began = Instant::now();
+        let slot = Slot { due: Some(began), pid: None, ..slot() };
+        let mut supervisor = Supervisor { layout: &layout, record: "/no/such/file".into(), slots: vec![slot] };
+        supervisor.start_due();
+        assert!(supervisor.slots[0].due.is_some_and(|due| due >= began + PAUSE));
     }
 
     #[test]

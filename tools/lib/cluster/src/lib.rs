@@ -20,7 +20,7 @@ pub mod watch;
 pub use error::{KubeContext, cause_of, describe, fail};
 pub use identity::identity;
 pub use kinds::{Kind, Kinds};
-pub use lab::Lab;
+pub use kit::record::Lab;
 pub use lease::{Guard, LeaseState};
 pub use open::{Opened, open};
 pub use options::{Options, Source};

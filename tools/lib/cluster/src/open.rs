@@ -75,7 +75,7 @@ pub async fn open(options: &Options, ui: &Ui) -> Result<Opened> {
 }
 
 async fn of_lab(name: &str) -> Result<Named> {
-    let lab = Lab::read(name)?;
+    let lab = crate::lab::read(name)?;
     let config = kubeconfig::read(&lab.kubeconfig)?;
     let context = kubeconfig::choose(&config, &lab.kubeconfig.display().to_string(), None, true)?;
     let mut config = client_config(&config, &context, &lab.kubeconfig.display().to_string()).await?;

@@ -6,12 +6,14 @@
 mod cleanup;
 mod images;
 mod install;
+mod lab;
 mod results;
 mod run;
 
 pub use cleanup::{Baseline, BaselineObject, Cleanup, Difference, ObjectKey};
 pub use images::{Image, ImageKind, Images, Origin, PlatformRow, Program, Release, Replacement, Source, Unused};
 pub use install::{ClusterId, Install, Nature, Node, RunningImage};
+pub use lab::{Lab, LabNode, LabPhase, Subnet};
 pub use results::{Counts, Results, SkipSource, Status, Test};
 pub use run::{Bundle, BundleFile, RunRecord, Stage, Stages};
 
@@ -127,5 +129,6 @@ pub fn schemas() -> Vec<(&'static str, schemars::Schema)> {
         ("cleanup", schemars::schema_for!(Cleanup)),
         ("stages", schemars::schema_for!(Stages)),
         ("bundle", schemars::schema_for!(Bundle)),
+        ("lab", schemars::schema_for!(Lab)),
     ]
 }
