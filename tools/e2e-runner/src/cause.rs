@@ -70,10 +70,11 @@ static PROGRAM: LazyLock<Regex> = LazyLock::new(|| {
     .expect("it is constant")
 });
 
-/// A line that a test wrote with `t.Log`, `t.Error` and their like, or nothing.
+/// A line that a test wrote with `t.Log`, `t.Error` and their like, or nothing. What deferred functions wrote
+/// after `t.Fatal` or `t.Skip` (Go puts it down to its own panic.go) comes too late to be the reason.
 #[must_use]
 pub fn own_words(line: &str) -> Option<&str> {
-    OWN.is_match(line).then(|| line.trim())
+    (OWN.is_match(line) && !line.trim_start().starts_with("panic.go:")).then(|| line.trim())
 }
 
 impl Judge {
@@ -106,7 +107,7 @@ impl Judge {
         let last = &said[said.len().saturating_sub(LAST_LINES)..];
         let late = || lines.iter().find(|line| line.starts_with("panic: test timed out"));
         let program = || lines.iter().find(|line| PROGRAM.is_match(line));
-        let own = || said.iter().rev().find(|line| OWN.is_match(line));
+        let own = || said.iter().rev().find(|line| own_words(line).is_some());
         let (cause, line) = self
             .infrastructure(last, |_| true)
             .or_else(|| self.infrastructure(dumped, |rule| rule.in_dumps))
@@ -172,7 +173,7 @@ fn excerpt(lines: &[&str], crash: Option<usize>) -> Vec<String> {
     let Some(crash) = crash else {
         let all: Vec<_> = lines.iter().copied().filter(frame).collect();
         // The complaint comes last, and may go on for some lines.
-        let last = all.iter().rposition(|line| OWN.is_match(line)).unwrap_or(all.len());
+        let last = all.iter().rposition(|line| own_words(line).is_some()).unwrap_or(all.len());
         let from = last.saturating_sub(BEFORE).min(all.len().saturating_sub(BEFORE));
         return all[from..].iter().take(EXCERPT).map(|line| cut(line)).collect();
     };

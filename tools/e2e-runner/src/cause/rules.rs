@@ -216,6 +216,12 @@ mod tests {
     }
 
     #[test]
+    fn what_deferred_functions_say_is_not_the_reason() {
+        let log = "    x_test.go:3: wanted 2, got 1\n    panic.go:694: Not deleting namespace x\n";
+        assert_eq!(Judge::default().test(log).line.as_deref(), Some("x_test.go:3: wanted 2, got 1"));
+    }
+
+    #[test]
     fn crashes_and_time_outs() {
         let judge = Judge::default();
         let panic = "    x.go:1: about to\npanic: oh no\n\ngoroutine 1 [running]:\nlookup x: no such host\n";
