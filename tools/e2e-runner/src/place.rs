@@ -1,6 +1,9 @@
 //! Where the tests run: the cluster that was named, its nodes, what is installed there.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use cluster::{Guard, KubeContext, Opened};
 use kit::{
@@ -9,6 +12,9 @@ use kit::{
     rundir,
 };
 use kube::api::{Patch, PatchParams};
+
+/// How long a node may take to be ready for pods.
+const NODES: Duration = Duration::from_secs(30);
 
 /// An open cluster and what is known of it.
 pub struct Place {
@@ -42,8 +48,7 @@ impl Place {
     /// As `cluster::open` says; [`Cause::Usage`] if the platform is not clear, [`Cause::Node`] if no node has it.
     pub async fn open(options: &cluster::Options, wanted: Option<&Platform>, ui: &Ui) -> Result<Self> {
         let opened = cluster::open(options, ui).await?;
-        let id = cluster::identity(&opened).await?;
-        let platform = platform(&id, wanted)?;
+        let (id, platform) = nodes(&opened, wanted, ui).await?;
         let natures = id.nodes.iter().filter(|node| node.ready && node.platform == platform).map(|node| node.nature);
         let nature = natures.max().unwrap_or(Nature::Unknown);
         Ok(Self { opened, id, platform, nature, lease: None, held_before: false })
@@ -64,7 +69,7 @@ impl Place {
     pub async fn give_back(&mut self, ui: &Ui) {
         let Some(lease) = self.lease.take().filter(|_| !self.held_before) else { return };
         let late = || Error::new(Cause::ClusterUnreachable, "it does not answer");
-        if let Err(error) = cluster::within(std::time::Duration::from_secs(10), late, lease.release()).await {
+        if let Err(error) = cluster::within(Duration::from_secs(10), late, lease.release()).await {
             ui.warn(format!("the lease was not given back, it ends by itself in 15 minutes: {error}"));
         }
     }
@@ -128,6 +133,25 @@ impl Place {
         }
         Ok(())
     }
+}
+
+/// The cluster's identity once a node of the platform takes pods: of a cluster that has just started, the
+/// node is ready some seconds before its taints are gone.
+async fn nodes(opened: &Opened, wanted: Option<&Platform>, ui: &Ui) -> Result<(ClusterId, Platform)> {
+    let deadline = Instant::now() + NODES;
+    let mut step = None;
+    for delay in kit::retry::delays() {
+        let id = cluster::identity(opened).await?;
+        // Only a node that is there can become ready.
+        let hope = id.nodes.iter().any(|node| !node.ready && wanted.is_none_or(|wanted| node.platform == *wanted));
+        match platform(&id, wanted) {
+            Ok(platform) => return Ok((id, platform)),
+            Err(error) if !hope || Instant::now() >= deadline => return Err(error),
+            Err(error) => _ = step.get_or_insert_with(|| ui.step(error.summary())),
+        }
+        tokio::time::sleep(delay).await;
+    }
+    Err(Error::new(Cause::Node, format!("{} has no ready node", opened.name)))
 }
 
 fn platform(id: &ClusterId, wanted: Option<&Platform>) -> Result<Platform> {
