@@ -133,7 +133,7 @@ fn not_begun(rows: &[Row], ran: &Ran, passes: &[Vec<String>]) -> Stopped {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parse::{Parsed, stream::PackageEnd};
+    use crate::parse::{PackageEnd, Parsed};
 
     fn row(name: &str, status: Status, cause: Option<Cause>) -> Row {
         let mut test = report::row(name, "p", status);

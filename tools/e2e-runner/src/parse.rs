@@ -7,6 +7,8 @@ pub mod event;
 pub mod lines;
 pub mod log;
 mod package;
+mod result;
 pub mod stream;
 
-pub use stream::{Ended, Failure, Observer, Parsed, Stream};
+pub use result::{Ended, Failure, Observer, PackageEnd, Parsed};
+pub use stream::Stream;

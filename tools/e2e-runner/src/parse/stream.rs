@@ -1,11 +1,12 @@
 //! The state of a stream of events: what runs, what ended, and how.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use jiff::Timestamp;
 use kit::{Cause, Result, record::Status};
 
 use super::{
+    Ended, Failure, Observer, PackageEnd, Parsed,
     event::{Action, Event, Line, decode, top},
     log::{self, Folder},
     package::{Package, Running, contains, crash, culprits},
@@ -18,72 +19,6 @@ const BUILD_LINES: usize = 40;
 const KEPT: usize = 200;
 /// Failures whose own words are kept; of the others there is the log.
 const EXCERPTS: usize = 300;
-
-/// Why something failed, and where it says so.
-pub type Failure = Verdict;
-
-/// A test that ended, or that the end of its program ended.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Ended {
-    /// Index into [`Parsed::packages`].
-    pub package: usize,
-    /// `TestX` or `TestX/sub`.
-    pub name: Box<str>,
-    /// What became of it.
-    pub status: Status,
-    /// When it began.
-    pub began: Timestamp,
-    /// When it ended.
-    pub ended: Timestamp,
-    /// How long it took, in seconds.
-    pub seconds: f64,
-    /// Its log's file.
-    pub log: Option<String>,
-    /// Why it is not good, or not known.
-    pub failure: Option<Box<Failure>>,
-    /// Why it skipped itself.
-    pub reason: Option<String>,
-}
-
-/// What became of a package.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct PackageEnd {
-    /// Its import path.
-    pub name: String,
-    /// What is wrong with it beside its tests: it does not compile, or its program failed outside of any.
-    pub failure: Option<Failure>,
-    /// Its own output's file.
-    pub log: Option<String>,
-    /// How long it took, in seconds.
-    pub seconds: f64,
-    /// Whether its program crashed.
-    pub crashed: bool,
-}
-
-/// All that a stream says.
-#[derive(Debug, Default)]
-pub struct Parsed {
-    /// Packages, in the order in which they began.
-    pub packages: Vec<PackageEnd>,
-    /// Tests, in the order in which they ended.
-    pub tests: Vec<Ended>,
-    /// Text beside the events: the last lines.
-    pub text: VecDeque<String>,
-    /// Whether the stream ended before its packages did.
-    pub truncated: bool,
-}
-
-/// Who wants to see what goes on.
-pub trait Observer {
-    /// A test began.
-    fn began(&mut self, _test: &str) {}
-    /// A test printed a line.
-    fn said(&mut self, _test: &str, _line: &str) {}
-    /// A test ended.
-    fn ended(&mut self, _test: &Ended) {}
-}
-
-impl Observer for () {}
 
 /// Reads a stream line by line.
 pub struct Stream<'a, O> {
