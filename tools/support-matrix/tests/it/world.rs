@@ -54,7 +54,11 @@ impl World {
     /// A run that begins on `day` of January 2026 at one o'clock.
     pub(crate) fn run(&self, day: u8, name: &str) -> Run {
         let id = format!("202601{day:02}-010000-{name}");
-        let dir = RunDir::create(self.path("runs").join(&id)).unwrap();
+        let folder = self.path("runs").join(&id);
+        // Otherwise the run would be given an id of its own, another one each time.
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("run-id"), &id).unwrap();
+        let dir = RunDir::create(folder).unwrap();
         let start = format!("2026-01-{day:02}T01:00:00Z").parse().unwrap();
         Run { dir, id, start, stages: Vec::new() }
     }
