@@ -61,6 +61,9 @@ enum Verb {
     /// Build the lab's programs, without starting anything
     Build,
     /// Start the lab, or go on where an earlier `up` stopped
+    ///
+    /// In its JSON `fresh` says whether this very call made the lab: then its caller may take it down again. A lab
+    /// that was up already, even with nothing but its registry, is not fresh.
     Up(up::Options),
     /// Remove the lab; its registry's images and its logs stay unless --purge
     Down {

@@ -8,124 +8,19 @@ use std::{
     time::Duration,
 };
 
-use kit::{Error, Process, process::Finished};
-use serde_json::Value;
+use kit::{Error, Process};
+use support::{Lab, kill, machine};
+
+mod support;
 
 const GUEST: &str = "other-arch.lab/guest:1";
-
-/// A lab of a test, purged when the test ends, whichever way.
-struct Lab {
-    name: String,
-}
-
-impl Lab {
-    /// A name that no other test and no other run of the tests has.
-    fn new(letter: char) -> Self {
-        Self { name: format!("t{}{letter}", std::process::id()) }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Process<'static> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
-        command.args(["--name", &self.name]).args(arguments);
-        Process::new(format!("lab {}", arguments.join(" ")), command).limit(Duration::from_secs(900))
-    }
-
-    fn run(&self, arguments: &[&str]) -> String {
-        self.command(arguments).read().unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    fn fails(&self, arguments: &[&str]) -> Finished {
-        self.command(arguments).finish().unwrap()
-    }
-
-    fn status(&self) -> Value {
-        serde_json::from_str(&self.run(&["status", "--output", "json"])).unwrap()
-    }
-
-    /// What an instruction to the guest in pod `guest` comes to, good or not.
-    fn guest(&self, verb: &str, what: &str) -> String {
-        let mut said = String::new();
-        let run = self.command(&["kubectl", "exec", "guest", "--", "/guest", verb, what]);
-        run.on_line(|stream, line| {
-            if stream == kit::Stream::Out {
-                said.push_str(line);
-            }
-        })
-        .finish()
-        .unwrap();
-        said
-    }
-
-    fn folder(&self) -> PathBuf {
-        kit::dirs::cache().unwrap().join("labs").join(&self.name)
-    }
-
-    /// What labs and the like have on this machine, without what belongs to other labs that are up.
-    fn leftovers(&self) -> Vec<String> {
-        let lines = self.run(&["leftovers"]);
-        let mine = |line: &&str| line.split(' ').nth(1).is_some_and(|owner| owner == "-" || owner == self.name);
-        lines.lines().filter(mine).map(String::from).collect()
-    }
-
-    /// Waits until what was there `before` the lab is all that is there, and nothing of what was its own.
-    ///
-    /// Other work may go on at the same time: processes, namespaces and pods' cgroups of others come and go,
-    /// so of these only the lab's own count.
-    fn expect_nothing_left(&self, before: &[String], during: &[String]) {
-        let own = format!(" {} ", self.name);
-        let own: Vec<_> = during.iter().filter(|line| line.contains(&own)).map(|line| thing(line)).collect();
-        assert!(own.len() > 5, "the lab had nothing: {own:?}");
-        let others =
-            |line: &str| line.starts_with("process") || line.starts_with("namespace") || line.contains("/kubepods");
-        let mut left = Vec::new();
-        let late = || Error::new(kit::Cause::Internal, "");
-        let gone = kit::retry::until(Duration::from_secs(60), late, || {
-            left = self.leftovers();
-            left.retain(|line| own.contains(&thing(line)) || !(before.contains(line) || others(line)));
-            Ok(left.is_empty().then_some(()))
-        });
-        assert!(gone.is_ok(), "left behind:\n{}", left.join("\n"));
-    }
-
-    /// The number of the lab's first process on this machine.
-    fn supervisor(&self) -> i32 {
-        let words = format!("--name {} supervise", self.name);
-        let lines = self.run(&["leftovers"]);
-        let line =
-            lines.lines().find(|line| line.starts_with(&format!("process {}", self.name)) && line.contains(&words));
-        line.and_then(|line| line.split(' ').nth(2)?.parse().ok()).unwrap_or_else(|| panic!("no supervisor in {lines}"))
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("lab {}:\n{}", self.name, self.command(&["logs", "supervisor"]).read().unwrap_or_default());
-        }
-        let purged = self.command(&["down", "--purge"]).run();
-        if let Err(error) = purged {
-            eprintln!("{error}");
-        }
-    }
-}
-
-/// A line of the leftovers without its owner.
-fn thing(line: &str) -> (&str, &str) {
-    let mut words = line.splitn(3, ' ');
-    (words.next().unwrap_or_default(), words.nth(1).unwrap_or_default())
-}
-
-fn kill(pid: i32) {
-    let pid = rustix::process::Pid::from_raw(pid).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-}
 
 /// Builds the guest and makes an image archive of it.
 fn guest_archive(folder: &Path) -> PathBuf {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest");
     let program = folder.join("guest");
-    let mut command = Command::new("go");
-    command.current_dir(sources).env("CGO_ENABLED", "0").env("GOFLAGS", "-buildvcs=false").env("GOWORK", "off");
+    let mut command = kit::source::go_command("the guest", &sources).unwrap();
+    command.env("CGO_ENABLED", "0").env("GOWORK", "off");
     command.arg("build").arg("-o").arg(&program).arg(".");
     Process::new("build of the guest", command).run().unwrap_or_else(|error| panic!("{error}"));
     let archive = folder.join("guest.tar");
@@ -174,14 +69,18 @@ spec: {selector: {app: server}, ports: [{port: 80, targetPort: 8080}]}
 #[ignore = "brings a lab up: `cargo xtask test` runs it"]
 fn a_lab_has_what_a_cluster_has_and_leaves_nothing() {
     let lab = Lab::new('a');
-    let before = lab.leftovers();
+    let before = machine();
     lab.run(&["up", "--mirror-host", "mirror.example"]);
     let status = lab.status();
     assert_eq!(status["phase"], "ready");
     assert_eq!(status["nodes"][0]["nature"], "native");
     assert!(status["mirrors"].as_array().unwrap().contains(&"mirror.example".into()), "{status}");
     // Again: nothing happens, and that is good.
-    lab.run(&["up"]);
+    assert_eq!(lab.up(&[])["fresh"], false);
+    assert_eq!(
+        lab.run(&["kubectl", "--output", "name", "get", "nodes"]).trim(),
+        format!("node/{}-{}", lab.name, kit::Arch::host().go)
+    );
 
     let folder = tempfile::tempdir().unwrap();
     lab.run(&["load", &guest_archive(folder.path()).display().to_string()]);
@@ -190,7 +89,7 @@ fn a_lab_has_what_a_cluster_has_and_leaves_nothing() {
     lab.run(&["kubectl", "apply", "--filename", &pod.display().to_string()]);
     lab.run(&["kubectl", "wait", "--for=condition=Ready", "pod/guest", "pod/server", "--timeout=60s"]);
     names_and_ways(&lab, status["registry"].as_str().unwrap());
-    let during = lab.leftovers();
+    assert!(lab.leftovers().len() > 5);
     volumes(&lab);
 
     lab.run(&["down"]);
@@ -200,7 +99,7 @@ fn a_lab_has_what_a_cluster_has_and_leaves_nothing() {
     // Again: already down.
     lab.run(&["down", "--purge"]);
     assert!(!lab.folder().exists());
-    lab.expect_nothing_left(&before, &during);
+    lab.expect_nothing_left(&before);
 }
 
 /// What a pod reaches, and that it hears at once of what it does not reach.
@@ -259,17 +158,17 @@ fn labs_are_side_by_side() {
 #[ignore = "brings a lab up: `cargo xtask test` runs it"]
 fn a_killed_lab_can_be_taken_down_and_a_killed_up_repeated() {
     let lab = Lab::new('e');
-    let before = lab.leftovers();
+    let before = machine();
     lab.run(&["up", "--until", "registry"]);
     assert_eq!(lab.status()["phase"], "registry");
     kill(lab.supervisor());
     assert_eq!(lab.fails(&["status"]).code(), 3);
     lab.run(&["up"]);
     assert_eq!(lab.status()["phase"], "ready");
-    let during = lab.leftovers();
+    assert!(lab.leftovers().len() > 5);
     kill(lab.supervisor());
     lab.run(&["down", "--purge"]);
-    lab.expect_nothing_left(&before, &during);
+    lab.expect_nothing_left(&before);
 
     // Killed at several moments of its life, `up` gets to the same end when it is called again.
     for wait in [50, 300, 1500] {
@@ -280,9 +179,9 @@ fn a_killed_lab_can_be_taken_down_and_a_killed_up_repeated() {
         lab.run(&["down"]);
     }
     lab.run(&["up"]);
-    let during = lab.leftovers();
+    assert!(lab.leftovers().len() > 5);
     lab.run(&["down", "--purge"]);
-    lab.expect_nothing_left(&before, &during);
+    lab.expect_nothing_left(&before);
 }
 
 #[test]
@@ -296,20 +195,19 @@ fn a_killed_program_comes_back_unless_it_is_held() {
     kit::retry::until(Duration::from_secs(60), late, back).unwrap();
     lab.run(&["kill", "kube-apiserver", "--hold"]);
     assert_eq!(lab.fails(&["status"]).code(), 3);
+    // Not 'up already': it says which program is to blame, and what to do. The registry is as good as ever.
+    let up = lab.fails(&["up"]);
+    assert_eq!(up.code(), 3);
+    assert!(up.last.concat().contains("lab start kube-apiserver"), "{:?}", up.last);
+    assert_eq!(lab.up(&["--until", "registry"])["fresh"], false);
     lab.run(&["start", "kube-apiserver"]);
-    kit::retry::until(Duration::from_secs(60), late, back).unwrap();
+    // It waits until the API server is back.
+    lab.run(&["up"]);
+    assert_eq!(back().unwrap(), Some(()));
     assert_eq!(lab.fails(&["kill", "no-such-program"]).code(), 2);
     assert!(lab.run(&["logs", "kube-apiserver"]).lines().count() > 10);
-}
-
-#[test]
-fn a_wrong_call_says_so() {
-    let lab = |arguments: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
-        command.args(arguments);
-        Process::new("lab", command).finish().unwrap().code()
-    };
-    assert_eq!(lab(&["--name", "../x", "status"]), 2);
-    assert_eq!(lab(&["up", "--subnet", "10.96.0.0/24"]), 2);
-    assert_eq!(lab(&["no-such-verb"]), 2);
+    let mut head = Command::new("bash");
+    let line = format!("'{}' --name {} logs | head -1", env!("CARGO_BIN_EXE_lab"), lab.name);
+    head.args(["-o", "pipefail", "-c", &line]);
+    Process::new("head of the logs", head).run().unwrap();
 }
