@@ -85,8 +85,28 @@ impl World {
         Command::new(program(tool)).current_dir(root()).args(arguments).output().unwrap()
     }
 
-    pub(crate) fn matrix(&self) -> Value {
-        read_json(&self.folder.path().join("matrix/matrix.json"))
+    /// What the matrix says of a component on a platform.
+    pub(crate) fn matrix_cell(&self, component: &str, platform: &str) -> Value {
+        let matrix = read_json(&self.folder.path().join("matrix/matrix.json"));
+        let cells = matrix["cells"].as_array().unwrap();
+        let found = cells.iter().find(|cell| cell["component"] == component && cell["platform"] == platform);
+        found.unwrap_or_else(|| panic!("no cell of {component} on {platform} in {matrix}")).clone()
+    }
+
+    /// Asserts that what stands in the matrix is what a good run has shown: one platform tested natively, the
+    /// others built and verified and no more than that.
+    pub(crate) fn assert_matrix(&self, component: &str, tested: &str, built: &[&str]) {
+        let cell = self.matrix_cell(component, tested);
+        assert_eq!(cell["state"], "tested-natively", "{cell}");
+        for level in ["contents", "installs", "e2e"] {
+            assert_eq!(cell["levels"][level]["verdict"], "shown", "{level}: {cell}");
+        }
+        for platform in built {
+            let cell = self.matrix_cell(component, platform);
+            assert_eq!(cell["state"], "built", "{cell}");
+            assert_eq!(cell["levels"]["contents"]["verdict"], "shown", "{cell}");
+            assert_eq!(cell["tested"]["words"], "never", "{cell}");
+        }
     }
 }
 
