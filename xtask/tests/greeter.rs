@@ -147,7 +147,8 @@ fn with_dead_apiserver(world: &World, mut command: Command) -> (i32, String) {
     let lines = BufReader::new(child.0.stderr.take().unwrap()).lines();
     let (mut said, mut killed, began) = (String::new(), false, Instant::now());
     for line in lines.map_while(Result::ok) {
-        if !killed && line.contains("test greeter") && line.contains("TestProvoked") {
+        // The first progress: the others wait for the one that hangs.
+        if !killed && line.contains("test greeter") && line.contains("running Test") {
             let kill = world.tool("lab", &["kill", "kube-apiserver", "--hold", "--name", &world.lab]);
             assert!(kill.status.success(), "{}", String::from_utf8_lossy(&kill.stderr));
             killed = true;
