@@ -255,7 +255,7 @@ mod tests {
             state_in(&format!("26 25 0:24 / / rw - ext4 d rw\n36 35 98:0 {root} {point} rw - ext4 /dev/x rw\n"))
         };
         let lab = Some(Owner { name: "a".into(), digest: None });
-        assert_eq!(owner("/root/.cache/other-arch/labs/a/state", "/run/lab"), lab);
+        assert_eq!(owner("/home/me/.cache/other-arch/labs/a/state", "/run/lab"), lab);
         assert_eq!(owner("/labs/a/state//deleted", "/run/lab"), lab);
         assert_eq!(owner("/labs/a/state", "/mnt"), None);
         assert_eq!(owner("/labs/a", "/run/lab"), None);

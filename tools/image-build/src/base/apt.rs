@@ -157,7 +157,7 @@ impl Apt {
             proxies(Path::new("/etc/apt"))
         );
         keep(&self.root.join("status"), "")?;
-        keep(&self.root.join("sources/debian.sources"), &sources(Path::new("/etc/apt")))?;
+        keep(&self.root.join("sources/debian.sources"), &sources(Path::new("/etc/apt"))?)?;
         keep(&self.root.join("apt.conf"), &configuration)
     }
 
@@ -249,8 +249,11 @@ fn proxies(etc: &Path) -> String {
     lines.filter(|line| line.trim().starts_with("Acquire::http")).map(|line| format!("{line}\n")).collect()
 }
 
-/// The machine's own sources of the release, for any architecture; Debian's own servers if it has none.
-fn sources(etc: &Path) -> String {
+/// The machine's own sources of the release, for any architecture.
+///
+/// # Errors
+/// [`Cause::Usage`] if it has none.
+fn sources(etc: &Path) -> Result<String> {
     let mut stanzas = Vec::new();
     for file in files(&etc.join("sources.list.d"), "sources") {
         stanzas.extend(read(&file).split("\n\n").filter_map(stanza));
@@ -258,16 +261,10 @@ fn sources(etc: &Path) -> String {
     let lists = files(&etc.join("sources.list.d"), "list").into_iter().chain([etc.join("sources.list")]);
     stanzas.extend(lists.flat_map(|file| read(&file).lines().filter_map(one_line).collect::<Vec<_>>()));
     if stanzas.is_empty() {
-        let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
-        let server = |path: &str, suites: &str| {
-            format!(
-                "Types: deb\nURIs: http://deb.debian.org/{path}\nSuites: {suites}\nComponents: main\nSigned-By: {keyring}\n"
-            )
-        };
-        stanzas.push(server("debian", &format!("{RELEASE} {RELEASE}-updates")));
-        stanzas.push(server("debian-security", &format!("{RELEASE}-security")));
+        let what = format!("{} names no source of Debian {RELEASE}, whose packages images are made of", etc.display());
+        return Err(Error::new(Cause::Usage, what).next("add one, with its keyring (sources.list(5))"));
     }
-    stanzas.join("\n")
+    Ok(stanzas.join("\n"))
 }
 
 /// A stanza of our release (sources.list(5), deb822), without its restriction to architectures.
@@ -321,12 +318,12 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("a.sources"), "Types: deb deb-src\n# note\nURIs: http://a/debian\nSuites: bookworm bookworm-updates\nArchitectures: amd64\nComponents: main\n\nTypes: deb\nURIs: http://other\nSuites: nodistro\n").unwrap();
         fs::write(folder.join("b.list"), "deb [arch=amd64 signed-by=/k.gpg] http://b/debian bookworm-security main contrib\ndeb http://c/x stable y\n").unwrap();
-        let text = sources(etc.path());
+        let text = sources(etc.path()).unwrap();
         assert_eq!(
             text,
             "Types: deb\nURIs: http://a/debian\nSuites: bookworm bookworm-updates\nComponents: main\n\n\
              Types: deb\nURIs: http://b/debian\nSuites: bookworm-security\nComponents: main contrib\nSigned-By: /k.gpg\n"
         );
-        assert!(sources(Path::new("/nonexistent")).contains("deb.debian.org"));
+        assert_eq!(sources(Path::new("/nonexistent")).unwrap_err().cause, Cause::Usage);
     }
 }
