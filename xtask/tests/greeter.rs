@@ -92,9 +92,8 @@ fn what_goes_wrong_has_its_cause_and_its_exit_code() {
         let from =
             [&["--component", "greeter", "--platform", "linux/amd64", "--from", "install", "--run-dir", earlier], more];
         let ran = world.nightly(run, &from.concat());
-        let line = ran.stderr.lines().find(|line| line.contains(" in /") && line.contains("run 2")).unwrap();
-        let path = line.split_once(" in ").unwrap().1.trim().to_owned();
-        (ran, std::path::PathBuf::from(path))
+        let folder = ran.folder();
+        (ran, folder)
     };
 
     let (failed, run) = again("fails", &["--env", "GREETER_TEST=fail"]);
@@ -138,6 +137,31 @@ fn what_goes_wrong_has_its_cause_and_its_exit_code() {
     let dead = with_dead_apiserver(&world, command);
     assert_eq!(dead.0, 3, "{}", dead.1);
     assert!(!dead.1.contains("tests failed"), "{}", dead.1);
+}
+
+#[test]
+#[ignore = "needs a lab: cargo xtask test runs it"]
+fn a_release_that_exists_is_tested_and_a_kept_run_is_gone_on_from() {
+    let world = World::new("kept");
+    let amd64 = ["--component", "greeter", "--platform", "linux/amd64"];
+    let kept = world.nightly("kept", &[&amd64[..], &["--keep"]].concat());
+    assert_eq!(kept.code, 0);
+    let folder = kept.run.to_str().unwrap();
+    let cleaned = world.nightly("unused", &["--from", "cleanup", "--run-dir", folder]);
+    assert_eq!(cleaned.code, 0);
+    std::fs::remove_dir_all(cleaned.folder()).unwrap();
+
+    let release = kept.run.join("greeter/release.yaml");
+    let release = world.nightly("release", &[&amd64[..], &["--release", release.to_str().unwrap()]].concat());
+    assert_eq!(release.code, 0);
+    let digest = |run: &std::path::Path| read_json(&run.join("greeter/images.json"))["release"]["digest"].clone();
+    assert_eq!(digest(&release.run), digest(&kept.run));
+    assert_eq!(cell(&release.run, "greeter", "results.json")["release"], digest(&kept.run));
+    // What the kept run had installed was gone: all of it had to be made again.
+    assert_eq!(
+        cell(&release.run, "greeter", "install.json")["changed"],
+        cell(&kept.run, "greeter", "install.json")["changed"]
+    );
 }
 
 /// Runs a nightly, and takes the API server away when its tests have begun.

@@ -144,12 +144,17 @@ impl<'a> Runner<'a> {
         }
         let lab = get("lab").unwrap_or_default();
         let mut total = built.max(lab);
-        for component in &request.components {
+        for component in request.components.iter().filter(|_| request.from <= From::Test) {
             total = total.max(get(&format!("prepare {component}"))?);
         }
+        let stages: &[&str] = match request.from {
+            From::Build | From::Install => &["snapshot", "install", "test", "cleanup"],
+            From::Test => &["test", "cleanup"],
+            From::Cleanup => &["cleanup"],
+        };
         for component in &request.components {
             for platform in &request.test_on {
-                for stage in ["snapshot", "install", "test", "cleanup"] {
+                for stage in stages {
                     total += get(&format!("{stage} {component} {platform}"))?;
                 }
             }

@@ -110,6 +110,14 @@ impl World {
     }
 }
 
+impl Ran {
+    /// The run's folder as it was said, for a run that goes on from another.
+    pub(crate) fn folder(&self) -> PathBuf {
+        let line = self.stderr.lines().find(|line| line.contains(" run 2") && line.contains(" in /")).unwrap();
+        PathBuf::from(line.split_once(" in ").unwrap().1.trim())
+    }
+}
+
 impl Drop for World {
     fn drop(&mut self) {
         let down = self.tool("lab", &["down", "--name", &self.lab, "--purge"]);
