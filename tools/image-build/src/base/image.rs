@@ -1,5 +1,6 @@
 //! A root file system as an image of a layout.
 
+use debian::tree::{Tree, gzip};
 use kit::{Platform, Result, digest};
 use oci::{
     Layout, canonical,
@@ -7,10 +8,7 @@ use oci::{
 };
 use serde_json::json;
 
-use super::{
-    definition::Definition,
-    tree::{Tree, gzip},
-};
+use super::definition::Definition;
 
 /// No time of ours: the same content has the same digest on every day.
 const CREATED: &str = "1970-01-01T00:00:00Z";

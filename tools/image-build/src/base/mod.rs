@@ -4,12 +4,9 @@
 //! for byte the same each time. What was made is kept in the cache under a key of everything that went
 //! into it.
 
-mod apt;
-mod deb;
 mod definition;
 mod image;
 mod root;
-mod tree;
 
 use std::{fs, path::PathBuf};
 
@@ -19,7 +16,7 @@ use kit::{
 use oci::{Client, Layout, Place, Reference, spec::Descriptor};
 
 use crate::options::{Platforms, Repo};
-use apt::Package;
+use debian::{Package, apt};
 pub(crate) use definition::Definition;
 
 /// Changes when the same definition gives another image.

@@ -4,11 +4,12 @@ use std::{fs, path::PathBuf};
 
 use kit::{Cause, Context, Result, Within};
 
-use super::{
+use debian::{
     deb,
-    definition::Definition,
     tree::{Tree, merge_usr},
 };
+
+use super::definition::Definition;
 
 /// uid and gid of the user without rights, as distroless and Chainguard have it.
 const NONROOT: u64 = 65532;
@@ -85,7 +86,7 @@ mod tests {
             ("./usr/share/ca-certificates/m/a.crt", b"A"),
             ("./usr/share/doc/x", b"no"),
         ];
-        fs::write(&path, deb::tests::sample(files)).unwrap();
+        fs::write(&path, deb::sample(files)).unwrap();
         let definition = Definition {
             certificates: true,
             drop: ["/usr/share".to_owned()].into(),

@@ -11,7 +11,7 @@ use std::{
 use kit::{Cause, Context, Error, Platform, Process, Result, Ui, digest, dirs, process, rundir};
 use serde::{Deserialize, Serialize};
 
-/// The release that package names in ci/images.toml are those of.
+/// The release that package names are those of.
 const RELEASE: &str = "bookworm";
 /// Package lists are asked for again after this long.
 const FRESH: Duration = Duration::from_secs(24 * 3600);
@@ -23,16 +23,16 @@ const LIMIT: Duration = Duration::from_secs(600);
 
 /// A package as apt would fetch it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Package {
+pub struct Package {
     /// The archive's name: package, version and architecture.
-    pub(crate) file: String,
+    pub file: String,
     /// Digits of the SHA-256 that Debian's signed lists have for it.
-    pub(crate) sha256: String,
+    pub sha256: String,
 }
 
 impl Package {
     /// The package's own name.
-    pub(crate) fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         self.file.split('_').next().unwrap_or_default()
     }
 
@@ -44,18 +44,14 @@ impl Package {
 }
 
 /// Fetches those that are the same for all architectures, and returns them.
-pub(crate) fn fetch_shared(platform: &Platform, packages: &[Package]) -> Result<Vec<Package>> {
+pub fn fetch_shared(platform: &Platform, packages: &[Package]) -> Result<Vec<Package>> {
     let shared: Vec<_> = packages.iter().filter(|package| package.file.ends_with("_all.deb")).cloned().collect();
     fetch(platform, &shared)?;
     Ok(shared)
 }
 
 /// Finds packages for a platform.
-pub(crate) fn resolve(
-    platform: &Platform,
-    names: &std::collections::BTreeSet<String>,
-    ui: &Ui,
-) -> Result<Vec<Package>> {
+pub fn resolve(platform: &Platform, names: &std::collections::BTreeSet<String>, ui: &Ui) -> Result<Vec<Package>> {
     if names.is_empty() {
         return Ok(Vec::new());
     }
@@ -92,7 +88,7 @@ fn parse(line: &str) -> Result<Package> {
 }
 
 /// Fetches packages that the cache does not have; returns the archives in the packages' order.
-pub(crate) fn fetch(platform: &Platform, packages: &[Package]) -> Result<Vec<PathBuf>> {
+pub fn fetch(platform: &Platform, packages: &[Package]) -> Result<Vec<PathBuf>> {
     let folder = dirs::cache()?.join("debs");
     fs::create_dir_all(&folder).cause(Cause::HostDisk, || format!("cannot create {}", folder.display()))?;
     let path = |package: &Package| folder.join(format!("{}.deb", package.sha256));
@@ -261,7 +257,7 @@ fn sources(etc: &Path) -> Result<String> {
     let lists = files(&etc.join("sources.list.d"), "list").into_iter().chain([etc.join("sources.list")]);
     stanzas.extend(lists.flat_map(|file| read(&file).lines().filter_map(one_line).collect::<Vec<_>>()));
     if stanzas.is_empty() {
-        let what = format!("{} names no source of Debian {RELEASE}, whose packages images are made of", etc.display());
+        let what = format!("{} names no source of Debian {RELEASE}, whose packages are needed", etc.display());
         return Err(Error::new(Cause::Usage, what).next("add one, with its keyring (sources.list(5))"));
     }
     Ok(stanzas.join("\n"))

@@ -8,18 +8,18 @@ use kit::{Cause, Context, Error, Result};
 const BYTES_LIMIT: u64 = 2 << 30;
 
 /// The members of a package that matter.
-pub(crate) struct Deb {
+pub struct Deb {
     /// Name, version and so on, as dpkg keeps them.
-    pub(crate) control: String,
+    pub control: String,
     /// The files, as a tar archive.
-    pub(crate) data: Vec<u8>,
+    pub data: Vec<u8>,
 }
 
 /// Takes a package apart.
 ///
 /// # Errors
 /// [`Cause::Registry`] if it is damaged.
-pub(crate) fn read(bytes: &[u8]) -> Result<Deb> {
+pub fn read(bytes: &[u8]) -> Result<Deb> {
     let (mut control, mut data) = (None, None);
     for (name, member) in members(bytes)? {
         match name.split_once(".tar") {
@@ -78,42 +78,46 @@ fn control_text(archive: &[u8]) -> Result<String> {
     Err(Error::new(Cause::Registry, "a package without control file"))
 }
 
+/// A member of an ar archive.
+fn member(name: &str, content: &[u8]) -> Vec<u8> {
+    let mut bytes = format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, content.len()).into_bytes();
+    bytes.extend_from_slice(content);
+    bytes.resize(bytes.len() + content.len() % 2, b'\n');
+    bytes
+}
+
+/// A package with a control file and these files: for tests, here and of those who use this crate.
+///
+/// # Panics
+/// If an archive of them cannot be made in memory.
+#[must_use]
+pub fn sample(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let archive = |files: &[(&str, &[u8])]| {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (name, content) in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o755);
+            header.set_entry_type(tar::EntryType::Regular);
+            builder.append_data(&mut header, name, *content).unwrap();
+        }
+        builder.into_inner().unwrap()
+    };
+    let control = archive(&[("./control", b"Package: sample\nVersion: 1\n")]);
+    let data = zstd::encode_all(&archive(files)[..], 1).unwrap();
+    [
+        &b"!<arch>\n"[..],
+        &member("debian-binary", b"2.0\n"),
+        &member("control.tar", &control),
+        &member("data.tar.zst", &data),
+    ]
+    .concat()
+}
+
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    fn member(name: &str, content: &[u8]) -> Vec<u8> {
-        let mut bytes =
-            format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, content.len()).into_bytes();
-        bytes.extend_from_slice(content);
-        bytes.resize(bytes.len() + content.len() % 2, b'\n');
-        bytes
-    }
-
-    /// A package with a control file and these files.
-    pub(crate) fn sample(files: &[(&str, &[u8])]) -> Vec<u8> {
-        let archive = |files: &[(&str, &[u8])]| {
-            let mut builder = tar::Builder::new(Vec::new());
-            for (name, content) in files {
-                let mut header = tar::Header::new_gnu();
-                header.set_size(content.len() as u64);
-                header.set_mode(0o755);
-                header.set_entry_type(tar::EntryType::Regular);
-                builder.append_data(&mut header, name, *content).unwrap();
-            }
-            builder.into_inner().unwrap()
-        };
-        let control = archive(&[("./control", b"Package: sample\nVersion: 1\n")]);
-        let data = zstd::encode_all(&archive(files)[..], 1).unwrap();
-        [
-            &b"!<arch>\n"[..],
-            &member("debian-binary", b"2.0\n"),
-            &member("control.tar", &control),
-            &member("data.tar.zst", &data),
-        ]
-        .concat()
-    }
 
     #[test]
     fn a_package_is_taken_apart() {

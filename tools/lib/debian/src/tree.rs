@@ -13,7 +13,7 @@ const MERGED: &[&str] = &["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 
 /// Files by path, relative to the root and without `./`.
 #[derive(Default)]
-pub(crate) struct Tree {
+pub struct Tree {
     nodes: BTreeMap<String, Node>,
 }
 
@@ -34,17 +34,17 @@ enum Kind {
 
 impl Tree {
     /// A folder; those above it come into being too.
-    pub(crate) fn directory(&mut self, path: &str, mode: u32, owner: u64) {
+    pub fn directory(&mut self, path: &str, mode: u32, owner: u64) {
         self.insert(path, Node { mode, owner, kind: Kind::Directory });
     }
 
     /// A file that belongs to root.
-    pub(crate) fn file(&mut self, path: &str, mode: u32, content: impl Into<Arc<[u8]>>) {
+    pub fn file(&mut self, path: &str, mode: u32, content: impl Into<Arc<[u8]>>) {
         self.insert(path, Node { mode, owner: 0, kind: Kind::File(content.into()) });
     }
 
     /// A symbolic link.
-    pub(crate) fn symlink(&mut self, path: &str, target: &str) {
+    pub fn symlink(&mut self, path: &str, target: &str) {
         self.insert(path, Node { mode: 0o777, owner: 0, kind: Kind::Symlink(target.to_owned()) });
     }
 
@@ -62,14 +62,14 @@ impl Tree {
     }
 
     /// Removes a path and all below it.
-    pub(crate) fn remove(&mut self, path: &str) {
+    pub fn remove(&mut self, path: &str) {
         let path = place(path);
         let below = format!("{path}/");
         self.nodes.retain(|name, _| *name != path && !name.starts_with(&below));
     }
 
     /// Files below a folder with their content, in order.
-    pub(crate) fn files_below(&self, folder: &str) -> impl Iterator<Item = (&str, &[u8])> {
+    pub fn files_below(&self, folder: &str) -> impl Iterator<Item = (&str, &[u8])> {
         let below = format!("{}/", place(folder));
         self.nodes.iter().filter_map(move |(name, node)| match &node.kind {
             Kind::File(content) if name.starts_with(&below) => Some((name.as_str(), &**content)),
@@ -78,7 +78,7 @@ impl Tree {
     }
 
     /// Unpacks an archive over what is there. Devices are left out.
-    pub(crate) fn unpack(&mut self, archive: &[u8]) -> Result<()> {
+    pub fn unpack(&mut self, archive: &[u8]) -> Result<()> {
         let broken = || "an archive of a package cannot be read";
         for entry in tar::Archive::new(archive).entries().cause(Cause::Registry, broken)? {
             let mut entry = entry.cause(Cause::Registry, broken)?;
@@ -114,7 +114,7 @@ impl Tree {
     }
 
     /// As a tar archive: sorted, without times.
-    pub(crate) fn archive(&self) -> Result<Vec<u8>> {
+    pub fn archive(&self) -> Result<Vec<u8>> {
         let failed = || "cannot write a layer";
         let mut builder = tar::Builder::new(Vec::new());
         let mut first_names: HashMap<*const u8, &str> = HashMap::new();
@@ -153,7 +153,7 @@ impl Tree {
 }
 
 /// Compresses, without a time or a name in the header.
-pub(crate) fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
+pub fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut encoder = flate2::GzBuilder::new().mtime(0).write(Vec::new(), flate2::Compression::new(6));
     encoder.write_all(bytes).and_then(|()| encoder.finish()).cause(Cause::Internal, || "cannot compress a layer")
 }
@@ -177,7 +177,7 @@ fn place(path: &str) -> String {
 }
 
 /// The links that make /bin and its like part of /usr, for those folders that the tree has.
-pub(crate) fn merge_usr(tree: &mut Tree) {
+pub fn merge_usr(tree: &mut Tree) {
     for name in MERGED {
         tree.remove(name);
         if *name != "lib32" && *name != "libx32" {
