@@ -45,9 +45,9 @@ impl Checked {
 }
 
 /// An entry of an index: its platform as the index says it, and its manifest.
-struct Entry {
-    platform: Platform,
-    descriptor: Descriptor,
+pub(crate) struct Entry {
+    pub(crate) platform: Platform,
+    pub(crate) descriptor: Descriptor,
 }
 
 /// A platform that an image offers.
@@ -123,7 +123,7 @@ fn failed(row: PlatformRow, error: &Error) -> PlatformRow {
 }
 
 /// All images of an index, those of indexes inside it too, attestations left out.
-async fn entries(place: &Place, top: &Document) -> Result<Vec<Entry>> {
+pub(crate) async fn entries(place: &Place, top: &Document) -> Result<Vec<Entry>> {
     if !is_index(&top.media_type) {
         let config = config_of(place, top).await?.1;
         return Ok(vec![Entry { platform: platform_of(&config), descriptor: own_descriptor(top)? }]);
@@ -180,7 +180,7 @@ fn own_descriptor(document: &Document) -> Result<Descriptor> {
     crate::descriptor(document.media_type.as_str().into(), &document.bytes)
 }
 
-async fn config_of(place: &Place, document: &Document) -> Result<(ImageManifest, ImageConfiguration)> {
+pub(crate) async fn config_of(place: &Place, document: &Document) -> Result<(ImageManifest, ImageConfiguration)> {
     if !is_image(&document.media_type) {
         return Err(Error::new(Cause::Registry, format!("{place}: '{}' is no image", document.media_type)));
     }
