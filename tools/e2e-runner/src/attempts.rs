@@ -82,28 +82,33 @@ pub fn join(rows: &mut [Row], second: &[Row]) {
     }
 }
 
-/// Rows for what did not run: left out by the ledger, or never begun.
+/// Rows for what the ledger leaves out, and for what it may not leave out any more.
 #[must_use]
-pub fn missing(selection: &Selection, rows: &[Row], package: &str, ran: &Ran, passes: &[Vec<String>]) -> Vec<Row> {
-    let plain = |test| Row { test, excerpt: Vec::new(), ran: None };
-    let mut added: Vec<_> = Vec::new();
-    for (name, reason) in &selection.excluded {
+pub fn left_out(selection: &Selection, package: &str) -> Vec<Row> {
+    let excluded = selection.excluded.iter().map(|(name, reason)| {
         let mut test = report::row(name, package, Status::Skipped);
         (test.skipped_by, test.line, test.attempts) = (Some(SkipSource::Ledger), Some(reason.clone()), 0);
-        added.push(plain(test));
-    }
-    for expired in &selection.expired {
+        test
+    });
+    let expired = selection.expired.iter().map(|expired| {
         let mut test = report::row(PACKAGE, "ci/skips.toml", Status::Failed);
         (test.cause, test.line) = (Some(Cause::PolicyRefused), Some(expired.clone()));
-        added.push(plain(test));
-    }
+        test
+    });
+    excluded.chain(expired).map(|test| Row { test, excerpt: Vec::new(), ran: None }).collect()
+}
+
+/// Rows for those of the tests `asked` for that never began.
+#[must_use]
+pub fn never_began(asked: &[String], rows: &[Row], package: &str, ran: &Ran, passes: &[Vec<String>]) -> Vec<Row> {
     let why = not_begun(rows, ran, passes);
-    for name in selection.asked.iter().filter(|name| !rows.iter().any(|row| row.test.name == **name)) {
+    let missing = asked.iter().filter(|name| !rows.iter().any(|row| row.test.name == **name));
+    let row = |name: &String| {
         let mut test = report::row(name, package, Status::NotRun);
         (test.cause, test.line, test.attempts) = (why.cause, Some(why.why.clone()), 0);
-        added.push(plain(test));
-    }
-    added
+        Row { test, excerpt: Vec::new(), ran: None }
+    };
+    missing.map(row).collect()
 }
 
 /// Why tests that were asked for never began.
@@ -187,8 +192,9 @@ mod tests {
             expired: vec!["TestD: over".into()],
             ..Selection::default()
         };
-        let rows =
-            missing(&selection, &[row("TestA", Status::Passed, None)], "p", &ran(false), &[vec!["-x".into()], vec![]]);
+        let mut rows = left_out(&selection, "p");
+        let (passed, passes) = ([row("TestA", Status::Passed, None)], [vec!["-x".into()], vec![]]);
+        rows.extend(never_began(&selection.asked, &passed, "p", &ran(false), &passes));
         let said: Vec<_> = rows.iter().map(|row| (row.test.name.as_str(), row.test.status, row.test.cause)).collect();
         assert_eq!(
             said,

@@ -9,7 +9,7 @@ use clap::Parser;
 use jiff::Timestamp;
 use kit::{
     Cause, Context, Done, Error, Outcome, Output, Platform, Result, Ui,
-    record::{Head, Nature, Results},
+    record::{Conditions, Head, Nature, Results},
     rundir,
 };
 
@@ -119,6 +119,7 @@ fn results(args: &ParseArgs, started: Timestamp, parsed: &Parsed) -> (Results, V
         release: None,
         counts,
         all_counts,
+        conditions: Conditions::default(),
         tests,
         shard: (1, 1),
     };

@@ -16,8 +16,10 @@ pub mod passes;
 pub mod place;
 pub mod program;
 pub mod report;
+pub mod rounds;
 pub mod select;
 pub mod session;
+pub mod settings;
 
 use clap::{Parser, Subcommand};
 use kit::{Common, Done, Result, Tool, Ui};

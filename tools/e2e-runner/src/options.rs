@@ -74,17 +74,16 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 impl RunArgs {
-    /// The command that runs one test again (all of them without one), in a run directory of its own.
+    /// The command that runs one test again (all of them without one), in a run directory of its own. A test
+    /// comes with the `suite` that it ran in if that sets something.
     #[must_use]
-    pub fn again(&self, test: Option<&str>) -> String {
+    pub fn again(&self, test: Option<&str>, suite: Option<&str>) -> String {
         let mut words = vec!["--component".to_owned(), self.component.clone()];
-        match (test, &self.suite) {
-            (Some(test), _) => words.extend(["--tests".to_owned(), test.to_owned()]),
-            (None, Some(suite)) => words.extend(["--suite".to_owned(), suite.clone()]),
-            (None, None) => {}
-        }
-        if test.is_none() {
-            words.extend(self.tests.iter().flat_map(|tests| ["--tests".to_owned(), tests.clone()]));
+        let suite = suite.or(self.suite.as_deref().filter(|_| test.is_none()));
+        words.extend(suite.iter().flat_map(|suite| ["--suite".to_owned(), (*suite).to_owned()]));
+        match test {
+            Some(test) => words.extend(["--tests".to_owned(), test.to_owned()]),
+            None => words.extend(self.tests.iter().flat_map(|tests| ["--tests".to_owned(), tests.clone()])),
         }
         words.extend(self.cluster.arguments());
         words.extend(self.platform.iter().flat_map(|platform| ["--platform".to_owned(), platform.to_string()]));
@@ -104,12 +103,15 @@ mod tests {
         let args =
             RunArgs::parse_from(["run", "--component", "greeter", "--suite", "smoke", "--env", "A=b c", "--lab", "x"]);
         assert_eq!(
-            args.again(Some("TestA")),
+            args.again(Some("TestA"), None),
             "cargo xtask e2e-runner run --component greeter --tests TestA --lab x --env 'A=b c'"
         );
         assert_eq!(
-            args.again(None),
+            args.again(None, None),
             "cargo xtask e2e-runner run --component greeter --suite smoke --lab x --env 'A=b c'"
+        );
+        assert!(
+            args.again(Some("TestA"), Some("full")).contains("--component greeter --suite full --tests TestA --lab")
         );
     }
 }

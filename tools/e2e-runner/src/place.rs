@@ -193,13 +193,11 @@ mod tests {
 
     #[test]
     fn the_platform_is_named_or_the_only_one() {
-        let node = |platform: &str, ready| Node {
-            name: "n".into(),
-            platform: platform.parse().unwrap(),
-            nature: Nature::Native,
-            kubelet: String::new(),
-            kernel: String::new(),
-            ready,
+        let node = |platform: &str, ready| -> Node {
+            let node = serde_json::json!({
+                "name": "n", "platform": platform, "nature": "native", "kubelet": "", "kernel": "", "ready": ready
+            });
+            serde_json::from_value(node).unwrap()
         };
         let id = |nodes| ClusterId { uid: "u".into(), name: "c".into(), kubernetes: String::new(), nodes };
         let s390x = "linux/s390x".parse().unwrap();

@@ -5,7 +5,7 @@ use std::{fmt::Write, path::Path};
 use jiff::Timestamp;
 use kit::{
     Cause, Class, Exit, Outcome,
-    record::{Counts, Results, SkipSource, Status, Test},
+    record::{Counts, Results, RoundResult, SkipSource, Status, Test},
     ui,
 };
 
@@ -66,6 +66,7 @@ pub fn row(name: &str, package: &str, status: Status) -> Test {
         cause: None,
         line: None,
         skipped_by: None,
+        round: None,
         seconds: 0.0,
         attempts: 1,
         log: None,
@@ -151,6 +152,7 @@ pub fn summary(results: &Results, rows: &[Row], folder: &Path) -> String {
     if results.all_counts != results.counts {
         let _ = writeln!(text, "with subtests: {}", totals(&results.all_counts));
     }
+    rounds(&mut text, &results.conditions.rounds);
     let verdict = match (results.head.outcome, results.head.cause) {
         (Outcome::Passed, Some(cause)) => format!("good, but {cause}"),
         (Outcome::Passed, None) => "good".into(),
@@ -165,6 +167,18 @@ pub fn summary(results: &Results, rows: &[Row], folder: &Path) -> String {
         let _ = writeln!(text, "{}", ui::printable(message));
     }
     text
+}
+
+/// What came of each round, and with which settings, unless there was only one without any.
+fn rounds(text: &mut String, rounds: &[RoundResult]) {
+    if rounds.len() == 1 && rounds[0].settings.is_empty() {
+        return;
+    }
+    for round in rounds {
+        let set: Vec<_> = round.settings.iter().map(|set| format!("{}={}", set.key, set.value)).collect();
+        let set = if set.is_empty() { String::new() } else { format!(" ({})", set.join(", ")) };
+        let _ = writeln!(text, "round {}{}: {}", round.name, ui::printable(&set), totals(&round.counts));
+    }
 }
 
 fn failure(text: &mut String, row: &Row, folder: &Path) {

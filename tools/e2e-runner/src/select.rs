@@ -3,7 +3,7 @@
 use jiff::civil::Date;
 use kit::{
     Cause, Context, Error, Platform, Result,
-    ci::{Skip, Suite},
+    ci::{Skip, Suite, Unless},
 };
 use regex::Regex;
 
@@ -38,6 +38,8 @@ pub struct Choice<'a> {
     pub skips: &'a [Skip],
     /// Where they run.
     pub platform: &'a Platform,
+    /// Whether that is a lab.
+    pub lab: bool,
     /// `--tests`.
     pub wanted: &'a Wanted,
     /// The day.
@@ -126,6 +128,7 @@ fn ledger(choice: &Choice<'_>, listed: &[String], selection: &mut Selection) -> 
         skip.component == choice.component
             && (skip.platforms.is_empty() || skip.platforms.contains(choice.platform))
             && (skip.suites.is_empty() || skip.suites.iter().any(|suite| suite == choice.suite_name))
+            && !(choice.lab && skip.unless == Some(Unless::Lab))
     };
     for skip in choice.skips.iter().filter(here) {
         for test in &skip.tests {
@@ -180,6 +183,7 @@ mod tests {
             tests: tests.iter().map(ToString::to_string).collect(),
             platforms: vec![],
             suites: vec![],
+            unless: None,
             reason: "needs the internet".into(),
             link: None,
             owner: "us".into(),
@@ -189,16 +193,15 @@ mod tests {
 
     fn suite(tests: &[&str]) -> Suite {
         let tests: Vec<_> = tests.iter().map(ToString::to_string).collect();
-        Suite { default: true, all: tests.is_empty(), tests, time_limit: None }
+        Suite { default: true, all: tests.is_empty(), tests, ..Suite::default() }
     }
 
     fn chosen(suite: &Suite, skips: &[Skip], wanted: &[&str]) -> Result<Selection> {
         let wanted = Wanted::new(&wanted.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let platform = "linux/amd64".parse().unwrap();
         let today = "2026-06-01".parse().unwrap();
-        let choice =
-            Choice { component: "x", suite_name: "smoke", suite, skips, platform: &platform, wanted: &wanted, today };
-        choose(&choice, &listed())
+        let (component, suite_name, wanted, platform, lab) = ("x", "smoke", &wanted, &platform, true);
+        choose(&Choice { component, suite_name, suite, skips, platform, lab, wanted, today }, &listed())
     }
 
     #[test]
@@ -223,6 +226,8 @@ mod tests {
         assert_eq!(names, ["TestA", "TestB/sub"]);
         assert_eq!(found.unknown, ["TestZ"]);
         assert_eq!(found.expired, ["TestAb: left out until 2026-05-31 (owner: us)"]);
+        let unless = Skip { unless: Some(Unless::Lab), ..skips[0].clone() };
+        assert_eq!(chosen(&suite(&[]), &[unless], &[]).unwrap().excluded, [], "this is a lab");
         let elsewhere = Skip { platforms: vec!["linux/s390x".parse().unwrap()], ..skips[0].clone() };
         assert_eq!(chosen(&suite(&[]), &[elsewhere], &[]).unwrap().excluded, []);
     }

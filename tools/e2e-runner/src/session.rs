@@ -8,26 +8,27 @@ use std::{
 use jiff::Timestamp;
 use kit::{
     Cause, Context, Done, Error, Outcome, Output, Platform, Result, RunDir, Ui,
-    ci::{Ci, Component},
+    ci::{Ci, Component, Round, Suite},
     dirs,
     process::Stopper,
-    record::{Counts, Head, Nature, Results},
+    record::{Conditions, Counts, Head, Nature, Results},
     rundir, ui,
 };
 use tokio::runtime::Runtime;
 
 use crate::{
-    TOOL, VERSION, attempts,
+    TOOL, VERSION,
     cause::Judge,
     environment::{self, Values},
-    health::Watch,
     junit,
     options::{PrepareArgs, RunArgs},
-    passes::{Ran, Runner},
+    passes::Runner,
     place::{Installed, Place},
     program::{self, Program},
-    report::{self, Row},
+    report,
+    rounds::{Came, Rounds},
     select::{self, Choice, Selection, Wanted},
+    settings::Settings,
 };
 
 /// Compiles the tests of a component, so that a later run finds them.
@@ -55,7 +56,8 @@ struct Plan<'a> {
     ci: Ci,
     component: Component,
     wanted: Wanted,
-    suite: String,
+    suite_name: String,
+    suite: Suite,
     started: Timestamp,
 }
 
@@ -66,25 +68,34 @@ impl<'a> Plan<'a> {
         let ci = args.ci.open()?;
         let component = ci.component(&args.component)?;
         program::section(&ci, &args.component, &component)?;
-        let (suite, _) = component.suite(args.suite.as_deref())?;
-        let suite = suite.to_owned();
-        Ok(Self { args, ci, component, wanted, suite, started: Timestamp::now() })
+        let (name, named) = component.suite(args.suite.as_deref())?;
+        // Tests that are named need not be in the default suite.
+        let everything = args.suite.is_none() && !wanted.is_empty();
+        let suite = if everything { Suite { all: true, ..Suite::default() } } else { named.clone() };
+        let suite_name = name.to_owned();
+        Ok(Self { args, ci, component, wanted, suite_name, suite, started: Timestamp::now() })
     }
 
     /// The name for records: what `--tests` chose is not the suite.
     fn suite_name(&self) -> &str {
-        if self.wanted.is_empty() { &self.suite } else { "selection" }
+        if self.wanted.is_empty() { &self.suite_name } else { "selection" }
     }
 
-    fn select(&self, program: &Program, platform: &Platform, ui: &Ui) -> Result<Selection> {
-        let (_, named) = self.component.suite(Some(&self.suite))?;
-        // Tests that are named need not be in the default suite.
-        let everything = kit::ci::Suite { default: false, all: true, tests: Vec::new(), time_limit: None };
-        let suite = if self.args.suite.is_none() && !self.wanted.is_empty() { &everything } else { named };
+    /// Where the component lives.
+    fn namespace(&self) -> Option<&str> {
+        self.component.tests.as_ref().and_then(|tests| tests.namespace.as_deref())
+    }
+
+    /// The command that runs this again.
+    fn again(&self, test: Option<&str>) -> String {
+        self.args.again(test, self.suite.changes_settings().then_some(self.suite_name.as_str()))
+    }
+
+    fn select(&self, program: &Program, platform: &Platform, lab: bool, ui: &Ui) -> Result<Selection> {
         let skips = self.ci.skips()?.skip;
         let today = jiff::Zoned::now().date();
-        let (component, suite_name, wanted) = (&self.args.component, &self.suite, &self.wanted);
-        let choice = Choice { component, suite_name, suite, skips: &skips, platform, wanted, today };
+        let (component, suite_name, wanted) = (&self.args.component, &self.suite_name, &self.wanted);
+        let choice = Choice { component, suite_name, suite: &self.suite, skips: &skips, platform, lab, wanted, today };
         let selection = select::choose(&choice, &program.list()?)?;
         for unknown in &selection.unknown {
             ui.warn(format!("ci/skips.toml: {component} has no test {unknown}"));
@@ -107,8 +118,7 @@ impl<'a> Plan<'a> {
         let fill = |words: &[String]| words.iter().map(|word| values.fill(word)).collect::<Result<Vec<_>>>();
         let programs = environment::programs(&self.component)?;
         let chosen = &self.args.env;
-        let (_, suite) = self.component.suite(Some(&self.suite))?;
-        let limit = self.args.timeout.or(suite.limit()?.filter(|_| self.wanted.is_empty()));
+        let limit = self.args.timeout.or(self.suite.limit()?.filter(|_| self.wanted.is_empty()));
         Ok(Runner {
             program,
             selection,
@@ -135,7 +145,7 @@ impl<'a> Plan<'a> {
     fn values(&self, kubeconfig: PathBuf, platform: &Platform, registry: Option<String>) -> Values {
         let repo = self.args.repo.clone();
         let host = repo.as_ref().and_then(|repo| repo.split('/').next()).map(String::from);
-        let namespace = self.component.tests.as_ref().and_then(|tests| tests.namespace.clone());
+        let namespace = self.namespace().map(String::from);
         Values {
             kubeconfig,
             platform: platform.clone(),
@@ -158,6 +168,7 @@ impl<'a> Plan<'a> {
             release: None,
             counts: Counts::default(),
             all_counts: Counts::default(),
+            conditions: Conditions::default(),
             tests: Vec::new(),
             shard: (1, 1),
         }
@@ -203,7 +214,7 @@ pub fn run(args: &RunArgs, ui: &Ui) -> Result<Done> {
     };
     // With a wrong call there is nothing to say about the component.
     if error.cause != Cause::Usage && !error.what.iter().any(|what| what == RECORDED) {
-        results.head = results.head.clone().failed(&error).reproduce(args.again(None));
+        results.head = results.head.clone().failed(&error).reproduce(plan.again(None));
         results.head.finished = Timestamp::now();
         rundir::write_record(&cell, &results)?;
     }
@@ -227,7 +238,7 @@ fn in_place(
     let run = results.head.run.clone();
     runtime.block_on(cluster::interruptible(place.hold(&run)))?;
     let program = program::prepare(&plan.ci, &plan.args.component, &plan.component, ui)?;
-    let selection = plan.select(&program, &place.platform, ui)?;
+    let selection = plan.select(&program, &place.platform, place.opened.lab.is_some(), ui)?;
     let registry = place.opened.lab.as_ref().map(|lab| lab.registry.clone());
     let values = plan.values(place.opened.kubeconfig.clone(), &place.platform, registry);
     let server = place.opened.server.trim_end_matches('/').rsplit("//").next().map(String::from);
@@ -237,73 +248,50 @@ fn in_place(
         let root = kit::source::checkout(&plan.ci, &plan.component, ui)?.dir;
         runtime.block_on(cluster::interruptible(place.apply(&root, &manifests, ui)))?;
     }
+    recover(plan, place, runtime, ui)?;
     runner.record(&selection.asked)?;
-    let (rows, ran) = attempt(plan, place, runtime, &runner, &selection, ui)?;
-    conclude(plan, results, rows, &ran, cell, &installed, ui)
+    let rounds = Rounds {
+        runner: &runner,
+        selection: &selection,
+        suite: &plan.suite,
+        namespace: plan.namespace(),
+        second_attempt: !plan.args.no_second_attempt && !plan.args.fail_fast,
+        name: &format!("{} {} on {}", plan.args.component, plan.suite_name(), place.opened.name),
+        runtime,
+        ui,
+    };
+    let came = rounds.run(place)?;
+    conclude(plan, results, came, cell, &installed, ui)
 }
 
-/// Runs the tests, those that failed again, and lays the cluster's outages over what came out.
-fn attempt(
-    plan: &Plan<'_>,
-    place: &Place,
-    runtime: &Runtime,
-    runner: &Runner<'_>,
-    selection: &Selection,
-    ui: &Ui,
-) -> Result<(Vec<Row>, Ran)> {
-    let watch = runtime.block_on(async { Watch::start(place.opened.client.clone(), runner.stopper.clone()) });
-    let name = format!("{} {} on {}", plan.args.component, plan.suite_name(), place.opened.name);
-    let mut ran = runner.run(&selection.asked, &name, ui)?;
-    let mut rows = attempts::rows(&ran);
-    rows.extend(attempts::missing(selection, &rows, &runner.program.package, &ran, &runner.passes));
-    attempts::lay_over(&mut rows, &watch.outages(), Timestamp::now());
-    let again = attempts::again(&rows, &ran);
-    if !again.is_empty() && !plan.args.no_second_attempt && !plan.args.fail_fast {
-        ui.note(format!("{} failed; once more: {}", again.len(), again.join(", ")));
-        let second = runner.run(&again, "second attempt", ui)?;
-        attempts::join(&mut rows, &attempts::rows(&second));
-        ran.signal = second.signal;
+/// Puts back what a run that was killed has set.
+fn recover(plan: &Plan<'_>, place: &Place, runtime: &Runtime, ui: &Ui) -> Result<()> {
+    let Some(namespace) = plan.namespace() else { return Ok(()) };
+    let settings = Settings::of(place.opened.client.clone(), namespace);
+    for map in runtime.block_on(cluster::interruptible(settings.put_back()))? {
+        ui.note(format!("put back as it was before a run that was killed: ConfigMap {namespace}/{map}"));
     }
-    if ran.signal.is_none() {
-        let outages = runtime.block_on(watch.finish());
-        attempts::lay_over(&mut rows, &outages, Timestamp::now());
-        if let Some(outage) = outages.open() {
-            rows.push(of_cluster(place, Cause::ClusterUnreachable, outage.describe()));
-        }
-        if outages.number() > 0 {
-            ui.warn(format!("the API server was away {} times while the tests ran", outages.number()));
-        }
-    }
-    if let Some(Err(error)) = place.lease.as_ref().map(cluster::Guard::check) {
-        rows.push(of_cluster(place, error.cause, error.summary()));
-    }
-    Ok((rows, ran))
-}
-
-/// Something is wrong with the cluster as such: whatever the tests say, nobody knows what they would have said.
-fn of_cluster(place: &Place, cause: Cause, why: String) -> Row {
-    let mut test = report::row(report::PACKAGE, &place.opened.name, kit::record::Status::Failed);
-    (test.cause, test.line) = (Some(cause), Some(why));
-    Row { test, excerpt: Vec::new(), ran: None }
+    Ok(())
 }
 
 /// Writes the record, JUnit and the summary.
 fn conclude(
     plan: &Plan<'_>,
     results: &mut Results,
-    mut rows: Vec<Row>,
-    ran: &Ran,
+    came: Came,
     cell: &Path,
     installed: &Installed,
     ui: &Ui,
 ) -> Result<Done> {
+    let Came { mut rows, rounds, signal } = came;
     for row in &mut rows {
         let top = crate::parse::event::top(&row.test.name).to_owned();
         let again = (row.test.name != report::PACKAGE).then_some(top.as_str());
-        row.test.reproduce = row.test.cause.map(|_| plan.args.again(again));
+        row.test.reproduce = row.test.cause.map(|_| plan.again(again));
     }
     results.tests = rows.iter().map(|row| row.test.clone()).collect();
     (results.counts, results.all_counts) = report::count(&results.tests);
+    results.conditions.rounds = if plan.suite.changes_settings() { rounds } else { Vec::new() };
     let (exit, cause) = report::verdict(&results.tests);
     let mut head = results.head.clone();
     head.finished = Timestamp::now();
@@ -314,7 +302,7 @@ fn conclude(
         head.line = first.and_then(|test| test.line.clone());
         head.reproduce = first.and_then(|test| test.reproduce.clone());
     }
-    let interrupted = ran.signal.map(|number| Error::interrupted(number).within(RECORDED));
+    let interrupted = signal.map(|number| Error::interrupted(number).within(RECORDED));
     if let Some(error) = &interrupted {
         head = head.failed(error);
     }
@@ -341,21 +329,47 @@ fn conclude(
 fn dry_run(plan: &Plan<'_>, ui: &Ui) -> Result<Done> {
     let program = program::prepare(&plan.ci, &plan.args.component, &plan.component, ui)?;
     let platform = plan.args.platform.clone().unwrap_or_else(Platform::host);
-    let selection = plan.select(&program, &platform, ui)?;
+    let lab = matches!(plan.args.cluster.source(), Ok(cluster::Source::Lab(_)));
+    let selection = plan.select(&program, &platform, lab, ui)?;
     let values = plan.values("KUBECONFIG-OF-THE-CLUSTER".into(), &platform, Some("REGISTRY".into()));
     let runner = plan.runner(&program, &selection, &values, PathBuf::new(), None)?;
+    let round =
+        |round: &Round| serde_json::json!({"name": round.name, "settings": plan.suite.settings_of(Some(round))});
+    let rounds: Vec<_> = plan.suite.rounds.iter().map(round).collect();
     match ui.output {
         Output::Json => ui.json(&serde_json::json!({
             "component": plan.args.component, "suite": plan.suite_name(), "platform": platform.to_string(),
-            "asked": selection.asked, "excluded": selection.excluded, "script": runner.describe(&selection.asked),
+            "asked": selection.asked, "excluded": selection.excluded, "settings": plan.suite.settings,
+            "rounds": rounds, "script": runner.describe(&selection.asked),
         }))?,
         Output::Text => {
             let mut text = format!("# {} tests of {}:\n", selection.asked.len(), plan.suite_name());
             text.extend(selection.asked.iter().map(|test| format!("#   {test}\n")));
             text.push_str(&format!("# left out: {}\n", selection.excluded.len()));
             text.extend(selection.excluded.iter().map(|(test, reason)| format!("#   {test}: {reason}\n")));
+            text.push_str(&settings_in_words(&plan.suite));
             ui.result(&(text + &runner.describe(&selection.asked)))?;
         }
     }
     Ok(Done::good())
+}
+
+fn settings_in_words(suite: &Suite) -> String {
+    let mut text = String::new();
+    for round in std::iter::once(None).chain(suite.rounds.iter().map(Some)) {
+        let set = suite.settings_of(round);
+        let set =
+            set.iter().flat_map(|(map, values)| values.iter().map(move |(key, value)| format!("{map}/{key}={value}")));
+        let set: Vec<_> = set.collect();
+        match round {
+            None if set.is_empty() => {}
+            None => text.push_str(&format!("# set for all: {}\n", set.join(", "))),
+            Some(round) => text.push_str(&format!(
+                "# those that skip themselves, once more with {}: {}\n",
+                round.name,
+                set.join(", ")
+            )),
+        }
+    }
+    text
 }

@@ -158,7 +158,8 @@ impl Made {
         runner.record(&selection.asked).unwrap();
         let ran = runner.run(&selection.asked, "tests", &Ui::silent()).unwrap();
         let mut rows = attempts::rows(&ran);
-        rows.extend(attempts::missing(&selection, &rows, "own/test", &ran, &runner.passes));
+        rows.extend(attempts::left_out(&selection, "own/test"));
+        rows.extend(attempts::never_began(&selection.asked, &rows, "own/test", &ran, &runner.passes));
         let again = attempts::again(&rows, &ran);
         if !again.is_empty() {
             let second = runner.run(&again, "again", &Ui::silent()).unwrap();

@@ -2,15 +2,17 @@
 //!
 //! The heads of those files say what each field means to a person; unknown fields are refused.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+mod components;
+mod images;
+
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use crate::{Cause, Error, Platform, Result, config, dirs};
+
+pub use components::{Component, Components, FIRST_ROUND, Round, Select, Settings, Suite, Tests, parse_duration};
+pub use images::{Build, ImageMap, ReplacedImage};
 
 /// The folder with all of them, read when asked for.
 #[derive(Debug, Clone)]
@@ -40,209 +42,6 @@ impl CiOptions {
     }
 }
 
-/// `ci/components.toml`.
-pub type Components = BTreeMap<String, Component>;
-
-/// A component.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Component {
-    /// Go module path, with `version`.
-    pub module: Option<String>,
-    /// Version of the module.
-    pub version: Option<String>,
-    /// The commit that the version is.
-    pub commit: Option<String>,
-    /// A folder of this repository, instead of a module.
-    pub path: Option<String>,
-    /// What ko is given, relative to the sources.
-    pub config: Vec<String>,
-    /// Flags for Go's linker; `{commit7}` is replaced.
-    #[serde(default)]
-    pub ldflags: Vec<String>,
-    /// Base images by name in `ci/images.toml`: `default` and import paths.
-    #[serde(default)]
-    pub bases: BTreeMap<String, String>,
-    /// Components installed before.
-    #[serde(default)]
-    pub needs: Vec<String>,
-    /// End-to-end tests.
-    pub tests: Option<Tests>,
-    /// Named selections of tests.
-    #[serde(default)]
-    pub suites: BTreeMap<String, Suite>,
-    /// Programs that tests call, and which tests fail without them.
-    #[serde(default)]
-    pub programs: BTreeMap<String, String>,
-}
-
-/// How a component's tests are run.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tests {
-    /// Go package, relative to the sources.
-    pub package: String,
-    /// Build tags.
-    #[serde(default)]
-    pub tags: Vec<String>,
-    /// Arguments of the test program, with placeholders.
-    #[serde(default)]
-    pub args: Vec<String>,
-    /// Environment, with placeholders.
-    #[serde(default)]
-    pub env: BTreeMap<String, String>,
-    /// The program is run once for each of these argument lists.
-    #[serde(default = "one_pass")]
-    pub passes: Vec<Vec<String>>,
-    /// How tests are selected.
-    #[serde(default)]
-    pub select: Select,
-    /// Folders of manifests applied before the tests.
-    #[serde(default)]
-    pub manifests: Vec<String>,
-    /// `-test.parallel`.
-    pub parallel: Option<u32>,
-    /// Where the component lives.
-    pub namespace: Option<String>,
-}
-
-fn one_pass() -> Vec<Vec<String>> {
-    vec![Vec::new()]
-}
-
-/// How tests are selected.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Select {
-    /// By `-test.run`.
-    #[default]
-    Run,
-    /// By `-test.skip`, because the program sets its own `-test.run`.
-    Skip,
-}
-
-/// A selection of tests.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Suite {
-    /// Taken when none is named.
-    #[serde(default)]
-    pub default: bool,
-    /// Every test that the ledger does not name.
-    #[serde(default)]
-    pub all: bool,
-    /// These tests.
-    #[serde(default)]
-    pub tests: Vec<String>,
-    /// Of the whole suite, as in `12m`.
-    pub time_limit: Option<String>,
-}
-
-impl Suite {
-    /// The limit as a duration.
-    ///
-    /// # Errors
-    /// [`Cause::Usage`] if it is none.
-    pub fn limit(&self) -> Result<Option<Duration>> {
-        self.time_limit.as_deref().map(parse_duration).transpose()
-    }
-}
-
-/// A length of time: `90s`, `12m`, `2h`, or several of these together.
-///
-/// # Errors
-/// [`Cause::Usage`] if it is none.
-pub fn parse_duration(text: &str) -> Result<Duration> {
-    let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|length| Duration::try_from(length).ok());
-    parsed.filter(|length| !length.is_zero()).ok_or_else(|| {
-        Error::new(Cause::Usage, format!("'{text}' is no length of time")).next("write for instance 90s, 12m or 1h30m")
-    })
-}
-
-impl Component {
-    /// The suite `name`, or the default one.
-    ///
-    /// # Errors
-    /// [`Cause::Usage`] if there is none; the message lists those that exist.
-    pub fn suite(&self, name: Option<&str>) -> Result<(&str, &Suite)> {
-        let found = match name {
-            Some(name) => self.suites.get_key_value(name),
-            None => self.suites.iter().find(|(_, suite)| suite.default),
-        };
-        found.map(|(name, suite)| (name.as_str(), suite)).ok_or_else(|| {
-            let known: Vec<_> = self.suites.keys().map(String::as_str).collect();
-            Error::new(Cause::Usage, format!("there is no suite '{}'", name.unwrap_or("(default)")))
-                .next(format!("suites in ci/components.toml: {}", known.join(", ")))
-        })
-    }
-
-    /// The version to show: the module's, or `devel` for a folder.
-    #[must_use]
-    pub fn version(&self) -> &str {
-        self.version.as_deref().unwrap_or("devel")
-    }
-}
-
-/// `ci/images.toml`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ImageMap {
-    /// Public names that are replaced.
-    #[serde(default)]
-    pub image: Vec<ReplacedImage>,
-    /// How images are built.
-    #[serde(default)]
-    pub build: BTreeMap<String, Build>,
-}
-
-/// Names that one build stands in for.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ReplacedImage {
-    /// Full references.
-    pub names: Vec<String>,
-    /// The build, or
-    pub build: Option<String>,
-    /// why none is needed.
-    pub unused: Option<String>,
-}
-
-/// A root file system from Debian's packages.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Build {
-    /// Start from another build.
-    pub extends: Option<String>,
-    /// Packages, unpacked exactly as listed.
-    #[serde(default)]
-    pub packages: Vec<String>,
-    /// Target, and the paths that link to it.
-    #[serde(default)]
-    pub links: BTreeMap<String, Vec<String>>,
-    /// Whether the bundle of certificates is put together.
-    #[serde(default)]
-    pub certificates: bool,
-    /// Paths removed after unpacking.
-    #[serde(default)]
-    pub drop: Vec<String>,
-    /// Files with their content.
-    #[serde(default)]
-    pub files: BTreeMap<String, String>,
-    /// `UID:GID`.
-    pub user: Option<String>,
-    /// Working directory.
-    pub workdir: Option<String>,
-    /// Environment beside PATH.
-    #[serde(default)]
-    pub env: BTreeMap<String, String>,
-    /// As in an OCI image's configuration.
-    #[serde(default)]
-    pub entrypoint: Vec<String>,
-    /// As in an OCI image's configuration.
-    #[serde(default)]
-    pub cmd: Vec<String>,
-}
-
 /// `ci/skips.toml`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -266,6 +65,8 @@ pub struct Skip {
     /// Only in these suites; in all if empty.
     #[serde(default)]
     pub suites: Vec<String>,
+    /// Not there: where what is missing can be had.
+    pub unless: Option<Unless>,
     /// What is missing.
     pub reason: String,
     /// More about it.
@@ -274,6 +75,14 @@ pub struct Skip {
     pub owner: String,
     /// Last day on which it counts.
     pub until: jiff::civil::Date,
+}
+
+/// Where an entry of the ledger does not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unless {
+    /// On a lab, whose nodes have what image-build made.
+    Lab,
 }
 
 /// `ci/architectures.toml`.
@@ -381,8 +190,8 @@ impl Ci {
             if let Some(unknown) = component.needs.iter().find(|need| !components.contains_key(*need)) {
                 return wrong(&format!("needs '{unknown}', which is no component"));
             }
-            if component.suites.values().filter(|suite| suite.default).count() > 1 {
-                return wrong("more than one suite is the default");
+            if let Some(problem) = component.problem() {
+                return wrong(&problem);
             }
         }
         Ok(components)
@@ -409,7 +218,18 @@ impl Ci {
     /// # Errors
     /// [`Cause::Usage`] with file, line and field.
     pub fn images(&self) -> Result<ImageMap> {
-        config::read(&self.folder.join("images.toml"))
+        let path = self.folder.join("images.toml");
+        let images: ImageMap = config::read(&path)?;
+        for image in images.image.iter().filter(|image| image.preload) {
+            let named_otherwise = image.names.iter().find(|name| !name.contains("@sha256:"));
+            let why = match (named_otherwise, &image.build) {
+                (Some(name), _) => format!("{name} has no digest: mirrors serve it, so it needs no 'preload'"),
+                (None, None) => format!("{:?} needs a 'build' to be preloaded", image.names),
+                (None, Some(_)) => continue,
+            };
+            return Err(Error::new(Cause::Usage, format!("{}: {why}", path.display())));
+        }
+        Ok(images)
     }
 
     /// The skip ledger.
@@ -439,6 +259,8 @@ impl Ci {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -479,6 +301,51 @@ mod tests {
         std::fs::write(&file, "[a]\nconfig = []\npath = 'x'\n").unwrap();
         assert!(ci.component("b").unwrap_err().to_string().contains("next: components in"));
         assert!(ci.component("a").unwrap().suite(Some("x")).is_err());
+    }
+
+    #[test]
+    fn settings_of_a_round_lie_over_the_suite_s() {
+        let text = |namespace: &str, name: &str| {
+            format!(
+                "[a]\nconfig = []\npath = 'x'\n[a.tests]\npackage = './t'\n{namespace}\n[a.suites.full]\nall = true\n\
+                 settings = {{ flags = {{ one = '1', two = '2' }} }}\n[[a.suites.full.rounds]]\nname = '{name}'\n\
+                 settings = {{ flags = {{ two = '3' }}, other = {{ x = 'y' }} }}\n"
+            )
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let read = |text: String| {
+            std::fs::write(folder.path().join("components.toml"), text).unwrap();
+            Ci::new(folder.path()).component("a")
+        };
+        let component = read(text("namespace = 'n'", "alpha")).unwrap();
+        let suite = &component.suites["full"];
+        assert!(suite.changes_settings());
+        assert_eq!(suite.settings_of(None)["flags"]["two"], "2");
+        let set = suite.settings_of(suite.rounds.first());
+        assert_eq!((set["flags"]["one"].as_str(), set["flags"]["two"].as_str(), set["other"].len()), ("1", "3", 1));
+        for (namespace, name, said) in
+            [("", "alpha", "settings need the namespace"), ("namespace = 'n'", "first", "other than 'first'")]
+        {
+            let error = read(text(namespace, name)).unwrap_err();
+            assert!(error.cause == Cause::Usage && error.to_string().contains(said), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_what_no_mirror_can_serve_is_preloaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |text: &str| {
+            std::fs::write(folder.path().join("images.toml"), text).unwrap();
+            Ci::new(folder.path()).images()
+        };
+        let named = |name: &str, more: &str| read(&format!("[[image]]\nnames = ['{name}']\npreload = true\n{more}\n"));
+        assert!(named("x.y/a@sha256:0", "build = 'a'").unwrap().image[0].preload);
+        for (name, more, said) in
+            [("x.y/a:1", "build = 'a'", "has no digest"), ("x.y/a@sha256:0", "", "needs a 'build'")]
+        {
+            let error = named(name, more).unwrap_err();
+            assert!(error.cause == Cause::Usage && error.to_string().contains(said), "{error}");
+        }
     }
 
     #[test]

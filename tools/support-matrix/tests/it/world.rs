@@ -226,6 +226,7 @@ impl Run {
             release: Some(release(component, version)),
             counts,
             all_counts: counts,
+            conditions: Default::default(),
             tests,
             shard: (1, 1),
         };
@@ -318,6 +319,7 @@ pub(crate) fn test(name: &str, status: Status, cause: Option<Cause>) -> Test {
         cause,
         line: None,
         skipped_by: None,
+        round: None,
         seconds: 1.5,
         attempts: 1,
         log: None,

@@ -34,6 +34,9 @@ pub struct Results {
     pub counts: Counts,
     /// Totals of tests and subtests, as `go test` counts them.
     pub all_counts: Counts,
+    /// What was arranged for the tests, beside the installation.
+    #[serde(default, skip_serializing_if = "Conditions::is_plain")]
+    pub conditions: Conditions,
     /// Every test and subtest, in the order in which they ended.
     pub tests: Vec<Test>,
     /// Which part of the suite this is, `(1, 1)` for all of it.
@@ -67,6 +70,50 @@ pub struct Counts {
     pub not_run: usize,
 }
 
+/// What was arranged so that the tests could run as they did.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Conditions {
+    /// How the installation was set, if the suite sets anything: one round after the other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rounds: Vec<RoundResult>,
+}
+
+impl Conditions {
+    /// Whether nothing was arranged.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A round of a suite: tests that ran with the installation set in one way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RoundResult {
+    /// `first` for all tests; of a further round its name in `ci/components.toml`.
+    pub name: String,
+    /// What was set for it, and put back afterwards.
+    pub settings: Vec<Setting>,
+    /// What became of its top-level tests in it.
+    pub counts: Counts,
+}
+
+/// A value that was set while tests ran.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Setting {
+    /// The ConfigMap, as `namespace/name`.
+    pub config_map: String,
+    /// The key in it.
+    pub key: String,
+    /// What it was set to.
+    pub value: String,
+    /// What it was before, if it was there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+}
+
 /// One test or subtest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -86,6 +133,9 @@ pub struct Test {
     /// Who skipped it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped_by: Option<SkipSource>,
+    /// The further round that this is the result of, because it skipped itself before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round: Option<String>,
     /// How long it took, in seconds.
     pub seconds: f64,
     /// How often it was run.

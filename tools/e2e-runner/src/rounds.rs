@@ -1,0 +1,264 @@
+//! The rounds of a suite: all its tests, then those that skipped themselves with other settings; what failed is
+//! tried a second time in its own round.
+
+use jiff::Timestamp;
+use kit::{
+    Cause, Result, Ui,
+    ci::{FIRST_ROUND, Round, Suite},
+    record::{RoundResult, SkipSource, Status},
+};
+use tokio::runtime::Runtime;
+
+use crate::{
+    attempts,
+    health::Watch,
+    parse::event::top,
+    passes::{Ran, Runner},
+    place::Place,
+    report::{self, PACKAGE, Row},
+    select::Selection,
+    settings::Settings,
+};
+
+/// All that the rounds of a suite need.
+pub struct Rounds<'a> {
+    /// Runs tests.
+    pub runner: &'a Runner<'a>,
+    /// The tests of the first round.
+    pub selection: &'a Selection,
+    /// The suite.
+    pub suite: &'a Suite,
+    /// The component's namespace, for a suite that sets something there.
+    pub namespace: Option<&'a str>,
+    /// Whether what failed is tried again.
+    pub second_attempt: bool,
+    /// For people.
+    pub name: &'a str,
+    /// For what talks to the cluster.
+    pub runtime: &'a Runtime,
+    /// For people.
+    pub ui: &'a Ui,
+}
+
+/// What came of all rounds.
+#[derive(Debug, Default)]
+pub struct Came {
+    /// Every test.
+    pub rows: Vec<Row>,
+    /// Each round.
+    pub rounds: Vec<RoundResult>,
+    /// The signal that ended them.
+    pub signal: Option<i32>,
+}
+
+impl Rounds<'_> {
+    /// Runs them, lays the cluster's outages over what came out, and puts back what was set.
+    ///
+    /// # Errors
+    /// What kept the tests from running; their failures are no error.
+    pub fn run(&self, place: &Place) -> Result<Came> {
+        let stopper = self.runner.stopper.clone();
+        let watch = self.runtime.block_on(async { Watch::start(place.opened.client.clone(), stopper) });
+        let settings = self.namespace.filter(|_| self.suite.changes_settings());
+        let settings = settings.map(|namespace| Settings::of(place.opened.client.clone(), namespace));
+        let came = self.all(settings.as_ref(), &watch);
+        let unset = settings.as_ref().and_then(|settings| self.put_back(settings, place));
+        let mut came = came?;
+        came.rows.extend(unset);
+        if came.signal.is_none() {
+            let outages = self.runtime.block_on(watch.finish());
+            attempts::lay_over(&mut came.rows, &outages, Timestamp::now());
+            if let Some(outage) = outages.open() {
+                came.rows.push(of_cluster(place, Cause::ClusterUnreachable, outage.describe()));
+            }
+            if outages.number() > 0 {
+                self.ui.warn(format!("the API server was away {} times while the tests ran", outages.number()));
+            }
+        }
+        if let Some(Err(error)) = place.lease.as_ref().map(cluster::Guard::check) {
+            came.rows.push(of_cluster(place, error.cause, error.summary()));
+        }
+        Ok(came)
+    }
+
+    fn all(&self, settings: Option<&Settings>, watch: &Watch) -> Result<Came> {
+        let mut came = Came::default();
+        if let Some(settings) = settings {
+            let maps = self.suite.rounds.iter().flat_map(|round| round.settings.keys());
+            self.runtime.block_on(cluster::interruptible(settings.remember(self.suite.settings.keys().chain(maps))))?;
+        }
+        let mut ran = Ran::default();
+        for round in std::iter::once(None).chain(self.suite.rounds.iter().map(Some)) {
+            let tests = if round.is_none() { self.selection.asked.clone() } else { skipped(&came.rows) };
+            if tests.is_empty() {
+                continue;
+            }
+            let early = ran.stopped.is_some() || ran.signal.is_some();
+            let rows = if early {
+                attempts::never_began(&tests, &[], &self.runner.program.package, &ran, &self.runner.passes)
+            } else {
+                let set = self.set(settings, round)?;
+                let rows;
+                (rows, ran) = self.round(round, &tests, watch)?;
+                let (counts, _) = report::count(rows.iter().map(|row| &row.test));
+                came.rounds.push(RoundResult { name: name(round).into(), settings: set, counts });
+                rows
+            };
+            join(&mut came.rows, rows, round);
+        }
+        came.rows.extend(attempts::left_out(self.selection, &self.runner.program.package));
+        came.signal = ran.signal;
+        Ok(came)
+    }
+
+    fn set(&self, settings: Option<&Settings>, round: Option<&Round>) -> Result<Vec<kit::record::Setting>> {
+        let Some(settings) = settings else { return Ok(Vec::new()) };
+        let set = self.suite.settings_of(round);
+        let set = self.runtime.block_on(cluster::interruptible(settings.set(&set)))?;
+        for setting in &set {
+            let before = setting.before.as_deref().unwrap_or("not there");
+            self.ui.note(format!(
+                "set for the tests: {} in {} to '{}' (was: {before})",
+                setting.key, setting.config_map, setting.value
+            ));
+        }
+        Ok(set)
+    }
+
+    /// One round, and the second attempt of what failed in it.
+    fn round(&self, round: Option<&Round>, tests: &[String], watch: &Watch) -> Result<(Vec<Row>, Ran)> {
+        let title = match round {
+            None => self.name.to_owned(),
+            Some(round) => format!("{}, {} that skipped themselves with {}", self.name, tests.len(), round.name),
+        };
+        let mut ran = self.runner.run(tests, &title, self.ui)?;
+        let mut rows = attempts::rows(&ran);
+        let (package, passes) = (&self.runner.program.package, &self.runner.passes);
+        rows.extend(attempts::never_began(tests, &rows, package, &ran, passes));
+        attempts::lay_over(&mut rows, &watch.outages(), Timestamp::now());
+        let again = attempts::again(&rows, &ran);
+        if !again.is_empty() && self.second_attempt {
+            self.ui.note(format!("{} failed; once more: {}", again.len(), again.join(", ")));
+            let second = self.runner.run(&again, "second attempt", self.ui)?;
+            attempts::join(&mut rows, &attempts::rows(&second));
+            (ran.signal, ran.stopped) = (second.signal, second.stopped);
+        }
+        Ok((rows, ran))
+    }
+
+    /// Puts the component's settings back, also after a signal; a row of the cluster's if that fails.
+    fn put_back(&self, settings: &Settings, place: &Place) -> Option<Row> {
+        let error = self.runtime.block_on(settings.put_back()).err()?;
+        self.ui.warn(format!("the component's settings are not put back; the next run or cleanup does it: {error}"));
+        Some(of_cluster(place, error.cause, format!("settings not put back: {}", error.summary())))
+    }
+}
+
+fn name(round: Option<&Round>) -> &str {
+    round.map_or(FIRST_ROUND, |round| &round.name)
+}
+
+/// Something is wrong with the cluster as such: whatever the tests say, nobody knows what they would have said.
+fn of_cluster(place: &Place, cause: Cause, why: String) -> Row {
+    let mut test = report::row(PACKAGE, &place.opened.name, Status::Failed);
+    (test.cause, test.line) = (Some(cause), Some(why));
+    Row { test, excerpt: Vec::new(), ran: None }
+}
+
+/// The top-level tests that skipped themselves, or a subtest of theirs.
+fn skipped(rows: &[Row]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    let itself = |row: &&Row| row.test.status == Status::Skipped && row.test.skipped_by == Some(SkipSource::Test);
+    for name in rows.iter().filter(itself).map(|row| top(&row.test.name)) {
+        if !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
+    }
+    names
+}
+
+/// Lays a round's rows over those before it. Of two results of a test, the one that says more counts: a test
+/// that did not skip itself this time has passed or failed, and what failed once has failed.
+fn join(rows: &mut Vec<Row>, new: Vec<Row>, round: Option<&Round>) {
+    for mut row in new {
+        row.test.round = round.map(|round| round.name.clone());
+        let same = |old: &&mut Row| old.test.name == row.test.name && old.test.package == row.test.package;
+        match rows.iter_mut().find(same).filter(|_| row.test.name != PACKAGE) {
+            Some(old) if weight(row.test.status) > weight(old.test.status) => {
+                row.test.attempts += old.test.attempts;
+                *old = row;
+            }
+            Some(old) => old.test.attempts += row.test.attempts,
+            None => rows.push(row),
+        }
+    }
+}
+
+const fn weight(status: Status) -> u8 {
+    match status {
+        Status::Skipped => 0,
+        Status::Passed => 1,
+        Status::Flaky => 2,
+        Status::NotRun => 3,
+        Status::Failed => 4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Status::{Failed, NotRun, Passed, Skipped};
+
+    fn row(name: &str, status: Status) -> Row {
+        let mut test = report::row(name, "p", status);
+        test.skipped_by = (status == Skipped).then_some(SkipSource::Test);
+        Row { test, excerpt: Vec::new(), ran: None }
+    }
+
+    #[test]
+    fn who_skips_itself_runs_again_and_who_fails_once_has_failed() {
+        let alpha = Round { name: "alpha".into(), settings: Default::default() };
+        let mut rows: Vec<_> = [
+            ("TestA", Skipped),
+            ("TestB", Passed),
+            ("TestB/x", Skipped),
+            ("TestB/y", Passed),
+            ("TestC", Passed),
+            ("TestD", Failed),
+            ("TestD/x", Skipped),
+            ("TestE", Skipped),
+            ("TestF", Skipped),
+        ]
+        .map(|(name, status)| row(name, status))
+        .into();
+        rows[8].test.skipped_by = Some(SkipSource::Ledger);
+        assert_eq!(skipped(&rows), ["TestA", "TestB", "TestD", "TestE"]);
+        let new = [
+            ("TestA", Passed),
+            ("TestB/x", Passed),
+            ("TestB/y", Failed),
+            ("TestB", Failed),
+            ("TestD/x", Passed),
+            ("TestD", Passed),
+            ("TestE", NotRun),
+        ];
+        join(&mut rows, new.map(|(name, status)| row(name, status)).into(), Some(&alpha));
+        let after: Vec<_> = rows.iter().map(|row| (row.test.status, row.test.round.is_some())).collect();
+        assert_eq!(
+            after,
+            [
+                (Passed, true),
+                (Failed, true),
+                (Passed, true),
+                (Failed, true),
+                (Passed, false),
+                (Failed, false),
+                (Passed, true),
+                (NotRun, true),
+                (Skipped, false)
+            ]
+        );
+        assert_eq!((rows[0].test.attempts, rows[4].test.attempts, rows[5].test.attempts), (2, 1, 2));
+        assert_eq!(rows[0].test.skipped_by, None);
+    }
+}

@@ -1,0 +1,205 @@
+//! `ci/components.toml`: what is built, installed and tested.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::Deserialize;
+
+use crate::{Cause, Error, Result};
+
+/// `ci/components.toml`.
+pub type Components = BTreeMap<String, Component>;
+
+/// A component.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Component {
+    /// Go module path, with `version`.
+    pub module: Option<String>,
+    /// Version of the module.
+    pub version: Option<String>,
+    /// The commit that the version is.
+    pub commit: Option<String>,
+    /// A folder of this repository, instead of a module.
+    pub path: Option<String>,
+    /// What ko is given, relative to the sources.
+    pub config: Vec<String>,
+    /// Flags for Go's linker; `{commit7}` is replaced.
+    #[serde(default)]
+    pub ldflags: Vec<String>,
+    /// Base images by name in `ci/images.toml`: `default` and import paths.
+    #[serde(default)]
+    pub bases: BTreeMap<String, String>,
+    /// Components installed before.
+    #[serde(default)]
+    pub needs: Vec<String>,
+    /// End-to-end tests.
+    pub tests: Option<Tests>,
+    /// Named selections of tests.
+    #[serde(default)]
+    pub suites: BTreeMap<String, Suite>,
+    /// Programs that tests call, and which tests fail without them.
+    #[serde(default)]
+    pub programs: BTreeMap<String, String>,
+}
+
+/// How a component's tests are run.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tests {
+    /// Go package, relative to the sources.
+    pub package: String,
+    /// Build tags.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Arguments of the test program, with placeholders.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// Environment, with placeholders.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// The program is run once for each of these argument lists.
+    #[serde(default = "one_pass")]
+    pub passes: Vec<Vec<String>>,
+    /// How tests are selected.
+    #[serde(default)]
+    pub select: Select,
+    /// Folders of manifests applied before the tests.
+    #[serde(default)]
+    pub manifests: Vec<String>,
+    /// `-test.parallel`.
+    pub parallel: Option<u32>,
+    /// Where the component lives.
+    pub namespace: Option<String>,
+}
+
+fn one_pass() -> Vec<Vec<String>> {
+    vec![Vec::new()]
+}
+
+/// How tests are selected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Select {
+    /// By `-test.run`.
+    #[default]
+    Run,
+    /// By `-test.skip`, because the program sets its own `-test.run`.
+    Skip,
+}
+
+/// The name of the round in which all tests of a suite run.
+pub const FIRST_ROUND: &str = "first";
+
+/// A selection of tests.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Suite {
+    /// Taken when none is named.
+    #[serde(default)]
+    pub default: bool,
+    /// Every test that the ledger does not name.
+    #[serde(default)]
+    pub all: bool,
+    /// These tests.
+    #[serde(default)]
+    pub tests: Vec<String>,
+    /// Of the whole suite, as in `12m`.
+    pub time_limit: Option<String>,
+    /// What is set while it runs.
+    #[serde(default)]
+    pub settings: Settings,
+    /// Further rounds, for the tests that skipped themselves until then.
+    #[serde(default)]
+    pub rounds: Vec<Round>,
+}
+
+/// Values in ConfigMaps of the component's namespace: by ConfigMap, then by key.
+pub type Settings = BTreeMap<String, BTreeMap<String, String>>;
+
+/// Tests that skipped themselves, once more with other settings.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Round {
+    /// For records and messages.
+    pub name: String,
+    /// What is set for it, beside the suite's.
+    pub settings: Settings,
+}
+
+impl Suite {
+    /// What is set in one of its rounds: the suite's values, and over them the round's.
+    #[must_use]
+    pub fn settings_of(&self, round: Option<&Round>) -> Settings {
+        let mut all = self.settings.clone();
+        for (map, values) in round.into_iter().flat_map(|round| &round.settings) {
+            all.entry(map.clone()).or_default().extend(values.clone());
+        }
+        all
+    }
+
+    /// Whether it changes the component's ConfigMaps.
+    #[must_use]
+    pub fn changes_settings(&self) -> bool {
+        !self.settings.is_empty() || !self.rounds.is_empty()
+    }
+
+    /// The limit as a duration.
+    ///
+    /// # Errors
+    /// [`Cause::Usage`] if it is none.
+    pub fn limit(&self) -> Result<Option<Duration>> {
+        self.time_limit.as_deref().map(parse_duration).transpose()
+    }
+}
+
+/// A length of time: `90s`, `12m`, `2h`, or several of these together.
+///
+/// # Errors
+/// [`Cause::Usage`] if it is none.
+pub fn parse_duration(text: &str) -> Result<Duration> {
+    let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|length| Duration::try_from(length).ok());
+    parsed.filter(|length| !length.is_zero()).ok_or_else(|| {
+        Error::new(Cause::Usage, format!("'{text}' is no length of time")).next("write for instance 90s, 12m or 1h30m")
+    })
+}
+
+impl Component {
+    /// The suite `name`, or the default one.
+    ///
+    /// # Errors
+    /// [`Cause::Usage`] if there is none; the message lists those that exist.
+    pub fn suite(&self, name: Option<&str>) -> Result<(&str, &Suite)> {
+        let found = match name {
+            Some(name) => self.suites.get_key_value(name),
+            None => self.suites.iter().find(|(_, suite)| suite.default),
+        };
+        found.map(|(name, suite)| (name.as_str(), suite)).ok_or_else(|| {
+            let known: Vec<_> = self.suites.keys().map(String::as_str).collect();
+            Error::new(Cause::Usage, format!("there is no suite '{}'", name.unwrap_or("(default)")))
+                .next(format!("suites in ci/components.toml: {}", known.join(", ")))
+        })
+    }
+
+    /// What is wrong with its suites, if anything is.
+    pub(super) fn problem(&self) -> Option<String> {
+        if self.suites.values().filter(|suite| suite.default).count() > 1 {
+            return Some("more than one suite is the default".into());
+        }
+        let namespace = self.tests.as_ref().and_then(|tests| tests.namespace.as_ref());
+        self.suites.iter().find_map(|(name, suite)| {
+            let mut names: Vec<_> = suite.rounds.iter().map(|round| round.name.as_str()).collect();
+            names.sort_unstable();
+            if names.windows(2).any(|pair| pair[0] == pair[1]) || names.contains(&FIRST_ROUND) {
+                return Some(format!("suite {name}: each round needs a name of its own, other than '{FIRST_ROUND}'"));
+            }
+            let homeless = suite.changes_settings() && namespace.is_none();
+            homeless.then(|| format!("suite {name}: settings need the namespace of the component's tests"))
+        })
+    }
+
+    /// The version to show: the module's, or `devel` for a folder.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        self.version.as_deref().unwrap_or("devel")
+    }
+}
