@@ -88,6 +88,7 @@ impl Nightly<'_> {
             let (lab, _tests) = (lab.join().unwrap_or(false), tests.join().is_ok());
             (lab, built)
         });
+        let lab = lab && self.preload();
         for component in request.components.iter().filter(|_| lab) {
             let ready = request.with_needs(component).all(|component| built.contains(component));
             for platform in request.test_on.iter().filter(|_| ready) {
@@ -147,10 +148,31 @@ impl Nightly<'_> {
         }
         let images = Work::new("images", "image-build", &["images", "--repo", repo]);
         let images = images.args(&options("--platform", &request.test_on)).args(&request.ci_args());
+        for earlier in request.preload.iter().filter(|folder| folder.exists()) {
+            // What an earlier run made there may not be wanted any more.
+            if let Err(error) = std::fs::remove_dir_all(earlier) {
+                self.ui.warn(format!("cannot remove {}: {error}", earlier.display()));
+            }
+        }
+        let preload = request.preload.iter().flat_map(|folder| ["--preload".into(), folder.display().to_string()]);
+        let images = images.args(&preload.collect::<Vec<_>>());
         if request.lab.is_some() && !self.stage(images).good() {
             return Vec::new();
         }
         request.builds.iter().filter(|component| self.build(component, repo)).cloned().collect()
+    }
+
+    /// Puts what no mirror can serve into the store of the lab's nodes.
+    fn preload(&self) -> bool {
+        let (Some(lab), Some(folder)) = (&self.request.lab, &self.request.preload) else { return true };
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|kind| kind == "tar")).collect();
+        files.sort();
+        let load = |file: &PathBuf| {
+            let file = file.display().to_string();
+            self.stage(Work::new("load", "lab", &["load", "--name", lab, &file])).good()
+        };
+        files.iter().all(load)
     }
 
     fn build(&self, component: &str, repo: &str) -> bool {

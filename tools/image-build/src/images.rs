@@ -1,5 +1,7 @@
 //! `image-build images`: the stand-ins for public images, pushed where mirrors look for them.
 
+use std::path::PathBuf;
+
 use futures::{StreamExt, TryStreamExt, stream};
 use kit::{
     Cause, Done, Error, Output, Platform, Result, Ui,
@@ -23,6 +25,9 @@ pub(crate) struct Args {
     repo: Repo,
     #[command(flatten)]
     platforms: Platforms,
+    /// Write those with preload = true into this folder, one archive each, for `lab load`
+    #[arg(long, value_name = "DIR")]
+    preload: Option<PathBuf>,
     #[command(flatten)]
     ci: CiOptions,
 }
@@ -35,6 +40,11 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
     for image in &map.image {
         if let Some(build) = &image.build {
             let made = base::make(&map, build, &platforms, ui)?;
+            if let Some(folder) = args.preload.as_ref().filter(|_| image.preload) {
+                for name in &image.names {
+                    made.archive(name, &folder.join(format!("{}.tar", kit::rundir::slug(name))))?;
+                }
+            }
             wanted.extend(image.names.iter().map(|name| (name.clone(), made.clone())));
         }
     }

@@ -422,6 +422,29 @@ fn a_mirror_keeps_the_platforms_that_others_asked_for() {
 }
 
 #[test]
+fn what_no_mirror_can_serve_becomes_an_archive() {
+    let world = World::new();
+    let name = format!("docker.io/library/x@sha256:{}", "0".repeat(64));
+    world.write(
+        "ci/images.toml",
+        &format!(
+            "[[image]]\nnames = ['{name}']\npreload = true\nbuild = 'shell'\n[[image]]\nnames = ['x.y/z:1']\n\
+             build = 'shell'\n[build.shell]\nfiles = {{ '/etc/x' = 'y' }}\n"
+        ),
+    );
+    let (ci, repo, out) = (world.path("ci"), format!("{}/repo", world.registry.host), world.path("out"));
+    let args = ["images", "--ci", ci.to_str().unwrap(), "--repo", &repo, "--platform", PLATFORMS, "--preload"];
+    let ended = world.run(&[&args[..], &[out.to_str().unwrap()]].concat(), &[]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    let files: Vec<_> = fs::read_dir(out).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let [file] = &files[..] else { panic!("{files:?}") };
+    assert_eq!(file.extension().unwrap(), "tar");
+    assert!(
+        String::from_utf8_lossy(&fs::read(file).unwrap()).contains(&format!("\"io.containerd.image.name\":\"{name}\""))
+    );
+}
+
+#[test]
 fn a_signal_leaves_a_record() {
     let world = World::new();
     world.ko(&format!("touch {0}/called; exec sleep 60", world.path("").display()));

@@ -116,6 +116,8 @@ pub(crate) struct Request {
     pub(crate) repo: Option<String>,
     /// The lab's name, unless the cluster is somebody else's.
     pub(crate) lab: Option<String>,
+    /// Where images lie that the lab's nodes get into their store, if this run makes them.
+    pub(crate) preload: Option<PathBuf>,
     /// The cluster as options for the tools.
     pub(crate) cluster: Vec<String>,
     pub(crate) run_dir: PathBuf,
@@ -213,6 +215,8 @@ impl Request {
             (From::Build, Some(folder)) => folder,
             _ => tools::root().join("target/runs").join(rundir::new_run_id()),
         };
+        let preload = lab.as_ref().filter(|_| args.from == From::Build);
+        let preload = preload.map(|lab| Ok(kit::dirs::cache()?.join("preload").join(lab))).transpose()?;
         Ok(Self {
             ci,
             components,
@@ -224,6 +228,7 @@ impl Request {
             release: args.release,
             repo: args.repo,
             lab,
+            preload,
             cluster,
             run_dir,
             earlier,

@@ -8,7 +8,10 @@ mod definition;
 mod image;
 mod root;
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use kit::{
     Cause, Context, Done, Error, Output, Platform, Result, Ui, Within, ci::CiOptions, ci::ImageMap, digest, dirs,
@@ -60,6 +63,11 @@ impl Made {
     /// The layout that holds it.
     pub(crate) fn place(&self) -> Place {
         Place::Layout(self.layout.clone())
+    }
+
+    /// Writes it into a file, to be imported into a node's store under `name`.
+    pub(crate) fn archive(&self, name: &str, file: &Path) -> Result<()> {
+        oci::archive(&self.layout, name, file)
     }
 
     /// A tag that names the content.

@@ -4,6 +4,7 @@
 //! checked, layers are read in bounded memory. What an image ought to be is decided elsewhere; here is
 //! found out what it is.
 
+mod archive;
 mod auth;
 mod body;
 mod client;
@@ -18,6 +19,7 @@ mod reference;
 mod root;
 mod verify;
 
+pub use archive::archive;
 pub use client::Client;
 pub use document::{Document, canonical, descriptor, is_image, is_index};
 pub use header::program_header;
