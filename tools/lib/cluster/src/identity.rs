@@ -9,8 +9,12 @@ use kube::{Api, ResourceExt, api::ListParams};
 
 use crate::{KubeContext, Lab, Opened};
 
-/// UID of `kube-system`, version and nodes. Natures come from the lab that marks its nodes; of any
-/// other cluster they are unknown until somebody probes.
+/// A lab's own label on the nodes that it emulates. Of a cluster that nobody probed it is all there is; a
+/// label that says anything else is nobody's evidence.
+const LABEL: (&str, &str) = ("other-arch.dev/nature", "emulated");
+
+/// UID of `kube-system`, version and nodes. Natures come from the lab that made its nodes; of any
+/// other cluster they are unknown until somebody probes (see [`crate::nature`]).
 ///
 /// # Errors
 /// As [`crate::cause_of`] says.
@@ -37,7 +41,13 @@ fn node_of(node: &KubeNode, lab: Option<&Lab>) -> Node {
     let text = |get: fn(&k8s_openapi::api::core::v1::NodeSystemInfo) -> &String| {
         info.map(|info| get(info).clone()).unwrap_or_default()
     };
-    let known = lab.and_then(|lab| lab.nodes.iter().find(|node| node.name == name));
+    let known = lab.and_then(|lab| lab.nodes.iter().find(|node| node.name == name)).map(|node| node.nature);
+    let labelled = node.labels().get(LABEL.0).is_some_and(|value| value == LABEL.1);
+    let (nature, evidence) = match (known, labelled) {
+        (_, true) => (Nature::Emulated, Some(format!("label: {}={}", LABEL.0, LABEL.1))),
+        (Some(nature), false) if nature != Nature::Unknown => (nature, Some("lab: it made the node".to_owned())),
+        _ => (Nature::Unknown, None),
+    };
     Node {
         platform: Platform::from_parts(
             &text(|info| &info.operating_system),
@@ -45,7 +55,9 @@ fn node_of(node: &KubeNode, lab: Option<&Lab>) -> Node {
             None,
             None,
         ),
-        nature: known.map_or(Nature::Unknown, |node| node.nature),
+        nature,
+        evidence,
+        machine: None,
         kubelet: text(|info| &info.kubelet_version),
         kernel: text(|info| &info.kernel_version),
         ready: takes_pods(node),
@@ -90,8 +102,17 @@ mod tests {
     fn a_node_is_what_its_kubelet_reports() {
         let found = node_of(&node(json!({}), "True"), None);
         assert_eq!(found.platform.to_string(), "linux/s390x");
-        assert_eq!(found.nature, Nature::Unknown);
+        assert_eq!((found.nature, found.evidence), (Nature::Unknown, None));
         assert!(found.ready);
+    }
+
+    #[test]
+    fn a_label_only_says_that_a_node_is_emulated() {
+        for (value, nature) in [("emulated", Nature::Emulated), ("native", Nature::Unknown)] {
+            let mut labelled = node(json!({}), "True");
+            labelled.labels_mut().insert("other-arch.dev/nature".into(), value.into());
+            assert_eq!(node_of(&labelled, None).nature, nature);
+        }
     }
 
     #[test]

@@ -11,9 +11,11 @@ mod kinds;
 mod kubeconfig;
 mod lab;
 pub mod lease;
+pub mod nature;
 pub mod objects;
 mod open;
 mod options;
+pub mod probe;
 mod runtime;
 pub mod watch;
 

@@ -3,6 +3,7 @@
 //! The heads of those files say what each field means to a person; unknown fields are refused.
 
 mod components;
+mod declared;
 mod images;
 
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use serde::Deserialize;
 use crate::{Cause, Error, Platform, Result, config, dirs};
 
 pub use components::{Component, Components, FIRST_ROUND, Round, Select, Settings, Suite, Tests, parse_duration};
+pub use declared::Declared;
 pub use images::{Build, ImageMap, ReplacedImage};
 
 /// The folder with all of them, read when asked for.
@@ -92,6 +94,9 @@ pub struct Architectures {
     /// All of them.
     #[serde(default)]
     pub architecture: Vec<Architecture>,
+    /// What owners say of their clusters' nodes.
+    #[serde(default)]
+    pub cluster: Vec<Declared>,
 }
 
 /// A platform, and who answers for it.
@@ -245,7 +250,10 @@ impl Ci {
     /// # Errors
     /// [`Cause::Usage`] with file, line and field.
     pub fn architectures(&self) -> Result<Architectures> {
-        config::read(&self.folder.join("architectures.toml"))
+        let path = self.folder.join("architectures.toml");
+        let architectures: Architectures = config::read(&path)?;
+        declared::check(&path, &architectures.cluster)?;
+        Ok(architectures)
     }
 
     /// The policy.

@@ -12,7 +12,7 @@ mod run;
 
 pub use cleanup::{Baseline, BaselineObject, Cleanup, Difference, ObjectKey};
 pub use images::{Image, ImageKind, Images, Origin, PlatformRow, Program, Release, Replacement, Source, Unused};
-pub use install::{ClusterId, Install, Nature, Node, RunningImage};
+pub use install::{ClusterId, Install, Machine, Nature, Node, RunningImage};
 pub use lab::{Lab, LabNode, LabPhase, Subnet};
 pub use results::{Conditions, Counts, Results, RoundResult, Setting, SkipSource, Status, Test};
 pub use run::{Bundle, BundleFile, RunRecord, Stage, Stages};

@@ -191,6 +191,8 @@ impl Run {
             namespaces: vec![component.into()],
             running: Vec::new(),
             node_selector: BTreeMap::new(),
+            slowdown: None,
+            unchecked: false,
         };
         change(&mut install);
         self.write(&self.cell(component, on), &install);
@@ -304,6 +306,8 @@ pub(crate) fn cluster(on: &str, nature: Nature) -> ClusterId {
         name: "node-1".into(),
         platform: platform(on),
         nature,
+        evidence: None,
+        machine: None,
         kubelet: "v1.37.2".into(),
         kernel: "6.1.0".into(),
         ready: true,

@@ -37,6 +37,14 @@ pub struct Install {
     /// all nodes have the same.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
+    /// How much longer a small fixed piece of work takes on the slowest of the nodes than on the machine that
+    /// installed, 1.0 if it takes no longer; nothing if it was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1.0))]
+    pub slowdown: Option<f64>,
+    /// Whether it was installed although nobody looked whether its images can run there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unchecked: bool,
     /// What runs, as the pods say.
     pub running: Vec<RunningImage>,
 }
@@ -72,12 +80,35 @@ pub struct Node {
     pub platform: Platform,
     /// Real hardware or not.
     pub nature: Nature,
+    /// Who says so and what shows it, in words; nothing if nobody says anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
+    /// The machine that it is, as a probe saw it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Machine>,
     /// The kubelet's version.
     pub kubelet: String,
     /// The kernel's version.
     pub kernel: String,
     /// Whether it is ready and takes pods.
     pub ready: bool,
+}
+
+/// A machine in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Machine {
+    /// What it calls itself: vendor, type, hypervisor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The processor, by the level that programs may count on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processor: Option<String>,
+    /// Bytes of a page.
+    pub page_size: u64,
+    /// How long the probe's piece of work took, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work_micros: Option<u64>,
 }
 
 /// Whether a node is what its architecture says.

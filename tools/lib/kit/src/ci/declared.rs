@@ -1,0 +1,73 @@
+//! `[[cluster]]` in `ci/architectures.toml`.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::{Cause, Error, Platform, Result, record::Nature};
+
+/// What an owner says of a cluster's nodes, for where no probe can tell.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Declared {
+    /// The cluster as records name it, or
+    pub name: Option<String>,
+    /// by the UID of its namespace `kube-system`.
+    pub uid: Option<String>,
+    /// Only its nodes of this platform; all if it says none.
+    pub platform: Option<Platform>,
+    /// What they are.
+    pub nature: Nature,
+    /// Who says so.
+    pub owner: String,
+}
+
+impl Declared {
+    /// Whether it speaks of these nodes.
+    #[must_use]
+    pub fn is_of(&self, name: &str, uid: &str, platform: &Platform) -> bool {
+        let same = |own: &Option<String>, other: &str| own.as_ref().is_none_or(|own| own == other);
+        same(&self.name, name) && same(&self.uid, uid) && self.platform.as_ref().is_none_or(|own| own == platform)
+    }
+}
+
+/// Refuses declarations that say nothing.
+pub(super) fn check(path: &Path, all: &[Declared]) -> Result<()> {
+    for declared in all {
+        let wrong = |what: &str| Err(Error::new(Cause::Usage, format!("{}: [[cluster]]: {what}", path.display())));
+        if declared.name.is_none() && declared.uid.is_none() {
+            return wrong("needs name or uid: nobody knows which cluster it is");
+        }
+        if declared.nature == Nature::Unknown {
+            return wrong("nature is native or emulated; who does not know says nothing");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Cause, ci::Ci};
+
+    #[test]
+    fn owners_say_what_their_clusters_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |text: &str| {
+            std::fs::write(folder.path().join("architectures.toml"), text).unwrap();
+            Ci::new(folder.path()).architectures()
+        };
+        let text = "[[cluster]]\nname = 'z'\nplatform = 'linux/s390x'\nnature = 'native'\nowner = 'me'\n";
+        let declared = read(text).unwrap().cluster.remove(0);
+        let of = |name: &str, platform: &str| declared.is_of(name, "uid", &platform.parse().unwrap());
+        assert!(of("z", "linux/s390x") && !of("z", "linux/amd64") && !of("y", "linux/s390x"));
+        for (text, said) in [
+            ("[[cluster]]\nnature = 'native'\nowner = 'me'\n", "needs name or uid"),
+            ("[[cluster]]\nuid = 'u'\nnature = 'unknown'\nowner = 'me'\n", "who does not know says nothing"),
+            ("[[cluster]]\nuid = 'u'\nnature = 'real'\nowner = 'me'\n", "architectures.toml:3"),
+            ("[[cluster]]\nuid = 'u'\nnature = 'native'\n", "missing field `owner`"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.cause == Cause::Usage && error.to_string().contains(said), "{error}");
+        }
+    }
+}
