@@ -6,12 +6,13 @@ use cluster::{
     Kinds, KubeContext, Opened, Options,
     inventory::{self, Inventory},
     lease::{self, Guard},
+    nature,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kit::{
     Cause, Done, Error, Output, Platform, Result, RunDir, Step, Ui, Within,
-    ci::{CiOptions, parse_duration},
+    ci::{CiOptions, Declared, parse_duration},
     record::{ClusterId, Image, Install, SCHEMA_VERSION},
 };
 use kube::{Api, api::ListParams};
@@ -21,6 +22,7 @@ use crate::{
     images,
     platform::{self, Target},
     pods,
+    probe::{self, Look},
     record::{Progress, table},
     release::Release,
     running,
@@ -48,6 +50,12 @@ pub(crate) struct Args {
     /// How long it may take to become ready
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_duration)]
     timeout: Duration,
+    /// The probe's image, as `image-build probe` prints it; without it nobody looks what the nodes are
+    #[arg(long, value_name = "REF@DIGEST")]
+    probe: Option<String>,
+    /// Install without asking first whether the images have programs for the nodes
+    #[arg(long)]
+    no_image_check: bool,
     /// Take over fields that another manager owns
     #[arg(long)]
     force_conflicts: bool,
@@ -61,13 +69,15 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
     // Where images.json and release.yaml are expected, a folder that is not there is a mistake.
     let run = if args.release.is_some() { RunDir::create(&args.run_dir)? } else { RunDir::open(&args.run_dir)? };
     args.cluster.source()?;
+    args.probe.as_deref().map_or(Ok(()), probe::check_image)?;
+    let declared = probe::declared(&args.ci)?;
     let mut progress = Progress::new(&args.component, args.platform.as_ref());
     let result = release(args, &run).and_then(|release| {
         progress.version.clone_from(&release.version);
         progress.release.clone_from(&release.digest);
         progress.inputs.clone_from(&release.inputs);
         progress.objects = release.objects.len();
-        cluster::block_on(install(args, ui, &run, release, &mut progress))
+        cluster::block_on(install(args, &declared, ui, &run, release, &mut progress))
     });
     let counts = progress.counts.clone();
     let written = progress.write(&run, args.cluster.name(), result.as_ref().copied());
@@ -99,14 +109,28 @@ fn release(args: &Args, run: &RunDir) -> Result<Release> {
     Release::from_run(run, &args.component)
 }
 
-async fn install(args: &Args, ui: &Ui, run: &RunDir, release: Release, progress: &mut Progress) -> Result<()> {
+async fn install(
+    args: &Args,
+    declared: &[Declared],
+    ui: &Ui,
+    run: &RunDir,
+    release: Release,
+    progress: &mut Progress,
+) -> Result<()> {
     let opened = cluster::open(&args.cluster, ui).await?;
-    let id = cluster::identity(&opened).await?;
+    let mut id = cluster::identity(&opened).await?;
     progress.cluster = Some(id.clone());
     let target = platform::choose(&id, args.platform.as_ref())?;
     progress.platform = Some(target.platform.clone());
     progress.nature = target.nature;
-    let verified = verified(&release, &target, &id, ui).await?;
+    progress.unchecked = args.no_image_check;
+    let verified = match args.no_image_check {
+        false => verified(&release, &target, &id, ui).await?,
+        true => {
+            ui.warn("nobody asks whether the images can run on these nodes (--no-image-check)");
+            release.images.clone().unwrap_or_default()
+        }
+    };
     let guard = lease::take(&opened.client, &run.id()).await?;
     if let Some(earlier) = guard.dirty() {
         let what = format!("{} is dirty: run {earlier} used it and never cleaned it", opened.name);
@@ -114,6 +138,12 @@ async fn install(args: &Args, ui: &Ui, run: &RunDir, release: Release, progress:
             "clean it: cargo xtask cleanup; or, if that is in order: cargo xtask cluster-install lease release --force",
         ));
     }
+    let platform = Some(&target.platform);
+    let look = Look { opened: &opened, platform, image: args.probe.as_deref(), declared, limit: args.timeout, ui };
+    let seen = look.at(&mut id).await;
+    progress.nature = nature::worst(&id, &target.platform).unwrap_or(target.nature);
+    progress.cluster = Some(id.clone());
+    progress.slowdown = seen?.slowdown();
     let kinds = kinds(&opened, &release).await?;
     let (release, placed) = place(release, &kinds, &target, progress)?;
     inventory::store(&opened.client, &inventory_of(&release, run, &target)).await?;

@@ -6,9 +6,11 @@ mod apply;
 mod images;
 mod install;
 mod lease;
+mod machines;
 mod plan;
 mod platform;
 mod pods;
+mod probe;
 mod ready;
 mod record;
 mod release;
@@ -38,6 +40,8 @@ enum Verb {
     Install(install::Args),
     /// Say what an installation would create, change and leave as it is; change nothing
     Plan(plan::Args),
+    /// Say what the nodes are: native, emulated or unknown, which processors, how fast
+    Probe(machines::Args),
     /// Say which cluster it is, what is installed there and who holds it
     Status(status::Args),
     /// Show, take or release the lease that keeps two runs apart
@@ -58,6 +62,7 @@ pub fn run(args: Args, ui: &Ui) -> Result<Done> {
     match args.verb {
         Verb::Install(args) => install::run(&args, ui),
         Verb::Plan(args) => plan::run(&args, ui),
+        Verb::Probe(args) => machines::run(&args, ui),
         Verb::Status(args) => status::run(&args, ui),
         Verb::Lease(args) => lease::run(&args, ui),
     }

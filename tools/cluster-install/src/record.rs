@@ -10,7 +10,7 @@ use kit::{
     rundir::write_record,
 };
 
-use crate::apply::Counts;
+use crate::{apply::Counts, probe};
 
 /// What is known of an installation so far.
 #[derive(Debug, Clone)]
@@ -26,6 +26,8 @@ pub(crate) struct Progress {
     pub(crate) counts: Counts,
     pub(crate) namespaces: Vec<String>,
     pub(crate) node_selector: BTreeMap<String, String>,
+    pub(crate) slowdown: Option<f64>,
+    pub(crate) unchecked: bool,
     pub(crate) running: Vec<RunningImage>,
     pub(crate) inputs: Vec<Input>,
 }
@@ -44,6 +46,8 @@ impl Progress {
             counts: Counts::default(),
             namespaces: Vec::new(),
             node_selector: BTreeMap::new(),
+            slowdown: None,
+            unchecked: false,
             running: Vec::new(),
             inputs: Vec::new(),
         }
@@ -79,6 +83,8 @@ impl Progress {
             changed: self.counts.different(),
             namespaces: self.namespaces,
             node_selector: self.node_selector,
+            slowdown: self.slowdown,
+            unchecked: self.unchecked,
             running: self.running,
         };
         let digest = write_record(&folder, &record)?;
@@ -102,13 +108,14 @@ pub(crate) fn table(record: &Install, counts: &Counts, folder: &Path) -> String 
     }
     let cluster = &record.cluster;
     format!(
-        "{} {} runs on {} (Kubernetes {}, {}, {})\n{} objects: {} created, {} changed, {} as they were; {} namespaces: {}\n\n{}\n{}",
+        "{} {} runs on {} (Kubernetes {}, {}, {}{})\n{} objects: {} created, {} changed, {} as they were; {} namespaces: {}\n\n{}\n{}",
         record.component,
         record.version,
         cluster.name,
         cluster.kubernetes,
         record.platform,
         record.nature.name(),
+        record.slowdown.map_or_else(String::new, |slowdown| format!(", {}", probe::times(slowdown))),
         record.objects,
         counts.created,
         counts.changed,
