@@ -199,6 +199,9 @@ async fn work(args: &RunArgs, run: &RunDir, tally: &Tally, ui: &Ui) -> Result<()
     if let Some(dirty) = guard.dirty() {
         ui.note(format!("this also cleans what run {dirty} left"));
     }
+    for node in cluster::aside::give_back(client).await? {
+        ui.note(format!("takes pods again, after a run that was killed: node {node}"));
+    }
     let installed = installed(&scene);
     let passes = Passes::new(client, &before, args, installed.as_deref(), tally, ui);
     let listing = passes.run(&guard).await?;

@@ -3,6 +3,7 @@
 //! `parse` reads the stream of `go test -json`; `prepare` compiles a component's test program; `run` runs
 //! it against a cluster. What lines of output mean is data in `cause::rules`.
 
+pub mod arrange;
 pub mod attempts;
 pub mod cause;
 pub mod environment;
@@ -11,9 +12,13 @@ pub mod health;
 pub mod junit;
 pub mod live;
 pub mod options;
+pub mod overlay;
+pub mod pace;
 pub mod parse;
 pub mod passes;
 pub mod place;
+mod plan;
+pub mod pods;
 pub mod program;
 pub mod report;
 pub mod rounds;

@@ -9,7 +9,7 @@ use kit::{
     process::quote,
 };
 
-use crate::environment;
+use crate::{environment, pace};
 
 /// Options of `prepare`.
 #[derive(Debug, Parser)]
@@ -17,6 +17,9 @@ pub struct PrepareArgs {
     /// The component
     #[arg(long, value_name = "NAME")]
     pub component: String,
+    /// How much slower the nodes are than this machine: lengths of time in the tests are stretched
+    #[arg(long, value_name = "FACTOR", value_parser = slowdown)]
+    pub slowdown: Option<f64>,
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
     pub ci: CiOptions,
@@ -28,7 +31,8 @@ pub struct RunArgs {
     /// The component
     #[arg(long, value_name = "NAME")]
     pub component: String,
-    /// The suite in ci/components.toml [default: the one marked so; with --tests: all tests]
+    /// The suite in ci/components.toml [default: the one marked so, on emulated nodes maybe another; with --tests:
+    /// all tests]
     #[arg(long, value_name = "NAME")]
     pub suite: Option<String>,
     /// Only these tests: names, or a pattern as `go test -run` takes it
@@ -55,12 +59,16 @@ pub struct RunArgs {
     /// End at the first failure
     #[arg(long)]
     pub fail_fast: bool,
-    /// Time limit of all tests together [default: the suite's]
+    /// How much slower the nodes are than this machine: limits are stretched, also those in the tests' own sources
+    /// [default: what install.json says]
+    #[arg(long, value_name = "FACTOR", value_parser = slowdown)]
+    pub slowdown: Option<f64>,
+    /// Time limit of all tests together, exactly [default: the suite's, stretched]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub timeout: Option<Duration>,
-    /// End tests that print nothing for so long
-    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10m")]
-    pub silence: Duration,
+    /// End tests that print nothing for so long, exactly [default: 10m, stretched]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub silence: Option<Duration>,
     /// Do not run what failed a second time
     #[arg(long)]
     pub no_second_attempt: bool,
@@ -71,6 +79,10 @@ pub struct RunArgs {
 
 fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|error| error.to_string())
+}
+
+fn slowdown(text: &str) -> Result<f64, String> {
+    pace::parse(text).map_err(|error| error.to_string())
 }
 
 impl RunArgs {
@@ -88,6 +100,7 @@ impl RunArgs {
         words.extend(self.cluster.arguments());
         words.extend(self.platform.iter().flat_map(|platform| ["--platform".to_owned(), platform.to_string()]));
         words.extend(self.repo.iter().flat_map(|repo| ["--repo".to_owned(), repo.clone()]));
+        words.extend(self.slowdown.iter().flat_map(|slowdown| ["--slowdown".to_owned(), slowdown.to_string()]));
         words.extend(self.env.iter().flat_map(|(key, value)| ["--env".to_owned(), format!("{key}={value}")]));
         let words: Vec<_> = words.iter().map(|word| quote(word)).collect();
         format!("cargo xtask e2e-runner run {}", words.join(" "))

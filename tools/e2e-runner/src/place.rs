@@ -39,19 +39,28 @@ pub struct Installed {
     pub release: Option<String>,
     /// The record, by content.
     pub input: Option<Input>,
+    /// How much slower its nodes are than this machine.
+    pub slowdown: Option<f64>,
 }
 
 impl Place {
-    /// Opens the cluster; `wanted` names the platform where its nodes have several.
+    /// Opens the cluster for `run`; `wanted` names the platform where its nodes have several.
     ///
     /// # Errors
     /// As `cluster::open` says; [`Cause::Usage`] if the platform is not clear, [`Cause::Node`] if no node has it.
-    pub async fn open(options: &cluster::Options, wanted: Option<&Platform>, ui: &Ui) -> Result<Self> {
+    pub async fn open(options: &cluster::Options, wanted: Option<&Platform>, run: &str, ui: &Ui) -> Result<Self> {
         let opened = cluster::open(options, ui).await?;
+        recover(&opened, run, ui).await?;
         let (id, platform) = nodes(&opened, wanted, ui).await?;
         let natures = id.nodes.iter().filter(|node| node.ready && node.platform == platform).map(|node| node.nature);
         let nature = natures.max().unwrap_or(Nature::Unknown);
         Ok(Self { opened, id, platform, nature, lease: None, held_before: false })
+    }
+
+    /// Whether the cluster has nodes of other platforms as well.
+    #[must_use]
+    pub fn is_mixed(&self) -> bool {
+        self.id.nodes.iter().any(|node| node.platform != self.platform)
     }
 
     /// Takes the lease for `run`, or goes on with it.
@@ -103,7 +112,8 @@ impl Place {
             let why = install.head.message.unwrap_or_default();
             return Err(Error::new(cause, what).line(why).next("install it first, with this run directory"));
         }
-        Ok(Installed { release: Some(install.release), input: Some(Input { name: Install::FILE.into(), digest }) })
+        let input = Some(Input { name: Install::FILE.into(), digest });
+        Ok(Installed { release: Some(install.release), input, slowdown: install.slowdown })
     }
 
     /// Applies what tests need beside the release: each file below these folders of the sources.
@@ -133,6 +143,17 @@ impl Place {
         }
         Ok(())
     }
+}
+
+/// Gives back the nodes that a run has set aside that was killed, unless it is another one's that still works.
+async fn recover(opened: &Opened, run: &str, ui: &Ui) -> Result<()> {
+    if cluster::lease::show(&opened.client).await?.held_by_another(run, jiff::Timestamp::now()) {
+        return Ok(());
+    }
+    for node in cluster::aside::give_back(&opened.client).await? {
+        ui.note(format!("takes pods again, as before a run that was killed: node {node}"));
+    }
+    Ok(())
 }
 
 /// The cluster's identity once a node of the platform takes pods: of a cluster that has just started, the

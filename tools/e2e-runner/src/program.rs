@@ -15,12 +15,12 @@ use kit::{
     Cause, Context, Error, Process, Result, Stream, Ui,
     ci::{Ci, Component, Tests},
     digest, dirs,
-    record::Source,
+    record::{Source, SourceChange},
     retry,
     source::{self, Checkout},
 };
 
-use crate::cause::Judge;
+use crate::{cause::Judge, overlay, overlay::Overlaid, pace::Pace};
 
 /// Tekton's takes five minutes on two cores when nothing is compiled yet.
 const COMPILE_LIMIT: Duration = Duration::from_mins(45);
@@ -42,6 +42,8 @@ pub struct Program {
     pub test2json: PathBuf,
     /// Whether it had to be compiled.
     pub compiled: bool,
+    /// What was changed in its sources for slow nodes.
+    pub changes: Vec<SourceChange>,
 }
 
 /// The tests' section of a component.
@@ -55,12 +57,12 @@ pub fn section<'a>(ci: &Ci, name: &str, component: &'a Component) -> Result<&'a 
     })
 }
 
-/// Compiles the test program of a component, unless the cache has it.
+/// Compiles the test program of a component for nodes of that pace, unless the cache has it.
 ///
 /// # Errors
 /// [`Cause::MissingProgram`] without Go, [`Cause::BuildFailure`] with the compiler's words,
 /// [`Cause::NothingRan`] for a package without tests.
-pub fn prepare(ci: &Ci, name: &str, component: &Component, ui: &Ui) -> Result<Program> {
+pub fn prepare(ci: &Ci, name: &str, component: &Component, pace: &Pace, ui: &Ui) -> Result<Program> {
     let tests = section(ci, name, component)?;
     source::go("compiling the tests")?;
     let checkout = source::checkout(ci, component, ui)?;
@@ -69,8 +71,9 @@ pub fn prepare(ci: &Ci, name: &str, component: &Component, ui: &Ui) -> Result<Pr
         return Err(Error::new(Cause::Usage, format!("{} has no package {}", checkout.dir.display(), tests.package))
             .next(format!("see package of [{name}.tests]")));
     }
+    let overlaid = overlay::apply(&tests.overlay, &checkout.dir, pace)?;
     let go = ask_go(&checkout, tests)?;
-    let key = key(&checkout.source, tests, &go);
+    let key = key(&checkout.source, tests, &go, &overlaid);
     let cache = dirs::cache()?.join("tests");
     let path = cache.join(format!("{name}-{key}")).join("x.test");
     let mut compiled = !path.is_file();
@@ -79,12 +82,13 @@ pub fn prepare(ci: &Ci, name: &str, component: &Component, ui: &Ui) -> Result<Pr
         // Somebody else may have compiled it meanwhile.
         compiled = !path.is_file();
         if compiled {
-            compile(name, &checkout, tests, &path, ui)?;
+            compile(name, &checkout, tests, &overlaid, &path, ui)?;
             forget_older(&cache, name, &path);
         }
     }
     let folder = folder.canonicalize().cause(Cause::Usage, || format!("cannot read {}", folder.display()))?;
-    Ok(Program { path, folder, package: go.package, go_bin: go.root.join("bin"), test2json: go.test2json, compiled })
+    let (go_bin, changes) = (go.root.join("bin"), overlaid.changes);
+    Ok(Program { path, folder, package: go.package, go_bin, test2json: go.test2json, compiled, changes })
 }
 
 /// What Go says of itself and of the package.
@@ -122,8 +126,8 @@ fn go_test_command(dir: &Path) -> Result<Command> {
 }
 
 /// Changes with everything that the program is made of.
-fn key(source: &Source, tests: &Tests, go: &Go) -> String {
-    let text = format!("{source:?}\n{}\n{:?}\n{}\n", tests.package, tests.tags, go.version);
+fn key(source: &Source, tests: &Tests, go: &Go, overlaid: &Overlaid) -> String {
+    let text = format!("{source:?}\n{}\n{:?}\n{}\n{}", tests.package, tests.tags, go.version, overlaid.key());
     digest::hex(text.as_bytes())[..16].to_owned()
 }
 
@@ -151,15 +155,21 @@ fn take_turn(name: &str, path: &Path, ui: &Ui) -> Result<fs::File> {
     Ok(file)
 }
 
-fn compile(name: &str, checkout: &Checkout, tests: &Tests, path: &Path, ui: &Ui) -> Result<()> {
+fn compile(name: &str, checkout: &Checkout, tests: &Tests, overlaid: &Overlaid, path: &Path, ui: &Ui) -> Result<()> {
     let parent = path.parent().unwrap_or(path);
     fs::create_dir_all(parent).cause(Cause::HostDisk, || format!("cannot create {}", parent.display()))?;
     let new = tempfile::Builder::new().prefix(".new-").tempdir_in(parent);
     let new = new.cause(Cause::HostDisk, || format!("cannot write to {}", parent.display()))?;
     let file = new.path().join("x.test");
     let mut command = go_test_command(&checkout.dir)?;
-    command.args(["test", "-c", "-trimpath", &format!("-tags={}", tests.tags.join(",")), "-o"]);
-    command.arg(&file).arg(&tests.package);
+    command.args(["test", "-c", "-trimpath", &format!("-tags={}", tests.tags.join(","))]);
+    if !overlaid.is_empty() {
+        // Go knows its sources by where they really lie.
+        let root =
+            checkout.dir.canonicalize().cause(Cause::Usage, || format!("cannot read {}", checkout.dir.display()))?;
+        command.arg("-overlay").arg(overlaid.write(&root, new.path())?);
+    }
+    command.arg("-o").arg(&file).arg(&tests.package);
     let step = ui.step(format!("{name}: compile the tests"));
     let mut words = Vec::new();
     let process = Process::new(format!("compilation of {name}'s tests"), command).limit(COMPILE_LIMIT);

@@ -5,7 +5,7 @@ use std::{fmt::Write, path::Path};
 use jiff::Timestamp;
 use kit::{
     Cause, Class, Exit, Outcome,
-    record::{Counts, Results, RoundResult, SkipSource, Status, Test},
+    record::{Conditions, Counts, Results, RoundResult, SkipSource, Status, Test},
     ui,
 };
 
@@ -72,6 +72,14 @@ pub fn row(name: &str, package: &str, status: Status) -> Test {
         log: None,
         reproduce: None,
     }
+}
+
+/// Something is wrong with the cluster as such: whatever the tests say, nobody knows what they would have said.
+#[must_use]
+pub fn of_cluster(name: &str, cause: Cause, why: String) -> Row {
+    let mut test = row(PACKAGE, name, Status::Failed);
+    (test.cause, test.line) = (Some(cause), Some(why));
+    Row { test, excerpt: Vec::new(), ran: None }
 }
 
 /// Totals of top-level tests, and of all.
@@ -153,6 +161,7 @@ pub fn summary(results: &Results, rows: &[Row], folder: &Path) -> String {
         let _ = writeln!(text, "with subtests: {}", totals(&results.all_counts));
     }
     rounds(&mut text, &results.conditions.rounds);
+    conditions(&mut text, &results.conditions);
     let verdict = match (results.head.outcome, results.head.cause) {
         (Outcome::Passed, Some(cause)) => format!("good, but {cause}"),
         (Outcome::Passed, None) => "good".into(),
@@ -178,6 +187,24 @@ fn rounds(text: &mut String, rounds: &[RoundResult]) {
         let set: Vec<_> = round.settings.iter().map(|set| format!("{}={}", set.key, set.value)).collect();
         let set = if set.is_empty() { String::new() } else { format!(" ({})", set.join(", ")) };
         let _ = writeln!(text, "round {}{}: {}", round.name, ui::printable(&set), totals(&round.counts));
+    }
+}
+
+/// Where the tests ran, and with whose patience.
+fn conditions(text: &mut String, conditions: &Conditions) {
+    let pods: Vec<_> = conditions.pods.iter().map(|(platform, number)| format!("{number} on {platform}")).collect();
+    if !pods.is_empty() {
+        let _ = writeln!(text, "pods of the tests: {}", ui::printable(&pods.join(", ")));
+    }
+    if let Some(stretch) = &conditions.stretch {
+        let _ = writeln!(
+            text,
+            "limits times {}, for the nodes are {:.1} times slower ({}); {} lengths of time changed in the tests",
+            stretch.factor,
+            stretch.slowdown,
+            stretch.source,
+            stretch.changes.iter().map(|change| change.times).sum::<usize>()
+        );
     }
 }
 

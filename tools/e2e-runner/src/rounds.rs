@@ -69,14 +69,14 @@ impl Rounds<'_> {
             let outages = self.runtime.block_on(watch.finish());
             attempts::lay_over(&mut came.rows, &outages, Timestamp::now());
             if let Some(outage) = outages.open() {
-                came.rows.push(of_cluster(place, Cause::ClusterUnreachable, outage.describe()));
+                came.rows.push(report::of_cluster(&place.opened.name, Cause::ClusterUnreachable, outage.describe()));
             }
             if outages.number() > 0 {
                 self.ui.warn(format!("the API server was away {} times while the tests ran", outages.number()));
             }
         }
         if let Some(Err(error)) = place.lease.as_ref().map(cluster::Guard::check) {
-            came.rows.push(of_cluster(place, error.cause, error.summary()));
+            came.rows.push(report::of_cluster(&place.opened.name, error.cause, error.summary()));
         }
         Ok(came)
     }
@@ -150,19 +150,12 @@ impl Rounds<'_> {
     fn put_back(&self, settings: &Settings, place: &Place) -> Option<Row> {
         let error = self.runtime.block_on(settings.put_back()).err()?;
         self.ui.warn(format!("the component's settings are not put back; the next run or cleanup does it: {error}"));
-        Some(of_cluster(place, error.cause, format!("settings not put back: {}", error.summary())))
+        Some(report::of_cluster(&place.opened.name, error.cause, format!("settings not put back: {}", error.summary())))
     }
 }
 
 fn name(round: Option<&Round>) -> &str {
     round.map_or(FIRST_ROUND, |round| &round.name)
-}
-
-/// Something is wrong with the cluster as such: whatever the tests say, nobody knows what they would have said.
-fn of_cluster(place: &Place, cause: Cause, why: String) -> Row {
-    let mut test = report::row(PACKAGE, &place.opened.name, Status::Failed);
-    (test.cause, test.line) = (Some(cause), Some(why));
-    Row { test, excerpt: Vec::new(), ran: None }
 }
 
 /// The top-level tests that skipped themselves, or a subtest of theirs.

@@ -124,6 +124,7 @@ impl Made {
             go_bin: PathBuf::new(),
             test2json: String::from_utf8(tool.stdout).unwrap().trim().into(),
             compiled: true,
+            changes: Vec::new(),
         };
         Self { program, world }
     }

@@ -63,10 +63,13 @@ impl Api {
         store.objects.insert(path.to_owned(), object);
     }
 
-    /// An object without its version, which changes with each write.
+    /// An object without its version, which changes with each write, and without what is empty.
     pub(crate) fn get(&self, path: &str) -> Value {
         let mut object = self.store.lock().unwrap().objects.get(path).cloned().unwrap_or_default();
-        object.get_mut("metadata").and_then(Value::as_object_mut).map(|metadata| metadata.remove("resourceVersion"));
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("resourceVersion");
+            metadata.retain(|_, value| *value != json!({}));
+        }
         object
     }
 
@@ -74,6 +77,9 @@ impl Api {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         let mut stream = stream;
         while let Some((method, path, body)) = request(&mut reader) {
+            if path.contains("watch=true") {
+                return self.watch(stream, path.split('?').next().unwrap_or_default());
+            }
             let (code, answer) = self.answer(&method, &path, body);
             let answer = answer.to_string();
             let head = format!(
@@ -83,6 +89,21 @@ impl Api {
             if stream.write_all(format!("{head}{answer}").as_bytes()).is_err() {
                 return;
             }
+        }
+    }
+
+    /// Every object of a collection as soon as it is stored, until nobody listens.
+    fn watch(&self, mut stream: TcpStream, path: &str) {
+        let head = "HTTP/1.1 200 x\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n";
+        let (mut sent, mut good) = (std::collections::BTreeSet::new(), stream.write_all(head.as_bytes()).is_ok());
+        while good {
+            for object in self.list(path)["items"].as_array().unwrap() {
+                if sent.insert(object["metadata"]["resourceVersion"].to_string()) {
+                    let event = json!({"type": "ADDED", "object": object});
+                    good = good && stream.write_all(format!("{event}\n").as_bytes()).is_ok();
+                }
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
         }
     }
 

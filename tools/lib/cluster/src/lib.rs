@@ -3,6 +3,7 @@
 //!
 //! Nothing here reads `KUBECONFIG` or a user's current context unless the user said so.
 
+pub mod aside;
 mod error;
 pub mod explain;
 mod identity;

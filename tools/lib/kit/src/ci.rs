@@ -12,7 +12,9 @@ use serde::Deserialize;
 
 use crate::{Cause, Error, Platform, Result, config, dirs};
 
-pub use components::{Component, Components, FIRST_ROUND, Round, Select, Settings, Suite, Tests, parse_duration};
+pub use components::{
+    Component, Components, FIRST_ROUND, Overlay, Round, Select, Settings, Suite, Tests, parse_duration,
+};
 pub use declared::Declared;
 pub use images::{Build, ImageMap, ReplacedImage};
 
@@ -278,6 +280,9 @@ mod tests {
         let (name, suite) = components["pipeline"].suite(None).unwrap();
         assert_eq!(name, "smoke");
         assert!(suite.tests.len() >= 40 && suite.limit().unwrap().unwrap() <= Duration::from_secs(720));
+        let (name, slow) = components["pipeline"].suite_on(None, true).unwrap();
+        assert!(name == "emulated" && slow.tests.len() >= 20, "{}", slow.tests.len());
+        assert_eq!(components["greeter"].suite_on(None, true).unwrap().0, "smoke");
         let images = ci.images().unwrap();
         for image in &images.image {
             let build = image.build.as_ref();

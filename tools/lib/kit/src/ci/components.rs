@@ -70,6 +70,28 @@ pub struct Tests {
     pub parallel: Option<u32>,
     /// Where the component lives.
     pub namespace: Option<String>,
+    /// What is changed in the tests' sources for slow nodes.
+    #[serde(default)]
+    pub overlay: Vec<Overlay>,
+}
+
+/// A length of time in the tests' sources that slow nodes need more of.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Overlay {
+    /// Relative to the sources.
+    pub file: String,
+    /// The exact text.
+    pub find: String,
+    /// What takes its place; `{15m}` becomes that length, stretched, in seconds.
+    pub replace: String,
+    /// How often the text is there.
+    #[serde(default = "once")]
+    pub times: usize,
+}
+
+const fn once() -> usize {
+    1
 }
 
 fn one_pass() -> Vec<Vec<String>> {
@@ -97,14 +119,19 @@ pub struct Suite {
     /// Taken when none is named.
     #[serde(default)]
     pub default: bool,
+    /// Taken when none is named and the nodes are emulated.
+    #[serde(default)]
+    pub default_emulated: bool,
     /// Every test that the ledger does not name.
     #[serde(default)]
     pub all: bool,
     /// These tests.
     #[serde(default)]
     pub tests: Vec<String>,
-    /// Of the whole suite, as in `12m`.
+    /// Of the whole suite, as in `12m`; longer on slow nodes.
     pub time_limit: Option<String>,
+    /// `-test.parallel`, instead of the tests' own.
+    pub parallel: Option<u32>,
     /// What is set while it runs.
     #[serde(default)]
     pub settings: Settings,
@@ -169,9 +196,21 @@ impl Component {
     /// # Errors
     /// [`Cause::Usage`] if there is none; the message lists those that exist.
     pub fn suite(&self, name: Option<&str>) -> Result<(&str, &Suite)> {
+        self.suite_on(name, false)
+    }
+
+    /// The suite `name`, or the default one for nodes that are emulated or not.
+    ///
+    /// # Errors
+    /// As [`Component::suite`].
+    pub fn suite_on(&self, name: Option<&str>, emulated: bool) -> Result<(&str, &Suite)> {
+        let default = |is: fn(&Suite) -> bool| self.suites.iter().find(|(_, suite)| is(suite));
         let found = match name {
             Some(name) => self.suites.get_key_value(name),
-            None => self.suites.iter().find(|(_, suite)| suite.default),
+            None => {
+                let slow = default(|suite| suite.default_emulated).filter(|_| emulated);
+                slow.or_else(|| default(|suite| suite.default))
+            }
         };
         found.map(|(name, suite)| (name.as_str(), suite)).ok_or_else(|| {
             let known: Vec<_> = self.suites.keys().map(String::as_str).collect();
@@ -182,8 +221,13 @@ impl Component {
 
     /// What is wrong with its suites, if anything is.
     pub(super) fn problem(&self) -> Option<String> {
-        if self.suites.values().filter(|suite| suite.default).count() > 1 {
-            return Some("more than one suite is the default".into());
+        for (is_default, when) in [
+            ((|suite| suite.default) as fn(&Suite) -> bool, ""),
+            (|suite| suite.default_emulated, " for emulated nodes"),
+        ] {
+            if self.suites.values().filter(|suite| is_default(suite)).count() > 1 {
+                return Some(format!("more than one suite is the default{when}"));
+            }
         }
         let namespace = self.tests.as_ref().and_then(|tests| tests.namespace.as_ref());
         self.suites.iter().find_map(|(name, suite)| {

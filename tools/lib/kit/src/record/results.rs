@@ -1,5 +1,7 @@
 //! `results.json`: every test that was asked for, and what became of it.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +79,42 @@ pub struct Conditions {
     /// How the installation was set, if the suite sets anything: one round after the other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rounds: Vec<RoundResult>,
+    /// How limits were stretched, if the nodes are slower than the machine that the tests are made for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stretch: Option<Stretch>,
+    /// Nodes of other platforms that took no pods meanwhile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_aside: Vec<String>,
+    /// How many pods were seen in the namespaces that the tests made, by the platform of their node.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pods: BTreeMap<String, usize>,
+}
+
+/// Limits stretched for slow nodes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Stretch {
+    /// How much slower the nodes are.
+    pub slowdown: f64,
+    /// Who says so: `install.json` or `--slowdown`.
+    pub source: String,
+    /// What lengths of time were multiplied by.
+    pub factor: u32,
+    /// What was changed in the tests' own sources, by the rules of `ci/components.toml`.
+    pub changes: Vec<SourceChange>,
+}
+
+/// A text that a rule replaced in a source file of the tests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SourceChange {
+    /// The file, relative to the component's sources.
+    pub file: String,
+    /// What was there.
+    pub find: String,
+    /// What is there instead.
+    pub replace: String,
+    /// How often.
+    pub times: usize,
 }
 
 impl Conditions {
