@@ -118,7 +118,7 @@ impl Nightly<'_> {
         };
         let images = self.request.ci.folder().join("images.toml").display().to_string();
         let up = ["up", "--name", lab, "--until", "registry", "--images", &images, "--output", "json"];
-        let up = self.stage(Work::new("registry", "lab", &up));
+        let up = self.stage(Work::new("registry", "lab", &up).args(&options("--node", &request.nodes)));
         let status: serde_json::Value = serde_json::from_str(&up.stdout).unwrap_or_default();
         let registry = status["registry"].as_str().unwrap_or_default().to_owned();
         self.lab_is_ours.store(status["fresh"].as_bool().unwrap_or(false), Ordering::SeqCst);
@@ -128,7 +128,8 @@ impl Nightly<'_> {
     fn cluster(&self) -> bool {
         let Some(lab) = &self.request.lab else { return true };
         let images = self.request.ci.folder().join("images.toml").display().to_string();
-        self.stage(Work::new("lab", "lab", &["up", "--name", lab, "--images", &images])).good()
+        let up = Work::new("lab", "lab", &["up", "--name", lab, "--images", &images]);
+        self.stage(up.args(&options("--node", &self.request.nodes))).good()
     }
 
     fn prepare_tests(&self) {
@@ -162,7 +163,7 @@ impl Nightly<'_> {
         request.builds.iter().filter(|component| self.build(component, repo)).cloned().collect()
     }
 
-    /// Puts what no mirror can serve into the store of the lab's nodes.
+    /// Puts what no mirror can serve into the store of the lab's own node.
     fn preload(&self) -> bool {
         let (Some(lab), Some(folder)) = (&self.request.lab, &self.request.preload) else { return true };
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());

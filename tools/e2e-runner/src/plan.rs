@@ -167,7 +167,7 @@ pub(crate) fn dry_run(plan: &Plan<'_>, ui: &Ui) -> Result<Done> {
     let pace = Pace::new(plan.args.slowdown, None);
     let program = program::prepare(&plan.ci, &plan.args.component, &plan.component, &pace, ui)?;
     let platform = plan.args.platform.clone().unwrap_or_else(Platform::host);
-    let lab = matches!(plan.args.cluster.source(), Ok(cluster::Source::Lab(_)));
+    let lab = matches!(plan.args.cluster.source(), Ok(cluster::Source::Lab(_))) && platform == Platform::host();
     let selection = plan.select(&program, &platform, lab, ui)?;
     let values = plan.values("KUBECONFIG-OF-THE-CLUSTER".into(), &platform, Some("REGISTRY".into()));
     let runner = plan.runner(&program, &selection, &values, PathBuf::new(), None, &pace)?;

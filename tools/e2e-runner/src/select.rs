@@ -38,7 +38,7 @@ pub struct Choice<'a> {
     pub skips: &'a [Skip],
     /// Where they run.
     pub platform: &'a Platform,
-    /// Whether that is a lab.
+    /// Whether that is a lab's node that is this machine.
     pub lab: bool,
     /// `--tests`.
     pub wanted: &'a Wanted,

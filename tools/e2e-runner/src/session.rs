@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use jiff::Timestamp;
 use kit::{
-    Cause, Context, Done, Error, Outcome, Output, Result, RunDir, Ui, dirs,
+    Cause, Context, Done, Error, Outcome, Output, Platform, Result, RunDir, Ui, dirs,
     record::{Nature, Results, Stretch},
     rundir, ui,
 };
@@ -110,7 +110,9 @@ fn in_place(
     let pace = Pace::new(plan.args.slowdown, installed.slowdown);
     let program = program::prepare(&plan.ci, &plan.args.component, &plan.component, &pace, ui)?;
     results.conditions.stretch = stretch(&pace, &program);
-    let selection = plan.select(&program, &place.platform, place.opened.lab.is_some(), ui)?;
+    // Emulated nodes are machines of their own, whose store nobody fills.
+    let lab = place.opened.lab.is_some() && place.platform == Platform::host();
+    let selection = plan.select(&program, &place.platform, lab, ui)?;
     let registry = place.opened.lab.as_ref().map(|lab| lab.registry.clone());
     let values = plan.values(place.opened.kubeconfig.clone(), &place.platform, registry);
     let server = place.opened.server.trim_end_matches('/').rsplit("//").next().map(String::from);

@@ -22,7 +22,8 @@ pub(crate) struct Args {
     /// Platform that is built and verified (may be repeated) [default: those of ci/architectures.toml]
     #[arg(long = "platform", value_name = "OS/ARCH")]
     platforms: Vec<Platform>,
-    /// Platform that tests run on (may be repeated) [default: what is native here]
+    /// Platform that tests run on (may be repeated); a lab emulates nodes of those that are not native here [default:
+    /// what is native here]
     #[arg(long, value_name = "OS/ARCH")]
     test_on: Vec<Platform>,
     /// Suite of ci/components.toml [default: each component's own]
@@ -75,6 +76,7 @@ const EXAMPLES: &str = "\
 Examples:
   cargo xtask nightly                                          Tekton Pipelines, four platforms
   cargo xtask nightly --component greeter --platform linux/amd64
+  cargo xtask nightly --platform linux/s390x --test-on linux/s390x   on an emulated node
   cargo xtask nightly --keep                                   look around afterwards
   cargo xtask nightly --from test --run-dir target/runs/…      run the tests again there
   cargo xtask nightly --kubeconfig s390x.yaml --repo registry.example/tekton --test-on linux/s390x";
@@ -116,7 +118,9 @@ pub(crate) struct Request {
     pub(crate) repo: Option<String>,
     /// The lab's name, unless the cluster is somebody else's.
     pub(crate) lab: Option<String>,
-    /// Where images lie that the lab's nodes get into their store, if this run makes them.
+    /// The emulated nodes that the lab has to have.
+    pub(crate) nodes: Vec<Platform>,
+    /// Where images lie that the lab's own node gets into its store, if this run makes them and tests there.
     pub(crate) preload: Option<PathBuf>,
     /// The cluster as options for the tools.
     pub(crate) cluster: Vec<String>,
@@ -199,11 +203,8 @@ impl Request {
                 .next("--kubeconfig in-cluster for the cluster of this pod, --kubeconfig FILE for another"));
         }
         let lab = args.kubeconfig.is_none().then(|| args.lab.unwrap_or_else(|| "default".into()));
-        if let (Some(_), Some(foreign)) = (&lab, test_on.iter().find(|platform| **platform != Platform::host())) {
-            return Err(Error::new(Cause::Usage, format!("the lab on this machine has no node of {foreign}")).next(
-                format!("name a cluster that has: --kubeconfig FILE --repo REPO; or test on {}", Platform::host()),
-            ));
-        }
+        let foreign = test_on.iter().filter(|platform| lab.is_some() && **platform != Platform::host());
+        let nodes = foreign.cloned().collect();
         let mut cluster = Vec::new();
         let mut option = |name: &str, value: Option<&String>| {
             cluster.extend(value.into_iter().flat_map(|value| [name.into(), value.clone()]))
@@ -215,7 +216,8 @@ impl Request {
             (From::Build, Some(folder)) => folder,
             _ => tools::root().join("target/runs").join(rundir::new_run_id()),
         };
-        let preload = lab.as_ref().filter(|_| args.from == From::Build);
+        let native = test_on.contains(&Platform::host());
+        let preload = lab.as_ref().filter(|_| args.from == From::Build && native);
         let preload = preload.map(|lab| Ok(kit::dirs::cache()?.join("preload").join(lab))).transpose()?;
         Ok(Self {
             ci,
@@ -228,6 +230,7 @@ impl Request {
             release: args.release,
             repo: args.repo,
             lab,
+            nodes,
             preload,
             cluster,
             run_dir,
@@ -305,7 +308,6 @@ mod tests {
             ("--component nosuch", "unknown component 'nosuch'"),
             ("--suite nosuch", "there is no suite 'nosuch'"),
             ("--platform linux/arm64", "is to be tested but not built"),
-            ("--platform linux/s390x --test-on linux/s390x", "has no node of linux/s390x"),
             ("--env NOTHING", "not of the form KEY=VALUE"),
             ("--kubeconfig /no/such/file --repo r", "cannot read /no/such/file"),
             ("--run-dir /no/such/run --from test", "there is no run directory /no/such/run"),
@@ -315,6 +317,17 @@ mod tests {
             assert_eq!(error.cause, Cause::Usage, "{line}");
             assert!(error.to_string().contains(said), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn what_is_not_native_here_is_tested_on_emulated_nodes_of_the_lab() {
+        let foreign = if Platform::host().arch == "s390x" { "linux/arm64" } else { "linux/s390x" };
+        let request = check(&format!("--test-on {foreign} --test-on {}", Platform::host())).unwrap();
+        assert_eq!(request.nodes, [foreign.parse().unwrap()]);
+        assert!(check("").unwrap().nodes.is_empty());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let own = format!("--kubeconfig {} --repo r/x --test-on {foreign}", file.path().display());
+        assert!(check(&own).unwrap().nodes.is_empty());
     }
 
     #[test]

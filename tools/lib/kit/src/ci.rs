@@ -85,7 +85,7 @@ pub struct Skip {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Unless {
-    /// On a lab, whose nodes have what image-build made.
+    /// On the node of a lab that is this machine: it has what image-build made in its store.
     Lab,
 }
 
