@@ -2,10 +2,12 @@
 //!
 //! Paths are those inside the lab. Each setting that is there for a reason says which.
 
+use kit::record::LabMachine;
+
 use crate::{
     layout::{CONTAINERD, LAB},
-    network::{PODS, SERVICE_DNS},
-    record::Record,
+    network::{self, PODS, SERVICE_DNS},
+    record::{Node, Record},
 };
 
 /// The provisioner's name in the storage class.
@@ -22,17 +24,42 @@ pub(crate) fn files(record: &Record, cgroup: &str, cni: &str) -> Vec<(String, St
     let mut files = vec![
         ("registry.yaml".into(), registry(record)),
         ("containerd.toml".into(), containerd(cni)),
-        ("cni/10-lab.conflist".into(), bridge()),
+        ("cni/10-lab.conflist".into(), bridge(&network::pods(0))),
         ("kubelet.yaml".into(), kubelet(cgroup)),
         ("kube-proxy.yaml".into(), proxy(record.node())),
         ("Corefile".into(), corefile(record)),
-        ("resolv.conf".into(), format!("nameserver {}\n", record.address())),
+        ("resolv.conf".into(), resolver(record)),
         ("addons.yaml".into(), addons(record)),
-        ("certs.d/_default/hosts.toml".into(), nowhere(&record.registry)),
-        (format!("certs.d/{}/hosts.toml", record.registry), plain_http(&record.registry)),
     ];
-    let mirrors = record.mirrors.iter();
-    files.extend(mirrors.map(|host| (format!("certs.d/{host}/hosts.toml"), mirror(&record.registry, host))));
+    files.extend(registries(record));
+    files
+}
+
+/// The files of a node that is a virtual machine, which has one cgroup hierarchy to itself.
+pub(crate) fn of_machine(record: &Record, node: &Node, machine: &LabMachine, cni: &str) -> Vec<(String, String)> {
+    let mut files = vec![
+        ("containerd.toml".into(), containerd(cni)),
+        ("cni/10-lab.conflist".into(), bridge(&network::pods(machine.number))),
+        ("kubelet.yaml".into(), kubelet("")),
+        ("kube-proxy.yaml".into(), proxy(&node.name)),
+        ("resolv.conf".into(), resolver(record)),
+    ];
+    files.extend(registries(record));
+    files
+}
+
+fn resolver(record: &Record) -> String {
+    format!("nameserver {}\n", record.address())
+}
+
+/// Where containerd gets images from.
+fn registries(record: &Record) -> Vec<(String, String)> {
+    let registry = &record.registry;
+    let mut files = vec![
+        ("certs.d/_default/hosts.toml".into(), nowhere(registry)),
+        (format!("certs.d/{registry}/hosts.toml"), plain_http(registry)),
+    ];
+    files.extend(record.mirrors.iter().map(|host| (format!("certs.d/{host}/hosts.toml"), mirror(registry, host))));
     files
 }
 
@@ -79,8 +106,7 @@ state = "/run/containerd"
     )
 }
 
-fn bridge() -> String {
-    let pods = PODS.replace("/16", "/24");
+fn bridge(pods: &str) -> String {
     let list = serde_json::json!({
         "cniVersion": "1.0.0",
         "name": "lab",

@@ -9,6 +9,7 @@ mod clients;
 mod config;
 mod control;
 mod down;
+mod guest;
 pub mod image;
 mod layout;
 mod leftovers;

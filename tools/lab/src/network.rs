@@ -5,10 +5,13 @@
 
 use std::{fs, net::Ipv4Addr, path::Path, process::Command};
 
-use kit::{Cause, Context, Error, Process, Result, Within, record::Subnet};
+use kit::{
+    Cause, Context, Error, Process, Result, Within,
+    record::{LabMachine, Subnet},
+};
 use serde::Deserialize;
 
-use crate::{layout::Layout, prerequisites::command};
+use crate::{layout::Layout, prerequisites::command, record::Record};
 
 /// The interfaces of this machine.
 pub(crate) const INTERFACES: &str = "/sys/class/net";
@@ -107,7 +110,7 @@ fn take(name: &str, subnet: Subnet) -> Result<bool> {
 /// There is no default route in the lab: it has no way out, so what asks for the world fails at
 /// once instead of hanging. Services need a route to be looked up at all, before they are translated.
 pub(crate) fn connect(layout: &Layout, subnet: Subnet, pid: u32) -> Result<()> {
-    let (host, peer, pid) = (subnet.interface(), peer(&draft(layout)), pid.to_string());
+    let (host, peer) = (subnet.interface(), peer(&draft(layout)));
     let outside = format!(
         "addr replace {}/24 dev {host}\nlink set {host} up\nlink set {peer} netns {pid} name eth0\n",
         subnet.host()
@@ -119,9 +122,38 @@ pub(crate) fn connect(layout: &Layout, subnet: Subnet, pid: u32) -> Result<()> {
         subnet.host()
     );
     ip(&["-batch", "-"]).input(outside).run()?;
+    self::inside(pid, &["-batch", "-"]).input(inside).run()
+}
+
+/// The addresses of the pods of a node, by its number; 0 is the node that this machine is.
+pub(crate) fn pods(node: u8) -> String {
+    PODS.replace(".0.0/16", &format!(".{node}.0/24"))
+}
+
+/// The lab's end of the wire to a machine.
+pub(crate) fn interface(machine: &LabMachine) -> String {
+    format!("node{}", machine.number)
+}
+
+/// Lays a wire to a machine, inside the lab of process `pid`: the machine and its pods are behind it.
+pub(crate) fn attach(record: &Record, machine: &LabMachine, pid: u32) -> Result<()> {
+    let (name, lab, address) = (interface(machine), record.address(), machine.address);
+    // An `up` that was killed may have come this far.
+    let there = inside(pid, &["link", "show", "dev", &name]).run().is_ok();
+    let create = if there { String::new() } else { format!("tuntap add dev {name} mode tap\n") };
+    let batch = format!(
+        "{create}addr replace {lab}/32 dev {name}\nlink set {name} up\nroute replace {address}/32 dev {name}\n\
+         route replace {} via {address} dev {name} onlink\n",
+        pods(machine.number)
+    );
+    inside(pid, &["-batch", "-"]).input(batch).run()
+}
+
+/// `ip` in the network of process `pid`.
+fn inside(pid: u32, arguments: &[&str]) -> Process<'static> {
     let mut enter = command("nsenter");
-    enter.args(["--target", &pid, "--net", "ip", "-batch", "-"]);
-    quick("network of the lab, inside", enter).input(inside).run()
+    enter.args(["--target", &pid.to_string(), "--net", "ip"]).args(arguments);
+    quick("network of the lab, inside", enter)
 }
 
 /// Removes every interface that is marked as the lab's (and with it the other end), and no other.

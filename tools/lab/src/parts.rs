@@ -33,6 +33,8 @@ enum Target {
     Tools,
     /// One package, and the name of its program.
     Package(&'static str),
+    /// Several packages.
+    Packages(&'static [&'static str]),
 }
 
 macro_rules! files {
@@ -101,9 +103,22 @@ pub(crate) const PARTS: &[Part] = &[
     },
 ];
 
+/// What a node of another architecture runs of Kubernetes, from the same sources.
+pub(crate) const NODE: Part = Part {
+    name: "node",
+    programs: &["kubelet", "kube-proxy"],
+    target: Target::Packages(&["k8s.io/kubernetes/cmd/kubelet", "k8s.io/kubernetes/cmd/kube-proxy"]),
+    stamp: Some("k8s.io/kubernetes"),
+    files: files!("kubernetes": "go.mod", "go.sum"),
+};
+
 /// The part of that name.
 pub(crate) fn part(name: &str) -> Result<&'static Part> {
-    PARTS.iter().find(|part| part.name == name).ok_or_else(|| Error::new(Cause::Internal, format!("no part '{name}'")))
+    PARTS
+        .iter()
+        .chain([&NODE])
+        .find(|part| part.name == name)
+        .ok_or_else(|| Error::new(Cause::Internal, format!("no part '{name}'")))
 }
 
 /// Settings that a user can keep with `go env -w`, where no variable shows them, and that change what is built.
@@ -152,11 +167,12 @@ impl Part {
                 flags.push_str(&format!(" -X k8s.io/component-base/version.{name}={value}"));
             }
         }
-        let target = match self.target {
-            Target::Tools => "tool",
-            Target::Package(package) => package,
+        let targets = match self.target {
+            Target::Tools => &["tool"],
+            Target::Package(ref package) => std::slice::from_ref(package),
+            Target::Packages(packages) => packages,
         };
-        ["-trimpath", "-ldflags", &flags, target].map(String::from).to_vec()
+        ["-trimpath", "-ldflags", &flags].into_iter().chain(targets.iter().copied()).map(String::from).collect()
     }
 
     /// The version that the part's `go.mod` requires of a module.
@@ -226,7 +242,7 @@ impl Part {
     /// How many packages there are to compile if none is in Go's cache; nothing if that cannot be told.
     fn packages(&self, arch: &Arch, sources: &Path) -> Result<Option<usize>> {
         let mut command = go(arch, sources)?;
-        command.args(["list", "-deps", "-f", "{{.ImportPath}}"]).args(self.flags().last());
+        command.args(["list", "-deps", "-f", "{{.ImportPath}}"]).args(&self.flags()[3..]);
         match Process::new(format!("packages of {}", self.name), command).limit(LIMIT).read() {
             Ok(packages) => Ok(Some(packages.lines().count())),
             Err(error) if error.cause == Cause::Interrupted => Err(error),
@@ -267,10 +283,10 @@ fn go(arch: &Arch, sources: &Path) -> Result<Command> {
 }
 
 /// What the folders of builds that are not done begin with.
-const NEW: &str = ".new-";
+pub(crate) const NEW: &str = ".new-";
 
 /// Removes what killed builds have left. Whoever calls has the lock: nobody is building.
-fn sweep(folder: &Path) {
+pub(crate) fn sweep(folder: &Path) {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(NEW)) {
         // What cannot be removed only takes room.

@@ -15,7 +15,11 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
-use crate::{layout::Layout, network::SERVICE_API, record::Record};
+use crate::{
+    layout::Layout,
+    network::SERVICE_API,
+    record::{Node, Record},
+};
 
 /// Whom a client's certificate speaks for: file name, user, group (Kubernetes reads CN and O).
 const CLIENTS: &[(&str, &str, Option<&str>)] = &[
@@ -27,11 +31,14 @@ const CLIENTS: &[(&str, &str, Option<&str>)] = &[
     ("storage", "other-arch:storage", None),
 ];
 
+/// The name of the lab's authority.
+const AUTHORITY: &str = "other-arch-lab";
+
 /// Makes all keys and certificates and the kubeconfigs of all clients.
 pub(crate) fn make(layout: &Layout, record: &Record) -> Result<()> {
     let folder = layout.state_of("pki");
     fs::create_dir_all(&folder).cause(Cause::HostDisk, || format!("cannot create {}", folder.display()))?;
-    let ca = Authority::new("other-arch-lab").cause(Cause::Internal, || "cannot make the lab's authority")?;
+    let ca = Authority::new(AUTHORITY).cause(Cause::Internal, || "cannot make the lab's authority")?;
     let front = Authority::new("other-arch-lab-front").cause(Cause::Internal, || "cannot make the lab's authority")?;
     write_private(&folder.join("ca.crt"), &ca.certificate)?;
     write_private(&folder.join("ca.key"), &ca.key)?;
@@ -51,11 +58,19 @@ pub(crate) fn make(layout: &Layout, record: &Record) -> Result<()> {
             write_private(&layout.kubeconfig(), &kubeconfig)?;
         }
     }
-    for node in &record.nodes {
-        let kubeconfig = client(record, &ca, &format!("system:node:{}", node.name), Some("system:nodes"))?;
-        write_private(&layout.state_of(&format!("conf/{}.kubeconfig", node.name)), &kubeconfig)?;
-    }
-    Ok(())
+    record.nodes.iter().take(1).try_for_each(|node| kubelet(layout, record, &ca, node))
+}
+
+/// The certificate of a node that joins, made with the lab's authority.
+pub(crate) fn node(layout: &Layout, record: &Record, node: &Node) -> Result<()> {
+    let folder = layout.state_of("pki");
+    let ca = Authority::open(AUTHORITY, &folder).cause(Cause::HostDisk, || "cannot read the lab's authority")?;
+    kubelet(layout, record, &ca, node)
+}
+
+fn kubelet(layout: &Layout, record: &Record, ca: &Authority, node: &Node) -> Result<()> {
+    let kubeconfig = client(record, ca, &format!("system:node:{}", node.name), Some("system:nodes"))?;
+    write_private(&layout.state_of(&format!("conf/{}.kubeconfig", node.name)), &kubeconfig)
 }
 
 fn client(record: &Record, ca: &Authority, user: &str, group: Option<&str>) -> Result<String> {
@@ -101,14 +116,18 @@ struct Authority {
 
 impl Authority {
     fn new(name: &str) -> Result<Self, BoxError> {
-        let mut params = CertificateParams::new(Vec::new())?;
-        params.distinguished_name = subject(name, None);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign];
-        lifetime(&mut params);
+        let params = authority(name)?;
         let key = KeyPair::generate()?;
         let certificate = params.self_signed(&key)?.pem();
         Ok(Self { certificate, key: key.serialize_pem(), issuer: Issuer::new(params, key) })
+    }
+
+    /// The one of that name that is kept in `folder`.
+    fn open(name: &str, folder: &Path) -> Result<Self, BoxError> {
+        let (certificate, key) =
+            (fs::read_to_string(folder.join("ca.crt"))?, fs::read_to_string(folder.join("ca.key"))?);
+        let issuer = Issuer::new(authority(name)?, KeyPair::from_pem(&key)?);
+        Ok(Self { certificate, key, issuer })
     }
 
     /// A certificate for servers (with `names`) and clients, and its key, both as PEM.
@@ -125,6 +144,15 @@ impl Authority {
         let key = KeyPair::generate()?;
         Ok((params.signed_by(&key, &self.issuer)?.pem(), key.serialize_pem()))
     }
+}
+
+fn authority(name: &str) -> Result<CertificateParams, BoxError> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.distinguished_name = subject(name, None);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign];
+    lifetime(&mut params);
+    Ok(params)
 }
 
 /// A lab may live as long as it likes, and a machine's clock may be wrong.

@@ -10,9 +10,12 @@ use crate::{cgroups, layout::Layout};
 const DISK: u64 = 4 << 30;
 
 /// A program that comes with the system, and Debian's package of it.
-struct Program {
-    name: &'static str,
-    package: &'static str,
+#[derive(Debug)]
+pub(crate) struct Program {
+    /// As it is called.
+    pub(crate) name: &'static str,
+    /// The package.
+    pub(crate) package: &'static str,
 }
 
 /// Needed only where a module of the kernel is to be loaded.
@@ -31,20 +34,20 @@ const PROGRAMS: &[Program] = &[
 /// Architectures that a lab can run on: the ones we know how to build all parts for.
 const HOSTS: &[&str] = &["amd64", "arm64", "s390x", "ppc64le"];
 
-/// Checks everything; what a package can bring is installed.
-pub(crate) fn check(layout: &Layout, ui: &Ui) -> Result<()> {
+/// Checks everything, programs that are `also` needed too; what a package can bring is installed.
+pub(crate) fn check(layout: &Layout, also: &[&'static Program], ui: &Ui) -> Result<()> {
     let host = Arch::host().go;
     if !HOSTS.contains(&host) || std::env::consts::OS != "linux" {
         let os = std::env::consts::OS;
         return Err(Error::new(Cause::Usage, format!("a lab cannot run on {os}/{host}"))
             .next(format!("use Linux on {}, or another cluster with --kubeconfig", HOSTS.join(", "))));
     }
-    let missing = missing();
+    let missing = missing(also);
     root().map_err(|error| {
         if missing.is_empty() { error } else { error.line(format!("also missing: {}", describe(&missing))) }
     })?;
     if !missing.is_empty() {
-        install(&missing, ui)?;
+        install(&missing, also, ui)?;
     }
     disk(layout)?;
     kernel()
@@ -85,10 +88,10 @@ fn disk(layout: &Layout) -> Result<()> {
         .next("free some space, or set OTHER_ARCH_CACHE to a folder on another disk"))
 }
 
-fn missing() -> Vec<&'static Program> {
+fn missing(also: &[&'static Program]) -> Vec<&'static Program> {
     let path = path();
     let modprobe = (!has_overlay() || !has_bridge_filter()).then_some(&MODPROBE);
-    let needed = PROGRAMS.iter().chain(modprobe);
+    let needed = PROGRAMS.iter().chain(modprobe).chain(also.iter().copied());
     needed.filter(|program| which::which_in(program.name, Some(&path), "/").is_err()).collect()
 }
 
@@ -97,7 +100,7 @@ fn describe(missing: &[&Program]) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
-fn install(missing: &[&Program], ui: &Ui) -> Result<()> {
+fn install(missing: &[&Program], also: &[&'static Program], ui: &Ui) -> Result<()> {
     let mut packages: Vec<_> = missing.iter().map(|program| program.package).collect();
     packages.sort_unstable();
     packages.dedup();
@@ -118,7 +121,7 @@ fn install(missing: &[&Program], ui: &Ui) -> Result<()> {
     let installed = apt(&install).or_else(|_| apt(&["update"]).and_then(|()| apt(&install)));
     installed.map_err(|error| error.within(format!("the lab needs {}", describe(missing))).next(next))?;
     step.done("");
-    let still = self::missing();
+    let still = self::missing(also);
     if still.is_empty() {
         return Ok(());
     }
@@ -173,7 +176,7 @@ fn load_bridge_filter() -> Result<()> {
     Ok(())
 }
 
-fn modprobe(module: &str) -> Result<()> {
+pub(crate) fn modprobe(module: &str) -> Result<()> {
     let mut command = command("modprobe");
     command.arg(module);
     Process::new(format!("loading of {module}"), command).limit(Duration::from_secs(30)).run()

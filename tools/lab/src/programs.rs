@@ -2,9 +2,10 @@
 
 use crate::{
     config::{PROVISIONER, VOLUMES},
+    guest,
     layout::{BIN, LAB},
-    network::{PODS, SERVICES},
-    record::Record,
+    network::SERVICES,
+    record::{Node, Record},
 };
 
 /// When a program can start.
@@ -18,13 +19,22 @@ pub(crate) enum Stage {
     Cluster,
 }
 
+/// Where a program comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The part that it is built with; there it has its own name.
+    Part(&'static str),
+    /// The system, under this name.
+    System(&'static str),
+}
+
 /// A program of the lab.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Program {
     /// Its name, also of its log.
-    pub(crate) name: &'static str,
-    /// Which part it is built with.
-    pub(crate) part: &'static str,
+    pub(crate) name: String,
+    /// Where its file is.
+    pub(crate) origin: Origin,
     /// When it can start.
     pub(crate) stage: Stage,
     /// Its arguments.
@@ -32,9 +42,12 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Its file as the lab sees it.
+    /// Its file as the lab sees it, or its name to be looked for.
     pub(crate) fn path(&self, record: &Record) -> String {
-        format!("{}/{}", folder(record, self.part), self.name)
+        match self.origin {
+            Origin::Part(part) => format!("{}/{}", folder(record, part), self.name),
+            Origin::System(name) => name.to_owned(),
+        }
     }
 }
 
@@ -53,7 +66,7 @@ pub(crate) fn search_path(record: &Record) -> String {
 /// All programs.
 pub(crate) fn programs(record: &Record) -> Vec<Program> {
     let kubernetes = |name, stage, arguments| program(name, "kubernetes", stage, arguments);
-    vec![
+    let mut programs = vec![
         program("registry", "registry", Stage::Registry, vec!["serve".into(), format!("{LAB}/conf/registry.yaml")]),
         program("etcd", "etcd", Stage::Foundation, etcd()),
         kubernetes("kube-apiserver", Stage::Foundation, api_server(record)),
@@ -64,11 +77,20 @@ pub(crate) fn programs(record: &Record) -> Vec<Program> {
         kubernetes("kube-proxy", Stage::Cluster, strings(&["--config", &conf("kube-proxy.yaml")])),
         program("dns", "dns", Stage::Cluster, strings(&["-conf", &conf("Corefile")])),
         program("storage", "storage", Stage::Cluster, storage(record)),
-    ]
+    ];
+    programs.extend(record.nodes.iter().filter_map(|node| machine(record, node)));
+    programs
 }
 
 fn program(name: &'static str, part: &'static str, stage: Stage, arguments: Vec<String>) -> Program {
-    Program { name, part, stage, arguments }
+    Program { name: name.into(), origin: Origin::Part(part), stage, arguments }
+}
+
+/// A node that is a virtual machine. It takes longest, so it is started with the first.
+fn machine(record: &Record, node: &Node) -> Option<Program> {
+    let (program, arguments) = guest::arguments(record, node).ok()?;
+    let (name, origin) = (node.name.clone(), Origin::System(program));
+    Some(Program { name, origin, stage: Stage::Foundation, arguments })
 }
 
 /// `--unsafe-no-fsync`: a lab's data need not survive the machine, and waiting for the disk is most of a start.
@@ -123,19 +145,18 @@ fn api_server(record: &Record) -> Vec<String> {
     arguments
 }
 
-/// The limits of requests are raised because tests make and delete many namespaces at once.
+/// Nodes are told their pods' addresses by the lab. The limits of requests are raised because tests make and delete many namespaces at once.
 fn controller_manager() -> Vec<String> {
     let mut arguments = with_kubeconfig("kube-controller-manager");
     arguments.extend(strings(&[
         "--use-service-account-credentials=true",
-        "--allocate-node-cidrs=true",
+        "--allocate-node-cidrs=false",
         "--leader-elect=false",
         "--kube-api-qps=200",
         "--kube-api-burst=400",
         "--concurrent-namespace-syncs=20",
         "--flex-volume-plugin-dir=/var/lib/kubelet/volume-plugins",
     ]));
-    arguments.push(format!("--cluster-cidr={PODS}"));
     arguments.push(format!("--service-account-private-key-file={LAB}/pki/accounts.key"));
     arguments.push(format!("--root-ca-file={LAB}/pki/ca.crt"));
     arguments.push(format!("--cluster-signing-cert-file={LAB}/pki/ca.crt"));
@@ -193,7 +214,9 @@ mod tests {
         let mut record = crate::record::new(&layout, "10.213.7.0/24".parse().unwrap(), vec![]);
         record.parts.insert("etcd".into(), "abc".into());
         for program in programs(&record) {
-            assert!(parts::PARTS.iter().any(|part| part.name == program.part), "{}", program.name);
+            let Origin::Part(name) = program.origin else { panic!("{}", program.name) };
+            let part = parts::part(name).unwrap();
+            assert!(part.programs.contains(&program.name.as_str()), "{}", program.name);
         }
         assert_eq!(programs(&record)[1].path(&record), "/run/bin/etcd/abc/etcd");
         assert!(search_path(&record).starts_with("/run/bin/etcd/abc:/usr/local/sbin"));

@@ -14,7 +14,7 @@ use crate::{
     layout::Layout,
     process,
     programs::{Stage, programs},
-    record::{Phase, Record},
+    record::{Node, Phase, Record},
 };
 
 /// How long a lab may take once its programs are built.
@@ -68,6 +68,17 @@ impl Lab<'_> {
         let dns = SocketAddr::from((self.record.address(), config::DNS_READY_PORT));
         self.answers(Phase::Ready, Cause::Dns, "DNS", dns, "/ready")?;
         self.check(Phase::Ready)
+    }
+
+    /// Waits for a node that is a virtual machine.
+    pub(crate) fn machine(&self, node: &Node) -> Result<()> {
+        let late = || Error::new(Cause::Node, format!("node {} is not ready in time", node.name));
+        let name = format!("node/{}", node.name);
+        kit::retry::until(PATIENCE * 2, late, || {
+            self.check(Phase::Ready)?;
+            let wait = ["wait", "--timeout=10s", "--for=create", "--for=condition=Ready", &name];
+            Ok(self.kubectl(&wait).run().ok())
+        })
     }
 
     /// The lab's kubectl.

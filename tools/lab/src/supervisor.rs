@@ -174,9 +174,9 @@ impl Supervisor<'_> {
     /// The record grows while the lab starts: programs take their arguments from it when they are started.
     fn reload(&mut self) -> Result<()> {
         let record = self.record()?;
-        let mut old: HashMap<_, _> = self.slots.drain(..).map(|slot| (slot.program.name, slot)).collect();
+        let mut old: HashMap<_, _> = self.slots.drain(..).map(|slot| (slot.program.name.clone(), slot)).collect();
         for program in programs(&record) {
-            self.slots.push(match old.remove(program.name) {
+            self.slots.push(match old.remove(&program.name) {
                 Some(slot) => Slot { program, ..slot },
                 None => Slot::new(program),
             });
@@ -189,7 +189,7 @@ impl Supervisor<'_> {
     }
 
     fn slot(&mut self, name: &str) -> Result<&mut Slot> {
-        let known: Vec<_> = self.slots.iter().map(|slot| slot.program.name).collect();
+        let known: Vec<_> = self.slots.iter().map(|slot| slot.program.name.clone()).collect();
         let slot = self.slots.iter_mut().find(|slot| slot.program.name == name);
         slot.ok_or_else(|| {
             Error::new(Cause::Usage, format!("no program '{name}' here; there are: {}", known.join(", ")))
@@ -278,7 +278,7 @@ impl Slot {
 
     fn shown(&self) -> ProgramState {
         ProgramState {
-            name: self.program.name.into(),
+            name: self.program.name.clone(),
             state: self.state,
             restarts: self.restarts,
             last_end: self.last_end.clone(),
@@ -291,17 +291,17 @@ fn start(program: &Program, record: &Record) -> Result<i32> {
     let mut command = Command::new(program.path(record));
     command.args(&program.arguments).env_clear().env("PATH", search_path(record)).env("HOME", "/root");
     let log = Path::new(LAB).join("log").join(format!("{}.log", program.name));
-    let child = Process::new(program.name, command).spawn(&log)?;
+    let child = Process::new(&program.name, command).spawn(&log)?;
     i32::try_from(child.id()).cause(Cause::Internal, || "a process number")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::programs::Stage;
+    use crate::programs::{Origin, Stage};
 
     fn slot() -> Slot {
-        let program = Program { name: "x", part: "x", stage: Stage::Cluster, arguments: vec![] };
+        let program = Program { name: "x".into(), origin: Origin::Part("x"), stage: Stage::Cluster, arguments: vec![] };
         Slot { state: State::Running, pid: Some(7), ..Slot::new(program) }
     }
 

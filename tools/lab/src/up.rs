@@ -8,7 +8,9 @@ use kit::{Arch, Cause, Done, Error, Result, Ui};
 use crate::{
     cgroups, clients, config,
     control::{Request, State, ask},
-    down, image,
+    down,
+    guest::{self, Nodes},
+    image,
     layout::{CONTAINERD, Layout, through},
     mirrors, namespace, network,
     parts::{self, Go, PARTS},
@@ -34,6 +36,8 @@ pub(crate) struct Options {
     /// The network between host and lab, 10.X.Y.0/24 [default: a free one]
     #[arg(long)]
     subnet: Option<Subnet>,
+    #[command(flatten)]
+    nodes: Nodes,
     /// Leave what was started when it fails, to look at it
     #[arg(long)]
     keep: bool,
@@ -58,7 +62,7 @@ pub(crate) fn build(layout: &Layout, ui: &Ui) -> Result<Done> {
 
 /// Brings the lab up. If this call made the lab and it does not get there, nothing of it stays but its logs.
 pub(crate) fn up(layout: &Layout, options: &Options, ui: &Ui) -> Result<Done> {
-    prerequisites::check(layout, ui)?;
+    prerequisites::check(layout, &options.nodes.programs()?, ui)?;
     let mirrors = mirrors::hosts(&options.mirrors, options.images.as_deref())?;
     let _lock = parts::lock(&layout.lock(), &format!("another command on lab '{}'", layout.name), ui)?;
     let found = running(layout)?;
@@ -117,16 +121,17 @@ fn advance(
         store(layout, &record)?;
     }
     let wanted = if options.until == Until::Registry { Phase::Registry } else { Phase::Ready };
+    let more = |record: &Record| Ok::<_, Error>(wanted == Phase::Ready && options.nodes.wants_more(record)?);
     if !fresh {
         let has = record.phase.min(wanted);
         let lab = Lab { layout, record: &record, pid };
         lab.wait(has).map_err(|error| lab.explain(error))?;
-        if record.phase >= wanted {
+        if record.phase >= wanted && !more(&record)? {
             ui.note(format!("lab '{}' is up already", layout.name));
         }
     }
-    if record.phase < wanted {
-        cluster(layout, &mut record, pid, ui)?;
+    if record.phase < wanted || more(&record)? {
+        cluster(layout, &mut record, &options.nodes, pid, ui)?;
     }
     Ok((record, pid))
 }
@@ -184,7 +189,7 @@ fn begin(layout: &Layout, options: &Options, mirrors: Vec<String>, ui: &Ui) -> R
 }
 
 /// Everything else; goes on where an `up` was killed.
-fn cluster(layout: &Layout, record: &mut Record, pid: u32, ui: &Ui) -> Result<()> {
+fn cluster(layout: &Layout, record: &mut Record, nodes: &Nodes, pid: u32, ui: &Ui) -> Result<()> {
     let go = Go::find(layout)?;
     for part in PARTS {
         // A part that runs already stays what it is.
@@ -193,28 +198,33 @@ fn cluster(layout: &Layout, record: &mut Record, pid: u32, ui: &Ui) -> Result<()
             record.parts.insert(part.name.into(), key);
         }
     }
+    nodes.add(layout, record, &go, ui)?;
     let began = Instant::now();
     let step = ui.step(format!("Kubernetes of lab '{}'", layout.name));
     cgroups::create(layout)?;
-    if !has_begun(record, pid)? {
+    let begun = begun(pid)?;
+    if begun.iter().all(|name| name == "registry") {
         // What runs already knows its certificates.
         pki::make(layout, record)?;
+    }
+    for node in record.nodes.iter().filter(|node| node.machine.is_some() && !begun.contains(&node.name)) {
+        step.set(format!("disks of {}", node.name));
+        guest::prepare(layout, record, node, pid)?;
     }
     store(layout, record)?;
     let lab = Lab { layout, record, pid };
     bring_up(&lab, &|state| step.set(state)).map_err(|error| lab.explain(error))?;
     record.phase = Phase::Ready;
     store(layout, record)?;
-    step.done(format!("node ready in {}", kit::ui::duration(began.elapsed())));
+    let ready = if record.nodes.len() == 1 { "node ready" } else { "nodes ready" };
+    step.done(format!("{ready} in {}", kit::ui::duration(began.elapsed())));
     Ok(())
 }
 
-/// Whether any program of the cluster was ever asked for.
-fn has_begun(record: &Record, pid: u32) -> Result<bool> {
-    let later: Vec<_> = programs(record).into_iter().filter(|program| program.stage != Stage::Registry).collect();
-    let states = ask(pid, &Request::Status)?;
-    let mut begun = states.iter().filter(|program| program.state != State::Waiting);
-    Ok(begun.any(|program| later.iter().any(|later| later.name == program.name)))
+/// The programs that were ever asked for.
+fn begun(pid: u32) -> Result<Vec<String>> {
+    let states = ask(pid, &Request::Status)?.into_iter();
+    Ok(states.filter(|program| program.state != State::Waiting).map(|program| program.name).collect())
 }
 
 fn bring_up(lab: &Lab<'_>, say: &dyn Fn(&str)) -> Result<()> {
@@ -227,7 +237,12 @@ fn bring_up(lab: &Lab<'_>, say: &dyn Fn(&str)) -> Result<()> {
     say("waiting for DNS, volumes and the node");
     let addons = lab.layout.state_of("conf/addons.yaml").display().to_string();
     lab.kubectl(&["apply", "--server-side", "--filename", &addons]).cause(Cause::Apiserver).run()?;
-    lab.cluster()
+    lab.cluster()?;
+    for node in lab.record.nodes.iter().filter(|node| node.machine.is_some()) {
+        say(&format!("waiting for {}", node.name));
+        lab.machine(node)?;
+    }
+    Ok(())
 }
 
 /// Writes the record and every configuration that follows from it.
@@ -241,7 +256,7 @@ fn store(layout: &Layout, record: &Record) -> Result<()> {
 
 fn start(record: &Record, pid: u32, stage: Stage) -> Result<()> {
     let names = programs(record).into_iter().filter(|program| program.stage == stage);
-    ask(pid, &Request::Start(names.map(|program| program.name.to_owned()).collect())).map(drop)
+    ask(pid, &Request::Start(names.map(|program| program.name).collect())).map(drop)
 }
 
 /// Loads the image that holds the pods' namespaces: it is on the node before the first pod is.

@@ -63,6 +63,25 @@ pub struct LabNode {
     pub platform: Platform,
     /// Whether it is what its architecture says.
     pub nature: Nature,
+    /// The virtual machine that it is; absent for the node that is this machine itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<LabMachine>,
+}
+
+/// A virtual machine under qemu's emulation of a whole system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LabMachine {
+    /// Its place among the lab's machines, from 1; addresses and interface follow from it.
+    pub number: u8,
+    /// Its own address.
+    pub address: Ipv4Addr,
+    /// Its processors.
+    pub cpus: u16,
+    /// Its memory in MiB.
+    pub memory: u64,
+    /// What it boots from: the part of the cache and its key.
+    pub disk: String,
 }
 
 impl Lab {
@@ -96,6 +115,12 @@ impl Subnet {
     #[must_use]
     pub const fn lab(self) -> Ipv4Addr {
         Ipv4Addr::new(10, self.0, self.1, 2)
+    }
+
+    /// The address of the node of that number, from 1.
+    #[must_use]
+    pub const fn node(self, number: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, self.0, self.1, 16 + number)
     }
 
     /// The host's interface.
