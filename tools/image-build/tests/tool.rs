@@ -429,7 +429,7 @@ fn what_no_mirror_can_serve_becomes_an_archive() {
         "ci/images.toml",
         &format!(
             "[[image]]\nnames = ['{name}']\npreload = true\nbuild = 'shell'\n[[image]]\nnames = ['x.y/z:1']\n\
-             build = 'shell'\n[build.shell]\nfiles = {{ '/etc/x' = 'y' }}\n"
+             build = 'other'\n[build.shell]\nfiles = {{ '/etc/x' = 'y' }}\n[build.other]\nextends = 'shell'\n"
         ),
     );
     let (ci, repo, out) = (world.path("ci"), format!("{}/repo", world.registry.host), world.path("out"));

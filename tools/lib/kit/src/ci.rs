@@ -229,9 +229,12 @@ impl Ci {
         let images: ImageMap = config::read(&path)?;
         for image in images.image.iter().filter(|image| image.preload) {
             let named_otherwise = image.names.iter().find(|name| !name.contains("@sha256:"));
+            let same = images.image.iter().filter(|other| other.build == image.build).count();
             let why = match (named_otherwise, &image.build) {
                 (Some(name), _) => format!("{name} has no digest: mirrors serve it, so it needs no 'preload'"),
                 (None, None) => format!("{:?} needs a 'build' to be preloaded", image.names),
+                // A node reports an image by the first of its names.
+                (None, Some(build)) if same > 1 => format!("{build} is preloaded, so it must not have other names"),
                 (None, Some(_)) => continue,
             };
             return Err(Error::new(Cause::Usage, format!("{}: {why}", path.display())));

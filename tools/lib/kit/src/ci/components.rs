@@ -10,7 +10,7 @@ use crate::{Cause, Error, Result};
 pub type Components = BTreeMap<String, Component>;
 
 /// A component.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Component {
     /// Go module path, with `version`.
