@@ -72,6 +72,9 @@ fn from_source_to_a_matrix_and_nothing_is_left() {
     let results = cell(&first.run, "greeter", "results.json");
     assert!(results["counts"]["passed"].as_u64().unwrap() >= 5, "{}", results["counts"]);
     assert_eq!(results["counts"]["failed"], 0);
+    let round = &results["conditions"]["rounds"][1];
+    assert_eq!((&round["name"], &round["settings"][0]["value"]), (&"alpha".into(), &"alpha".into()), "{round}");
+    assert!(round["counts"]["passed"].as_u64().unwrap() >= 1, "{round}");
     let cleanup = cell(&first.run, "greeter", "cleanup.json");
     for kind in ["added", "missing", "changed"] {
         assert_eq!(cleanup["difference"][kind].as_array().unwrap().len(), 0, "{kind}");
