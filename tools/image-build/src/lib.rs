@@ -12,6 +12,7 @@ mod images;
 mod ko;
 mod manifests;
 mod options;
+mod probe;
 mod show;
 mod verify;
 
@@ -36,6 +37,8 @@ enum Verb {
     Images(images::Args),
     /// Build one base image of ci/images.toml and push it
     Base(base::Args),
+    /// Build the probe that looks what nodes are, and push it; prints its reference
+    Probe(probe::Args),
     /// Compare an image, a release or an OCI layout with the platforms asked for
     Verify(verify::Args),
     /// Show an architecture under all its names
@@ -57,6 +60,7 @@ pub fn run(args: Args, ui: &Ui) -> Result<Done> {
         Verb::Build(args) => build::run(args, ui),
         Verb::Images(args) => images::run(&args, ui),
         Verb::Base(args) => base::run(&args, ui),
+        Verb::Probe(args) => probe::run(&args, ui),
         Verb::Verify(args) => verify::run(&args, ui),
         Verb::Arch(args) => arch::run(&args, ui),
     }

@@ -445,6 +445,28 @@ fn what_no_mirror_can_serve_becomes_an_archive() {
 }
 
 #[test]
+fn the_probe_is_named_by_its_digest_and_is_for_every_platform_asked_for() {
+    let world = World::new();
+    world.write("ci/images.toml", "[build.static]\nfiles = { '/etc/x' = 'y' }\n");
+    world.write("tools/cluster-install/probe/go.mod", "module other-arch/probe\n");
+    world.write("tools/cluster-install/probe/config/probe.yaml", "image: ko://other-arch/probe\n");
+    let (ci, repo) = (world.path("ci"), format!("{}/repo", world.registry.host));
+    for (arches, code) in [(ALL, 0), (&ALL[..2], 1)] {
+        let digest = world.push("repo/other-arch/probe", arches);
+        let reference = format!("{repo}/other-arch/probe:v-1@{digest}");
+        world.write("resolved", &format!("image: {reference}\n"));
+        let args = ["probe", "--ci", ci.to_str().unwrap(), "--repo", &repo, "--platform", PLATFORMS];
+        let ended = world.run(&args, &[]);
+        assert_eq!(ended.code, code, "{}", ended.err);
+        match code {
+            0 => assert_eq!(ended.out.trim(), reference),
+            _ => assert!(ended.err.contains("error[image-missing-platform]"), "{}", ended.err),
+        }
+    }
+    assert!(fs::read_to_string(world.path("called")).unwrap().contains(&format!("--platform={PLATFORMS}")));
+}
+
+#[test]
 fn a_signal_leaves_a_record() {
     let world = World::new();
     world.ko(&format!("touch {0}/called; exec sleep 60", world.path("").display()));

@@ -1,0 +1,3 @@
+module other-arch/probe
+
+go 1.26

@@ -1,0 +1,77 @@
+// Command probe says what the machine that it runs on says of itself, and how long a small fixed
+// piece of work takes there. It judges nothing: what the facts mean is decided by whoever asked
+// (tools/lib/cluster, nature), who has them all in one place and tests them against captured ones.
+//
+// It prints one line of JSON, bounded in size, and needs no rights.
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// Rounds of the work: the middle one counts, so a single interruption does not.
+const rounds = 7
+
+// Facts are printed as they were found; what is not there is left out.
+type Facts struct {
+	SchemaVersion string `json:"schemaVersion"`
+	// What this program was compiled for.
+	GOARCH string `json:"goarch"`
+	// As uname says it, which an emulator of programs makes up.
+	Machine string `json:"machine"`
+	Release string `json:"release"`
+	// As the kernel says it, which no emulator of programs makes up (Linux 6.1 and later).
+	KernelArch string `json:"kernelArch,omitempty"`
+	PageSize   int    `json:"pageSize"`
+	BigEndian  bool   `json:"bigEndian"`
+	// What the kernel tells programs of the processor (AT_PLATFORM).
+	Platform string `json:"platform,omitempty"`
+	// Files that are mapped beside this program: an emulator of programs is one.
+	Mapped []string `json:"mapped,omitempty"`
+	// What the processor calls its hypervisor (x86, CPUID leaf 0x40000000); empty without one.
+	Hypervisor *string `json:"hypervisor,omitempty"`
+	// Words of the kernel's command line that are ours. The others are nobody's business.
+	Marks []string `json:"marks,omitempty"`
+	// Whole small files, by path.
+	Files map[string]string `json:"files"`
+	// How long each round of the work took.
+	WorkNanoseconds []int64 `json:"workNanoseconds"`
+}
+
+func main() {
+	facts := collect()
+	for range rounds {
+		began := time.Now()
+		work()
+		facts.WorkNanoseconds = append(facts.WorkNanoseconds, time.Since(began).Nanoseconds())
+	}
+	line, err := json.Marshal(facts)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "probe:", err)
+		os.Exit(1)
+	}
+	fmt.Println(string(line))
+}
+
+func collect() Facts {
+	machine, release := uname()
+	return Facts{
+		SchemaVersion: "1.0",
+		GOARCH:        runtime.GOARCH,
+		Machine:       machine,
+		Release:       release,
+		KernelArch:    strings.TrimSpace(read("/proc/sys/kernel/arch", small)),
+		PageSize:      os.Getpagesize(),
+		BigEndian:     bigEndian(),
+		Platform:      platform(),
+		Mapped:        mapped(),
+		Hypervisor:    hypervisor(),
+		Marks:         marks(read("/proc/cmdline", large)),
+		Files:         files(),
+	}
+}
