@@ -28,6 +28,7 @@ use crate::{
 const FORMAT: &str = "1";
 /// Debian's packages of a node: shell and network, mounts, the packet filter, containers, and a quick gunzip for layers.
 const PACKAGES: &[&str] = &[
+    "base-files",
     "busybox-static",
     "libc6",
     "libgcc-s1",
