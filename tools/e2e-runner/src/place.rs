@@ -39,7 +39,9 @@ pub struct Installed {
     pub release: Option<String>,
     /// The record, by content.
     pub input: Option<Input>,
-    /// How much slower its nodes are than this machine.
+    /// What the nodes are, as somebody looked.
+    pub nature: Option<Nature>,
+    /// How much slower they are than this machine.
     pub slowdown: Option<f64>,
 }
 
@@ -113,7 +115,10 @@ impl Place {
             return Err(Error::new(cause, what).line(why).next("install it first, with this run directory"));
         }
         let input = Some(Input { name: Install::FILE.into(), digest });
-        Ok(Installed { release: Some(install.release), input, slowdown: install.slowdown })
+        // Of the nodes of another platform it says nothing.
+        let same = install.platform == self.platform;
+        let (nature, slowdown) = (Some(install.nature).filter(|_| same), install.slowdown.filter(|_| same));
+        Ok(Installed { release: Some(install.release), input, nature, slowdown })
     }
 
     /// Applies what tests need beside the release: each file below these folders of the sources.

@@ -61,7 +61,6 @@ pub fn run(args: &RunArgs, ui: &Ui) -> Result<Done> {
     let run = run_dir.id();
     let open = Place::open(&args.cluster, args.platform.as_ref(), &run, ui);
     let place = runtime.block_on(cluster::interruptible(open));
-    plan.choose_suite(place.as_ref().is_ok_and(|place| place.nature == Nature::Emulated))?;
     let mut results = plan.empty(&run);
     let name = match &place {
         Ok(place) => place.opened.name.clone(),
@@ -73,7 +72,7 @@ pub fn run(args: &RunArgs, ui: &Ui) -> Result<Done> {
     }
     let cell = run_dir.cell(&args.component, &results.platform, &name);
     let done = place.and_then(|mut place| {
-        let done = in_place(&plan, &mut place, &runtime, &cell, &mut results, ui);
+        let done = in_place(&mut plan, &mut place, &runtime, &cell, &mut results, ui);
         runtime.block_on(place.give_back(ui));
         done
     });
@@ -95,7 +94,7 @@ pub fn run(args: &RunArgs, ui: &Ui) -> Result<Done> {
 const RECORDED: &str = "the tests were stopped";
 
 fn in_place(
-    plan: &Plan<'_>,
+    plan: &mut Plan<'_>,
     place: &mut Place,
     runtime: &Runtime,
     cell: &Path,
@@ -103,6 +102,9 @@ fn in_place(
     ui: &Ui,
 ) -> Result<Done> {
     let installed = place.installed(cell)?;
+    results.nature = installed.nature.unwrap_or(place.nature);
+    plan.choose_suite(results.nature == Nature::Emulated)?;
+    plan.suite_name().clone_into(&mut results.suite);
     results.release.clone_from(&installed.release);
     results.head.inputs.extend(installed.input.clone());
     let run = results.head.run.clone();

@@ -26,6 +26,7 @@ default = true
 all = true
 time_limit = '1m'
 [own.suites.patience]
+default_emulated = true
 tests = ['TestPatience']
 ";
 /// An architecture that this machine has not.
@@ -78,7 +79,9 @@ fn what_was_measured_at_the_install_counts() {
     });
     let cell = kit::RunDir::create(cluster.world.path("run")).unwrap().cell("own", &Platform::host(), "c");
     kit::rundir::write_json(&cell.join("install.json"), &install).unwrap();
-    cluster.run("run", &["--suite", "patience"]).says(0, &["limits times 16", "11.5 times slower (install.json)"]);
+    cluster.run("run", &[]).says(0, &["1 tests: 1 passed", "limits times 16", "11.5 times slower (install.json)"]);
+    let results = cluster.results("run", None);
+    assert_eq!((results.suite.as_str(), results.nature), ("patience", kit::record::Nature::Emulated));
 }
 
 #[test]
