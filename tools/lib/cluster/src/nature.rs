@@ -99,12 +99,9 @@ impl Facts {
 
     /// The value of `name` in a file of `name: value` lines, the last one if there are several.
     fn field(&self, path: &str, name: &str) -> Option<&str> {
-        let value = |line: &'_ str| {
-            let (key, value) = line.split_once(':')?;
-            (key.trim() == name).then(|| line.len() - value.len())
-        };
-        let found = self.file(path).lines().filter_map(|line| Some(line[value(line)?..].trim()));
-        found.filter(|value| !value.is_empty()).next_back()
+        let lines = self.file(path).lines().filter_map(|line| line.split_once(':'));
+        let mut values = lines.filter(|(key, _)| key.trim() == name).map(|(_, value)| value.trim());
+        values.rfind(|value| !value.is_empty())
     }
 }
 

@@ -72,5 +72,5 @@ fn x86_level(flags: &str) -> Option<&'static str> {
         ("x86-64-v4", &["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"]),
     ];
     let has = |flag: &&str| flags.split(' ').any(|found| found == *flag);
-    LEVELS.iter().take_while(|(_, needed)| needed.iter().all(|flag| has(flag))).last().map(|(name, _)| *name)
+    LEVELS.iter().take_while(|(_, needed)| needed.iter().all(has)).last().map(|(name, _)| *name)
 }

@@ -41,6 +41,9 @@ const VIRTUAL: [&str; 14] = [
     "Parallels",
 ];
 
+/// What looks the same under KVM and emulated.
+const VIRTUAL_MACHINE: &str = "a virtual machine, on hardware or emulated";
+
 fn native(evidence: impl Into<String>) -> Judgement {
     Judgement { nature: Nature::Native, evidence: evidence.into() }
 }
@@ -129,11 +132,12 @@ fn arm(facts: &Facts) -> Judgement {
         return emulated(format!("implementer 0x00, part {part}: reserved for software, as in qemu's -cpu max"));
     }
     firmware(facts).unwrap_or_else(|| {
-        let model = facts.file(&format!("{TREE}model"));
+        let (model, like) = (facts.file(&format!("{TREE}model")), facts.file(&format!("{TREE}compatible")));
         unknown(match (model, implementer) {
-            // Emulated boards have the device trees of real ones.
+            _ if like.contains("dummy-virt") => format!("the device tree says {like}: {VIRTUAL_MACHINE}"),
             ("", "") => "the machine says nothing of itself".to_owned(),
             ("", implementer) => format!("the machine says nothing but implementer {implementer}, as an emulator may"),
+            // Emulated boards have the device trees of real ones.
             (model, _) => format!("the device tree says {model}, as an emulated board does"),
         })
     })
@@ -152,7 +156,7 @@ fn firmware(facts: &Facts) -> Option<Judgement> {
     }
     let names = [vendor, product, get("bios_vendor"), get("board_vendor")];
     if names.iter().any(|name| VIRTUAL.iter().any(|word| name.contains(word))) {
-        return Some(unknown(format!("{said}: a virtual machine, on hardware or emulated")));
+        return Some(unknown(format!("{said}: {VIRTUAL_MACHINE}")));
     }
     // Emulators give their machines no board, unless they are told to.
     if get("board_vendor").is_empty() {

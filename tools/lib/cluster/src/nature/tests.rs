@@ -138,6 +138,68 @@ fn x86() {
     }
 }
 
+/// What the probe said on a machine that was to be had: by qemu 7.2 with Debian's kernels, its user-mode
+/// emulation on a kernel for amd64, and a virtual machine on hardware.
+fn captured(name: &str) -> Facts {
+    let path = format!("{}/tests/facts/{name}.json", env!("CARGO_MANIFEST_DIR"));
+    Facts::parse(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn machines_that_were_seen() {
+    for (name, nature, words, unmounted) in [
+        ("system-s390x", Emulated, "Manufacturer: QEMU", Some("Manufacturer: QEMU")),
+        ("system-arm64-max", Emulated, "implementer 0x00, part 0x051", Some("part 0x051")),
+        ("system-arm64-cortex-a72", Unknown, "a virtual machine, on hardware or emulated", None),
+        ("system-ppc64le-pseries", Emulated, "no KVM in the device tree", None),
+        ("system-ppc64le-powernv", Emulated, "a PowerNV", Some("a PowerNV")),
+        ("user-s390x", Emulated, "single programs are emulated", Some("the kernel is one for amd64")),
+        ("user-arm64", Emulated, "single programs are emulated", Some("the kernel is one for amd64")),
+        ("user-ppc64le", Emulated, "single programs are emulated", Some("the kernel is one for amd64")),
+        ("user-amd64", Emulated, "qemu-x86_64-static is mapped", Some("qemu-x86_64")),
+        ("kvm-amd64", Native, "KVMKVMKVM", Some("KVMKVMKVM")),
+    ] {
+        // What it says by itself, without a lab's mark.
+        let mut facts = Facts { marks: Vec::new(), ..captured(name) };
+        is(&facts, nature, words);
+        facts.files.retain(|path, _| !path.starts_with("/sys/firmware"));
+        match unmounted {
+            Some(words) => is(&facts, nature, words),
+            None => assert_eq!(judge(&facts).nature, Unknown, "{name}: without the device tree nothing tells"),
+        }
+        assert!(facts.work().unwrap() > 1_000_000, "{name}");
+    }
+    is(&captured("system-arm64-max"), Emulated, "command line");
+}
+
+#[test]
+fn an_emulator_of_programs_is_found_by_more_than_one_sign() {
+    for name in ["user-s390x", "user-arm64", "user-ppc64le"] {
+        let old_kernel = Facts { kernel_arch: String::new(), ..captured(name) };
+        is(&old_kernel, Emulated, "is mapped into it");
+        is(&Facts { mapped: Vec::new(), ..old_kernel }, Emulated, "/proc/cpuinfo is that of amd64");
+    }
+    is(&Facts { mapped: Vec::new(), ..captured("user-amd64") }, Emulated, "TCG");
+}
+
+#[test]
+fn machines_have_words() {
+    for (name, model, processor, page) in [
+        ("system-s390x", "QEMU 8561 QEMU KVM/Linux", "z15", 4096),
+        ("system-arm64-max", "linux,dummy-virt", "ARMv8, implementer 0x00, part 0x051", 4096),
+        ("system-ppc64le-pseries", "IBM pSeries (emulated by qemu)", "POWER9 (architected), altivec supported", 65536),
+        ("kvm-amd64", "under KVMKVMKVM", "x86-64-v4 Intel(R) Xeon(R) Processor", 4096),
+    ] {
+        let found = machine(&captured(name));
+        let words = |words: &'_ Option<String>| words.clone().unwrap_or_default();
+        assert_eq!(
+            (words(&found.model).as_str(), words(&found.processor).as_str(), found.page_size),
+            (model, processor, page),
+            "{name}"
+        );
+    }
+}
+
 #[test]
 fn single_programs_that_are_emulated() {
     let ibm = [("sysinfo", Z15)];
