@@ -118,7 +118,7 @@ fn container(status: &ContainerStatus, context: Context<'_>) -> Option<Trouble> 
         state.waiting.as_ref().and_then(|waiting| waiting.message.as_deref()),
         last.as_ref().and_then(|last| last.message.as_deref()),
     ];
-    let trouble = if let Some(line) = wrong_arch.into_iter().flatten().find(|text| text.contains("exec format error")) {
+    let trouble = if let Some(line) = wrong_arch.into_iter().flatten().find(|text| is_wrong_program(text)) {
         let platform = context.platform.map_or_else(|| "this node".into(), |platform| format!("a {platform} node"));
         let text = format!("exec format error: image {} has no program for {platform}: {}", status.image, cut(line));
         Some(Trouble::stays(Cause::ImageWrongArch, text))
@@ -132,6 +132,11 @@ fn container(status: &ContainerStatus, context: Context<'_>) -> Option<Trouble> 
         None
     };
     trouble.map(|trouble| trouble.within(&format!("container {}", status.name)))
+}
+
+/// What the kernel refuses with ENOEXEC, as Go's library says it, or as C's does for a shell.
+fn is_wrong_program(text: &str) -> bool {
+    ["exec format error", "Exec format error"].iter().any(|words| text.contains(words))
 }
 
 /// The reasons are the kubelet's (kubernetes/pkg/kubelet/images/types.go, kuberuntime).

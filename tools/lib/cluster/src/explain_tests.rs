@@ -75,7 +75,21 @@ fn programs_of_another_architecture() {
     let ended = json!({"terminated": {"exitCode": 255, "reason": "Error"}});
     let crash = container(json!({"waiting": {"reason": "CrashLoopBackOff"}}), ended);
     let logs = [("webhook".to_owned(), "exec /ko-app/webhook: exec format error".to_owned())];
-    says(explain(crash, &logs, &[]), Cause::ImageWrongArch, false, "exec format error");
+    says(explain(crash.clone(), &logs, &[]), Cause::ImageWrongArch, false, "exec format error");
+    // A shell that starts it says what the C library says.
+    for line in [
+        "/start.sh: line 3: /app/web: Exec format error",
+        "sh: /app/web: cannot execute binary file: Exec format error",
+    ] {
+        let logs = [("webhook".to_owned(), line.to_owned())];
+        says(explain(crash.clone(), &logs, &[]), Cause::ImageWrongArch, false, line);
+    }
+    // With restartPolicy Never there is no second try.
+    let message = "failed to start containerd task \"x\": exec /ko-app/x: exec format error: unknown";
+    let terminated = json!({"terminated": {"exitCode": 128, "reason": "StartError", "message": message}});
+    let mut never = container(terminated, json!({}));
+    never["phase"] = json!("Failed");
+    says(explain(never, &[], &[]), Cause::ImageWrongArch, false, "linux/s390x node");
 }
 
 #[test]
