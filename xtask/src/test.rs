@@ -17,6 +17,9 @@ pub(crate) struct Args {
     /// Also everything with Tekton Pipelines (an hour from nothing)
     #[arg(long)]
     tekton: bool,
+    /// Also nodes of other architectures under emulation
+    #[arg(long)]
+    nodes: bool,
     /// Only this tier
     #[arg(long, value_enum)]
     only: Option<Tier>,
@@ -32,6 +35,8 @@ enum Tier {
     Unit,
     /// The lab, every tool on it, and greeter from source to matrix
     Lab,
+    /// The lab's nodes of other architectures
+    Nodes,
     /// Tekton Pipelines from source to matrix
     Tekton,
 }
@@ -51,6 +56,7 @@ impl Tier {
         match self {
             Self::Unit => "unit",
             Self::Lab => "lab",
+            Self::Nodes => "nodes",
             Self::Tekton => "tekton",
         }
     }
@@ -69,8 +75,11 @@ impl Tier {
                 "--ignored",
                 "--skip",
                 "tekton",
+                "--skip",
+                "nodes",
                 "--test-threads=1",
             ],
+            Self::Nodes => &["test", "--workspace", "--tests", "--", "--ignored", "--test-threads=1", "nodes"],
             Self::Tekton => &["test", "--package", "xtask", "--tests", "--", "--ignored", "--test-threads=1", "tekton"],
         }
     }
@@ -78,6 +87,9 @@ impl Tier {
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
     let mut tiers = vec![Tier::Unit, Tier::Lab];
+    if args.nodes {
+        tiers.push(Tier::Nodes);
+    }
     if args.tekton {
         tiers.push(Tier::Tekton);
     }

@@ -30,6 +30,11 @@ impl Lab {
     /// One in another cache, which uses the programs that are built already.
     pub fn in_cache(name: &str, cache: &Path) -> Self {
         std::os::unix::fs::symlink(kit::dirs::cache().unwrap().join("bin"), cache.join("bin")).unwrap();
+        Self::open(name, cache)
+    }
+
+    /// One in a cache as it is.
+    pub fn open(name: &str, cache: &Path) -> Self {
         Self { name: name.into(), cache: cache.into() }
     }
 

@@ -1,0 +1,91 @@
+//! The whole chain on nodes of another architecture, under emulation: what can be shown without the hardware, and that
+//! it is never taken for more.
+
+#![allow(clippy::disallowed_methods, reason = "tests start the real programs and wait for what they do")]
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+
+use support::{Killed, World, cell, read_json};
+
+const S390X: [&str; 4] = ["--platform", "linux/s390x", "--test-on", "linux/s390x"];
+
+/// Prints the machine, and a number whose bytes tell their order.
+const WHERE: &str = r#"
+apiVersion: tekton.dev/v1
+kind: TaskRun
+metadata: {name: where}
+spec:
+  taskSpec:
+    results: [{name: machine}, {name: order}]
+    steps:
+    - name: look
+      image: mirror.gcr.io/busybox
+      script: |
+        #!/bin/sh
+        printf %s "$(uname -m)" > $(results.machine.path)
+        printf '\001\000' | od -An -td2 | tr -d ' \n' > $(results.order.path)
+"#;
+
+#[test]
+#[ignore = "boots nodes, up to an hour: cargo xtask test --nodes runs it"]
+fn nodes_run_tekton_of_their_own_architecture() {
+    let world = World::new("s390x");
+    let ran = world.nightly("run", &[&S390X[..], &["--keep"]].concat());
+    assert_eq!(ran.code, 0);
+    let results = cell(&ran.run, "pipeline", "results.json");
+    assert!(results["counts"]["passed"].as_u64().unwrap() >= 15, "{}", results["counts"]);
+    assert_eq!((&results["counts"]["failed"], &results["nature"]), (&0.into(), &"emulated".into()));
+    let shown = world.matrix_cell("pipeline", "linux/s390x");
+    assert_eq!(shown["state"], "tested-emulated", "{shown}");
+    assert_ne!(shown["supported"]["verdict"], "shown", "{shown}");
+
+    let file = world.folder.path().join("where.yaml");
+    std::fs::write(&file, WHERE).unwrap();
+    let kubectl = |arguments: &[&str]| {
+        let output = world.tool("lab", &[&["--name", &world.lab, "kubectl"], arguments].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // The other node would run it as well.
+    let host = format!("{}-{}", world.lab, kit::Arch::host().go);
+    kubectl(&["cordon", &host]);
+    kubectl(&["create", "--filename", file.to_str().unwrap()]);
+    kubectl(&["wait", "--for=condition=Succeeded", "--timeout=170s", "taskrun/where"]);
+    kubectl(&["uncordon", &host]);
+    let said = kubectl(&["get", "taskrun", "where", "-o", "jsonpath={.status.results[*].value}"]);
+    // One, written with the small end first, is 256 to those who begin with the big one.
+    assert_eq!(said, "s390x 256");
+    kubectl(&["delete", "taskrun", "where"]);
+
+    let cleaned = world.nightly("unused", &["--from", "cleanup", "--run-dir", ran.run.to_str().unwrap()]);
+    assert_eq!(cleaned.code, 0);
+    std::fs::remove_dir_all(cleaned.folder()).unwrap();
+}
+
+#[test]
+#[ignore = "boots nodes: cargo xtask test --nodes runs it"]
+fn nodes_that_die_in_the_middle_are_not_the_components_fault() {
+    let world = World::new("dies");
+    let mut command = world.command("run", &[&["--component", "greeter", "--env", "GREETER_TEST=hang"], &S390X[..]].concat());
+    let mut child = Killed(command.spawn().unwrap());
+    let (mut said, mut killed) = (String::new(), false);
+    for line in BufReader::new(child.0.stderr.take().unwrap()).lines().map_while(Result::ok) {
+        if !killed && line.contains("test greeter") && line.contains("running Test") {
+            let node = format!("{}-s390x", world.lab);
+            let kill = world.tool("lab", &["kill", &node, "--hold", "--name", &world.lab]);
+            assert!(kill.status.success(), "{}", String::from_utf8_lossy(&kill.stderr));
+            killed = true;
+        }
+        said += &format!("{line}\n");
+    }
+    assert!(killed, "the tests never began:\n{said}");
+    assert_eq!(child.0.wait().unwrap().code(), Some(3), "{said}");
+    let results = cell(&world.folder.path().join("run"), "greeter", "results.json");
+    assert_eq!(results["cause"], "node", "{said}");
+    let stages = read_json(&world.folder.path().join("run/stages.json"));
+    assert_eq!(stages["cause"], "node", "{stages}");
+    let left = world.tool("lab", &["leftovers", "--of", &world.lab]);
+    assert_eq!(String::from_utf8_lossy(&left.stdout), "", "the lab is still there");
+}
