@@ -140,6 +140,7 @@ fn cell(key: &Key, kubernetes: Option<String>, told: &[Told<'_>], rules: &Rules)
     let owned = owned(&key.platform, rules);
     let claims = policy::claims(told, key.origin, &owned, rules);
     let (state, reason) = state::state(key, &judged, rules);
+    let nodes = judged[2].by.map(|by| by.attempt.result.nodes.clone()).unwrap_or_default();
     let [index, contents, installs, unit, e2e, examples, upgrade] = judged.each_ref().map(Judged::evidence);
     let lost: BTreeSet<_> = told.iter().filter(|told| is_lost(told)).map(|told| told.run.closed.digest()).collect();
     let runs: BTreeSet<_> = told.iter().map(|told| told.run.closed.digest()).collect();
@@ -152,10 +153,12 @@ fn cell(key: &Key, kubernetes: Option<String>, told: &[Told<'_>], rules: &Rules)
         kubernetes,
         origin: origin_row(key, told),
         state,
+        state_words: state.words(e2e.nature).into(),
         reason,
         available: state::available(key.origin, &judged),
         tested: state::tested(&judged),
         owned,
+        nodes,
         levels: Levels { index, contents, installs, unit, e2e, examples, upgrade },
         claim: claims.iter().rev().find(|claim| claim.met).map(|claim| claim.name.clone()),
         supported: policy::supported(&claims),

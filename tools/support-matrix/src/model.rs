@@ -95,6 +95,8 @@ pub struct Cell {
     pub origin: OriginRow,
     /// All in one word.
     pub state: State,
+    /// The same for people, who want to know at once that a node was emulated.
+    pub state_words: String,
     /// Why it is that, in words.
     pub reason: String,
     /// Whether the images are there and are what they say.
@@ -103,6 +105,9 @@ pub struct Cell {
     pub tested: Tested,
     /// Who answers for the platform.
     pub owned: Owned,
+    /// The nodes that it was last installed on.
+    #[serde(default)]
+    pub nodes: Vec<NodeRow>,
     /// Level by level, what was shown.
     pub levels: Levels,
     /// The strongest claim of `ci/policy.toml` of which everything is shown.
@@ -166,6 +171,28 @@ pub enum State {
     Built,
     /// Nothing was shown.
     Unknown,
+}
+
+/// Nodes that are alike.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeRow {
+    /// How many.
+    pub count: usize,
+    /// What they are.
+    pub nature: Nature,
+    /// Who says so, and what shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
+    /// What the machine calls itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The processor's level.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processor: Option<String>,
+    /// Bytes of a page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_size: Option<u64>,
 }
 
 /// Whether images are there.
@@ -361,6 +388,9 @@ pub struct RunResult {
     /// What the nodes were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nature: Option<Nature>,
+    /// The nodes, for installations.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeRow>,
     /// Totals, for tests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<Counts>,

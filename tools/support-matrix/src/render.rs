@@ -11,7 +11,7 @@ pub(crate) use markdown::markdown;
 pub(crate) use terminal::{terminal, why};
 
 use crate::{
-    model::{Cell, Matrix},
+    model::{Cell, Matrix, NodeRow},
     text::{day, many, short, when},
 };
 
@@ -60,7 +60,9 @@ fn reasons(cells: &[Cell]) -> Vec<(String, String)> {
         };
         let evidence = [&cell.tested.evidence, &cell.available.evidence].into_iter().flatten().next();
         let evidence = evidence.map_or_else(String::new, |digest| format!(" Evidence: {}.", short(digest)));
-        let reason = format!("{}. {claim}.{evidence}", cell.reason);
+        let nodes: Vec<_> = cell.nodes.iter().filter(|node| node.model.is_some()).map(NodeRow::words).collect();
+        let nodes = if nodes.is_empty() { String::new() } else { format!(" Ran on {}.", nodes.join("; ")) };
+        let reason = format!("{}.{nodes} {claim}.{evidence}", cell.reason);
         match reasons.iter_mut().find(|(_, other)| *other == reason) {
             Some((platforms, _)) => *platforms = format!("{platforms}, {}", cell.platform),
             None => reasons.push((cell.platform.to_string(), reason)),

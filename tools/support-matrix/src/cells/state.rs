@@ -55,7 +55,7 @@ pub(crate) fn state(key: &Key, judged: &[Judged<'_>; 7], rules: &Rules) -> (Stat
         return (State::Failing, format!("{}: {}{}", name(bad), dated(bad), failing_tests(bad)));
     }
     let old = |judged: &Judged<'_>, claim| {
-        let at = judged.at().filter(|_| judged.verdict == Verdict::Shown);
+        let at = judged.at().filter(|_| matches!(judged.verdict, Verdict::Shown | Verdict::NotNative));
         at.zip(policy::max_age(claim, rules)).filter(|(at, days)| older(*at, rules.now, *days)).map(|(_, days)| days)
     };
     let too_old = |judged: &Judged<'_>, days: u32| {
@@ -69,11 +69,19 @@ pub(crate) fn state(key: &Key, judged: &[Judged<'_>; 7], rules: &Rules) -> (Stat
         ),
         (_, Verdict::Infrastructure, _) => (State::Infrastructure, infrastructure(installs)),
         (_, _, Verdict::Infrastructure) => (State::Infrastructure, infrastructure(e2e)),
-        (_, _, Verdict::NotNative) => (State::TestedNotNatively, not_native(e2e, &dated(e2e))),
-        (_, _, Verdict::FailedNotNative) if contents.verdict == Verdict::Shown => {
+        (_, _, Verdict::NotNative) => old(e2e, "tested")
+            .map_or_else(|| (State::TestedNotNatively, not_native(e2e, &dated(e2e))), |days| too_old(e2e, days)),
+        (Verdict::Shown, _, Verdict::FailedNotNative) => {
             (images, format!("{}; {}", dated(contents), not_native(e2e, &dated(e2e))))
         }
+        (_, _, Verdict::FailedNotNative) => (State::Unknown, not_native(e2e, &dated(e2e))),
         (_, Verdict::Shown, _) => (State::Installed, format!("{}; no test ran", dated(installs))),
+        (Verdict::Shown, Verdict::NotNative | Verdict::FailedNotNative, _) => {
+            (images, format!("{}; {}; no test ran", dated(contents), not_native(installs, &dated(installs))))
+        }
+        (_, Verdict::NotNative | Verdict::FailedNotNative, _) => {
+            (State::Unknown, format!("{}; no test ran", not_native(installs, &dated(installs))))
+        }
         (Verdict::Shown, ..) => old(contents, "built").map_or_else(
             || (images, format!("{}; nothing ran on this platform", dated(contents))),
             |days| too_old(contents, days),

@@ -14,10 +14,12 @@ use super::{
     verdict, verdict_of, why,
 };
 use crate::{
-    model::{Level, OriginKind, RunResult, TestRow, Verdict},
+    model::{Level, NodeRow, OriginKind, RunResult, TestRow, Verdict},
     text::{self, clean, many},
 };
 
+/// Kinds of nodes, of one record.
+const MAX_NODES: usize = 20;
 /// Tests that did not simply pass, of one record.
 const MAX_TESTS: usize = 300;
 
@@ -65,7 +67,8 @@ fn on_cluster(run: &Run, tried: &Tried, origins: &Origins) -> Vec<Attempt> {
         let Results { component, version, platform, release, .. } = &shards[0].record;
         let installed = install.as_ref().map(|found| found.record.release.as_str());
         let release = release.as_deref().or(installed);
-        let attempt = tested(shards, key(component, version, platform, release), &tried.folder);
+        let record = install.as_ref().map(|found| &found.record);
+        let attempt = tested(shards, key(component, version, platform, release), &tried.folder, record);
         all.push(place(Attempt { release: release.map(clean), ..attempt }));
     }
     if let (Some(found), Some(first)) = (cleanup, all.first().cloned()) {
@@ -95,8 +98,43 @@ fn installed(found: &Found<Install>, key: Key) -> Attempt {
     };
     let mut attempt = attempt(key, Some(Level::Installs), verdict, words, &install.head, &found.digest);
     attempt.result.nature = Some(install.nature);
+    attempt.result.nodes = nodes(install);
     attempt.release = Some(clean(&install.release)).filter(|release| !release.is_empty());
     attempt
+}
+
+/// The nodes that an installation was for, alike ones together.
+fn nodes(install: &Install) -> Vec<NodeRow> {
+    let mut rows: Vec<NodeRow> = Vec::new();
+    let meant = install.cluster.nodes.iter().filter(|node| node.ready && node.platform == install.platform);
+    for node in meant {
+        let words = |words: Option<&String>| words.map(|words| clean(words));
+        let machine = node.machine.as_ref();
+        let row = NodeRow {
+            count: 1,
+            nature: node.nature,
+            evidence: words(node.evidence.as_ref()),
+            model: words(machine.and_then(|machine| machine.model.as_ref())),
+            processor: words(machine.and_then(|machine| machine.processor.as_ref())),
+            page_size: machine.map(|machine| machine.page_size),
+        };
+        match rows.iter().position(|other| NodeRow { count: 1, ..other.clone() } == row) {
+            Some(same) => rows[same].count += 1,
+            None if rows.len() < MAX_NODES => rows.push(row),
+            None => {}
+        }
+    }
+    rows
+}
+
+/// What the nodes were that a suite ran on: what its own record says, and what the installation found out there.
+/// Where both know and differ, what claims less is believed.
+fn nature(own: Nature, cluster: &str, install: Option<&Install>) -> Nature {
+    match install.filter(|install| install.cluster.uid == cluster).map(|install| install.nature) {
+        None | Some(Nature::Unknown) => own,
+        Some(found) if own == Nature::Unknown => found,
+        Some(found) => own.max(found),
+    }
 }
 
 fn cleaned(found: &Found<Cleanup>, key: Key) -> Attempt {
@@ -112,7 +150,7 @@ fn cleaned(found: &Found<Cleanup>, key: Key) -> Attempt {
 }
 
 /// One suite, put together from its shards.
-fn tested(shards: &[&Found<Results>], key: Key, folder: &str) -> Attempt {
+fn tested(shards: &[&Found<Results>], key: Key, folder: &str, install: Option<&Install>) -> Attempt {
     let first = &shards[0].record;
     let of = first.shard.1.max(1);
     let missing: Vec<_> = (1..=of).filter(|i| shards.iter().all(|found| found.record.shard.0 != *i)).collect();
@@ -139,7 +177,7 @@ fn tested(shards: &[&Found<Results>], key: Key, folder: &str) -> Attempt {
     let level = Level::find(&first.kind).filter(|level| level.runs() && *level != Level::Installs);
     let at = shards.iter().map(|found| found.record.head.finished).max().unwrap_or(head.finished);
     let mut attempt = attempt(key, level, verdict, words, head, &worst.digest);
-    let natures = shards.iter().map(|found| found.record.nature);
+    let natures = shards.iter().map(|found| nature(found.record.nature, &found.record.cluster, install));
     attempt.result.name = clean(&format!("{} {}", first.kind, first.suite));
     attempt.result.nature = natures.max();
     attempt.result.counts = Some(counts);
@@ -274,6 +312,7 @@ fn result(level: Option<Level>, verdict: Verdict, words: String) -> RunResult {
         line: None,
         reproduce: None,
         nature: None::<Nature>,
+        nodes: Vec::new(),
         counts: None,
         causes: BTreeMap::new(),
         tests: Vec::new(),

@@ -1,6 +1,9 @@
 //! Names and words of the model's enums.
 
-use super::{Evidence, Level, Levels, OriginKind, State, Verdict};
+use kit::record::Nature;
+
+use super::{Evidence, Level, Levels, NodeRow, OriginKind, State, Verdict};
+use crate::text::many;
 
 impl Level {
     /// All, from weak to strong.
@@ -76,15 +79,18 @@ impl OriginKind {
 }
 
 impl State {
-    /// For people.
+    /// For people; `nature` is that of the nodes that tests ran on.
     #[must_use]
-    pub const fn words(self) -> &'static str {
+    pub const fn words(self, nature: Option<Nature>) -> &'static str {
         match self {
             Self::Failing => "failing",
             Self::TestedNatively => "tested natively",
             Self::Stale => "stale",
             Self::Infrastructure => "infrastructure",
-            Self::TestedNotNatively => "tested, not natively",
+            Self::TestedNotNatively => match nature {
+                Some(Nature::Emulated) => "tested, emulated",
+                _ => "tested, nodes of unknown nature",
+            },
             Self::Installed => "installed, not tested",
             Self::Available => "available, not tested",
             Self::Built => "built and verified, not tested",
@@ -106,5 +112,23 @@ impl Verdict {
             Self::NotReached => "not reached",
             Self::NotTried => "not tried",
         }
+    }
+}
+
+impl NodeRow {
+    /// `2 emulated nodes, QEMU 8561, z15, 4 KiB pages`.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let page = self.page_size.map(|bytes| match bytes {
+            1024.. => format!("{} KiB pages", bytes / 1024),
+            bytes => format!("pages of {bytes} bytes"),
+        });
+        let parts = [
+            Some(many(self.count, &format!("{} node", self.nature.name()))),
+            self.model.clone(),
+            self.processor.clone(),
+            page,
+        ];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 }

@@ -9,7 +9,7 @@ use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, context
 
 use super::{basis, groups, last_test, title};
 use crate::{
-    model::{Cell, Matrix},
+    model::{Cell, Matrix, NodeRow},
     text,
 };
 
@@ -39,8 +39,8 @@ fn group(cells: &[Cell]) -> Value {
     let cell = |cell: &Cell| {
         context! {
             anchor => anchor(&cell.id),
-            words => cell.state.words(),
             last => last_test(cell),
+            nodeWords => cell.nodes.iter().map(NodeRow::words).collect::<Vec<_>>(),
             ..Value::from(Serde(cell))
         }
     };

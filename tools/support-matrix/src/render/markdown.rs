@@ -33,7 +33,7 @@ fn row(cell: &Cell) -> String {
     let owners = if cell.owned.owners.is_empty() { "nobody".into() } else { cell.owned.owners.join(", ") };
     let cells = [
         cell.platform.to_string(),
-        cell.state.words().to_owned(),
+        cell.state_words.clone(),
         cell.kubernetes.clone().unwrap_or_else(|| "-".into()),
         format!("{}{images}", cell.available.words),
         last_test(cell),

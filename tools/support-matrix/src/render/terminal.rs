@@ -52,7 +52,7 @@ fn row(cell: &Cell) -> [String; 6] {
     [
         cell.platform.to_string(),
         cell.kubernetes.clone().unwrap_or_else(|| "-".into()),
-        cell.state.words().into(),
+        cell.state_words.clone(),
         last_test(cell),
         cell.tested.counts.map_or_else(|| "-".into(), passed),
         if cell.supported.met { "yes" } else { "no" }.into(),
@@ -107,9 +107,13 @@ pub(crate) fn why(matrix: &Matrix) -> String {
 fn explain(cell: &Cell) -> String {
     let mut text = format!("{}\n", cell.id);
     let mut line = |line: String| text.push_str(&wrap(&line));
-    line(format!("{}: {}", cell.state.words(), cell.reason));
+    line(format!("{}: {}", cell.state_words, cell.reason));
     line(format!("images: {}", cell.available.words));
     line(format!("last native test: {}, {}", last_test(cell), cell.tested.words));
+    for node in &cell.nodes {
+        let evidence = node.evidence.as_ref().map_or_else(String::new, |evidence| format!(" ({evidence})"));
+        line(format!("ran on: {}{evidence}", node.words()));
+    }
     let owners = if cell.owned.owners.is_empty() { "nobody".to_owned() } else { cell.owned.owners.join(", ") };
     line(format!("owned by: {owners}"));
     for level in Level::ALL {

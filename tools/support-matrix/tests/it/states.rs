@@ -110,11 +110,107 @@ fn emulation_never_counts_as_native() {
         world.record(&run.tested(name, "v1", "linux/s390x", passing(5), |r| r.nature = nature).ended()).unwrap();
         let cell = cell(&world, 11, name, "linux/s390x");
         assert_eq!(cell.state, State::TestedNotNatively);
+        let words = if nature == Nature::Emulated { "tested, emulated" } else { "tested, nodes of unknown nature" };
+        assert_eq!(cell.state_words, words);
         assert_eq!(cell.levels.e2e.nature, Some(nature));
         assert!(!cell.tested.passed && cell.tested.words == "never natively");
         assert_eq!(cell.claim.as_deref(), Some("built"));
         assert!(cell.reason.contains("never counts as native"), "{}", cell.reason);
     }
+}
+
+/// The test's own record knows nothing of the nodes of somebody's cluster; the installation has probed them.
+#[test]
+fn what_the_installation_found_out_of_the_nodes_is_true_of_the_tests() {
+    let world = World::new();
+    let cases = [
+        ("native", Nature::Native, Nature::Unknown, "uid-1", State::TestedNatively),
+        ("emulated", Nature::Emulated, Nature::Unknown, "uid-1", State::TestedNotNatively),
+        ("differ", Nature::Emulated, Nature::Native, "uid-1", State::TestedNotNatively),
+        ("neither", Nature::Unknown, Nature::Unknown, "uid-1", State::TestedNotNatively),
+        ("own", Nature::Unknown, Nature::Native, "uid-1", State::TestedNatively),
+        ("elsewhere", Nature::Native, Nature::Unknown, "uid-2", State::TestedNotNatively),
+    ];
+    for (name, installed, tested, uid, _) in cases {
+        let run = world.run(10, name).built(name, "v1", |_| ());
+        let run = run.installed(name, "v1", "linux/s390x", |install| install.nature = installed);
+        let run = run.tested(name, "v1", "linux/s390x", passing(2), |results| {
+            results.nature = tested;
+            results.cluster = uid.into();
+        });
+        world.record(&run).unwrap();
+    }
+    for (name, .., state) in cases {
+        assert_eq!(cell(&world, 11, name, "linux/s390x").state, state, "{name}");
+    }
+}
+
+#[test]
+fn an_installation_on_emulated_nodes_is_said_and_is_no_claim() {
+    let world = World::new();
+    let emulated = |install: &mut kit::record::Install| install.nature = Nature::Emulated;
+    let run = world.run(10, "a").built("a", "v1", |_| ()).installed("a", "v1", "linux/s390x", emulated);
+    world.record(&run).unwrap();
+    let found = cell(&world, 11, "a", "linux/s390x");
+    assert_eq!(found.state, State::Built);
+    assert!(
+        found.reason.contains("good on emulated nodes") && found.reason.contains("no test ran"),
+        "{}",
+        found.reason
+    );
+}
+
+#[test]
+fn what_was_tested_emulated_gets_old_as_well() {
+    let world = World::new();
+    let run = world.run(1, "a").built("a", "v1", |_| ());
+    let run = run.installed("a", "v1", "linux/s390x", |install| install.nature = Nature::Emulated);
+    world.record(&run.tested("a", "v1", "linux/s390x", passing(2), |r| r.nature = Nature::Emulated)).unwrap();
+    assert_eq!(cell(&world, 3, "a", "linux/s390x").state, State::TestedNotNatively);
+    assert_eq!(cell(&world, 25, "a", "linux/s390x").state, State::Stale);
+}
+
+#[test]
+fn the_machines_are_in_every_rendering() {
+    let world = World::new();
+    let run = world.run(10, "a").asked("a", &["linux/s390x"]).built("a", "v1", |_| ());
+    let run = run.installed("a", "v1", "linux/s390x", |install| {
+        install.nature = Nature::Emulated;
+        let node = &mut install.cluster.nodes[0];
+        node.nature = Nature::Emulated;
+        node.evidence = Some("probe: /proc/sysinfo says <b>Manufacturer: QEMU".into());
+        node.machine = Some(kit::record::Machine {
+            model: Some("QEMU 8561\u{1b}[2J".into()),
+            processor: Some("z15".into()),
+            page_size: 4096,
+            work_micros: None,
+        });
+        let again = node.clone();
+        install.cluster.nodes.push(again);
+    });
+    world.record(&run.tested("a", "v1", "linux/s390x", passing(4), |r| r.nature = Nature::Emulated).ended()).unwrap();
+    world.render(11, &["--format", "all"]).unwrap();
+    for (file, state) in [
+        ("matrix.txt", "tested, emulated"),
+        ("matrix.md", "tested, emulated"),
+        ("matrix.html", "tested, emulated</span>"),
+        ("matrix.json", "\"stateWords\": \"tested, emulated\""),
+    ] {
+        let text = world.output(file);
+        let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.contains(state), "{file}: {text}");
+        assert!(!text.contains('\u{1b}') && (file != "matrix.html" || !text.contains("<b>Man")), "{file}");
+        for words in ["QEMU 8561", "z15"] {
+            assert!(line.contains(words), "'{words}' is not in {file}: {text}");
+        }
+        if file != "matrix.json" {
+            assert!(line.contains("2 emulated nodes") && line.contains("4 KiB pages"), "{file}: {text}");
+        }
+    }
+    let matrix = world.matrix(11);
+    let row = matrix.cells.iter().find(|cell| cell.platform == platform("linux/s390x")).unwrap();
+    assert_eq!((row.nodes[0].count, row.nodes[0].page_size), (2, Some(4096)));
+    assert!(!row.supported.met);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use clap::Parser;
 use kit::{
     Cause, Done, Error, Outcome, Platform, Result, RunDir, Ui,
     record::{
-        Cleanup, ClusterId, Counts, Difference, Head, Image, ImageKind, Images, Install, Nature, Node, Origin,
+        Cleanup, ClusterId, Counts, Difference, Head, Image, ImageKind, Images, Install, Machine, Nature, Node, Origin,
         PlatformRow, Program, Record, Release, Results, RunRecord, SkipSource, Source, Stage, Stages, Status, Test,
     },
     rundir,
@@ -306,8 +306,13 @@ pub(crate) fn cluster(on: &str, nature: Nature) -> ClusterId {
         name: "node-1".into(),
         platform: platform(on),
         nature,
-        evidence: None,
-        machine: None,
+        evidence: (nature == Nature::Emulated).then(|| "probe: /proc/sysinfo says Manufacturer: QEMU".into()),
+        machine: (nature == Nature::Emulated).then(|| Machine {
+            model: Some("QEMU 8561".into()),
+            processor: Some("z15".into()),
+            page_size: 4096,
+            work_micros: Some(300_000),
+        }),
         kubelet: "v1.37.2".into(),
         kernel: "6.1.0".into(),
         ready: true,
