@@ -80,19 +80,20 @@ impl Nightly<'_> {
     fn work(&self) {
         let request = self.request;
         let Some(repo) = self.reach_registry() else { return };
-        let (lab, built) = std::thread::scope(|scope| {
+        let (lab, built, probe) = std::thread::scope(|scope| {
             let lab = scope.spawn(|| self.cluster());
             let tests = scope.spawn(|| self.prepare_tests());
             let built = self.build_all(&repo);
+            let probe = self.probe(&repo);
             // A panic in a thread is a bug of ours; what it did not do is as good as failed.
             let (lab, _tests) = (lab.join().unwrap_or(false), tests.join().is_ok());
-            (lab, built)
+            (lab, built, probe)
         });
         let lab = lab && self.preload();
         for component in request.components.iter().filter(|_| lab) {
             let ready = request.with_needs(component).all(|component| built.contains(component));
             for platform in request.test_on.iter().filter(|_| ready) {
-                self.cell(component, platform, &repo);
+                self.cell(component, platform, &repo, probe.as_deref());
             }
         }
     }
@@ -163,6 +164,20 @@ impl Nightly<'_> {
         request.builds.iter().filter(|component| self.build(component, repo)).cloned().collect()
     }
 
+    /// The image that looks what nodes are, for them and for this machine, which they are compared with. Without
+    /// it they are what the lab or their owners say.
+    fn probe(&self, repo: &str) -> Option<String> {
+        let request = self.request;
+        if request.from > From::Install {
+            return None;
+        }
+        let platforms: Vec<_> = request.test_on.iter().cloned().chain([Platform::host()]).collect();
+        let probe =
+            Work::new("probe", "image-build", &["probe", "--repo", repo]).args(&options("--platform", &platforms));
+        let probe = self.stage(probe.args(&request.ci_args()));
+        probe.good().then(|| probe.stdout.trim().to_owned())
+    }
+
     /// Puts what no mirror can serve into the store of the lab's own node.
     fn preload(&self) -> bool {
         let (Some(lab), Some(folder)) = (&self.request.lab, &self.request.preload) else { return true };
@@ -188,7 +203,7 @@ impl Nightly<'_> {
     }
 
     /// A component on a platform: what was there is kept in mind, and is what is left at the end.
-    fn cell(&self, component: &str, platform: &Platform, repo: &str) {
+    fn cell(&self, component: &str, platform: &Platform, repo: &str, probe: Option<&str>) {
         let request = self.request;
         let work = |stage, tool, verb| {
             let work = Work::new(stage, tool, &[verb]).component(component).platform(platform).run_dir(self.run);
@@ -201,7 +216,9 @@ impl Nightly<'_> {
             let install = |component: &String| {
                 let work =
                     Work::new("install", "cluster-install", &["install"]).component(component).platform(platform);
-                self.stage(work.run_dir(self.run).args(&request.cluster).args(&request.ci_args()).show()).good()
+                let probe: Vec<_> = probe.into_iter().flat_map(|image| ["--probe".into(), image.into()]).collect();
+                let work = work.run_dir(self.run).args(&request.cluster).args(&request.ci_args()).args(&probe);
+                self.stage(work.show()).good()
             };
             if !request.with_needs(component).all(install) {
                 self.clean(work("cleanup", "cleanup", "run"));
