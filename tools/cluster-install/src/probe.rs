@@ -130,7 +130,7 @@ impl Look<'_> {
 
 /// A slowdown in words.
 pub(crate) fn times(slowdown: f64) -> String {
-    format!("{slowdown:.1} times as long as here")
+    if slowdown < 1.05 { "as fast as here".into() } else { format!("{slowdown:.1} times as slow as here") }
 }
 
 /// Runs the probe's own program on this machine.

@@ -2,7 +2,7 @@
 
 use kit::{record::Machine, ui::printable};
 
-use super::Facts;
+use super::{Facts, rules};
 
 /// Longer words are cut.
 const LENGTH: usize = 120;
@@ -35,7 +35,7 @@ fn model(facts: &Facts) -> String {
     let cpuinfo = |name| facts.field("/proc/cpuinfo", name).unwrap_or_default();
     let dmi = format!("{} {}", dmi("sys_vendor"), dmi("product_name"));
     let power = if facts.goarch.starts_with("ppc") { cpuinfo("model") } else { "" };
-    let hypervisor = facts.hypervisor.as_deref().map(|name| format!("under {name}")).filter(|name| name != "under ");
+    let hypervisor = facts.hypervisor.as_deref().and_then(rules::hypervisor).map(|name| format!("guest of {name}"));
     let names = [dmi.trim(), tree("model"), power, tree("compatible"), hypervisor.as_deref().unwrap_or_default()];
     names.into_iter().find(|name| !name.is_empty()).unwrap_or_default().to_owned()
 }

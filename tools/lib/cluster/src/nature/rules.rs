@@ -23,6 +23,22 @@ const HARDWARE_ONLY: [(&str, &str); 5] = [
     ("QEMU", "KVM Virtual Machine"),
 ];
 
+/// Hypervisors of x86 that run guests on hardware of the guests' own architecture only, by what CPUID says.
+const HYPERVISORS: [(&str, &str); 7] = [
+    ("KVMKVMKVM", "KVM"),
+    ("Linux KVM Hv", "KVM"),
+    ("Microsoft Hv", "Hyper-V"),
+    ("VMwareVMware", "VMware"),
+    ("XenVMMXenVMM", "Xen"),
+    ("bhyve bhyve", "bhyve"),
+    ("ACRNACRNACRN", "ACRN"),
+];
+
+/// The name of such a hypervisor.
+pub(super) fn hypervisor(said: &str) -> Option<&'static str> {
+    HYPERVISORS.iter().find(|(known, _)| *known == said.trim()).map(|(_, name)| *name)
+}
+
 /// What names of vendors, products and firmware hold in virtual machines.
 const VIRTUAL: [&str; 14] = [
     "QEMU",
@@ -199,12 +215,10 @@ fn x86(facts: &Facts) -> Judgement {
     match facts.hypervisor.as_deref().map(str::trim) {
         Some("") => native("CPUID knows of no hypervisor"),
         Some("TCGTCGTCGTCG") => emulated("CPUID names TCGTCGTCGTCG as the hypervisor, which is qemu's emulation"),
-        // These run guests on hardware of their own architecture only.
-        Some(
-            known @ ("KVMKVMKVM" | "Linux KVM Hv" | "Microsoft Hv" | "VMwareVMware" | "XenVMMXenVMM" | "bhyve bhyve"
-            | "ACRNACRNACRN" | "VBoxVBoxVBox" | "QNXQVMBSQG"),
-        ) => native(format!("CPUID names {known} as the hypervisor")),
-        Some(other) => unknown(format!("CPUID names {other} as the hypervisor, which we do not know")),
+        Some(name) => match hypervisor(name) {
+            Some(known) => native(format!("CPUID names {known} as the hypervisor")),
+            None => unknown(format!("CPUID names {name} as the hypervisor, which we do not know")),
+        },
         None => unknown("CPUID could not be asked"),
     }
 }
