@@ -82,7 +82,7 @@ spec:
 ---
 apiVersion: v1
 kind: Service
-metadata: {{name: guest-{arch}}}
+metadata: {{name: service-{arch}}}
 spec: {{selector: {{app: guest-{arch}}}, ports: [{{port: 80, targetPort: 8080}}]}}
 "#
     )
@@ -136,8 +136,14 @@ fn is_a_worker(arch: &str, letter: char) {
     let both = [format!("pod/guest-{host}"), format!("pod/guest-{arch}")];
     lab.run(&["kubectl", "wait", "--for=condition=Ready", "--timeout=120s", &both[0], &both[1]]);
     for (from, to) in [(host, arch), (arch, host), (arch, arch)] {
-        let way = format!("guest-{to}:80");
-        until(30, &format!("no way from {from} to {to}"), || guest(&lab, from, "connect", &way).starts_with("connected"));
+        let way = format!("service-{to}:80");
+        let mut said = String::new();
+        let late = || Error::new(kit::Cause::Node, format!("no way from {from} to {to}"));
+        let connected = kit::retry::until(Duration::from_secs(60), late, || {
+            said = guest(&lab, from, "connect", &way);
+            Ok(said.starts_with("connected").then_some(()))
+        });
+        assert!(connected.is_ok(), "from {from} to {to}: {said}");
     }
     assert!(guest(&lab, arch, "connect", &registry).starts_with("connected"));
     assert!(guest(&lab, arch, "resolve", "kubernetes.default").starts_with("10.96.0.1 "));

@@ -51,6 +51,8 @@ fn said(layout: &Layout, record: &Record, node: &Node, machine: &LabMachine) -> 
     let ca = layout.state_of("pki/ca.crt");
     let ca = fs::read(&ca).cause(Cause::HostDisk, || format!("cannot read {}", ca.display()))?;
     archive.file("node/pki/ca.crt", 0o644, &ca);
+    let id = kit::digest::hex(format!("{} {}", layout.id(), node.name).as_bytes());
+    archive.file("node/machine-id", 0o444, format!("{}\n", &id[..32]).as_bytes());
     archive.file("node/node.env", 0o644, variables(record, node, machine).as_bytes());
     Ok(archive.finish())
 }

@@ -233,6 +233,7 @@ fn ours(layout: &Layout, arch: &Arch, parts: &BTreeMap<String, String>, tree: &m
     tree.file("/etc/hosts", 0o644, *b"127.0.0.1 localhost\n");
     tree.file("/etc/nsswitch.conf", 0o644, *b"hosts: files dns\n");
     tree.symlink("/etc/resolv.conf", "/run/lab/conf/resolv.conf");
+    tree.symlink("/etc/machine-id", "/run/lab/machine-id");
     tree.symlink("/sbin/init", "/bin/busybox");
     for command in COMMANDS {
         tree.symlink(&format!("/bin/{command}"), "busybox");
