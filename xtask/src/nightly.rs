@@ -298,7 +298,9 @@ impl Nightly<'_> {
             kit::Output::Text => self.ui.result(&rendered.stdout)?,
             kit::Output::Json => self.ui.json(&rundir::read_record::<Stages>(self.run.path())?.0)?,
         }
-        self.ui.note(format!("matrix.md, matrix.html and matrix.json are in {out}"));
+        if rendered.good() {
+            self.ui.note(format!("matrix.md, matrix.html and matrix.json are in {out}"));
+        }
         let late = [recorded.cause, rendered.cause].into_iter().flatten().next();
         Ok(match (late, exit) {
             (Some(late), Exit::GOOD) => (Some(late), late.exit()),
@@ -310,7 +312,9 @@ impl Nightly<'_> {
     fn put_away(&self) -> Option<Cause> {
         let lab = self.request.lab.as_ref()?;
         if self.request.keep || !self.lab_is_ours.load(Ordering::SeqCst) {
-            self.ui.note(format!("lab '{lab}' stays up; `cargo xtask lab down --name {lab}` takes it down"));
+            if self.runner.stages().iter().any(|stage| stage.name == "registry" && stage.cause.is_none()) {
+                self.ui.note(format!("lab '{lab}' stays up; `cargo xtask lab down --name {lab}` takes it down"));
+            }
             return None;
         }
         self.runner.run(Work::new("lab down", "lab", &["down", "--name", lab]).unrecorded()).cause
