@@ -7,11 +7,11 @@ bin=${BIN:-$(dirname "$0")/../../../target/debug}
 lab=${LAB:-default}
 runs=${1:-3}
 
-platforms=$("$bin/lab" --quiet --name "$lab" status --output json | grep -o '"platform": *"[^"]*"' | cut -d'"' -f4 | sort -u)
-registry=$("$bin/lab" --quiet --name "$lab" status --output json | grep -o '"registry": *"[^"]*"' | cut -d'"' -f4)
+ask() { "$bin/lab" --quiet --name "$lab" status --output json | python3 -c "import json, sys; lab = json.load(sys.stdin); print($1)"; }
+platforms=$(ask '",".join(node["platform"] for node in lab["nodes"])')
+registry=$(ask 'lab["registry"]')
 # The program for this machine is in the same image.
-here="linux/$(go env GOHOSTARCH)"
-image=$("$bin/image-build" --quiet probe --repo "$registry" --platform "$(echo $here $platforms | tr ' ' ',')")
+image=$("$bin/image-build" --quiet probe --repo "$registry" --platform "linux/$(go env GOHOSTARCH),$platforms")
 
 for _ in $(seq "$runs"); do
     "$bin/cluster-install" --quiet probe --lab "$lab" --image "$image" --output json
