@@ -70,9 +70,20 @@ impl Lab<'_> {
         self.check(Phase::Ready)
     }
 
-    /// Waits for a node that is a virtual machine.
-    pub(crate) fn machine(&self, node: &Node) -> Result<()> {
-        let late = || Error::new(Cause::Node, format!("node {} is not ready in time", node.name));
+    /// Waits for all nodes that are virtual machines, saying which.
+    pub(crate) fn machines(&self, say: &dyn Fn(&str)) -> Result<()> {
+        self.record.nodes.iter().filter(|node| node.machine.is_some()).try_for_each(|node| {
+            say(&format!("waiting for {}", node.name));
+            self.machine(node)
+        })
+    }
+
+    fn machine(&self, node: &Node) -> Result<()> {
+        let log = self.layout.logs().join(format!("{}.log", node.name));
+        let late = || {
+            let error = Error::new(Cause::Node, format!("node {} is not ready in time", node.name));
+            error.line(process::last_lines(&log))
+        };
         let name = format!("node/{}", node.name);
         kit::retry::until(PATIENCE * 2, late, || {
             self.check(Phase::Ready)?;

@@ -63,6 +63,7 @@ pub(crate) fn build(layout: &Layout, ui: &Ui) -> Result<Done> {
 /// Brings the lab up. If this call made the lab and it does not get there, nothing of it stays but its logs.
 pub(crate) fn up(layout: &Layout, options: &Options, ui: &Ui) -> Result<Done> {
     prerequisites::check(layout, &options.nodes.programs()?, ui)?;
+    options.nodes.check()?;
     let mirrors = mirrors::hosts(&options.mirrors, options.images.as_deref())?;
     let _lock = parts::lock(&layout.lock(), &format!("another command on lab '{}'", layout.name), ui)?;
     let found = running(layout)?;
@@ -114,19 +115,31 @@ fn advance(
         None => begin(layout, options, mirrors.clone(), ui)?,
     };
     if mirrors.iter().any(|host| !record.mirrors.contains(host)) {
-        // containerd reads them at each pull.
+        // containerd reads them at each pull; nodes that are machines when they start.
         record.mirrors.extend(mirrors);
         record.mirrors.sort();
         record.mirrors.dedup();
         store(layout, &record)?;
+        for node in record.nodes.iter().filter(|node| node.machine.is_some()) {
+            guest::write(layout, &record, node)?;
+            let (name, lab) = (&node.name, &layout.name);
+            ui.warn(format!("{name} knows the new mirrors once it starts again: lab kill {name} --name {lab}"));
+        }
     }
     let wanted = if options.until == Until::Registry { Phase::Registry } else { Phase::Ready };
-    let more = |record: &Record| Ok::<_, Error>(wanted == Phase::Ready && options.nodes.wants_more(record)?);
+    let more = |record: &Record| -> Result<bool> {
+        // One that an `up` was killed over is in the record and was never started.
+        let begun = || Ok::<_, Error>(guest::all_begun(record, &begun(pid)?));
+        Ok(wanted == Phase::Ready && (options.nodes.wants_more(record)? || !begun()?))
+    };
     if !fresh {
         let has = record.phase.min(wanted);
         let lab = Lab { layout, record: &record, pid };
         lab.wait(has).map_err(|error| lab.explain(error))?;
         if record.phase >= wanted && !more(&record)? {
+            if wanted == Phase::Ready {
+                lab.machines(&|_| ()).map_err(|error| lab.explain(error))?;
+            }
             ui.note(format!("lab '{}' is up already", layout.name));
         }
     }
@@ -238,11 +251,7 @@ fn bring_up(lab: &Lab<'_>, say: &dyn Fn(&str)) -> Result<()> {
     let addons = lab.layout.state_of("conf/addons.yaml").display().to_string();
     lab.kubectl(&["apply", "--server-side", "--filename", &addons]).cause(Cause::Apiserver).run()?;
     lab.cluster()?;
-    for node in lab.record.nodes.iter().filter(|node| node.machine.is_some()) {
-        say(&format!("waiting for {}", node.name));
-        lab.machine(node)?;
-    }
-    Ok(())
+    lab.machines(say)
 }
 
 /// Writes the record and every configuration that follows from it.

@@ -19,17 +19,30 @@ const SCRATCH: &str = "16G";
 pub(crate) fn prepare(layout: &Layout, record: &Record, node: &Node, pid: u32) -> Result<()> {
     let machine = machine_of(node)?;
     let folder = layout.state_of("nodes").join(&node.name);
-    fs::create_dir_all(&folder).cause(Cause::HostDisk, || format!("cannot create {}", folder.display()))?;
+    let cannot = || format!("cannot create {}", folder.display());
+    fs::create_dir_all(&folder).cause(Cause::HostDisk, cannot)?;
+    // There are keys in it, and pods can mount folders of the host's node.
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs::set_permissions(&folder, private).cause(Cause::HostDisk, cannot)?;
     pki::node(layout, record, node)?;
+    write(layout, record, node)?;
+    let scratch = folder.join("disk");
+    if !scratch.exists() {
+        // Whole or not there, whenever somebody is killed.
+        let new = folder.join("disk.new");
+        disk::scratch(&new, SCRATCH)?;
+        fs::rename(&new, &scratch).cause(Cause::HostDisk, || format!("cannot create {}", scratch.display()))?;
+    }
+    network::attach(record, machine, pid)
+}
+
+/// Writes what the machine reads when it starts.
+pub(crate) fn write(layout: &Layout, record: &Record, node: &Node) -> Result<()> {
+    let machine = machine_of(node)?;
     let path = layout.bin().join(&machine.disk).join("initrd");
     let mut initrd = fs::read(&path).cause(Cause::HostDisk, || format!("cannot read {}", path.display()))?;
     initrd.extend(said(layout, record, node, machine)?);
-    kit::rundir::write(&folder.join("initrd"), &initrd)?;
-    let scratch = folder.join("disk");
-    if !scratch.exists() {
-        disk::scratch(&scratch, SCRATCH)?;
-    }
-    network::attach(record, machine, pid)
+    kit::rundir::write(&layout.state_of("nodes").join(&node.name).join("initrd"), &initrd).map(drop)
 }
 
 fn machine_of(node: &Node) -> Result<&LabMachine> {
@@ -71,7 +84,9 @@ fn variables(record: &Record, node: &Node, machine: &LabMachine) -> String {
 
 /// The program and its arguments.
 ///
-/// `cache=unsafe`: what a node writes need not survive the machine. The mark on the kernel's command line tells whoever
+/// `cache=unsafe`: what a node writes need not survive the machine. `werror=report`: with a full disk the node goes on
+/// with errors, where qemu would stop it for good. `tb-size`: MiB for translated instructions, 1 GiB if nobody says.
+/// The mark on the kernel's command line tells whoever
 /// looks from inside that no hardware is there. `-no-reboot`: a machine that ends is started again by the supervisor.
 pub(crate) fn arguments(record: &Record, node: &Node) -> Result<(&'static str, Vec<String>)> {
     let (kind, machine) = (machine(node)?, machine_of(node)?);
@@ -82,13 +97,23 @@ pub(crate) fn arguments(record: &Record, node: &Node) -> Result<(&'static str, V
     let (cpus, memory) = (machine.cpus.to_string(), format!("{}M", machine.memory));
     let mut arguments: Vec<String> = kind.arguments.iter().map(|text| (*text).to_owned()).collect();
     let mut add = |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
-    add(&["-accel", "tcg,thread=multi", "-smp", &cpus, "-m", &memory, "-nodefaults", "-no-reboot", "-no-user-config"]);
+    add(&[
+        "-accel",
+        "tcg,thread=multi,tb-size=256",
+        "-smp",
+        &cpus,
+        "-m",
+        &memory,
+        "-nodefaults",
+        "-no-reboot",
+        "-no-user-config",
+    ]);
     add(&["-display", "none", "-monitor", "none", "-serial", "stdio", "-rtc", "base=utc"]);
     add(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
     add(&["-kernel", &format!("{shared}/kernel"), "-initrd", &format!("{own}/initrd"), "-append", &append]);
     add(&["-drive", &format!("id=shared,if=none,format=raw,readonly=on,file={shared}/disk")]);
     add(&["-device", &format!("virtio-blk-{},drive=shared,serial=shared", kind.bus)]);
-    add(&["-drive", &format!("id=own,if=none,format=raw,cache=unsafe,discard=unmap,file={own}/disk")]);
+    add(&["-drive", &format!("id=own,if=none,format=raw,cache=unsafe,discard=unmap,werror=report,file={own}/disk")]);
     add(&["-device", &format!("virtio-blk-{},drive=own,serial=own", kind.bus)]);
     let (interface, mac) = (network::interface(machine), format!("52:54:00:0a:00:{:02x}", machine.number));
     add(&["-netdev", &format!("tap,id=wire,ifname={interface},script=no,downscript=no")]);

@@ -16,7 +16,11 @@ use debian::{Package, Tree, apt, deb, tree::merge_usr};
 use kit::{Arch, Cause, Context, Error, Platform, Process, Result, Ui, Within, digest, record::SCHEMA_VERSION};
 use serde::{Deserialize, Serialize};
 
-use super::{CNI, cpio, machine::Machine, modules::Modules};
+use super::{
+    CNI, cpio,
+    machine::Machine,
+    modules::{Modules, WANTED},
+};
 use crate::{
     config, image,
     layout::Layout,
@@ -25,7 +29,7 @@ use crate::{
 };
 
 /// Changes when the same input gives another disk.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 /// Debian's packages of a node: shell and network, mounts, the packet filter, containers, and a quick gunzip for layers.
 const PACKAGES: &[&str] = &[
     "base-files",
@@ -51,7 +55,6 @@ const PACKAGES: &[&str] = &[
     "libseccomp2",
     "pigz",
     "zlib1g",
-    "ca-certificates",
 ];
 /// Our own programs, from the same sources as the host's.
 const PARTS: &[&str] = &["containerd", "cni", "pause", "node", "storage"];
@@ -61,7 +64,7 @@ const COMMANDS: &[&str] = &[
     "sed", "sh", "sleep", "touch", "uname", "wget",
 ];
 /// Nothing runs on a node that needs these.
-const DROPPED: &[&str] = &["/boot", "/lib/modules", "/usr/share", "/usr/lib/systemd", "/lib/systemd", "/etc/init.d"];
+const DROPPED: &[&str] = &["/boot", "/lib/modules", "/usr/share", "/usr/lib/systemd", "/etc/init.d"];
 /// Folders that file systems are mounted on.
 const MOUNTED: &[&str] = &["/proc", "/sys", "/dev", "/run", "/tmp", "/var", "/root", "/mnt"];
 const FILES: [&str; 3] = ["kernel", "initrd", "disk"];
@@ -117,12 +120,32 @@ pub(crate) fn make(layout: &Layout, machine: &Machine, go: &Go, ui: &Ui) -> Resu
     let work = work.keep();
     fs::rename(work, &folder).cause(Cause::HostDisk, || format!("cannot create {}", folder.display()))?;
     step.done(&key);
+    forget(layout, &parent, &key);
     Ok(key)
+}
+
+/// Removes disks that no lab of this cache boots from. What cannot be removed only takes room.
+fn forget(layout: &Layout, parent: &Path, key: &str) {
+    let labs = fs::read_dir(layout.labs()).into_iter().flatten().flatten();
+    let records: Vec<_> = labs.filter_map(|lab| fs::read_to_string(lab.path().join("lab.json")).ok()).collect();
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name != key && !name.starts_with('.') && !records.iter().any(|record| record.contains(&name)) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// The packages, the newest kernel's own among them.
 fn packages(platform: &Platform, machine: &Machine, ui: &Ui) -> Result<Vec<Package>> {
-    let resolve = |names: &[&str]| apt::resolve(platform, &names.iter().map(|name| (*name).to_owned()).collect(), ui);
+    let resolve = |names: &[&str]| {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        apt::resolve(platform, &names, ui).map_err(|mut error| {
+            // Nobody has asked for an image.
+            error.cause = if error.cause == Cause::ImageMissingPlatform { Cause::Registry } else { error.cause };
+            error
+        })
+    };
     let newest = apt::fetch(platform, &resolve(&[machine.kernel])?)?;
     let control = match &newest[..] {
         [package] => deb::read(&read(package)?)?.control,
@@ -143,7 +166,7 @@ fn kernel_of(control: &str) -> Option<String> {
 
 fn key(packages: &[Package], parts: &BTreeMap<String, String>) -> Result<String> {
     let scripts = [INIT, START, RUN, INITTAB];
-    let all = serde_json::to_vec(&(FORMAT, packages, parts, scripts, PACKAGES, COMMANDS, DROPPED));
+    let all = serde_json::to_vec(&(FORMAT, packages, parts, scripts, WANTED, COMMANDS, DROPPED, MOUNTED));
     let all = all.cause(Cause::Internal, || "cannot compute a key")?;
     Ok(digest::hex(&all)[..16].to_owned())
 }

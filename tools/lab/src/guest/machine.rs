@@ -11,7 +11,7 @@ pub(crate) struct Machine {
     pub(crate) arch: &'static str,
     /// The program, and Debian's package of it.
     pub(crate) qemu: Program,
-    /// `-machine` and `-cpu`. An emulated processor that calls itself so: no hardware has it.
+    /// `-machine` and `-cpu`: where there is one, a processor that no hardware has.
     pub(crate) arguments: &'static [&'static str],
     /// How devices are attached.
     pub(crate) bus: &'static str,

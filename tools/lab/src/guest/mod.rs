@@ -26,7 +26,7 @@ use crate::{
     record::{Node, Record},
 };
 
-pub(crate) use boot::{arguments, prepare};
+pub(crate) use boot::{arguments, prepare, write};
 use machine::Machine;
 
 /// Where a node has its CNI plugins.
@@ -67,6 +67,16 @@ impl Nodes {
         Ok(machines.iter().map(|machine| &machine.qemu).chain(both.iter().copied()).collect())
     }
 
+    /// What must be so before anything is done: no more nodes can come into being than were asked for.
+    pub(crate) fn check(&self) -> Result<()> {
+        let machines = self.machines()?.len();
+        if machines == 0 {
+            return Ok(());
+        }
+        tun()?;
+        fits(&meminfo("MemTotal")?, machines as u64 * self.memory)
+    }
+
     /// Those that a lab does not have yet.
     fn missing(&self, record: &Record) -> Result<Vec<&'static Machine>> {
         let mut there: Vec<_> = record.nodes.iter().map(|node| node.platform.arch.as_str()).collect();
@@ -92,7 +102,6 @@ impl Nodes {
         if missing.is_empty() {
             return Ok(());
         }
-        tun()?;
         enough(missing.len(), self.memory)?;
         for machine in missing {
             let key = disk::make(layout, machine, go, ui)?;
@@ -116,6 +125,11 @@ impl Nodes {
     }
 }
 
+/// Whether every machine of the lab was ever started.
+pub(crate) fn all_begun(record: &Record, begun: &[String]) -> bool {
+    record.nodes.iter().filter(|node| node.machine.is_some()).all(|node| begun.contains(&node.name))
+}
+
 /// The machine that a node is, if it is one.
 fn machine(node: &Node) -> Result<&'static Machine> {
     Machine::find(&node.platform)
@@ -132,18 +146,22 @@ fn tun() -> Result<()> {
 
 /// Whether so many machines with so much memory in MiB fit in what is free now.
 fn enough(machines: usize, memory: u64) -> Result<()> {
-    let text = fs::read_to_string("/proc/meminfo").cause(Cause::Node, || "cannot read how much memory is free")?;
-    fits(&text, machines as u64 * memory)
+    fits(&meminfo("MemAvailable")?, machines as u64 * memory)
 }
 
-fn fits(meminfo: &str, wanted: u64) -> Result<()> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let free = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(u64::MAX) / 1024;
-    if wanted + RESERVE <= free {
+/// A line of what the kernel says of its memory.
+fn meminfo(field: &str) -> Result<String> {
+    let text = fs::read_to_string("/proc/meminfo").cause(Cause::Node, || "cannot read how much memory there is")?;
+    Ok(text.lines().find(|line| line.starts_with(field)).unwrap_or_default().to_owned())
+}
+
+fn fits(line: &str, wanted: u64) -> Result<()> {
+    let there = line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok()).unwrap_or(u64::MAX) / 1024;
+    if wanted + RESERVE <= there {
         return Ok(());
     }
     let what =
-        format!("no memory for the nodes: {free} MiB are free, {wanted} asked for, {RESERVE} stay with this machine");
+        format!("no memory for the nodes: of {there} MiB {wanted} are asked for, and {RESERVE} stay with this machine");
     Err(Error::new(Cause::Quota, what).next("ask for less with --node-memory, for fewer nodes, or end other programs"))
 }
 
@@ -199,10 +217,10 @@ mod tests {
 
     #[test]
     fn memory_that_is_not_there_is_not_promised() {
-        let text = "MemTotal: 9000000 kB\nMemAvailable:  4096000 kB\n";
-        fits(text, 3072).unwrap();
-        let error = fits(text, 6144).unwrap_err();
+        let line = "MemAvailable:  4096000 kB";
+        fits(line, 3072).unwrap();
+        let error = fits(line, 6144).unwrap_err();
         assert_eq!(error.cause, Cause::Quota);
-        assert!(error.to_string().contains("4000 MiB are free"), "{error}");
+        assert!(error.to_string().contains("of 4000 MiB 6144 are asked for"), "{error}");
     }
 }

@@ -6,7 +6,7 @@ use kit::{Cause, Error, Result};
 
 /// What a node needs: disks and network of virtual machines, file systems, the packet filter as kube-proxy and the CNI
 /// plugins use it.
-const WANTED: &[&str] = &[
+pub(crate) const WANTED: &[&str] = &[
     "virtio_pci",
     "virtio_blk",
     "virtio_net",
