@@ -69,6 +69,10 @@ fn from_source_to_a_matrix_and_nothing_is_left() {
     let images = read_json(&first.run.join("greeter/images.json"));
     assert_eq!(images["outcome"], "passed");
     assert!(images["platforms"].as_array().unwrap().len() >= 4);
+    let install = cell(&first.run, "greeter", "install.json");
+    let node = &install["cluster"]["nodes"][0];
+    assert!(node["evidence"].is_string() && node["machine"]["pageSize"].as_u64() >= Some(4096), "nobody probed {node}");
+    assert!(install["slowdown"].as_f64() >= Some(1.0), "{install}");
     let results = cell(&first.run, "greeter", "results.json");
     assert!(results["counts"]["passed"].as_u64().unwrap() >= 5, "{}", results["counts"]);
     assert_eq!(results["counts"]["failed"], 0);
