@@ -1,13 +1,8 @@
 //! `image-build probe`: the image with which cluster-install looks what nodes are.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
-use kit::{
-    Cause, Context, Done, Error, Output, Result, Ui,
-    ci::{CiOptions, Component},
-    record::{ImageKind, Source},
-    rundir, source,
-};
+use kit::{Cause, Context, Done, Error, Output, Result, Ui, ci::CiOptions, digest, dirs, record::ImageKind, rundir};
 use oci::Client;
 
 use crate::{
@@ -16,8 +11,21 @@ use crate::{
     show, verify,
 };
 
-/// Its sources, in the workspace that `ci/` belongs to.
-const SOURCES: &str = "tools/cluster-install/probe";
+macro_rules! sources {
+    ($($file:literal),+) => { &[$(($file, include_str!(concat!("../probe/", $file)))),+] };
+}
+
+/// Its sources, which this program carries: whoever has an own `ci/` folder has no copy of them.
+const SOURCES: &[(&str, &str)] = sources!(
+    "config/probe.yaml",
+    "cpuid_amd64.s",
+    "facts.go",
+    "go.mod",
+    "hypervisor_amd64.go",
+    "hypervisor_other.go",
+    "main.go",
+    "work.go"
+);
 /// What of them ko is given.
 const CONFIG: &str = "config";
 /// The `[build.NAME]` of ci/images.toml that it stands on.
@@ -35,26 +43,30 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
     let ci = args.ci.open()?;
-    let platforms = args.platforms.list();
+    let mut platforms = Vec::new();
+    for platform in args.platforms.list() {
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
+    }
     args.repo.reference("x")?;
     let program = ko::find(None, ui)?;
-    let component = Component { path: Some(SOURCES.into()), config: vec![CONFIG.into()], ..Component::default() };
-    let checkout = source::checkout(&ci, &component, ui)?;
+    let (root, key) = sources()?;
     let base = base::make(&ci.images()?, BASE, &platforms, ui)?;
     let target = base.repository(&args.repo)?;
     let digest = oci::run(async { base.push(&Client::new()?, &target).await })?;
     let bases = BTreeMap::from([("default".to_owned(), oci::pinned(&target, &digest).whole())]);
     let folder = tempfile::tempdir().cause(Cause::HostDisk, || "cannot make a temporary folder")?;
-    let config = ko::Config::load(&checkout.dir)?.with(&bases, &[])?;
+    let config = ko::Config::load(&root)?.with(&bases, &[])?;
     rundir::write(&folder.path().join("ko.yaml"), config.as_bytes())?;
     let resolve = ko::Resolve {
         program: &program,
-        root: &checkout.dir,
+        root: &root,
         folder: folder.path(),
         repo: args.repo.name(),
-        tag: &tag(&checkout.source),
+        tag: &format!("v-{key}"),
         platforms: &platforms,
-        config: &component.config,
+        config: &[CONFIG.to_owned()],
         sbom: "none",
         jobs: None,
         go_flags: None,
@@ -78,11 +90,31 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
     Ok(Done::good().digest(digest))
 }
 
-/// A tag that names the sources.
-fn tag(source: &Source) -> String {
-    let digest = match source {
-        Source::Folder { digest, .. } => digest.trim_start_matches("sha256:"),
-        _ => "",
-    };
-    format!("v-{}", digest.get(..16).unwrap_or(digest))
+/// Puts the sources into the cache; returns their folder and what names their content.
+fn sources() -> Result<(PathBuf, String)> {
+    let text: String = SOURCES.iter().map(|(name, text)| format!("{name}\0{}\0{text}", text.len())).collect();
+    let key = digest::hex(text.as_bytes())[..16].to_owned();
+    let folder = dirs::cache()?.join("src").join(format!("probe-{key}"));
+    for (name, text) in SOURCES {
+        rundir::write(&folder.join(name), text.as_bytes())?;
+    }
+    Ok((folder, key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_of_the_sources_is_carried() {
+        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("probe");
+        let mut found: Vec<_> = [root.clone(), root.join(CONFIG)]
+            .iter()
+            .flat_map(|folder| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()))
+            .filter(|path| path.is_file())
+            .map(|path| path.strip_prefix(&root).unwrap().display().to_string())
+            .collect();
+        found.sort();
+        assert_eq!(found, SOURCES.iter().map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>());
+    }
 }

@@ -448,8 +448,6 @@ fn what_no_mirror_can_serve_becomes_an_archive() {
 fn the_probe_is_named_by_its_digest_and_is_for_every_platform_asked_for() {
     let world = World::new();
     world.write("ci/images.toml", "[build.static]\nfiles = { '/etc/x' = 'y' }\n");
-    world.write("tools/cluster-install/probe/go.mod", "module other-arch/probe\n");
-    world.write("tools/cluster-install/probe/config/probe.yaml", "image: ko://other-arch/probe\n");
     let (ci, repo) = (world.path("ci"), format!("{}/repo", world.registry.host));
     for (arches, code) in [(ALL, 0), (&ALL[..2], 1)] {
         let digest = world.push("repo/other-arch/probe", arches);

@@ -1,7 +1,7 @@
 //! What a node is: native, emulated, or nobody can tell. From what a probe saw on it, what the lab says
 //! that made it, and what its owner declares, in this order.
 //!
-//! The probe (`tools/cluster-install/probe`) only reports; here is judged. A virtual machine on hardware
+//! The probe (`tools/image-build/probe`) only reports; here is judged. A virtual machine on hardware
 //! of its own architecture is native. Where hardware and emulation look the same the answer is unknown.
 //! What an emulator says only when it is told to lie is taken as true.
 
