@@ -102,7 +102,9 @@ impl Look<'_> {
     }
 
     async fn probe(&self, image: &str, id: &ClusterId) -> Result<Seen> {
-        let wanted = |node: &&Node| node.ready && self.platform.is_none_or(|platform| node.platform == *platform);
+        // The probe speaks of Linux only.
+        let meant = |node: &&Node| self.platform.is_none_or(|platform| node.platform == *platform);
+        let wanted = |node: &&Node| node.ready && node.platform.os == "linux" && meant(node);
         let nodes: Vec<_> = id.nodes.iter().filter(wanted).collect();
         let client = &self.opened.client;
         let step = self.ui.step(format!("probing {} nodes", nodes.len()));
