@@ -1,14 +1,16 @@
-//! The API server's own health while tests run, so that its absence is never taken for a test's failure.
+//! The health of the API server and of the nodes while tests run, so that their absence is never taken for a test's
+//! failure.
 
 use std::{
-    sync::{Arc, Mutex},
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Namespace;
-use kit::{Cause, process::Stopper};
-use kube::{Api, Client};
+use k8s_openapi::api::core::v1::{Namespace, Node};
+use kit::{Cause, Platform, process::Stopper};
+use kube::{Api, Client, ResourceExt, api::ListParams};
 use tokio::task::JoinHandle;
 
 /// How often it is asked.
@@ -17,10 +19,12 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const DOUBT: Duration = Duration::from_millis(500);
 /// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(5);
-/// How long tests go on without an API server: time for it to restart, not to wait for each test's patience.
+/// How long tests go on without an API server or a node: time for it to restart, not to wait for each test's patience.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// How long a node can be away before Kubernetes says so (the controller manager's `--node-monitor-grace-period`).
+const GRACE: jiff::SignedDuration = jiff::SignedDuration::from_secs(50);
 
-/// A time in which the API server did not answer.
+/// A time in which the API server did not answer, or a node was not there.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outage {
     /// The last good answer before it.
@@ -45,7 +49,10 @@ impl Outage {
     pub fn describe(&self) -> String {
         let time = |time: Timestamp| time.strftime("%H:%M:%S").to_string();
         let to = self.to.map_or_else(|| "the end".into(), time);
-        format!("the API server did not answer between {} and {to} UTC: {}", time(self.from), self.why)
+        match self.cause {
+            Cause::Node => format!("{}, between {} and {to} UTC", self.why, time(self.from)),
+            _ => format!("the API server did not answer between {} and {to} UTC: {}", time(self.from), self.why),
+        }
     }
 }
 
@@ -76,26 +83,31 @@ impl Outages {
         let open = self.0.last_mut().filter(|outage| outage.to.is_none());
         match (answer, open) {
             (Ok(now), Some(outage)) => outage.to = Some(now),
-            (Err((cause, why)), None) => self.0.push(Outage { from: last_good, to: None, why, cause }),
+            (Err((cause, why)), None) => {
+                let from = if cause == Cause::Node { last_good - GRACE } else { last_good };
+                self.0.push(Outage { from, to: None, why, cause });
+            }
             _ => {}
         }
     }
 }
 
-/// Asks the API server again and again.
+/// Asks the API server again and again, for itself and for the nodes of the platform.
 pub struct Watch {
     found: Arc<Mutex<Outages>>,
     task: JoinHandle<()>,
-    client: Client,
+    cluster: Cluster,
 }
 
 impl Watch {
-    /// Begins, on the present tokio runtime. `stopper` ends the tests if the API server stays away.
+    /// Begins, on the present tokio runtime. `stopper` ends the tests if something stays away.
     #[must_use]
-    pub fn start(client: Client, stopper: Stopper) -> Self {
+    pub fn start(client: Client, platform: &Platform, stopper: Stopper) -> Self {
         let found = Arc::new(Mutex::new(Outages::default()));
-        let task = tokio::spawn(watch(client.clone(), Arc::clone(&found), stopper));
-        Self { found, task, client }
+        let selector = format!("kubernetes.io/os={},kubernetes.io/arch={}", platform.os, platform.arch);
+        let cluster = Cluster { client, selector, boots: Arc::default() };
+        let task = tokio::spawn(watch(cluster.clone(), Arc::clone(&found), stopper));
+        Self { found, task, cluster }
     }
 
     /// What was found until now.
@@ -110,7 +122,7 @@ impl Watch {
         let mut outages = self.outages();
         let mut last_good = Timestamp::now();
         for delay in kit::retry::delays().take(8) {
-            let answer = ask(&self.client).await;
+            let answer = self.cluster.ask().await;
             let good = answer.is_ok();
             outages.record(last_good, answer);
             if good {
@@ -123,11 +135,11 @@ impl Watch {
     }
 }
 
-async fn watch(client: Client, found: Arc<Mutex<Outages>>, stopper: Stopper) {
+async fn watch(cluster: Cluster, found: Arc<Mutex<Outages>>, stopper: Stopper) {
     let mut last_good = Timestamp::now();
     let mut doubts = 0;
     loop {
-        let answer = ask(&client).await;
+        let answer = cluster.ask().await;
         // One late answer may be a busy machine's; a connection that is refused is no matter of patience.
         let doubtful = matches!(&answer, Err((cause, _)) if *cause == Cause::Apiserver);
         doubts = if doubtful { doubts + 1 } else { 0 };
@@ -149,18 +161,59 @@ async fn watch(client: Client, found: Arc<Mutex<Outages>>, stopper: Stopper) {
     }
 }
 
-/// A read that goes through to etcd, and that every user of a cluster may do.
-async fn ask(client: &Client) -> Result<Timestamp, (Cause, String)> {
-    let namespaces = Api::<Namespace>::all(client.clone());
-    match tokio::time::timeout(ANSWER, namespaces.get_metadata("kube-system")).await {
-        Err(_) => Err((Cause::Apiserver, format!("no answer within {} s", ANSWER.as_secs()))),
-        Ok(Ok(_)) => Ok(Timestamp::now()),
-        Ok(Err(error)) => match cluster::cause_of(&error) {
-            // It answered, and what it says is no matter of its health.
-            Cause::Auth | Cause::Product | Cause::Quota | Cause::Usage => Ok(Timestamp::now()),
-            cause => Err((cause, cluster::describe(&error))),
-        },
+/// What is asked.
+#[derive(Clone)]
+struct Cluster {
+    client: Client,
+    /// The nodes that tests run on.
+    selector: String,
+    /// Those that were ready, and which start of theirs it is.
+    boots: Arc<Mutex<BTreeMap<String, String>>>,
+}
+
+impl Cluster {
+    async fn ask(&self) -> Result<Timestamp, (Cause, String)> {
+        let namespaces = Api::<Namespace>::all(self.client.clone());
+        // A read that goes through to etcd, and that every user of a cluster may do.
+        match tokio::time::timeout(ANSWER, namespaces.get_metadata("kube-system")).await {
+            Err(_) => return Err((Cause::Apiserver, format!("no answer within {} s", ANSWER.as_secs()))),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => match cluster::cause_of(&error) {
+                // It answered, and what it says is no matter of its health.
+                Cause::Auth | Cause::Product | Cause::Quota | Cause::Usage => {}
+                cause => return Err((cause, cluster::describe(&error))),
+            },
+        }
+        let nodes = Api::<Node>::all(self.client.clone());
+        let nodes = tokio::time::timeout(ANSWER, nodes.list(&ListParams::default().labels(&self.selector))).await;
+        let mut boots = self.boots.lock().unwrap_or_else(PoisonError::into_inner);
+        match nodes {
+            Ok(Ok(nodes)) => away(&nodes.items, &mut boots).map_or(Ok(Timestamp::now()), |why| Err((Cause::Node, why))),
+            // Who may not look at nodes, or gets no answer this time, knows of the API server all the same.
+            _ => Ok(Timestamp::now()),
+        }
     }
+}
+
+/// The first node that was ready and is not, or was started again since: its pods are gone then, however it looks.
+fn away(nodes: &[Node], boots: &mut BTreeMap<String, String>) -> Option<String> {
+    let now: BTreeMap<_, _> =
+        nodes.iter().filter(|node| ready(node)).map(|node| (node.name_any(), boot(node))).collect();
+    let gone = boots.keys().find(|name| !now.contains_key(*name));
+    let gone = gone.map(|name| format!("node {name} was not ready"));
+    let again = boots.iter().find(|(name, boot)| now.get(*name).is_some_and(|now| now != *boot));
+    let again = again.map(|(name, _)| format!("node {name} was started again"));
+    boots.extend(now);
+    again.or(gone)
+}
+
+fn ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"))
+}
+
+fn boot(node: &Node) -> String {
+    node.status.as_ref().and_then(|status| Some(status.node_info.as_ref()?.boot_id.clone())).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -169,6 +222,40 @@ mod tests {
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn node(name: &str, ready: &str, boot: &str) -> Node {
+        serde_json::from_value(serde_json::json!({
+            "metadata": {"name": name},
+            "status": {
+                "conditions": [{"type": "Ready", "status": ready}],
+                "nodeInfo": {"bootID": boot, "architecture": "", "containerRuntimeVersion": "", "kernelVersion": "",
+                    "kubeProxyVersion": "", "kubeletVersion": "", "machineID": "", "operatingSystem": "", "osImage": "",
+                    "systemUUID": ""},
+            },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_node_that_was_ready_and_is_not_or_was_started_again_is_named() {
+        let mut boots = BTreeMap::new();
+        let mut look = |nodes: &[Node]| away(nodes, &mut boots);
+        assert_eq!(look(&[node("a", "True", "1"), node("b", "Unknown", "1")]), None, "b never was ready");
+        assert_eq!(look(&[node("a", "Unknown", "1")]).unwrap(), "node a was not ready");
+        assert_eq!(look(&[]).unwrap(), "node a was not ready");
+        assert_eq!(look(&[node("a", "True", "1")]), None);
+        assert_eq!(look(&[node("a", "True", "2")]).unwrap(), "node a was started again");
+        assert_eq!(look(&[node("a", "True", "2")]), None, "said once");
+    }
+
+    #[test]
+    fn what_ended_before_kubernetes_missed_a_node_may_be_its_doing() {
+        let mut found = Outages::default();
+        found.record(at(100), Err((Cause::Node, "node a was not ready".to_owned())));
+        let outage = found.during(at(70), at(80)).unwrap();
+        assert!(outage.describe().starts_with("node a was not ready, between"), "{}", outage.describe());
+        assert!(found.during(at(0), at(40)).is_none());
     }
 
     #[test]

@@ -58,7 +58,8 @@ impl Rounds<'_> {
     /// What kept the tests from running; their failures are no error.
     pub fn run(&self, place: &Place) -> Result<Came> {
         let stopper = self.runner.stopper.clone();
-        let watch = self.runtime.block_on(async { Watch::start(place.opened.client.clone(), stopper) });
+        let watch =
+            self.runtime.block_on(async { Watch::start(place.opened.client.clone(), &place.platform, stopper) });
         let settings = self.namespace.filter(|_| self.suite.changes_settings());
         let settings = settings.map(|namespace| Settings::of(place.opened.client.clone(), namespace));
         let came = self.all(settings.as_ref(), &watch);
@@ -69,10 +70,12 @@ impl Rounds<'_> {
             let outages = self.runtime.block_on(watch.finish());
             attempts::lay_over(&mut came.rows, &outages, Timestamp::now());
             if let Some(outage) = outages.open() {
-                came.rows.push(report::of_cluster(&place.opened.name, Cause::ClusterUnreachable, outage.describe()));
+                let cause = if outage.cause == Cause::Node { Cause::Node } else { Cause::ClusterUnreachable };
+                came.rows.push(report::of_cluster(&place.opened.name, cause, outage.describe()));
             }
             if outages.number() > 0 {
-                self.ui.warn(format!("the API server was away {} times while the tests ran", outages.number()));
+                self.ui
+                    .warn(format!("the API server or a node was away {} times while the tests ran", outages.number()));
             }
         }
         if let Some(Err(error)) = place.lease.as_ref().map(cluster::Guard::check) {
