@@ -36,6 +36,8 @@ const PARTS: &[(&str, Part)] = &[
     ("arch", an_image_for_others_is_refused_before_anything),
     ("mixed", pods_stay_off_other_architectures),
     ("lying", an_image_that_lies_is_found_out_at_once),
+    ("unchecked", an_image_that_lies_is_refused_or_found_out),
+    ("probe", a_probe_is_believed_more_than_the_lab),
     ("crash", a_crash_says_its_last_line),
     ("scheduler", no_node_that_fits),
     ("webhook", a_webhook_that_nobody_answers),
@@ -208,6 +210,43 @@ fn an_image_that_lies_is_found_out_at_once(run: &Run<'_>) {
     let record = run.record();
     assert_eq!(record["cause"], "image-wrong-arch");
     assert!(record["reproduce"].as_str().unwrap().starts_with("cargo xtask cluster-install install --component try"));
+}
+
+/// An index whose entry holds a program for another machine: refused where it is looked at, and otherwise known
+/// by what the container runtime says.
+fn an_image_that_lies_is_refused_or_found_out(run: &Run<'_>) {
+    let image = run.lab.image(&Platform::host(), &other());
+    let release = deployment(&image, "sleep 1000", "");
+    let words = ["error[image-wrong-arch]", &image, "is a program for", "cannot run on node"];
+    run.install(&release, &[]).says(1, &words);
+    let namespaces = run.lab.kubectl(&["get", "namespaces", "-o", "name"]);
+    assert!(!namespaces.contains(&run.namespace), "{namespaces}");
+    let began = Instant::now();
+    let ended = run.install(&release, &["--no-image-check"]);
+    ended.says(1, &["error[image-wrong-arch]", "exec format error", &image, "on node"]);
+    assert!(began.elapsed() < Duration::from_secs(60), "it waited for the deadline");
+    let record = run.record();
+    assert_eq!((&record["cause"], &record["unchecked"]), (&json!("image-wrong-arch"), &json!(true)));
+}
+
+/// A probe of the test's own, which says that this node is emulated: on a real kubelet, from a real log.
+fn a_probe_is_believed_more_than_the_lab(run: &Run<'_>) {
+    let facts = json!({"schemaVersion": "1.0", "goarch": Platform::host().arch, "pageSize": 4096,
+        "marks": ["other-arch.nature=emulated"], "files": {}, "workNanoseconds": [5_000_000]});
+    let script = format!("test -d /sys/firmware && test ! -w / && echo '{facts}'");
+    let host = Platform::host();
+    let probe = run.lab.image_starting(&host, &host, &["/bin/sh", "-c", &script]);
+    let release = deployment(&own_image(run.lab), "sleep 1000", "");
+    run.install(&release, &["--probe", &probe]).says(0, &["emulated)", "was not measured"]);
+    let record = run.record();
+    let node = &record["cluster"]["nodes"][0];
+    assert_eq!((&record["nature"], &node["nature"]), (&json!("emulated"), &json!("emulated")));
+    assert_eq!(node["machine"]["workMicros"], 5000);
+    let pods = run.lab.kubectl(&["get", "pods", "-n", "other-arch", "-o", "name"]);
+    assert_eq!(pods.trim(), "", "the probe goes when it has done its work");
+    let crashing = run.lab.image_starting(&host, &host, &["/bin/sh", "-c", "echo no such thing; exit 7"]);
+    let words = ["error[product]", "cannot probe node", "exit code 7", "no such thing"];
+    run.install(&release, &["--probe", &crashing]).says(1, &words);
 }
 
 fn a_crash_says_its_last_line(run: &Run<'_>) {

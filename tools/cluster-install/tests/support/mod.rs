@@ -49,10 +49,15 @@ impl Lab {
     /// Pushes an image and returns its reference by digest. `says` is what index and config say of it,
     /// `is` the machine that its programs are for.
     pub(crate) fn image(&self, says: &Platform, is: &Platform) -> String {
+        self.image_starting(says, is, &["/bin/sh"])
+    }
+
+    /// The same, with this entrypoint.
+    pub(crate) fn image_starting(&self, says: &Platform, is: &Platform, entrypoint: &[&str]) -> String {
         let layout = oci::Layout::create(self.folder.path().join(format!("{}-{}", says.dir(), is.dir()))).unwrap();
         let layer = if *is == Platform::host() { shell() } else { foreign(is) };
         let config = json!({
-            "os": says.os, "architecture": says.arch, "config": {"Entrypoint": ["/bin/sh"]},
+            "os": says.os, "architecture": says.arch, "config": {"Entrypoint": entrypoint},
             "rootfs": {"type": "layers", "diff_ids": [digest::sha256(&layer)]},
         });
         let layer = layout.write(MediaType::ImageLayer, &layer).unwrap();
