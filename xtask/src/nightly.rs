@@ -44,7 +44,7 @@ pub(crate) fn run(args: Args, ui: &Ui) -> Result<Done> {
         Some(expected) => {
             ui.note(format!("expected: about {}, by what its stages took here before", duration(expected)))
         }
-        None => ui.note("a first run compiles Kubernetes, the component and its tests: up to an hour on two cores"),
+        None => ui.note("a first run compiles Kubernetes, the component and its tests: half an hour on two cores"),
     }
     let (interrupted, lab_is_ours) = (AtomicI32::new(0), AtomicBool::new(false));
     let nightly = Nightly { request: &request, run: &run, runner, ui, interrupted, lab_is_ours };

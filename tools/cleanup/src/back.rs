@@ -10,7 +10,7 @@ use std::{
 use cluster::lease;
 use jiff::Timestamp;
 use kit::{
-    Cause, Done, Error, Outcome, Result, RunDir, Ui,
+    Cause, Done, Error, Result, RunDir, Ui,
     record::{Baseline, Cleanup, ClusterId, Difference, Head, Input, Install, ObjectKey},
     rundir::{self, read_record, write_record},
 };
@@ -59,6 +59,8 @@ pub(crate) struct Tally(Mutex<Progress>);
 struct Progress {
     /// Cell, cluster, digest of the baseline.
     about: Option<(PathBuf, ClusterId, String)>,
+    /// Nodes that took pods when the baseline was taken, and do not now.
+    away: Vec<String>,
     seen: HashMap<String, ObjectKey>,
     left: Vec<String>,
     restored: Vec<ObjectKey>,
@@ -163,7 +165,7 @@ pub(crate) fn run(args: &RunArgs, ui: &Ui) -> Result<Done> {
     let digest = write_record(&cell, &record)?;
     result?;
     report::cleanup(&record, ui)?;
-    let done = if record.head.outcome == Outcome::Passed { Done::good() } else { Done::found(Cause::NotAtBaseline) };
+    let done = record.head.cause.map_or_else(Done::good, Done::found);
     Ok(done.digest(digest))
 }
 
@@ -180,12 +182,24 @@ fn recorded_cell(place: &Place, run: &RunDir) -> Option<(PathBuf, ClusterId, Str
     found.next().filter(|_| found.next().is_none())
 }
 
+/// The nodes that took pods then and do not now.
+fn away(then: &ClusterId, now: &ClusterId) -> Vec<String> {
+    let there = |name: &str| now.nodes.iter().any(|node| node.ready && node.name == name);
+    let took = then.nodes.iter().filter(|node| node.ready && !there(&node.name));
+    took.map(|node| node.name.clone()).collect()
+}
+
+/// What is left on a node that is away cannot end: that is the node's doing.
 fn not_at_baseline(tally: &Tally) -> Error {
     let tally = tally.get();
     let differ = tally.difference.as_ref().map_or(0, Difference::len);
     let message =
         format!("{differ} objects differ from the baseline, {} kinds cannot be looked at", tally.unproven.len());
-    Error::new(Cause::NotAtBaseline, message)
+    if tally.away.is_empty() {
+        return Error::new(Cause::NotAtBaseline, message);
+    }
+    let (names, next) = (tally.away.join(", "), "bring the nodes back, or remove them, and clean again");
+    Error::new(Cause::Node, format!("{message}; away: {names}, so that what runs there does not end")).next(next)
 }
 
 async fn work(args: &RunArgs, run: &RunDir, tally: &Tally, ui: &Ui) -> Result<()> {
@@ -193,6 +207,7 @@ async fn work(args: &RunArgs, run: &RunDir, tally: &Tally, ui: &Ui) -> Result<()
     let client = &scene.opened.client;
     let before = scene.baseline().await?;
     tally.get().about = Some((scene.cell.clone(), scene.id.clone(), before.digest.clone()));
+    tally.get().away = away(&before.baseline.cluster, &scene.id);
     authorised(args, &scene, &before).await?;
     state::settled(client).await?;
     let mut guard = lease::take(client, &scene.run).await?;
@@ -284,6 +299,28 @@ mod tests {
         assert_eq!(tally.stage(), "objects");
         tally.forced(&pod.key);
         assert_eq!(tally.stage(), "force");
+    }
+
+    #[test]
+    fn what_is_left_on_a_node_that_is_away_is_the_nodes_doing() {
+        let cluster = |ready: &[(&str, bool)]| -> ClusterId {
+            let node = |(name, ready): &(&str, bool)| {
+                serde_json::json!({"name": name, "ready": ready,
+                "platform": "linux/s390x", "nature": "unknown", "kubelet": "", "kernel": ""})
+            };
+            let nodes: Vec<_> = ready.iter().map(node).collect();
+            serde_json::from_value(serde_json::json!({"uid": "u", "name": "n", "kubernetes": "", "nodes": nodes}))
+                .unwrap()
+        };
+        let then = cluster(&[("a", true), ("b", false), ("c", true)]);
+        assert_eq!(away(&then, &cluster(&[("a", true), ("b", false), ("c", false)])), ["c"]);
+        assert_eq!(away(&then, &cluster(&[("a", true)])), ["c"]);
+        let tally = Tally::default();
+        assert_eq!(not_at_baseline(&tally).cause, Cause::NotAtBaseline);
+        tally.get().away = vec!["c".into()];
+        let error = not_at_baseline(&tally);
+        assert_eq!(error.cause, Cause::Node);
+        assert!(error.to_string().contains("away: c"), "{error}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use kit::{
 use crate::{
     health::Outages,
     parse::event::top,
-    passes::{Ran, Stopped},
+    passes::{Ran, STAYED_AWAY, Stopped},
     report::{self, PACKAGE, Row},
     select::Selection,
 };
@@ -39,11 +39,14 @@ pub fn lay_over(rows: &mut [Row], outages: &Outages, end: Timestamp) {
     for row in rows {
         let (from, to) = row.ran.unwrap_or((end, end));
         let bad = matches!(row.test.status, Status::Failed | Status::NotRun);
-        // A cause that is the infrastructure's already, or that no outage explains, stays.
-        let open = row.test.cause.is_none_or(|cause| {
-            matches!(cause.class(), Class::Product | Class::Unknown) && cause != Cause::BuildFailure
-                || cause == Cause::Usage
-        });
+        // A cause that is the infrastructure's already, or that no outage explains, stays; what was away is known better
+        // now than when the tests were stopped.
+        let stopped = row.test.line.as_deref() == Some(STAYED_AWAY);
+        let open = stopped
+            || row.test.cause.is_none_or(|cause| {
+                matches!(cause.class(), Class::Product | Class::Unknown) && cause != Cause::BuildFailure
+                    || cause == Cause::Usage
+            });
         if bad
             && open
             && let Some(outage) = outages.during(from, to)

@@ -25,6 +25,9 @@ use crate::{
     select::Selection,
 };
 
+/// Said of tests that were stopped because the API server or a node did not come back.
+pub const STAYED_AWAY: &str = "what the tests need stayed away, so they were stopped";
+
 /// What `go test` adds when a test program has failed (cmd/go, test.go): a last line, marked as a frame with
 /// ^V, from which test2json knows that what follows is no test's. Without it, the end of a program that
 /// crashed looks like the end of its last test. `$0` is the package.
@@ -134,7 +137,7 @@ impl Runner<'_> {
                 Some(Stopped { cause: Some(Cause::TestTimeout), why })
             }
             Ok(finished) if finished.stopped => {
-                let why = "the API server stayed away, so the tests were stopped".to_owned();
+                let why = STAYED_AWAY.to_owned();
                 Some(Stopped { cause: Some(Cause::ClusterUnreachable), why })
             }
             Ok(finished) if finished.timed_out => Some(time_over()),
