@@ -73,7 +73,8 @@ fn nodes_run_tekton_of_their_own_architecture() {
 #[ignore = "boots nodes: cargo xtask test --nodes runs it"]
 fn nodes_that_die_in_the_middle_are_not_the_components_fault() {
     let world = World::new("dies");
-    let mut command = world.command("run", &[&["--component", "greeter", "--env", "GREETER_TEST=hang"], &S390X[..]].concat());
+    let mut command =
+        world.command("run", &[&["--component", "greeter", "--env", "GREETER_TEST=hang"], &S390X[..]].concat());
     let mut child = Killed(command.spawn().unwrap());
     let (mut said, mut killed) = (String::new(), false);
     for line in BufReader::new(child.0.stderr.take().unwrap()).lines().map_while(Result::ok) {

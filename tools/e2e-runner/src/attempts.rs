@@ -19,8 +19,9 @@ use crate::{
 pub fn rows(ran: &Ran) -> Vec<Row> {
     let mut rows: Vec<_> = ran.streams.iter().flat_map(report::rows).collect();
     if ran.signal.is_some() {
-        // SIGQUIT made the program say where it was; that is not the tests' fault.
-        for row in rows.iter_mut().filter(|row| row.test.cause == Some(Cause::TestTimeout)) {
+        // SIGQUIT made the program say where it was, or end without a word; that is not the tests' fault.
+        let silent = |row: &Row| row.test.line.as_deref().is_some_and(|line| line.starts_with(SILENT_END));
+        for row in rows.iter_mut().filter(|row| row.test.cause == Some(Cause::TestTimeout) || silent(row)) {
             (row.test.status, row.test.cause) = (Status::NotRun, Some(Cause::Interrupted));
         }
         rows.retain(|row| row.test.name != PACKAGE);

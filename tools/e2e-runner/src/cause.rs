@@ -11,6 +11,9 @@ use regex::{Regex, RegexSet};
 
 use rules::{RULES, Rule};
 
+/// What is said of a test whose program ended and did not say why.
+pub(crate) const SILENT_END: &str = "the test program ended in the middle of it, without a word";
+
 /// How many lines before its end a test tells why it failed: what it says while it cleans up counts as
 /// well, what it met on the way and got over does not.
 const LAST_LINES: usize = 80;
@@ -134,7 +137,7 @@ impl Judge {
             None => {
                 let status = log.lines().rev().find(|line| line.starts_with("exit status "));
                 let status = status.map(|status| format!(" ({status})")).unwrap_or_default();
-                let line = format!("the test program ended in the middle of it, without a word{status}");
+                let line = format!("{SILENT_END}{status}");
                 Verdict { cause: Cause::Product, line: Some(line), ..own }
             }
         }
