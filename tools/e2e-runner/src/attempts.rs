@@ -7,6 +7,7 @@ use kit::{
 };
 
 use crate::{
+    cause::SILENT_END,
     health::Outages,
     parse::event::top,
     passes::{Ran, STAYED_AWAY, Stopped},
@@ -153,6 +154,32 @@ mod tests {
     fn ran(crashed: bool) -> Ran {
         let package = PackageEnd { name: "p".into(), crashed, ..PackageEnd::default() };
         Ran { streams: vec![Parsed { packages: vec![package], ..Parsed::default() }], ..Ran::default() }
+    }
+
+    #[test]
+    fn whom_a_signal_cut_off_has_not_failed() {
+        let mut program = ran(true);
+        let mut cut = |line: &str| {
+            let failure = Some(Box::new(crate::cause::Verdict::new(Cause::Product, line)));
+            let (began, ended) = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
+            let test = crate::parse::Ended {
+                package: 0,
+                name: "TestA".into(),
+                status: Status::Failed,
+                began,
+                ended,
+                seconds: 1.0,
+                log: None,
+                failure,
+                reason: None,
+            };
+            program.streams[0].tests = vec![test];
+            program.signal = Some(2);
+            let rows = rows(&program);
+            (rows[0].test.status, rows[0].test.cause)
+        };
+        assert_eq!(cut(SILENT_END), (Status::NotRun, Some(Cause::Interrupted)));
+        assert_eq!(cut("x_test.go:1: wanted 2"), (Status::Failed, Some(Cause::Product)));
     }
 
     #[test]
