@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -44,20 +45,18 @@ type Facts struct {
 	Marks []string `json:"marks,omitempty"`
 	// Whole small files, by path.
 	Files map[string]string `json:"files"`
-	// How long each round of the work took.
+	// Processor time of each round of the work. Time by the clock would also tell how busy the node is, and
+	// that a pod which asks for little has the last turn there.
 	WorkNanoseconds []int64 `json:"workNanoseconds"`
 }
 
 func main() {
 	facts := collect()
 	first := time.Now()
-	for round := range mostRounds {
-		began := time.Now()
-		if round >= leastRounds && began.Sub(first) >= leastTime {
-			break
-		}
+	for round := 0; round < leastRounds || (round < mostRounds && time.Since(first) < leastTime); round++ {
+		began := processorTime()
 		work()
-		facts.WorkNanoseconds = append(facts.WorkNanoseconds, time.Since(began).Nanoseconds())
+		facts.WorkNanoseconds = append(facts.WorkNanoseconds, processorTime()-began)
 	}
 	line, err := json.Marshal(facts)
 	if err != nil {
@@ -65,6 +64,15 @@ func main() {
 		os.Exit(1)
 	}
 	fmt.Println(string(line))
+}
+
+// processorTime is what all threads of this program have used so far.
+func processorTime() int64 {
+	var usage syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &usage) != nil {
+		return 0
+	}
+	return usage.Utime.Nano() + usage.Stime.Nano()
 }
 
 func collect() Facts {

@@ -53,7 +53,7 @@ pub struct Facts {
     pub marks: Vec<String>,
     /// Small files, by path.
     pub files: BTreeMap<String, String>,
-    /// How long each round of the work took.
+    /// Processor time of each round of the work.
     pub work_nanoseconds: Vec<u64>,
 }
 
@@ -84,8 +84,7 @@ impl Facts {
         Ok(facts)
     }
 
-    /// How long the work takes: the quickest of its rounds. What else runs there makes the others longer, and
-    /// not by as much here as there.
+    /// How long the work takes: the quickest of its rounds, for what else runs there makes the others longer.
     #[must_use]
     pub fn work(&self) -> Option<u64> {
         self.work_nanoseconds.iter().copied().min().filter(|work| *work > 0)

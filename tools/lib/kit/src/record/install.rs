@@ -106,7 +106,7 @@ pub struct Machine {
     pub processor: Option<String>,
     /// Bytes of a page.
     pub page_size: u64,
-    /// How long the probe's piece of work took, in microseconds.
+    /// Processor time of the probe's piece of work, in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work_micros: Option<u64>,
 }
