@@ -67,7 +67,7 @@ impl Nodes {
         Ok(machines.iter().map(|machine| &machine.qemu).chain(both.iter().copied()).collect())
     }
 
-    /// What must be so before anything is done: no more nodes can come into being than were asked for.
+    /// What can be said before anything is done: whether this machine has wires, and so much memory at all.
     pub(crate) fn check(&self) -> Result<()> {
         let machines = self.machines()?.len();
         if machines == 0 {
