@@ -10,12 +10,15 @@ use crate::{Client, Document, Layout, Reference, body::Body, pinned};
 pub enum Place {
     /// A repository of a registry.
     Registry(Client, Reference),
-    /// A folder.
+    /// A folder with one image.
     Layout(Layout),
+    /// One image of a folder.
+    Stored(Layout, Descriptor),
 }
 
 impl Place {
-    /// The image itself: of a registry the one that the reference names, of a layout the only one.
+    /// The image itself: of a registry the one that the reference names, of a layout the one that is
+    /// meant.
     ///
     /// # Errors
     /// [`kit::Cause::Auth`] or [`kit::Cause::Registry`] with the reference.
@@ -23,6 +26,7 @@ impl Place {
         match self {
             Self::Registry(client, reference) => client.manifest(reference).await,
             Self::Layout(layout) => layout.manifest(&layout.find(None)?).await,
+            Self::Stored(layout, image) => layout.manifest(image).await,
         }
     }
 
@@ -32,15 +36,15 @@ impl Place {
             Self::Registry(client, reference) => {
                 client.find_manifest(&pinned(reference, descriptor.digest().as_ref())).await
             }
-            Self::Layout(layout) if !layout.path(descriptor).is_file() => Ok(None),
-            Self::Layout(layout) => layout.manifest(descriptor).await.map(Some),
+            Self::Layout(layout) | Self::Stored(layout, _) if !layout.path(descriptor).is_file() => Ok(None),
+            Self::Layout(layout) | Self::Stored(layout, _) => layout.manifest(descriptor).await.map(Some),
         }
     }
 
     pub(crate) async fn blob(&self, descriptor: &Descriptor) -> Result<Body> {
         match self {
             Self::Registry(client, reference) => client.blob(reference, descriptor).await,
-            Self::Layout(layout) => layout.blob(descriptor).await,
+            Self::Layout(layout) | Self::Stored(layout, _) => layout.blob(descriptor).await,
         }
         .within(|| self.to_string())
     }
@@ -51,6 +55,7 @@ impl std::fmt::Display for Place {
         match self {
             Self::Registry(_, reference) => reference.fmt(f),
             Self::Layout(layout) => layout.folder().display().fmt(f),
+            Self::Stored(layout, image) => write!(f, "{} in {}", image.digest(), layout.folder().display()),
         }
     }
 }
