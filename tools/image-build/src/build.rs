@@ -1,30 +1,40 @@
 //! `image-build build`: a component from its sources to images that are what they say.
+//!
+//! ko pushes into a layout on this machine; there every image is verified, and only then it is published.
 
 mod bases;
 mod named;
+mod publish;
 mod record;
+mod text;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
 
 use kit::{
     Cause, Context, Done, Error, Output, Platform, Result, RunDir, Ui,
-    ci::{CiOptions, Component, ImageMap},
-    record::{Image, ImageKind, Images, Release, Source},
+    ci::{Ci, CiOptions, Component, ImageMap},
+    record::{Image, ImageKind, Images},
     rundir, source,
 };
-use oci::Client;
+use oci::{Client, Inbox, Place};
 
 use crate::{
-    ko, manifests,
-    options::{Platforms, Repo},
+    ko::{self, Naming},
+    manifests,
+    options::{BuildPlatforms, Repo},
     show, verify,
 };
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  image-build build --component pipeline --repo 10.1.2.3:5000/nightly --platform linux/amd64,linux/s390x --run-dir run
+  image-build build --component greeter --repo 10.1.2.3:5000/x --platform linux/s390x --run-dir run    plain images
+  image-build build --component pipeline --repo r.io/x --platform all --tag v1.9.0 --tag latest --run-dir run -- --image-user=65532")]
 pub(crate) struct Args {
     /// Component of ci/components.toml
     #[arg(long, value_name = "NAME")]
@@ -32,12 +42,33 @@ pub(crate) struct Args {
     #[command(flatten)]
     repo: Repo,
     #[command(flatten)]
-    platforms: Platforms,
+    platforms: BuildPlatforms,
     /// Folder of the run; images.json and release.yaml are written to DIR/COMPONENT
     #[arg(long, value_name = "DIR")]
     run_dir: PathBuf,
     #[command(flatten)]
     ci: CiOptions,
+    /// Tag of the images; the first one stands in release.yaml (repeatable) [default: the version]
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    /// Call images by the repository and the last part of their import path
+    #[arg(long)]
+    base_import_paths: bool,
+    /// Call the image by the repository alone; for components with one image
+    #[arg(long, conflicts_with = "base_import_paths")]
+    bare: bool,
+    /// Label in the images' configs (repeatable)
+    #[arg(long = "image-label", value_name = "KEY=VALUE")]
+    labels: Vec<String>,
+    /// Annotation of the images' manifests and indexes (repeatable)
+    #[arg(long = "image-annotation", value_name = "KEY=VALUE")]
+    annotations: Vec<String>,
+    /// Write the built images by digest into FILE, a line each, as Tekton Chains reads a result IMAGES
+    #[arg(long, value_name = "FILE")]
+    images_result: Option<PathBuf>,
+    /// Most bytes that such a result may have (Tekton's max-result-size)
+    #[arg(long, value_name = "BYTES", default_value_t = 4096, requires = "images_result")]
+    images_result_limit: usize,
     /// Base image instead of the configured one: REF for all, or IMPORTPATH=REF (repeatable)
     #[arg(long = "base", value_name = "[IMPORTPATH=]REF")]
     bases: Vec<String>,
@@ -58,6 +89,23 @@ pub(crate) struct Args {
     others: Vec<String>,
 }
 
+impl Args {
+    fn naming(&self) -> Naming {
+        match (self.bare, self.base_import_paths) {
+            (true, _) => Naming::Bare,
+            (_, true) => Naming::Base,
+            _ => Naming::Preserve,
+        }
+    }
+
+    /// What ko gets besides: options of ours that are ko's, and its own.
+    fn others(&self) -> Vec<String> {
+        let labels = self.labels.iter().map(|label| format!("--image-label={label}"));
+        let annotations = self.annotations.iter().map(|annotation| format!("--image-annotation={annotation}"));
+        labels.chain(annotations).chain(self.others.iter().cloned()).collect()
+    }
+}
+
 pub(crate) fn run(args: Args, ui: &Ui) -> Result<Done> {
     let ci = args.ci.open()?;
     let component = ci.component(&args.component)?;
@@ -67,7 +115,7 @@ pub(crate) fn run(args: Args, ui: &Ui) -> Result<Done> {
     let folder = run.component(&args.component);
     let mut record = record::begin(&args, &component, &run);
     // What an earlier attempt left must not be taken for this one's.
-    for old in ["release.yaml", "release.notags.yaml"] {
+    for old in ["release.yaml", "release.notags.yaml", "ko.log"] {
         match fs::remove_file(folder.join(old)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(error).cause(Cause::HostDisk, || format!("cannot remove {}", folder.join(old).display()));
@@ -75,9 +123,10 @@ pub(crate) fn run(args: Args, ui: &Ui) -> Result<Done> {
             _ => {}
         }
     }
-    let build =
-        Build { args: &args, component: &component, map: &map, platforms: args.platforms.list(), folder: &folder, ui };
-    let result = build.run(&ci, &mut record);
+    let layout = Scratch::new(&folder)?;
+    let result =
+        Build::new(&ci, &args, &component, &map, &folder, ui).and_then(|build| build.run(&layout, &mut record));
+    drop(layout);
     let digest = record::finish(&args, &folder, record.clone(), result.as_ref().err())?;
     if !record.images.is_empty() {
         match ui.output {
@@ -90,138 +139,216 @@ pub(crate) fn run(args: Args, ui: &Ui) -> Result<Done> {
     Ok(Done::good().digest(release.unwrap_or(digest)))
 }
 
+/// Where the images lie until they are published; what an earlier attempt left goes first.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(folder: &Path) -> Result<Self> {
+        // ko runs in the sources' folder.
+        let folder = std::path::absolute(folder.join("layout"));
+        let folder = folder.cause(Cause::HostDisk, || "cannot tell where the run directory is")?;
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).cause(Cause::HostDisk, || format!("cannot remove {}", folder.display()))
+            }
+            _ => Ok(Self(folder)),
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // The next attempt removes what stays now.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 struct Build<'a> {
     args: &'a Args,
     component: &'a Component,
     map: &'a ImageMap,
+    client: Client,
+    config: ko::Config,
+    checkout: source::Checkout,
     platforms: Vec<Platform>,
     folder: &'a Path,
     ui: &'a Ui,
 }
 
-impl Build<'_> {
-    fn run(&self, ci: &kit::ci::Ci, record: &mut Images) -> Result<()> {
-        let program = ko::find(self.args.ko.as_deref(), self.ui)?;
-        let checkout = source::checkout(ci, self.component, self.ui)?;
-        record.source = checkout.source.clone();
-        let files = manifests::files(&checkout.dir, &self.component.config)?;
-        let expected = manifests::ko_references(&files)?;
-        if expected.is_empty() {
-            let what = format!("the configuration of {} asks ko for nothing (no ko://)", self.args.component);
-            return Err(Error::new(Cause::Usage, what));
-        }
-        let config = ko::Config::load(&checkout.dir)?;
+impl<'a> Build<'a> {
+    fn new(
+        ci: &Ci,
+        args: &'a Args,
+        component: &'a Component,
+        map: &'a ImageMap,
+        folder: &'a Path,
+        ui: &'a Ui,
+    ) -> Result<Self> {
         let client = Client::new()?;
-        let bases = bases::choose(self, &config, &client)?;
-        bases::check(self, &bases, &expected, &client)?;
-        let named = named::provide(self, &manifests::named_images(&files)?, &client)?;
+        let checkout = source::checkout(ci, component, ui)?;
+        let config = ko::Config::load(&checkout.dir)?;
+        let mut build = Self { args, component, map, client, config, checkout, platforms: Vec::new(), folder, ui };
+        build.platforms = match args.platforms.list() {
+            Some(platforms) => platforms,
+            None => bases::all(&build, ci)?,
+        };
+        Ok(build)
+    }
+
+    fn run(&self, scratch: &Scratch, record: &mut Images) -> Result<()> {
+        record.source = self.checkout.source.clone();
+        record.platforms.clone_from(&self.platforms);
+        let program = ko::find(self.args.ko.as_deref(), self.ui)?;
+        let files = manifests::files(&self.checkout.dir, &self.component.config)?;
+        let expected = self.expected(&files)?;
+        let bases = bases::choose(self)?;
+        bases::check(self, &bases, &expected)?;
+        let named = named::provide(self, &manifests::named_images(&files)?)?;
         record.images.extend(named.images.iter().cloned());
         record.unused.clone_from(&named.unused);
         if let Some(error) = show::problems(&named.images) {
             return Err(error);
         }
-        let text = self.build(&program, &checkout.dir, &config, &bases, expected.len())?;
-        let built = self.verify(&text, &expected, &bases, &client)?;
+        let inbox = oci::run(Inbox::open(scratch.0.clone()))?;
+        let answer = self.build(&program, &bases, &expected, &inbox)?;
+        let built = self.verify(&answer, &expected, &bases, &inbox)?;
         let problems = show::problems(&built);
-        record.images.splice(0..0, built);
+        record.images.splice(0..0, built.iter().cloned());
         if let Some(error) = problems {
             return Err(error);
         }
-        let text = self.finish_text(named::replace(&text, &named.replacements), record)?;
         record.replacements = named.replacements;
-        record.release = Some(self.release(&text, &client)?);
+        let text = text::release(self, &files, &built, record)?;
+        publish::images_result(self, &built)?;
+        publish::images(self, &inbox)?;
+        record.release = Some(publish::release(self, &text)?);
         Ok(())
     }
 
-    /// The version as a tag, which must not have the `+` that versions of Go modules may have.
-    fn tag(&self) -> String {
-        self.component.version().replace('+', "-")
+    /// The images that the configuration asks ko for, each with its platforms.
+    fn expected(&self, files: &[PathBuf]) -> Result<BTreeMap<String, Vec<Platform>>> {
+        let imports = manifests::ko_references(files)?;
+        let name = &self.args.component;
+        if imports.is_empty() {
+            let what = format!("the configuration of {name} asks ko for nothing (no ko://)");
+            return Err(Error::new(Cause::Usage, what));
+        }
+        if let Some(unknown) = self.component.platforms.keys().find(|import| !imports.contains(*import)) {
+            let what = format!("components.toml: {name} has platforms for {unknown}, which it does not build");
+            return Err(Error::new(Cause::Usage, what));
+        }
+        let mut repositories = BTreeMap::new();
+        for import in &imports {
+            let repository = self.repository(import);
+            if let Some(other) = repositories.insert(repository.clone(), import) {
+                let what = format!("{import} and {other} would both be called {repository}");
+                return Err(Error::new(Cause::Usage, what).next("leave out --bare or --base-import-paths"));
+            }
+        }
+        let mut expected = BTreeMap::new();
+        for import in imports {
+            let own = self.component.platforms.get(&import);
+            let wanted = |platform: &&Platform| own.is_none_or(|own| own.contains(platform));
+            let platforms: Vec<_> = self.platforms.iter().filter(wanted).cloned().collect();
+            if platforms.is_empty() {
+                let what = format!("components.toml leaves {import} none of the platforms that were asked for");
+                return Err(Error::new(Cause::Usage, what));
+            }
+            expected.insert(import, platforms);
+        }
+        Ok(expected)
     }
 
+    /// Where the image of an import path is published.
+    fn repository(&self, import: &str) -> String {
+        self.args.naming().repository(self.args.repo.name(), import)
+    }
+
+    /// The images' tags, the one in release.yaml first.
+    fn tags(&self) -> Vec<String> {
+        // Versions of Go modules may have a `+`, tags must not.
+        let version = || vec![self.component.version().replace('+', "-")];
+        if self.args.tags.is_empty() { version() } else { self.args.tags.clone() }
+    }
+
+    /// Lets ko build into the inbox; returns what it called the images.
     fn build(
         &self,
         program: &Path,
-        root: &Path,
-        config: &ko::Config,
         bases: &bases::Bases,
-        images: usize,
-    ) -> Result<String> {
-        let commit = self.component.commit.as_deref().unwrap_or_default();
-        let short = commit.get(..7).unwrap_or(commit);
-        let ldflags: Vec<_> = self.component.ldflags.iter().map(|flag| flag.replace("{commit7}", short)).collect();
-        rundir::write(&self.folder.join("ko.yaml"), config.with(bases, &ldflags)?.as_bytes())?;
+        images: &BTreeMap<String, Vec<Platform>>,
+        inbox: &Inbox,
+    ) -> Result<BTreeMap<String, String>> {
+        rundir::write(&self.folder.join("ko.yaml"), self.ko_config(bases)?.as_bytes())?;
         // ko runs in the sources' folder.
         let folder =
             self.folder.canonicalize().cause(Cause::HostDisk, || format!("cannot read {}", self.folder.display()))?;
-        let resolve = ko::Resolve {
-            program,
-            root,
-            folder: &folder,
-            repo: self.args.repo.name(),
-            tag: &self.tag(),
-            platforms: &self.platforms,
-            config: &self.component.config,
-            sbom: &self.args.sbom,
-            jobs: self.args.jobs,
-            go_flags: self.args.go_flags.as_deref(),
-            others: &self.args.others,
-        };
-        resolve.run(images, self.ui)
+        // ko builds all images for the same platforms.
+        let mut groups = BTreeMap::<&[Platform], BTreeSet<String>>::new();
+        for (import, platforms) in images {
+            groups.entry(platforms).or_default().insert(import.clone());
+        }
+        let mut answer = BTreeMap::new();
+        for (platforms, images) in groups {
+            let resolve = ko::Resolve {
+                program,
+                root: &self.checkout.dir,
+                folder: &folder,
+                repo: &self.args.repo.below(inbox.name()),
+                naming: self.args.naming(),
+                tags: &self.tags(),
+                platforms,
+                images: &images,
+                sbom: &self.args.sbom,
+                jobs: self.args.jobs,
+                go_flags: self.args.go_flags.as_deref(),
+                others: &self.args.others(),
+            };
+            answer.extend(resolve.run(self.ui)?);
+        }
+        Ok(answer)
     }
 
-    /// Compares what ko wrote with what it was asked for, image by image and platform by platform.
+    /// ko's configuration, with our bases and the component's linker flags.
+    fn ko_config(&self, bases: &bases::Bases) -> Result<String> {
+        let commit = self.component.commit.as_deref().unwrap_or_default();
+        let short = commit.get(..7).unwrap_or(commit);
+        let ldflags: Vec<_> = self.component.ldflags.iter().map(|flag| flag.replace("{commit7}", short)).collect();
+        self.config.with(bases, &ldflags)
+    }
+
+    /// Compares what ko pushed with what it was asked for, image by image and platform by platform.
     fn verify(
         &self,
-        text: &str,
-        expected: &BTreeSet<String>,
+        answer: &BTreeMap<String, String>,
+        expected: &BTreeMap<String, Vec<Platform>>,
         bases: &bases::Bases,
-        client: &Client,
+        inbox: &Inbox,
     ) -> Result<Vec<Image>> {
-        let prefix = format!("{}/", self.args.repo.name());
-        let found = manifests::image_references(text)?;
-        let mut images = Vec::new();
-        for path in expected {
-            let repository = format!("{prefix}{}", path.to_lowercase());
-            let is_its = |reference: &&String| {
-                reference.strip_prefix(&repository).is_some_and(|rest| rest.starts_with([':', '@']))
-            };
-            let Some(reference) = found.iter().find(is_its) else {
-                return Err(Error::new(Cause::BuildFailure, format!("ko built no image for ko://{path}")));
-            };
-            images.push((reference.clone(), ImageKind::Built));
+        let received = inbox.received();
+        let below = self.args.repo.below(inbox.name());
+        let mut places = Vec::new();
+        for (import, platforms) in expected {
+            let left_out = || Error::new(Cause::BuildFailure, format!("ko built no image for ko://{import}"));
+            let reference = oci::parse(answer.get(import).ok_or_else(left_out)?)?;
+            let name = format!("{}/{}", reference.registry(), reference.repository());
+            if name != self.args.naming().repository(&below, import) {
+                let what = format!("ko called the image of {import} {name}, which is not what it was asked for");
+                return Err(Error::new(Cause::BuildFailure, what));
+            }
+            let its = |digest: &str| received.iter().find(|received| received.image.digest().to_string() == digest);
+            let image = reference.digest().and_then(its).ok_or_else(left_out)?.image.clone();
+            places.push((import, platforms, Place::Stored(inbox.layout().clone(), image)));
         }
-        let step = self.ui.step(format!("verifying {} images on {} platforms", images.len(), self.platforms.len()));
-        let checked = oci::run(verify::check_all(client, &images, &self.platforms))?;
+        let step = self.ui.step(format!("verifying {} images on {} platforms", places.len(), self.platforms.len()));
+        let checked = oci::run(verify::check_places(&places))?;
         step.done("");
-        let named = checked.into_iter().zip(expected).map(|(image, path)| {
-            let base = bases.get(path).or_else(|| bases.get("default")).cloned();
-            Image { name: path.clone(), base, ..image }
+        let named = checked.into_iter().map(|image| {
+            let base = bases.get(&image.name).or_else(|| bases.get("default")).cloned();
+            let digest = image.digest.clone().unwrap_or_default();
+            let reference = format!("{}@{digest}", self.repository(&image.name));
+            Image { kind: ImageKind::Built, base, reference, ..image }
         });
         Ok(named.collect())
-    }
-
-    fn finish_text(&self, text: String, record: &Images) -> Result<String> {
-        let (text, count) = manifests::set_version(&text, self.component.version());
-        if count == 0 && matches!(record.source, Source::Module { .. }) {
-            let what =
-                format!("nothing in the configuration of {} has the version 'devel' to replace", self.args.component);
-            return Err(Error::new(Cause::Usage, what).next("see set_version in image-build's manifests.rs"));
-        }
-        if let Some(line) = text.lines().find(|line| line.contains("ko://")) {
-            return Err(Error::new(Cause::BuildFailure, "ko left a reference as it was").line(line));
-        }
-        Ok(text)
-    }
-
-    /// Writes the release's files and pushes it; the files appear last, when everything is there.
-    fn release(&self, text: &str, client: &Client) -> Result<Release> {
-        let target = self.args.repo.reference(&format!("release/{}:{}", self.args.component, self.tag()))?;
-        let pushed = oci::push_artifact(client, &target, oci::ARTIFACT_TYPE_RELEASE, "release.yaml", text.as_bytes());
-        let artifact = oci::run(pushed)?;
-        let objects = manifests::count_objects(text)?;
-        let bare = manifests::without_tags(text, self.args.repo.name())?;
-        rundir::write(&self.folder.join("release.notags.yaml"), bare.as_bytes())?;
-        let digest = rundir::write(&self.folder.join("release.yaml"), text.as_bytes())?;
-        Ok(Release { digest, objects, artifact: Some(artifact.whole()) })
     }
 }

@@ -1,7 +1,9 @@
-//! ko, the program that builds: finding it, its configuration, its command line, what it says.
+//! ko, the program that builds: finding it, its command line, what it says.
+
+mod config;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::Write,
     path::{Path, PathBuf},
@@ -12,13 +14,15 @@ use std::{
 
 use kit::{Cause, Context, Error, Platform, Process, Result, Stream, Ui, dirs, rundir, source};
 use regex::Regex;
-use serde_yaml_ng::{Mapping, Value};
+use serde::{Deserialize, Serialize};
+
+pub(crate) use config::Config;
+
+use crate::manifests;
 
 /// What is installed when there is none; versions that begin like it are taken as they are.
 const VERSION: &str = "v0.19.1";
 const LINE: &str = "v0.19.";
-/// The base that ko takes when nothing says another (`pkg/commands/options/build.go`).
-pub(crate) const DEFAULT_BASE: &str = "cgr.dev/chainguard/static:latest";
 const BUILD_LIMIT: Duration = Duration::from_secs(3 * 3600);
 const INSTALL_LIMIT: Duration = Duration::from_secs(1200);
 /// Lines of ko's standard error that are kept to say why it failed.
@@ -34,6 +38,10 @@ pub(crate) fn find(flag: Option<&Path>, ui: &Ui) -> Result<PathBuf> {
     if let Some(named) = flag.map(PathBuf::from).or(variable) {
         let what = || format!("ko was named as {}, which cannot be run", named.display());
         let found = which::which(&named).cause(Cause::MissingProgram, what)?;
+        if let Some(version) = version(&found).filter(|version| too_old(version)) {
+            let what = format!("{} is ko {version}, which is too old", found.display());
+            return Err(Error::new(Cause::MissingProgram, what).next(format!("name a ko {LINE}x, or none")));
+        }
         // ko runs in another folder, the sources'.
         return std::path::absolute(found).cause(Cause::MissingProgram, what);
     }
@@ -55,7 +63,17 @@ pub(crate) fn find(flag: Option<&Path>, ui: &Ui) -> Result<PathBuf> {
     Ok(own)
 }
 
-fn version(program: &Path) -> Option<String> {
+/// Of a version that is known: whether it is before the line that we build with.
+fn too_old(version: &str) -> bool {
+    let numbers = |text: &str| -> Option<(u32, u32)> {
+        let mut parts = text.strip_prefix('v')?.split('.').map(str::parse);
+        Some((parts.next()?.ok()?, parts.next()?.ok()?))
+    };
+    numbers(version).zip(numbers(LINE)).is_some_and(|(found, wanted)| found < wanted)
+}
+
+/// What a program says that it is.
+pub(crate) fn version(program: &Path) -> Option<String> {
     let mut command = Command::new(program);
     command.arg("version");
     let said = Process::new("ko's version", command).limit(Duration::from_secs(20)).read().ok()?;
@@ -81,62 +99,35 @@ fn install(folder: &Path, ui: &Ui) -> Result<()> {
     }
 }
 
-/// A component's own `.ko.yaml`, empty if it has none.
-pub(crate) struct Config(Mapping);
-
-impl Config {
-    /// Reads it from the sources' root.
-    pub(crate) fn load(root: &Path) -> Result<Self> {
-        let path = root.join(".ko.yaml");
-        if !path.is_file() {
-            return Ok(Self(Mapping::new()));
-        }
-        let bytes = rundir::read_limited(&path, 1 << 20)?;
-        let config =
-            serde_yaml_ng::from_slice(&bytes).cause(Cause::Usage, || format!("cannot read {}", path.display()))?;
-        Ok(Self(config))
-    }
-
-    /// Its bases: `default`, and import paths that have another one.
-    pub(crate) fn bases(&self) -> BTreeMap<String, String> {
-        let text = |value: &Value| value.as_str().map(String::from);
-        let overrides = self.0.get("baseImageOverrides").and_then(Value::as_mapping).cloned().unwrap_or_default();
-        let mut bases: BTreeMap<_, _> =
-            overrides.iter().filter_map(|(path, base)| Some((text(path)?, text(base)?))).collect();
-        let default = self.0.get("defaultBaseImage").and_then(text).unwrap_or_else(|| DEFAULT_BASE.into());
-        bases.insert("default".into(), default);
-        bases
-    }
-
-    /// The configuration that ko gets: these bases, the linker's flags added, all else as the component has it.
-    pub(crate) fn with(&self, bases: &BTreeMap<String, String>, ldflags: &[String]) -> Result<String> {
-        let mut config = self.0.clone();
-        let mut overrides = Mapping::new();
-        for (path, base) in bases {
-            match path.as_str() {
-                "default" => drop(config.insert("defaultBaseImage".into(), base.as_str().into())),
-                path => drop(overrides.insert(path.into(), base.as_str().into())),
-            }
-        }
-        config.insert("baseImageOverrides".into(), overrides.into());
-        if !ldflags.is_empty() {
-            add_flags(&mut config, "defaultLdflags", ldflags, true);
-            let builds = config.get_mut("builds").and_then(Value::as_sequence_mut);
-            for build in builds.into_iter().flatten().filter_map(Value::as_mapping_mut) {
-                add_flags(build, "ldflags", ldflags, false);
-            }
-        }
-        serde_yaml_ng::to_string(&config).cause(Cause::Internal, || "cannot write ko's configuration")
-    }
+/// How images are called, by ko's options of that name (`pkg/commands/options/publish.go`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Naming {
+    /// The repository and the import path.
+    Preserve,
+    /// The repository and the import path's last part.
+    Base,
+    /// The repository alone.
+    Bare,
 }
 
-/// Adds to a list of flags; makes the list if asked to.
-fn add_flags(map: &mut Mapping, key: &str, flags: &[String], make: bool) {
-    if make && !map.contains_key(key) {
-        map.insert(key.into(), Value::Sequence(Vec::new()));
+impl Naming {
+    fn option(self) -> &'static str {
+        match self {
+            Self::Preserve => "--preserve-import-paths",
+            Self::Base => "--base-import-paths",
+            Self::Bare => "--bare",
+        }
     }
-    if let Some(list) = map.get_mut(key).and_then(Value::as_sequence_mut) {
-        list.extend(flags.iter().map(|flag| Value::from(flag.as_str())));
+
+    /// Where the image of an import path lies below `repo`.
+    pub(crate) fn repository(self, repo: &str, import: &str) -> String {
+        // go-containerregistry#212: repositories have no capitals.
+        let import = import.to_lowercase();
+        match self {
+            Self::Preserve => format!("{repo}/{import}"),
+            Self::Base => format!("{repo}/{}", import.rsplit('/').next().unwrap_or_default()),
+            Self::Bare => repo.to_owned(),
+        }
     }
 }
 
@@ -148,9 +139,11 @@ pub(crate) struct Resolve<'a> {
     /// Folder for its configuration and log.
     pub(crate) folder: &'a Path,
     pub(crate) repo: &'a str,
-    pub(crate) tag: &'a str,
+    pub(crate) naming: Naming,
+    pub(crate) tags: &'a [String],
     pub(crate) platforms: &'a [Platform],
-    pub(crate) config: &'a [String],
+    /// Import paths.
+    pub(crate) images: &'a BTreeSet<String>,
     pub(crate) sbom: &'a str,
     pub(crate) jobs: Option<u32>,
     /// Added to GOFLAGS.
@@ -159,20 +152,25 @@ pub(crate) struct Resolve<'a> {
     pub(crate) others: &'a [String],
 }
 
+/// What ko gets to resolve, and gives back with references: one document that names every image once.
+#[derive(Serialize, Deserialize)]
+struct Asked {
+    kind: String,
+    images: BTreeMap<String, String>,
+}
+
 impl Resolve<'_> {
     /// The command with a clean environment: nothing of the caller's changes what is built.
-    fn command(&self, cache: &Path) -> Command {
+    fn command(&self, asked: &Path, cache: &Path) -> Command {
         let mut command = Command::new(self.program);
         let platforms: Vec<_> = self.platforms.iter().map(ToString::to_string).collect();
-        command.args(["resolve", "--recursive", "--preserve-import-paths"]);
+        command.args(["resolve", self.naming.option()]);
         command.arg(format!("--platform={}", platforms.join(",")));
-        command.arg(format!("--tags={}", self.tag)).arg(format!("--sbom={}", self.sbom));
+        command.arg(format!("--tags={}", self.tags.join(","))).arg(format!("--sbom={}", self.sbom));
         if let Some(jobs) = self.jobs {
             command.arg(format!("--jobs={jobs}"));
         }
-        for path in self.config {
-            command.arg("--filename").arg(path);
-        }
+        command.arg("--filename").arg(asked);
         command.args(self.others);
         command.current_dir(self.root);
         // ko reads every option of its configuration from KO_… as well.
@@ -189,19 +187,38 @@ impl Resolve<'_> {
         command
     }
 
-    /// Builds and pushes everything; returns the configuration with references by tag and digest.
+    /// Builds and pushes everything; returns the references by import path, as ko wrote them.
     ///
     /// # Errors
-    /// [`Cause::BuildFailure`] with the compiler's lines, [`Cause::Registry`] or [`Cause::Auth`].
-    pub(crate) fn run(&self, images: usize, ui: &Ui) -> Result<String> {
+    /// [`Cause::BuildFailure`] with the compiler's lines or the image that ko left out, [`Cause::Registry`] or
+    /// [`Cause::Auth`].
+    pub(crate) fn run(&self, ui: &Ui) -> Result<BTreeMap<String, String>> {
+        let images = self.images.iter().map(|import| (import.clone(), format!("{}{import}", manifests::KO))).collect();
+        let asked = serde_yaml_ng::to_string(&Asked { kind: "Images".into(), images });
+        let asked = asked.cause(Cause::Internal, || "cannot write what ko is asked for")?;
+        let path = self.folder.join("ko-images.yaml");
+        rundir::write(&path, asked.as_bytes())?;
+        let text = self.build(&path, ui)?;
+        let mut answers = serde_yaml_ng::Deserializer::from_str(&text).map(Asked::deserialize);
+        let answer = answers.next().and_then(Result::ok).map(|answer| answer.images).unwrap_or_default();
+        for import in self.images {
+            if answer.get(import).is_none_or(|reference| reference.starts_with(manifests::KO)) {
+                return Err(Error::new(Cause::BuildFailure, format!("ko built no image for ko://{import}")));
+            }
+        }
+        Ok(answer)
+    }
+
+    fn build(&self, asked: &Path, ui: &Ui) -> Result<String> {
         let cache = Cache::take(self.root)?;
-        let step = ui.step(format!("ko builds {images} images for {} platforms", self.platforms.len()));
+        let step = ui.step(format!("ko builds {} images for {} platforms", self.images.len(), self.platforms.len()));
         let path = self.folder.join("ko.log");
-        let mut log = fs::File::create(&path).cause(Cause::HostDisk, || format!("cannot write {}", path.display()))?;
+        let log = fs::OpenOptions::new().create(true).append(true).open(&path);
+        let mut log = log.cause(Cause::HostDisk, || format!("cannot write {}", path.display()))?;
         let mut lines = Vec::new();
         let mut built = 0;
-        let total = images * self.platforms.len();
-        let process = Process::new("build by ko", self.command(&cache.folder)).cause(Cause::BuildFailure);
+        let total = self.images.len() * self.platforms.len();
+        let process = Process::new("build by ko", self.command(asked, &cache.folder)).cause(Cause::BuildFailure);
         let result = process.limit(BUILD_LIMIT).on_line(|stream, line| {
             if stream != Stream::Err {
                 return;
@@ -321,22 +338,16 @@ mod tests {
     }
 
     #[test]
-    fn a_component_s_configuration_keeps_all_but_its_bases() {
-        let folder = tempfile::tempdir().unwrap();
-        let text = "defaultBaseImage: old\nbaseImageOverrides:\n  e.com/A: older\nbuilds:\n- id: a\n  ldflags: [-s]\n- id: b\ndefaultEnv: [X=1]\n";
-        fs::write(folder.path().join(".ko.yaml"), text).unwrap();
-        let config = Config::load(folder.path()).unwrap();
-        assert_eq!(config.bases()["default"], "old");
-        assert_eq!(config.bases()["e.com/A"], "older");
-        let bases =
-            BTreeMap::from([("default".to_owned(), "new".to_owned()), ("e.com/b".to_owned(), "git".to_owned())]);
-        let text = config.with(&bases, &["-X a=b".into()]).unwrap();
-        let made: Value = serde_yaml_ng::from_str(&text).unwrap();
-        assert_eq!(made["defaultBaseImage"], "new");
-        assert_eq!(made["baseImageOverrides"], serde_yaml_ng::from_str::<Value>("{e.com/b: git}").unwrap());
-        assert_eq!(made["builds"][0]["ldflags"][1], "-X a=b");
-        assert_eq!(made["builds"][1].get("ldflags"), None);
-        assert_eq!((&made["defaultLdflags"][0], &made["defaultEnv"][0]), (&"-X a=b".into(), &"X=1".into()));
-        assert_eq!(Config::load(Path::new("/nonexistent")).unwrap().bases()["default"], DEFAULT_BASE);
+    fn images_are_called_as_ko_calls_them() {
+        let name = |naming: Naming| naming.repository("r.io/a", "e.com/B/cmd/Ctl");
+        assert_eq!(name(Naming::Preserve), "r.io/a/e.com/b/cmd/ctl");
+        assert_eq!((name(Naming::Base), name(Naming::Bare)), ("r.io/a/ctl".into(), "r.io/a".into()));
+    }
+
+    #[test]
+    fn only_an_older_ko_is_too_old() {
+        for (version, old) in [("v0.18.0", true), ("v0.19.1", false), ("v1.0.0", false), ("(devel)", false)] {
+            assert_eq!(too_old(version), old, "{version}");
+        }
     }
 }

@@ -16,7 +16,7 @@ use serde_yaml_ng::Value;
 /// A release file is at most this large.
 pub(crate) const RELEASE_LIMIT: u64 = 64 << 20;
 /// How ko is asked to build something.
-const KO: &str = "ko://";
+pub(crate) const KO: &str = "ko://";
 
 /// Everything that ko is asked for: import paths named `ko://…` in the configuration.
 ///
@@ -42,7 +42,7 @@ pub(crate) fn named_images(files: &[PathBuf]) -> Result<BTreeSet<String>> {
     Ok(found)
 }
 
-/// The files that ko reads when it is given these paths: YAML and JSON, folders with all below.
+/// The files that ko reads when it is given these paths, in its order: YAML and JSON, folders with all below.
 pub(crate) fn files(root: &Path, config: &[String]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in config {
@@ -50,11 +50,26 @@ pub(crate) fn files(root: &Path, config: &[String]) -> Result<Vec<PathBuf>> {
         if path.is_file() {
             files.push(path);
         } else {
-            collect(&path, &mut files).cause(Cause::Usage, || format!("cannot read {}", path.display()))?;
+            let mut below = Vec::new();
+            collect(&path, &mut below).cause(Cause::Usage, || format!("cannot read {}", path.display()))?;
+            below.sort();
+            files.extend(below);
         }
     }
-    files.sort();
     Ok(files)
+}
+
+/// One text of all files, as `kubectl apply` takes it.
+///
+/// # Errors
+/// [`Cause::Usage`] naming a file that cannot be read.
+pub(crate) fn join(files: &[PathBuf]) -> Result<String> {
+    let mut text = String::new();
+    for path in files {
+        text.push_str(read(path)?.trim_end());
+        text.push_str("\n---\n");
+    }
+    Ok(text)
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
@@ -181,6 +196,12 @@ pub(crate) fn without_tags(text: &str, repo: &str) -> Result<String> {
         format!(r"({}/[a-z0-9./_-]+):[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}(@sha256:[0-9a-f]{{64}})", regex::escape(repo));
     let tag = Regex::new(&pattern).cause(Cause::Usage, || format!("'{repo}' is no repository"))?;
     Ok(tag.replace_all(text, "$1$2").into_owned())
+}
+
+/// Every digest that stands in a text, in its order.
+pub(crate) fn digests(text: &str) -> Vec<&str> {
+    static DIGEST: LazyLock<Regex> = LazyLock::new(|| Regex::new("sha256:[0-9a-f]{64}").expect("it is constant"));
+    DIGEST.find_iter(text).map(|found| found.as_str()).collect()
 }
 
 /// How many Kubernetes objects a text holds; an error if a document is none.

@@ -22,6 +22,14 @@ impl Repo {
         Ok(self.reference("x")?.registry().to_owned())
     }
 
+    /// The same repository in another registry, which `registry` names with all that stands before its own path.
+    pub(crate) fn below(&self, registry: &str) -> String {
+        match self.name().split_once('/') {
+            Some((_, path)) => format!("{registry}/{path}"),
+            None => registry.to_owned(),
+        }
+    }
+
     /// A repository under it, with a tag if `path` has one.
     pub(crate) fn reference(&self, path: &str) -> Result<Reference> {
         let host = self.repo.split('/').next().unwrap_or_default();
@@ -44,12 +52,57 @@ pub(crate) struct Platforms {
 impl Platforms {
     /// Each once, in the order asked for.
     pub(crate) fn list(&self) -> Vec<Platform> {
-        let mut list: Vec<Platform> = Vec::new();
-        for platform in &self.platforms {
-            if !list.contains(platform) {
-                list.push(platform.clone());
-            }
-        }
-        list
+        once(&self.platforms)
     }
+}
+
+/// Platforms to build for, as ko knows them.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct BuildPlatforms {
+    /// Platform to build for: os/architecture[/variant] (repeat, or separate with commas); one alone gives plain
+    /// images without an index; 'all': those of ci/architectures.toml, or all that the default base has
+    #[arg(long = "platform", value_name = "P", required = true, value_delimiter = ',', value_parser = Asked::parse)]
+    platforms: Vec<Asked>,
+}
+
+#[derive(Debug, Clone)]
+enum Asked {
+    All,
+    One(Platform),
+}
+
+impl Asked {
+    fn parse(text: &str) -> Result<Self> {
+        if text == "all" { Ok(Self::All) } else { text.parse().map(Self::One) }
+    }
+}
+
+impl BuildPlatforms {
+    /// Each once, in the order asked for; nothing if all are meant.
+    pub(crate) fn list(&self) -> Option<Vec<Platform>> {
+        let named = |asked: &Asked| match asked {
+            Asked::All => None,
+            Asked::One(platform) => Some(platform.clone()),
+        };
+        self.platforms.iter().map(named).collect::<Option<Vec<_>>>().map(|platforms| once(&platforms))
+    }
+}
+
+impl std::fmt::Display for BuildPlatforms {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.list() {
+            Some(list) => f.write_str(&list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")),
+            None => f.write_str("all"),
+        }
+    }
+}
+
+fn once(platforms: &[Platform]) -> Vec<Platform> {
+    let mut list: Vec<Platform> = Vec::new();
+    for platform in platforms {
+        if !list.contains(platform) {
+            list.push(platform.clone());
+        }
+    }
+    list
 }

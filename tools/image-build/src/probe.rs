@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use kit::{Cause, Context, Done, Error, Output, Result, Ui, ci::CiOptions, digest, dirs, record::ImageKind, rundir};
+use kit::{Cause, Context, Done, Output, Result, Ui, ci::CiOptions, digest, dirs, record::ImageKind, rundir};
 use oci::Client;
 
 use crate::{
-    base, ko, manifests,
+    base, ko,
     options::{Platforms, Repo},
     show, verify,
 };
@@ -16,18 +16,10 @@ macro_rules! sources {
 }
 
 /// Its sources, which this program carries: whoever has an own `ci/` folder has no copy of them.
-const SOURCES: &[(&str, &str)] = sources!(
-    "config/probe.yaml",
-    "cpuid_amd64.s",
-    "facts.go",
-    "go.mod",
-    "hypervisor_amd64.go",
-    "hypervisor_other.go",
-    "main.go",
-    "work.go"
-);
-/// What of them ko is given.
-const CONFIG: &str = "config";
+const SOURCES: &[(&str, &str)] =
+    sources!("cpuid_amd64.s", "facts.go", "go.mod", "hypervisor_amd64.go", "hypervisor_other.go", "main.go", "work.go");
+/// Its import path.
+const IMPORT: &str = "other-arch/probe";
 /// The `[build.NAME]` of ci/images.toml that it stands on.
 const BASE: &str = "static";
 
@@ -64,18 +56,16 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
         root: &root,
         folder: folder.path(),
         repo: args.repo.name(),
-        tag: &format!("v-{key}"),
+        naming: ko::Naming::Preserve,
+        tags: &[format!("v-{key}")],
         platforms: &platforms,
-        config: &[CONFIG.to_owned()],
+        images: &[IMPORT.to_owned()].into(),
         sbom: "none",
         jobs: None,
         go_flags: None,
         others: &[],
     };
-    let text = resolve.run(1, ui)?;
-    let references = manifests::image_references(&text)?;
-    let lost = || Error::new(Cause::BuildFailure, "ko built no image of the probe");
-    let reference = references.into_iter().next().ok_or_else(lost)?;
+    let reference = resolve.run(ui)?.remove(IMPORT).unwrap_or_default();
     let images = oci::run(async {
         verify::check_all(&Client::new()?, &[(reference.clone(), ImageKind::Built)], &platforms).await
     })?;
@@ -108,9 +98,9 @@ mod tests {
     #[test]
     fn every_file_of_the_sources_is_carried() {
         let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("probe");
-        let mut found: Vec<_> = [root.clone(), root.join(CONFIG)]
-            .iter()
-            .flat_map(|folder| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()))
+        let mut found: Vec<_> = std::fs::read_dir(&root)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
             .filter(|path| path.is_file())
             .map(|path| path.strip_prefix(&root).unwrap().display().to_string())
             .collect();

@@ -151,6 +151,12 @@ pub(crate) async fn check_all(
     Ok(checks.buffered(PARALLEL).collect().await)
 }
 
+/// Verifies images where they lie, each for its own platforms, several at a time, in the order given.
+pub(crate) async fn check_places(places: &[(&String, &Vec<Platform>, Place)]) -> Result<Vec<Image>> {
+    let checks = stream::iter(places).map(|(name, platforms, place)| check(place, name, platforms));
+    Ok(checks.buffered(PARALLEL).collect().await)
+}
+
 /// Verifies one image.
 pub(crate) async fn check(place: &Place, name: &str, platforms: &[Platform]) -> Image {
     let checked = oci::verify(place, platforms).await;

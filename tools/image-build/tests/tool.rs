@@ -3,6 +3,8 @@
 #[path = "../../lib/oci/tests/support/mod.rs"]
 mod support;
 
+mod ko;
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -25,7 +27,7 @@ struct Ended {
     err: String,
 }
 
-/// A component `e.com/x`, a registry with its base, and a ko that prints what the test prepared.
+/// A component `e.com/x`, a registry with its base, and a ko that pushes what the test prepared.
 struct World {
     folder: tempfile::TempDir,
     registry: Registry,
@@ -42,10 +44,7 @@ impl World {
         world.write("ci/images.toml", &images);
         world.write("x/go.mod", "module e.com/x\n");
         world.write("x/config/a.yaml", &config("ko://e.com/x/cmd/x"));
-        world.ko(&format!(
-            "env > {0}/env; echo \"$@\" > {0}/called; echo '2026/01/01 Building e.com/x/cmd/x for linux/amd64' >&2; cat {0}/resolved",
-            world.path("").display()
-        ));
+        world.ko("");
         world.push("base", ALL);
         world.build("x", ALL);
         world
@@ -61,8 +60,9 @@ impl World {
         fs::write(path, text).unwrap();
     }
 
-    fn ko(&self, script: &str) {
-        self.write("bin/ko", &format!("#!/bin/sh\n{script}\n"));
+    /// A ko that begins with these commands.
+    fn ko(&self, first: &str) {
+        self.write("bin/ko", &ko::script(self.folder.path(), first));
         fs::set_permissions(self.path("bin/ko"), fs::Permissions::from_mode(0o755)).unwrap();
     }
 
@@ -72,11 +72,10 @@ impl World {
         index(&self.registry, repository, "v1", &manifests)["digest"].as_str().unwrap().to_owned()
     }
 
-    /// Lets ko have built `e.com/x/cmd/x` for these architectures.
+    /// Lets ko have built `e.com/x/cmd/PROGRAM` for these architectures.
     fn build(&self, program: &str, arches: &[&str]) {
-        let digest = self.push(&format!("repo/e.com/x/cmd/{program}"), arches);
-        let reference = format!("{}/repo/e.com/x/cmd/{program}:devel@{digest}", self.registry.host);
-        self.write("resolved", &config(&reference));
+        let platforms: Vec<_> = arches.iter().map(|arch| (*arch, *arch)).collect();
+        ko::built(self.folder.path(), &format!("e.com/x/cmd/{program}"), &platforms);
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -131,9 +130,15 @@ impl World {
 
 fn config(image: &str) -> String {
     format!(
-        "kind: Deployment\nmetadata:\n  labels:\n    app.kubernetes.io/version: \"devel\"\nspec:\n  containers:\n  - image: {image}\n    \
+        "# A comment\nkind: Deployment\nmetadata:\n  labels:\n    app.kubernetes.io/version: \"devel\"\nspec:\n  containers:\n  - image: {image}\n    \
          args: [\"-shell-image\", \"{SHELL}\", \"-win\", \"{WINDOWS}\"]\n"
     )
+}
+
+/// Nothing of a test: see [`ko`].
+#[test]
+fn stand_in_ko() {
+    ko::run();
 }
 
 #[test]
@@ -163,6 +168,8 @@ fn a_component_becomes_a_release() {
     let stand_in = record["replacements"][0]["to"].as_str().unwrap();
     assert!(stand_in.starts_with(&format!("{}/mirror/cgr.dev/x/busybox@sha256:", world.registry.host)));
     assert!(release.contains(stand_in) && !release.contains(SHELL) && release.contains(WINDOWS), "{release}");
+    assert!(!release.contains("127.0.0.1:1/") && !world.path("run/x/layout").exists());
+    assert!(release.starts_with("# A comment") && release.contains("version: \"devel\""), "{release}");
     assert_eq!(record["unused"][0]["reason"], "only Windows");
     assert!(release.contains(":devel@sha256:") && record["release"]["objects"] == 1);
     let bare = fs::read_to_string(world.path("run/x/release.notags.yaml")).unwrap();
@@ -229,7 +236,7 @@ fn a_base_without_a_platform_is_named_before_anything_is_built() {
     assert!(!world.path("called").exists() && world.release().is_none());
     let record = world.record();
     assert_eq!((&record["outcome"], &record["cause"]), (&json!("failed"), &json!("image-missing-platform")));
-    assert!(record["reproduce"].as_str().unwrap().starts_with("image-build build --component x"));
+    assert!(record["reproduce"].as_str().unwrap().starts_with("image-build build --component=x"));
 }
 
 #[test]
@@ -237,11 +244,90 @@ fn a_hole_that_ko_calls_success_is_not_released() {
     let world = World::new();
     assert_eq!(world.build_with(&[], &[]).code, 0);
     world.build("x", &["amd64", "arm64", "ppc64le"]);
+    let before = world.registry.requests("PUT /v2/repo/e.com/x");
     let ended = world.build_with(&[], &[]);
     assert_eq!(ended.code, 1, "{}", ended.err);
+    assert_eq!(world.registry.requests("PUT /v2/repo/e.com/x"), before, "it was published");
     assert!(ended.err.contains("e.com/x/cmd/x linux/s390x: it has no linux/s390x"), "{}", ended.err);
     assert!(world.release().is_none(), "an earlier release must not be taken for this one");
     assert_eq!(world.record()["images"][0]["platforms"][2]["cause"], "image-missing-platform");
+}
+
+#[test]
+fn a_program_for_another_machine_is_not_published() {
+    let world = World::new();
+    let platforms = [("amd64", "amd64"), ("arm64", "amd64"), ("s390x", "s390x"), ("ppc64le", "ppc64le")];
+    ko::built(world.folder.path(), "e.com/x/cmd/x", &platforms);
+    let ended = world.build_with(&[], &[]);
+    assert_eq!((ended.code, world.release()), (1, None), "{}", ended.err);
+    assert!(ended.err.contains("e.com/x/cmd/x linux/arm64: /app/x is a program for amd64"), "{}", ended.err);
+    assert_eq!(world.record()["cause"], "image-wrong-arch");
+    for path in ["PUT /v2/repo/e.com", "PUT /v2/repo/release"] {
+        assert_eq!(world.registry.requests(path), 0, "{path}");
+    }
+}
+
+#[test]
+fn images_have_the_names_and_tags_that_were_asked_for() {
+    let world = World::new();
+    let result = world.path("IMAGES");
+    for (more, name) in [(&[][..], "repo/e.com/x/cmd/x"), (&["--base-import-paths"], "repo/x"), (&["--bare"], "repo")] {
+        let file = format!("--images-result={}", result.display());
+        let ended = world.build_with(&[&["--tag=v1", "--tag=latest", &file], more].concat(), &[]);
+        assert_eq!(ended.code, 0, "{}", ended.err);
+        let digest = world.record()["images"][0]["digest"].as_str().unwrap().to_owned();
+        let reference = format!("{}/{name}", world.registry.host);
+        assert!(world.release().unwrap().contains(&format!("{reference}:v1@{digest}")));
+        assert_eq!(fs::read_to_string(&result).unwrap(), format!("{reference}@{digest}"));
+        for tag in ["v1", "latest"] {
+            let verified = world.run(&["verify", &format!("{reference}:{tag}"), "--platform", PLATFORMS], &[]);
+            assert_eq!(verified.code, 0, "{}", verified.err);
+        }
+    }
+    let file = format!("--images-result={}", result.display());
+    let ended = world.build_with(&[&file, "--images-result-limit=100"], &[]);
+    assert!(ended.code == 2 && ended.err.contains("the result IMAGES would have"), "{}", ended.err);
+    assert!(world.release().is_none());
+}
+
+#[test]
+fn names_that_would_be_the_same_are_refused() {
+    let world = World::new();
+    world.write("x/config/b.yaml", "kind: A\nx: ko://e.com/x/cmd/y\n");
+    let ended = world.build_with(&["--bare"], &[]);
+    assert!(ended.code == 2 && ended.err.contains("would both be called"), "{}", ended.err);
+    assert!(!world.path("called").exists());
+}
+
+#[test]
+fn all_platforms_are_those_of_the_default_base() {
+    let world = World::new();
+    let host = world.registry.host.clone();
+    let ended = world.build_with(&["--platform", "all"], &[]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    let called = fs::read_to_string(world.path("called")).unwrap();
+    assert!(called.contains(&format!("--platform={PLATFORMS}\n")), "{called}");
+    assert_eq!(world.record()["platforms"].as_array().unwrap().len(), 4);
+    // With a base that lacks one the others are asked for what the default has.
+    world.push("small", &["amd64"]);
+    let ended = world.build_with(&["--platform", "all", &format!("--base=e.com/x/cmd/x={host}/small:v1")], &[]);
+    assert!(ended.code == 1 && ended.err.contains("/small:v1 (for e.com/x/cmd/x) has no"), "{}", ended.err);
+    // Unless the component says so of an image.
+    world.write(
+        "ci/components.toml",
+        "[x]\npath = 'x'\nconfig = ['config']\nplatforms = { 'e.com/x/cmd/x' = ['linux/amd64'] }\n",
+    );
+    let ended = world.build_with(&["--platform", "all", &format!("--base=e.com/x/cmd/x={host}/small:v1")], &[]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert_eq!(world.record()["images"][0]["platforms"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn an_old_ko_is_exit_5() {
+    let world = World::new();
+    world.write("bin/ko", "#!/bin/sh\necho 0.18.1\n");
+    let ended = world.build_with(&[], &[]);
+    assert!(ended.code == 5 && ended.err.contains("is ko v0.18.1, which is too old"), "{}", ended.err);
 }
 
 #[test]
@@ -450,14 +536,13 @@ fn the_probe_is_named_by_its_digest_and_is_for_every_platform_asked_for() {
     world.write("ci/images.toml", "[build.static]\nfiles = { '/etc/x' = 'y' }\n");
     let (ci, repo) = (world.path("ci"), format!("{}/repo", world.registry.host));
     for (arches, code) in [(ALL, 0), (&ALL[..2], 1)] {
-        let digest = world.push("repo/other-arch/probe", arches);
-        let reference = format!("{repo}/other-arch/probe:v-1@{digest}");
-        world.write("resolved", &format!("image: {reference}\n"));
+        let platforms: Vec<_> = arches.iter().map(|arch| (*arch, *arch)).collect();
+        ko::built(world.folder.path(), "other-arch/probe", &platforms);
         let args = ["probe", "--ci", ci.to_str().unwrap(), "--repo", &repo, "--platform", PLATFORMS];
         let ended = world.run(&args, &[]);
         assert_eq!(ended.code, code, "{}", ended.err);
         match code {
-            0 => assert_eq!(ended.out.trim(), reference),
+            0 => assert!(ended.out.starts_with(&format!("{repo}/other-arch/probe:v-")), "{}", ended.out),
             _ => assert!(ended.err.contains("error[image-missing-platform]"), "{}", ended.err),
         }
     }

@@ -3,31 +3,54 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kit::{Cause, Error, Platform, Result, Within};
-use oci::{Client, Place};
+use kit::{Cause, Error, Platform, Result, Within, ci::Ci};
+use oci::Place;
 
 use super::Build;
-use crate::{base, ko};
+use crate::base;
 
 /// References by import path, and `default`.
 pub(super) type Bases = BTreeMap<String, String>;
 
-/// The bases by reference: of the call, of ci/components.toml (made and pushed here), or the component's own.
-pub(super) fn choose(build: &Build<'_>, config: &ko::Config, client: &Client) -> Result<Bases> {
+/// The bases by name or reference: of the call, of ci/components.toml, or the component's own.
+fn configured(build: &Build<'_>) -> Bases {
     let configured = &build.component.bases;
     // With a choice of ours the component's overrides are no longer needed.
-    let mut bases = if configured.is_empty() { config.bases() } else { configured.clone() };
+    let mut bases = if configured.is_empty() { build.config.bases() } else { configured.clone() };
     for given in &build.args.bases {
         match given.split_once('=') {
             Some((path, base)) => drop(bases.insert(path.into(), base.into())),
             None => bases = BTreeMap::from([("default".into(), given.clone())]),
         }
     }
+    bases
+}
+
+/// What `all` means, said once for all images: with a base of ci/images.toml, which is made for any
+/// platform, those of ci/architectures.toml; otherwise what the default base offers, as with ko.
+pub(super) fn all(build: &Build<'_>, ci: &Ci) -> Result<Vec<Platform>> {
+    let bases = configured(build);
+    let platforms: Vec<Platform> = match bases.get("default") {
+        Some(base) if !is_build(base) => {
+            let place = Place::Registry(build.client.clone(), oci::parse(base)?);
+            let (_, offered) = oci::run(oci::offered(&place)).within(|| format!("base {base}"))?;
+            offered.into_iter().map(|offer| offer.platform).filter(|platform| platform.row().is_ok()).collect()
+        }
+        _ => ci.architectures()?.architecture.into_iter().map(|architecture| architecture.platform).collect(),
+    };
+    let names: Vec<_> = platforms.iter().map(ToString::to_string).collect();
+    build.ui.note(format!("all platforms: {}", names.join(",")));
+    Ok(platforms)
+}
+
+/// The bases by reference; those of ci/images.toml are made and pushed.
+pub(super) fn choose(build: &Build<'_>) -> Result<Bases> {
+    let bases = configured(build);
     let mut made = BTreeMap::new();
     for base in bases.values().filter(|base| is_build(base)).collect::<BTreeSet<_>>() {
         let image = base::make(build.map, base, &build.platforms, build.ui)?;
         let target = image.repository(&build.args.repo)?;
-        let digest = oci::run(image.push(client, &target)).within(|| format!("base {base}"))?;
+        let digest = oci::run(image.push(&build.client, &target)).within(|| format!("base {base}"))?;
         made.insert(base.clone(), oci::pinned(&target, &digest).whole());
     }
     Ok(bases.into_iter().map(|(path, base)| (path, made.get(&base).cloned().unwrap_or(base))).collect())
@@ -39,17 +62,18 @@ fn is_build(base: &str) -> bool {
 }
 
 /// Refuses bases that lack a platform, all of them at once.
-pub(super) fn check(build: &Build<'_>, bases: &Bases, expected: &BTreeSet<String>, client: &Client) -> Result<()> {
-    let needed = bases.iter().filter(|(path, _)| *path == "default" || expected.contains(*path));
+pub(super) fn check(build: &Build<'_>, bases: &Bases, expected: &BTreeMap<String, Vec<Platform>>) -> Result<()> {
+    let needed = bases.iter().filter(|(path, _)| *path == "default" || expected.contains_key(*path));
     let needed: BTreeMap<&String, &String> = needed.collect();
     let references: BTreeSet<&String> = needed.values().copied().collect();
     let step = build.ui.step("bases");
     let mut lacking = Vec::new();
     for reference in references {
-        let place = Place::Registry(client.clone(), oci::parse(reference)?);
+        let place = Place::Registry(build.client.clone(), oci::parse(reference)?);
         let (_, offered) = oci::run(oci::offered(&place)).within(|| format!("base {reference}"))?;
         let lacks = |asked: &&Platform| !offered.iter().any(|offer| oci::offers(&offer.platform, asked));
-        let missing: Vec<_> = build.platforms.iter().filter(lacks).map(ToString::to_string).collect();
+        let asked = platforms(build, reference, bases, expected);
+        let missing: Vec<_> = asked.iter().filter(lacks).map(ToString::to_string).collect();
         if !missing.is_empty() {
             let users: Vec<_> =
                 needed.iter().filter(|(_, base)| **base == reference).map(|(path, _)| path.as_str()).collect();
@@ -70,4 +94,16 @@ pub(super) fn check(build: &Build<'_>, bases: &Bases, expected: &BTreeSet<String
     }
     step.done("all have the platforms asked for");
     Ok(())
+}
+
+/// The platforms that are built on a base, in the order asked for.
+fn platforms(
+    build: &Build<'_>,
+    base: &String,
+    bases: &Bases,
+    expected: &BTreeMap<String, Vec<Platform>>,
+) -> Vec<Platform> {
+    let its = |import: &String| bases.get(import).or_else(|| bases.get("default")) == Some(base);
+    let on_it = |platform: &&Platform| expected.iter().any(|(path, asked)| its(path) && asked.contains(platform));
+    build.platforms.iter().filter(on_it).cloned().collect()
 }

@@ -6,7 +6,6 @@ use kit::{
     Result,
     record::{Image, ImageKind, Replacement, Unused},
 };
-use oci::Client;
 
 use super::Build;
 use crate::{
@@ -24,7 +23,7 @@ pub(super) struct Named {
 }
 
 /// Makes and pushes the stand-ins, and verifies what stays as it is.
-pub(super) fn provide(build: &Build<'_>, names: &BTreeSet<String>, client: &Client) -> Result<Named> {
+pub(super) fn provide(build: &Build<'_>, names: &BTreeSet<String>) -> Result<Named> {
     let mut named = Named::default();
     let (mut stand_ins, mut themselves) = (Vec::new(), Vec::new());
     for name in names {
@@ -38,8 +37,8 @@ pub(super) fn provide(build: &Build<'_>, names: &BTreeSet<String>, client: &Clie
     }
     let registry = build.args.repo.registry()?;
     named.images = oci::run(async {
-        let mut found = images::push(client, &registry, &stand_ins, &build.platforms).await?;
-        found.extend(verify::check_all(client, &themselves, &build.platforms).await?);
+        let mut found = images::push(&build.client, &registry, &stand_ins, &build.platforms).await?;
+        found.extend(verify::check_all(&build.client, &themselves, &build.platforms).await?);
         Ok(found)
     })?;
     for image in named.images.iter().take(stand_ins.len()) {

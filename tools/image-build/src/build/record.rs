@@ -27,7 +27,7 @@ pub(super) fn begin(args: &Args, component: &Component, run: &RunDir) -> Images 
         version: component.version().into(),
         source,
         origin: Origin::BuiltHere,
-        platforms: args.platforms.list(),
+        platforms: args.platforms.list().unwrap_or_default(),
         images: Vec::new(),
         replacements: Vec::new(),
         unused: Vec::new(),
@@ -46,18 +46,27 @@ pub(super) fn finish(args: &Args, folder: &Path, mut record: Images, error: Opti
 }
 
 fn reproduce(args: &Args) -> String {
-    let platforms: Vec<_> = args.platforms.list().iter().map(ToString::to_string).collect();
     let mut words = vec!["image-build".to_owned(), "build".into()];
-    let mut option = |name: &str, value: &str| words.extend([format!("--{name}"), quote(value)]);
+    let mut option = |name: &str, value: &str| words.push(format!("--{name}={}", quote(value)));
     option("component", &args.component);
     option("repo", args.repo.name());
-    option("platform", &platforms.join(","));
+    option("platform", &args.platforms.to_string());
     option("run-dir", &args.run_dir.to_string_lossy());
+    for tag in &args.tags {
+        option("tag", tag);
+    }
     for base in &args.bases {
         option("base", base);
     }
     if let Some(flags) = &args.go_flags {
-        words.push(format!("--go-flags={}", quote(flags)));
+        option("go-flags", flags);
+    }
+    let switches = [(args.bare, "--bare"), (args.base_import_paths, "--base-import-paths")];
+    words.extend(switches.iter().filter(|(given, _)| *given).map(|(_, switch)| (*switch).to_owned()));
+    let others = args.others();
+    if !others.is_empty() {
+        words.push("--".into());
+        words.extend(others.iter().map(|word| quote(word)));
     }
     words.join(" ")
 }

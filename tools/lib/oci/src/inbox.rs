@@ -17,9 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{
-    Method, Request, Response, StatusCode, body::Incoming, header, server::conn::http1, service::service_fn,
-};
+use hyper::{Method, Request, Response, StatusCode, body::Incoming, header, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use kit::{Cause, Context, Result};
 use oci_spec::image::{Descriptor, MediaType, Sha256Digest};
@@ -190,7 +188,7 @@ impl Shared {
             (None, Method::HEAD) => self.blob(name),
             (Some(_), Method::POST) => self.begin(repository).await,
             (Some(id), Method::PATCH) => self.append(repository, id.trim_matches('/'), request).await,
-            (Some(id), Method::PUT) => self.commit(id.trim_matches('/'), request).await,
+            (Some(id), Method::PUT) => self.commit(repository, id.trim_matches('/'), request).await,
             _ => Err(not_allowed()),
         }
     }
@@ -221,8 +219,7 @@ impl Shared {
         let bytes = body.map_err(|error| (StatusCode::BAD_REQUEST, format!("MANIFEST_INVALID: {error}")))?.to_bytes();
         let document = Document::new(bytes.to_vec(), &served);
         let is_digest = name.contains(':');
-        if !(is_index(&document.media_type) || is_image(&document.media_type))
-            || (is_digest && name != document.digest)
+        if !(is_index(&document.media_type) || is_image(&document.media_type)) || (is_digest && name != document.digest)
         {
             return Err((StatusCode::BAD_REQUEST, "MANIFEST_INVALID: not what its name says".into()));
         }
@@ -232,8 +229,7 @@ impl Shared {
         if !is_digest {
             lock(&self.tags).insert((repository.to_owned(), name.to_owned()), image);
         }
-        let answer = Response::builder().status(StatusCode::CREATED);
-        answer.header("Docker-Content-Digest", document.digest).body(Full::default()).map_err(broken)
+        self.created(&format!("{repository}/manifests/{name}"), &document.digest)
     }
 
     async fn begin(&self, repository: &str) -> Result<Answer, Refusal> {
@@ -252,7 +248,7 @@ impl Shared {
         self.accepted(repository, id, upload.size)
     }
 
-    async fn commit(&self, id: &str, request: Request<Incoming>) -> Result<Answer, Refusal> {
+    async fn commit(&self, repository: &str, id: &str, request: Request<Incoming>) -> Result<Answer, Refusal> {
         let said = request.uri().query().unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("digest="));
         let said = said.unwrap_or_default().replace("%3A", ":").replace("%3a", ":");
         let upload = self.upload(id)?;
@@ -265,8 +261,7 @@ impl Shared {
         }
         upload.file.flush().await.map_err(broken)?;
         tokio::fs::rename(&upload.path, self.path(&found)?).await.map_err(broken)?;
-        let answer = Response::builder().status(StatusCode::CREATED);
-        answer.header("Docker-Content-Digest", found).body(Full::default()).map_err(broken)
+        self.created(&format!("{repository}/blobs/{found}"), &found)
     }
 
     fn upload(&self, id: &str) -> Result<Arc<AsyncMutex<Upload>>, Refusal> {
@@ -280,6 +275,12 @@ impl Shared {
             .header(header::LOCATION, format!("/v2/{}/{repository}/blobs/uploads/{id}", self.secret))
             .header(header::RANGE, format!("0-{}", size.saturating_sub(1)));
         answer.body(Full::default()).map_err(broken)
+    }
+
+    fn created(&self, path: &str, digest: &str) -> Result<Answer, Refusal> {
+        let answer = Response::builder().status(StatusCode::CREATED);
+        let answer = answer.header(header::LOCATION, format!("/v2/{}/{path}", self.secret));
+        answer.header("Docker-Content-Digest", digest).body(Full::default()).map_err(broken)
     }
 
     /// Where a blob lies, if the digest is one.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::Deserialize;
 
-use crate::{Cause, Error, Result};
+use crate::{Cause, Error, Platform, Result};
 
 /// `ci/components.toml`.
 pub type Components = BTreeMap<String, Component>;
@@ -29,6 +29,9 @@ pub struct Component {
     /// Base images by name in `ci/images.toml`: `default` and import paths.
     #[serde(default)]
     pub bases: BTreeMap<String, String>,
+    /// Import paths that are built for these platforms only, of those asked for.
+    #[serde(default)]
+    pub platforms: BTreeMap<String, Vec<Platform>>,
     /// Components installed before.
     #[serde(default)]
     pub needs: Vec<String>,
