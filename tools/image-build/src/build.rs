@@ -338,7 +338,7 @@ impl<'a> Build<'a> {
             }
             let its = |digest: &str| received.iter().find(|received| received.image.digest().to_string() == digest);
             let image = reference.digest().and_then(its).ok_or_else(left_out)?.image.clone();
-            places.push((import, platforms, Place::Stored(inbox.layout().clone(), image)));
+            places.push((import, platforms, Place::Stored(inbox.layout().clone(), Box::new(image))));
         }
         let step = self.ui.step(format!("verifying {} images on {} platforms", places.len(), self.platforms.len()));
         let checked = oci::run(verify::check_places(&places))?;

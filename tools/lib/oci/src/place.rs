@@ -13,7 +13,7 @@ pub enum Place {
     /// A folder with one image.
     Layout(Layout),
     /// One image of a folder.
-    Stored(Layout, Descriptor),
+    Stored(Layout, Box<Descriptor>),
 }
 
 impl Place {
