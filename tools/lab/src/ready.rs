@@ -20,6 +20,9 @@ use crate::{
 /// How long a lab may take once its programs are built.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
+/// When a node's kubelet last wrote how the node is.
+const HEARTBEAT: &str = r#"jsonpath={.status.conditions[?(@.type=="Ready")].lastHeartbeatTime}"#;
+
 /// A lab that is being waited for.
 pub(crate) struct Lab<'a> {
     pub(crate) layout: &'a Layout,
@@ -88,8 +91,16 @@ impl Lab<'_> {
         kit::retry::until(PATIENCE * 2, late, || {
             self.check(Phase::Ready)?;
             let wait = ["wait", "--timeout=10s", "--for=create", "--for=condition=Ready", &name];
-            Ok(self.kubectl(&wait).run().ok())
+            Ok((self.kubectl(&wait).run().is_ok() && self.has_heard_of(node)?).then_some(()))
         })
+    }
+
+    /// Whether Kubernetes has heard of a node since its machine was started.
+    pub(crate) fn has_heard_of(&self, node: &Node) -> Result<bool> {
+        let name = format!("node/{}", node.name);
+        let states = ask(self.pid, &Request::Status)?;
+        let said = self.kubectl(&["get", &name, "--request-timeout=5s", "--output", HEARTBEAT]).read();
+        Ok(said.is_ok_and(|said| lives(&states, node, said.trim())))
     }
 
     /// The lab's kubectl.
@@ -136,8 +147,12 @@ impl Lab<'_> {
 
 /// What to say of the first program that stays down though the phase needs it.
 fn stopped(states: &[ProgramState], record: &Record, phase: Phase) -> Option<Error> {
+    let known = match programs(record) {
+        Ok(known) => known,
+        Err(error) => return Some(error),
+    };
     let needed = |name: &str| {
-        let known = programs(record).into_iter().find(|program| program.name == name);
+        let known = known.iter().find(|program| program.name == name);
         known.is_some_and(|program| phase == Phase::Ready || program.stage == Stage::Registry)
     };
     let down = |state: &&ProgramState| matches!(state.state, State::Held | State::Failed) && needed(&state.name);
@@ -159,6 +174,15 @@ fn stopped(states: &[ProgramState], record: &Record, phase: Phase) -> Option<Err
     )
 }
 
+/// Whether a node that is a machine is there as it says: the machine runs, and its kubelet wrote the `heartbeat` since
+/// it was started. (Kubernetes misses a node only after a grace period, and until then says of it what was.)
+pub(crate) fn lives(states: &[ProgramState], node: &Node, heartbeat: &str) -> bool {
+    let Some(machine) = states.iter().find(|program| program.name == node.name) else { return false };
+    let heard = |since| heartbeat.parse::<jiff::Timestamp>().is_ok_and(|heartbeat| heartbeat >= since);
+    // A supervisor of an earlier version does not say since when.
+    machine.state == State::Running && machine.since.is_none_or(heard)
+}
+
 fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let second = Duration::from_secs(1);
     let mut stream = TcpStream::connect_timeout(&address, second)?;
@@ -174,7 +198,25 @@ mod tests {
     use super::*;
 
     fn program(name: &str, state: State) -> ProgramState {
-        ProgramState { name: name.into(), state, restarts: 0, last_end: None }
+        ProgramState { name: name.into(), state, restarts: 0, since: None, last_end: None }
+    }
+
+    #[test]
+    fn a_node_lives_if_its_machine_runs_and_was_heard_of_since_it_was_started() {
+        let (_, record) = crate::guest::tests::record_with(&["linux/s390x"]);
+        let node = &record.nodes[1];
+        let since = "2026-01-01T12:00:00.5Z".parse().ok();
+        let running = ProgramState { since, ..program(&node.name, State::Running) };
+        for (state, heartbeat, good) in [
+            (running.clone(), "2026-01-01T12:00:31Z", true),
+            (running.clone(), "2026-01-01T11:59:59Z", false),
+            (running.clone(), "", false),
+            (ProgramState { state: State::Restarting, ..running.clone() }, "2026-01-01T12:00:31Z", false),
+            (ProgramState { since: None, ..running.clone() }, "2026-01-01T11:59:59Z", true),
+            (program("registry", State::Running), "2026-01-01T12:00:31Z", false),
+        ] {
+            assert_eq!(lives(std::slice::from_ref(&state), node, heartbeat), good, "{state:?} {heartbeat}");
+        }
     }
 
     #[test]
