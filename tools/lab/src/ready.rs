@@ -20,8 +20,10 @@ use crate::{
 /// How long a lab may take once its programs are built.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
-/// When a node's kubelet last wrote how the node is.
-const HEARTBEAT: &str = r#"jsonpath={.status.conditions[?(@.type=="Ready")].lastHeartbeatTime}"#;
+/// Whether a node is ready, and when its kubelet last wrote how it is: in one answer, for after a start the first thing
+/// that it writes is that it is not.
+pub(crate) const CONDITION: &str =
+    r#"{.status.conditions[?(@.type=="Ready")].status} {.status.conditions[?(@.type=="Ready")].lastHeartbeatTime}"#;
 
 /// A lab that is being waited for.
 pub(crate) struct Lab<'a> {
@@ -95,11 +97,11 @@ impl Lab<'_> {
         })
     }
 
-    /// Whether Kubernetes has heard of a node since its machine was started.
+    /// Whether Kubernetes has heard since a node's machine was started that it is ready.
     pub(crate) fn has_heard_of(&self, node: &Node) -> Result<bool> {
-        let name = format!("node/{}", node.name);
+        let (name, path) = (format!("node/{}", node.name), format!("jsonpath={CONDITION}"));
         let states = ask(self.pid, &Request::Status)?;
-        let said = self.kubectl(&["get", &name, "--request-timeout=5s", "--output", HEARTBEAT]).read();
+        let said = self.kubectl(&["get", &name, "--request-timeout=5s", "--output", &path]).read();
         Ok(said.is_ok_and(|said| lives(&states, node, said.trim())))
     }
 
@@ -174,10 +176,11 @@ fn stopped(states: &[ProgramState], record: &Record, phase: Phase) -> Option<Err
     )
 }
 
-/// Whether a node that is a machine is there as it says: the machine runs, and its kubelet wrote the `heartbeat` since
-/// it was started. (Kubernetes misses a node only after a grace period, and until then says of it what was.)
-pub(crate) fn lives(states: &[ProgramState], node: &Node, heartbeat: &str) -> bool {
+/// Whether a node that is a machine is ready: the machine runs, and its kubelet wrote the [`CONDITION`] since it was
+/// started. (Kubernetes misses a node only after a grace period, and until then says of it what was.)
+pub(crate) fn lives(states: &[ProgramState], node: &Node, condition: &str) -> bool {
     let Some(machine) = states.iter().find(|program| program.name == node.name) else { return false };
+    let Some(heartbeat) = condition.strip_prefix("True ") else { return false };
     let heard = |since| heartbeat.parse::<jiff::Timestamp>().is_ok_and(|heartbeat| heartbeat >= since);
     // A supervisor of an earlier version does not say since when.
     machine.state == State::Running && machine.since.is_none_or(heard)
@@ -207,15 +210,17 @@ mod tests {
         let node = &record.nodes[1];
         let since = "2026-01-01T12:00:00.5Z".parse().ok();
         let running = ProgramState { since, ..program(&node.name, State::Running) };
-        for (state, heartbeat, good) in [
-            (running.clone(), "2026-01-01T12:00:31Z", true),
-            (running.clone(), "2026-01-01T11:59:59Z", false),
+        for (state, condition, good) in [
+            (running.clone(), "True 2026-01-01T12:00:31Z", true),
+            (running.clone(), "True 2026-01-01T11:59:59Z", false),
+            (running.clone(), "False 2026-01-01T12:00:31Z", false),
+            (running.clone(), "True", false),
             (running.clone(), "", false),
-            (ProgramState { state: State::Restarting, ..running.clone() }, "2026-01-01T12:00:31Z", false),
-            (ProgramState { since: None, ..running.clone() }, "2026-01-01T11:59:59Z", true),
-            (program("registry", State::Running), "2026-01-01T12:00:31Z", false),
+            (ProgramState { state: State::Restarting, ..running.clone() }, "True 2026-01-01T12:00:31Z", false),
+            (ProgramState { since: None, ..running.clone() }, "True 2026-01-01T11:59:59Z", true),
+            (program("registry", State::Running), "True 2026-01-01T12:00:31Z", false),
         ] {
-            assert_eq!(lives(std::slice::from_ref(&state), node, heartbeat), good, "{state:?} {heartbeat}");
+            assert_eq!(lives(std::slice::from_ref(&state), node, condition), good, "{state:?} {condition}");
         }
     }
 

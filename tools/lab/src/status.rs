@@ -10,7 +10,7 @@ use crate::{
     control::{ProgramState, Request, State, ask},
     layout::Layout,
     parts, process,
-    ready::lives,
+    ready::{CONDITION, lives},
     record::{self, Phase, Record},
     up,
 };
@@ -74,9 +74,7 @@ pub(crate) fn status(layout: &Layout, ui: &Ui) -> Result<Done> {
         return Ok(Done::good());
     }
     let get = ["get", "nodes", "--request-timeout=5s", "--output"];
-    let of = |field| format!(r#"{{.status.conditions[?(@.type=="Ready")].{field}}}"#);
-    let (ready, heartbeat) = (of("status"), of("lastHeartbeatTime"));
-    let path = format!(r#"jsonpath={{range .items[*]}}{{.metadata.name}} {ready} {heartbeat}{{"\n"}}{{end}}"#);
+    let path = format!(r#"jsonpath={{range .items[*]}}{{.metadata.name}} {CONDITION}{{"\n"}}{{end}}"#);
     let arguments: Vec<_> = get.into_iter().chain([path.as_str()]).collect();
     let Ok(nodes) = clients::kubectl(layout, &record, &arguments).read() else {
         ui.warn(format!("{} does not answer", record.api_server));
@@ -91,15 +89,14 @@ pub(crate) fn status(layout: &Layout, ui: &Ui) -> Result<Done> {
     }
 }
 
-/// What is wrong with the first node that is not good; `nodes` has a line of each: name, whether it is ready, and when
-/// it last said so.
+/// What is wrong with the first node that is not good; `nodes` has a line of each: name and [`CONDITION`].
 fn trouble(record: &Record, programs: &[ProgramState], nodes: &str) -> Option<String> {
     record.nodes.iter().find_map(|node| {
         let name = &node.name;
-        let line = nodes.lines().find_map(|line| line.strip_prefix(name.as_str())?.strip_prefix(" True "));
-        match line {
+        let condition = nodes.lines().find_map(|line| line.strip_prefix(name.as_str())?.strip_prefix(' '));
+        match condition.filter(|condition| condition.starts_with("True ")) {
             None => Some(format!("node {name} is not ready")),
-            Some(heartbeat) if node.machine.is_some() && !lives(programs, node, heartbeat.trim()) => {
+            Some(condition) if node.machine.is_some() && !lives(programs, node, condition) => {
                 Some(format!("node {name} is not back yet: Kubernetes still says of it what was"))
             }
             Some(_) => None,
