@@ -79,7 +79,9 @@ impl Tier {
                 "nodes",
                 "--test-threads=1",
             ],
-            Self::Nodes => &["test", "--workspace", "--tests", "--", "--ignored", "--test-threads=1", "nodes"],
+            Self::Nodes => {
+                &["test", "--workspace", "--tests", "--no-fail-fast", "--", "--ignored", "--test-threads=1", "nodes"]
+            }
             Self::Tekton => &["test", "--package", "xtask", "--tests", "--", "--ignored", "--test-threads=1", "tekton"],
         }
     }

@@ -28,6 +28,35 @@ fn installs_explains_and_records() {
     }
 }
 
+/// The same where it counts: a node of another architecture, with another byte order, gets this machine's program.
+#[test]
+#[ignore = "boots a node: cargo xtask test --nodes runs it"]
+fn nodes_refuse_or_find_out_an_image_that_lies() {
+    let s390x: Platform = "linux/s390x".parse().unwrap();
+    let lab = Lab::with_node(&s390x);
+    let run = Run::on(&lab, "lying", s390x.clone());
+    let image = lab.image(&s390x, &Platform::host());
+    let release = deployment(&image, "sleep 1000", "");
+    let install = |more: &[&str]| run.install(&release, &[&["--platform", "linux/s390x"], more].concat());
+
+    let node = format!("node {}-s390x (linux/s390x)", lab.name);
+    install(&[]).says(1, &["error[image-wrong-arch]", &image, "is a program for", "cannot run on", &node]);
+    let namespaces = lab.kubectl(&["get", "namespaces", "-o", "name"]);
+    assert!(!namespaces.contains(&run.namespace), "{namespaces}");
+    assert_eq!((&run.record()["cause"], &run.record()["unchecked"]), (&json!("image-wrong-arch"), &Value::Null));
+
+    let began = Instant::now();
+    let ended = install(&["--no-image-check", "--timeout", "10m"]);
+    eprintln!("found out after {:.1} s", began.elapsed().as_secs_f64());
+    ended.says(1, &["error[image-wrong-arch]", "exec format error", &image, "linux/s390x node"]);
+    assert!(began.elapsed() < Duration::from_secs(300), "it waited for the deadline");
+    let record = run.record();
+    assert_eq!((&record["cause"], &record["unchecked"]), (&json!("image-wrong-arch"), &json!(true)));
+    let path = "jsonpath={.items[*].spec.nodeName}";
+    let nodes = lab.kubectl(&["get", "pods", "-n", &run.namespace, "-o", path]);
+    assert_eq!(nodes.trim(), format!("{}-s390x", lab.name));
+}
+
 type Part = fn(&Run<'_>);
 
 const PARTS: &[(&str, Part)] = &[

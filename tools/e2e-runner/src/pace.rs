@@ -8,6 +8,9 @@ use kit::{Cause, Error, Result};
 const SLOWEST: f64 = 64.0;
 /// Up to here everything keeps its time.
 const SAME: f64 = 1.5;
+/// What lengths of time are multiplied by: few values, so that a test program need not be compiled anew because today's
+/// measure is a little different, and near enough to each other that a measure just above one costs half as much again.
+const FACTORS: [u32; 11] = [2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64];
 
 /// The nodes' pace.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,15 +37,13 @@ impl Pace {
         Self { slowdown: if pace.slowdown >= 1.0 { pace.slowdown.min(SLOWEST) } else { 1.0 }, ..pace }
     }
 
-    /// What lengths of time are multiplied by: 1 or the next power of two, so that a test program need not be
-    /// compiled anew because today's measure is a little different.
+    /// What lengths of time are multiplied by: 1, or the first of [`FACTORS`] that is enough.
     #[must_use]
     pub fn factor(&self) -> u32 {
-        let powers = std::iter::successors(Some(2u32), |power| power.checked_mul(2));
         if self.slowdown < SAME {
             return 1;
         }
-        powers.take(6).find(|power| f64::from(*power) >= self.slowdown).unwrap_or(64)
+        FACTORS.into_iter().find(|factor| f64::from(*factor) >= self.slowdown).unwrap_or(64)
     }
 
     /// A length of time at this pace.
@@ -72,7 +73,9 @@ mod tests {
         for (said, measured, slowdown, factor) in [
             (None, None, 1.0, 1),
             (None, Some(1.3), 1.3, 1),
-            (None, Some(11.2), 11.2, 16),
+            (None, Some(11.2), 11.2, 12),
+            (None, Some(15.8), 15.8, 16),
+            (None, Some(16.1), 16.1, 24),
             (Some(4.0), Some(11.2), 4.0, 4),
             (None, Some(1e9), 64.0, 64),
             (None, Some(0.2), 1.0, 1),
@@ -82,7 +85,7 @@ mod tests {
             let pace = Pace::new(said, measured);
             assert_eq!((pace.slowdown, pace.factor()), (slowdown, factor), "{said:?} {measured:?}");
         }
-        assert_eq!(Pace::new(Some(3.0), None).stretch(Duration::from_secs(2)), Duration::from_secs(8));
+        assert_eq!(Pace::new(Some(3.5), None).stretch(Duration::from_secs(2)), Duration::from_secs(8));
         for text in ["", "0.5", "-1", "65", "NaN", "inf", "fast"] {
             assert!(parse(text).is_err(), "{text}");
         }

@@ -53,8 +53,8 @@ fn on_slow_nodes_limits_are_stretched_and_that_is_recorded() {
     let patient = ["--suite", "patience", "--no-second-attempt"];
     cluster.run("fast", &patient).says(1, &["FAIL TestPatience [product]", "it was not there in 1s"]);
     assert_eq!(cluster.results("fast", None).conditions.stretch, None);
-    let ended = cluster.run("slow", &[&patient[..], &["--slowdown", "3"]].concat());
-    ended.says(0, &["limits times 4, for the nodes are 3.0 times slower (--slowdown); 1 lengths of time changed"]);
+    let ended = cluster.run("slow", &[&patient[..], &["--slowdown", "3.5"]].concat());
+    ended.says(0, &["limits times 4, for the nodes are 3.5 times slower (--slowdown); 1 lengths of time changed"]);
     let stretch = cluster.results("slow", None).conditions.stretch.unwrap();
     assert_eq!((stretch.factor, stretch.changes[0].replace.as_str()), (4, "patience = 4 * time.Second"));
     let command = std::fs::read_to_string(
@@ -79,7 +79,7 @@ fn what_was_measured_at_the_install_counts() {
     });
     let cell = kit::RunDir::create(cluster.world.path("run")).unwrap().cell("own", &Platform::host(), "c");
     kit::rundir::write_json(&cell.join("install.json"), &install).unwrap();
-    cluster.run("run", &[]).says(0, &["1 tests: 1 passed", "limits times 16", "11.5 times slower (install.json)"]);
+    cluster.run("run", &[]).says(0, &["1 tests: 1 passed", "limits times 12", "11.5 times slower (install.json)"]);
     let results = cluster.results("run", None);
     assert_eq!((results.suite.as_str(), results.nature), ("patience", kit::record::Nature::Emulated));
 }

@@ -50,6 +50,9 @@ pub struct ProgramState {
     pub state: State,
     /// How often it was started again.
     pub restarts: u32,
+    /// When it was started the last time, if it ever was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<jiff::Timestamp>,
     /// How it ended the last time, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_end: Option<String>,

@@ -8,6 +8,8 @@ use crate::{cgroups, layout::Layout};
 
 /// A lab with a few images takes about this much, the built programs included.
 const DISK: u64 = 4 << 30;
+/// And so much more each node of another architecture: its programs, packages and disk, and what its pods' images take.
+const NODE_DISK: u64 = 2 << 30;
 
 /// A program that comes with the system, and Debian's package of it.
 #[derive(Debug)]
@@ -29,13 +31,15 @@ const PROGRAMS: &[Program] = &[
     Program { name: "runc", package: "runc" },
     Program { name: "iptables", package: "iptables" },
     Program { name: "conntrack", package: "conntrack" },
+    Program { name: "bash", package: "bash" },
 ];
 
 /// Architectures that a lab can run on: the ones we know how to build all parts for.
 const HOSTS: &[&str] = &["amd64", "arm64", "s390x", "ppc64le"];
 
-/// Checks everything, programs that are `also` needed too; what a package can bring is installed.
-pub(crate) fn check(layout: &Layout, also: &[&'static Program], ui: &Ui) -> Result<()> {
+/// Checks everything for a lab with so many `nodes` of other architectures, programs that are `also` needed too; what
+/// a package can bring is installed.
+pub(crate) fn check(layout: &Layout, nodes: usize, also: &[&'static Program], ui: &Ui) -> Result<()> {
     let host = Arch::host().go;
     if !HOSTS.contains(&host) || std::env::consts::OS != "linux" {
         let os = std::env::consts::OS;
@@ -49,7 +53,7 @@ pub(crate) fn check(layout: &Layout, also: &[&'static Program], ui: &Ui) -> Resu
     if !missing.is_empty() {
         install(&missing, also, ui)?;
     }
-    disk(layout)?;
+    disk(layout, nodes)?;
     kernel()
 }
 
@@ -75,16 +79,18 @@ fn path() -> String {
     format!("{own}:/usr/local/sbin:/usr/sbin:/sbin")
 }
 
-fn disk(layout: &Layout) -> Result<()> {
+fn disk(layout: &Layout, nodes: usize) -> Result<()> {
     let cannot = || format!("cannot use {}", layout.cache().display());
     fs::create_dir_all(layout.cache()).cause(Cause::HostDisk, cannot)?;
     let free = rustix::fs::statvfs(layout.cache()).cause(Cause::HostDisk, cannot)?;
     let free = free.f_bavail * free.f_frsize;
-    if free >= DISK {
+    let needed = DISK + NODE_DISK * nodes as u64;
+    if free >= needed {
         return Ok(());
     }
-    let (free, needed) = (free >> 20, DISK >> 20);
-    Err(Error::new(Cause::HostDisk, format!("{} has {free} MiB left, a lab needs {needed}", layout.cache().display()))
+    let (cache, free, needed) = (layout.cache().display(), free >> 20, needed >> 20);
+    let lab = if nodes == 0 { "a lab".to_owned() } else { format!("a lab with emulated nodes ({nodes})") };
+    Err(Error::new(Cause::HostDisk, format!("{cache} has {free} MiB left, {lab} needs {needed}"))
         .next("free some space, or set OTHER_ARCH_CACHE to a folder on another disk"))
 }
 

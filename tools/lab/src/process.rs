@@ -19,12 +19,21 @@ use crate::{
     prerequisites::command,
 };
 
+/// Closes what our caller has left open and becomes its arguments: the lab outlives us all, and would hold a lock or
+/// the end of a pipe for as long. From Rust that takes `unsafe`.
+const ALONE: &str = r#"for fd in /proc/self/fd/*; do
+    fd=${fd##*/}
+    [ "$fd" -le 2 ] || eval "exec $fd>&-"
+done
+exec "$@""#;
+
 /// Starts the lab's first process in namespaces of its own and waits until it listens.
 pub(crate) fn start(layout: &Layout) -> Result<u32> {
     let program = std::env::current_exe().cause(Cause::Internal, || "cannot find this program's file")?;
-    let mut command = command("unshare");
-    command.args(["--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--propagation", "private"]);
-    command.arg(program).args(arguments(layout)).current_dir("/").env(OUTSIDE, namespaces().join(" "));
+    let mut command = command("bash");
+    command.args(["-c", ALONE, "lab", "unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork"]);
+    command.args(["--propagation", "private"]).arg(program).args(arguments(layout)).current_dir("/");
+    command.env(OUTSIDE, namespaces().join(" ")).env_remove("BASH_ENV");
     let log = layout.logs().join("supervisor.log");
     let mut child = Process::new("the lab's supervisor", command).cause(Cause::Node).spawn(&log)?;
     let late = || Error::new(Cause::Node, "the lab's supervisor does not answer").line(last_lines(&log));

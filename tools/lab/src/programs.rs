@@ -1,5 +1,7 @@
 //! What runs in a lab: every program with its part and its arguments, in the order of their start.
 
+use kit::Result;
+
 use crate::{
     config::{PROVISIONER, VOLUMES},
     guest,
@@ -64,7 +66,10 @@ pub(crate) fn search_path(record: &Record) -> String {
 }
 
 /// All programs.
-pub(crate) fn programs(record: &Record) -> Vec<Program> {
+///
+/// # Errors
+/// If the record has a node that this version of the lab cannot start.
+pub(crate) fn programs(record: &Record) -> Result<Vec<Program>> {
     let kubernetes = |name, stage, arguments| program(name, "kubernetes", stage, arguments);
     let mut programs = vec![
         program("registry", "registry", Stage::Registry, vec!["serve".into(), format!("{LAB}/conf/registry.yaml")]),
@@ -78,8 +83,10 @@ pub(crate) fn programs(record: &Record) -> Vec<Program> {
         program("dns", "dns", Stage::Cluster, strings(&["-conf", &conf("Corefile")])),
         program("storage", "storage", Stage::Cluster, storage(record)),
     ];
-    programs.extend(record.nodes.iter().filter_map(|node| machine(record, node)));
-    programs
+    for node in record.nodes.iter().filter(|node| node.machine.is_some()) {
+        programs.push(machine(record, node).map_err(|error| error.within(format!("node {}", node.name)))?);
+    }
+    Ok(programs)
 }
 
 fn program(name: &'static str, part: &'static str, stage: Stage, arguments: Vec<String>) -> Program {
@@ -87,10 +94,10 @@ fn program(name: &'static str, part: &'static str, stage: Stage, arguments: Vec<
 }
 
 /// A node that is a virtual machine. It takes longest, so it is started with the first.
-fn machine(record: &Record, node: &Node) -> Option<Program> {
-    let (program, arguments) = guest::arguments(record, node).ok()?;
+fn machine(record: &Record, node: &Node) -> Result<Program> {
+    let (program, arguments) = guest::arguments(record, node)?;
     let (name, origin) = (node.name.clone(), Origin::System(program));
-    Some(Program { name, origin, stage: Stage::Foundation, arguments })
+    Ok(Program { name, origin, stage: Stage::Foundation, arguments })
 }
 
 /// `--unsafe-no-fsync`: a lab's data need not survive the machine, and waiting for the disk is most of a start.
@@ -213,12 +220,20 @@ mod tests {
         let layout = Layout::new("test").unwrap();
         let mut record = crate::record::new(&layout, "10.213.7.0/24".parse().unwrap(), vec![]);
         record.parts.insert("etcd".into(), "abc".into());
-        for program in programs(&record) {
+        for program in programs(&record).unwrap() {
             let Origin::Part(name) = program.origin else { panic!("{}", program.name) };
             let part = parts::part(name).unwrap();
             assert!(part.programs.contains(&program.name.as_str()), "{}", program.name);
         }
-        assert_eq!(programs(&record)[1].path(&record), "/run/bin/etcd/abc/etcd");
+        assert_eq!(programs(&record).unwrap()[1].path(&record), "/run/bin/etcd/abc/etcd");
         assert!(search_path(&record).starts_with("/run/bin/etcd/abc:/usr/local/sbin"));
+    }
+    #[test]
+    fn a_node_that_cannot_be_started_is_named_and_not_left_out() {
+        let (_, mut record) = guest::tests::record_with(&["linux/s390x"]);
+        assert_eq!(programs(&record).unwrap().last().unwrap().name, "test-s390x");
+        record.nodes[1].platform = "linux/riscv64".parse().unwrap();
+        let said = programs(&record).unwrap_err().to_string();
+        assert!(said.contains("node test-s390x") && said.contains("linux/riscv64"), "{said}");
     }
 }

@@ -20,6 +20,11 @@ use crate::{
 /// How long a lab may take once its programs are built.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
+/// Whether a node is ready, and when its kubelet last wrote how it is: in one answer, for after a start the first thing
+/// that it writes is that it is not.
+pub(crate) const CONDITION: &str =
+    r#"{.status.conditions[?(@.type=="Ready")].status} {.status.conditions[?(@.type=="Ready")].lastHeartbeatTime}"#;
+
 /// A lab that is being waited for.
 pub(crate) struct Lab<'a> {
     pub(crate) layout: &'a Layout,
@@ -88,8 +93,16 @@ impl Lab<'_> {
         kit::retry::until(PATIENCE * 2, late, || {
             self.check(Phase::Ready)?;
             let wait = ["wait", "--timeout=10s", "--for=create", "--for=condition=Ready", &name];
-            Ok(self.kubectl(&wait).run().ok())
+            Ok((self.kubectl(&wait).run().is_ok() && self.has_heard_of(node)?).then_some(()))
         })
+    }
+
+    /// Whether Kubernetes has heard since a node's machine was started that it is ready.
+    pub(crate) fn has_heard_of(&self, node: &Node) -> Result<bool> {
+        let (name, path) = (format!("node/{}", node.name), format!("jsonpath={CONDITION}"));
+        let states = ask(self.pid, &Request::Status)?;
+        let said = self.kubectl(&["get", &name, "--request-timeout=5s", "--output", &path]).read();
+        Ok(said.is_ok_and(|said| lives(&states, node, said.trim())))
     }
 
     /// The lab's kubectl.
@@ -136,8 +149,12 @@ impl Lab<'_> {
 
 /// What to say of the first program that stays down though the phase needs it.
 fn stopped(states: &[ProgramState], record: &Record, phase: Phase) -> Option<Error> {
+    let known = match programs(record) {
+        Ok(known) => known,
+        Err(error) => return Some(error),
+    };
     let needed = |name: &str| {
-        let known = programs(record).into_iter().find(|program| program.name == name);
+        let known = known.iter().find(|program| program.name == name);
         known.is_some_and(|program| phase == Phase::Ready || program.stage == Stage::Registry)
     };
     let down = |state: &&ProgramState| matches!(state.state, State::Held | State::Failed) && needed(&state.name);
@@ -159,6 +176,16 @@ fn stopped(states: &[ProgramState], record: &Record, phase: Phase) -> Option<Err
     )
 }
 
+/// Whether a node that is a machine is ready: the machine runs, and its kubelet wrote the [`CONDITION`] since it was
+/// started. (Kubernetes misses a node only after a grace period, and until then says of it what was.)
+pub(crate) fn lives(states: &[ProgramState], node: &Node, condition: &str) -> bool {
+    let Some(machine) = states.iter().find(|program| program.name == node.name) else { return false };
+    let Some(heartbeat) = condition.strip_prefix("True ") else { return false };
+    let heard = |since| heartbeat.parse::<jiff::Timestamp>().is_ok_and(|heartbeat| heartbeat >= since);
+    // A supervisor of an earlier version does not say since when.
+    machine.state == State::Running && machine.since.is_none_or(heard)
+}
+
 fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let second = Duration::from_secs(1);
     let mut stream = TcpStream::connect_timeout(&address, second)?;
@@ -174,7 +201,27 @@ mod tests {
     use super::*;
 
     fn program(name: &str, state: State) -> ProgramState {
-        ProgramState { name: name.into(), state, restarts: 0, last_end: None }
+        ProgramState { name: name.into(), state, restarts: 0, since: None, last_end: None }
+    }
+
+    #[test]
+    fn a_node_lives_if_its_machine_runs_and_was_heard_of_since_it_was_started() {
+        let (_, record) = crate::guest::tests::record_with(&["linux/s390x"]);
+        let node = &record.nodes[1];
+        let since = "2026-01-01T12:00:00.5Z".parse().ok();
+        let running = ProgramState { since, ..program(&node.name, State::Running) };
+        for (state, condition, good) in [
+            (running.clone(), "True 2026-01-01T12:00:31Z", true),
+            (running.clone(), "True 2026-01-01T11:59:59Z", false),
+            (running.clone(), "False 2026-01-01T12:00:31Z", false),
+            (running.clone(), "True", false),
+            (running.clone(), "", false),
+            (ProgramState { state: State::Restarting, ..running.clone() }, "True 2026-01-01T12:00:31Z", false),
+            (ProgramState { since: None, ..running.clone() }, "True 2026-01-01T11:59:59Z", true),
+            (program("registry", State::Running), "True 2026-01-01T12:00:31Z", false),
+        ] {
+            assert_eq!(lives(std::slice::from_ref(&state), node, condition), good, "{state:?} {condition}");
+        }
     }
 
     #[test]

@@ -9,8 +9,10 @@ use crate::{
     clients,
     control::{ProgramState, Request, State, ask},
     layout::Layout,
-    process,
+    parts, process,
+    ready::{CONDITION, lives},
     record::{self, Phase, Record},
+    up,
 };
 
 /// What `status` and `up` print as JSON: the record, and how the programs are.
@@ -72,21 +74,34 @@ pub(crate) fn status(layout: &Layout, ui: &Ui) -> Result<Done> {
         return Ok(Done::good());
     }
     let get = ["get", "nodes", "--request-timeout=5s", "--output"];
-    let path =
-        r#"jsonpath={range .items[*]}{.metadata.name} {.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}"#;
-    let arguments: Vec<_> = get.into_iter().chain([path]).collect();
+    let path = format!(r#"jsonpath={{range .items[*]}}{{.metadata.name}} {CONDITION}{{"\n"}}{{end}}"#);
+    let arguments: Vec<_> = get.into_iter().chain([path.as_str()]).collect();
     let Ok(nodes) = clients::kubectl(layout, &record, &arguments).read() else {
         ui.warn(format!("{} does not answer", record.api_server));
         return Ok(Done::found(Cause::Apiserver));
     };
-    let ready = |node: &crate::Node| nodes.lines().any(|line| line == format!("{} True", node.name));
-    match record.nodes.iter().find(|node| !ready(node)) {
-        Some(node) => {
-            ui.warn(format!("node {} is not ready", node.name));
+    match trouble(&record, &programs, &nodes) {
+        Some(what) => {
+            ui.warn(what);
             Ok(Done::found(Cause::Node))
         }
         None => Ok(Done::good()),
     }
+}
+
+/// What is wrong with the first node that is not good; `nodes` has a line of each: name and [`CONDITION`].
+fn trouble(record: &Record, programs: &[ProgramState], nodes: &str) -> Option<String> {
+    record.nodes.iter().find_map(|node| {
+        let name = &node.name;
+        let condition = nodes.lines().find_map(|line| line.strip_prefix(name.as_str())?.strip_prefix(' '));
+        match condition.filter(|condition| condition.starts_with("True ")) {
+            None => Some(format!("node {name} is not ready")),
+            Some(condition) if node.machine.is_some() && !lives(programs, node, condition) => {
+                Some(format!("node {name} is not back yet: Kubernetes still says of it what was"))
+            }
+            Some(_) => None,
+        }
+    })
 }
 
 /// What `kubeconfig --output json` prints.
@@ -143,8 +158,42 @@ pub(crate) fn kill(layout: &Layout, program: String, hold: bool, ui: &Ui) -> Res
 
 /// Starts a program again.
 pub(crate) fn start(layout: &Layout, program: String, ui: &Ui) -> Result<Done> {
-    let (_, pid) = running(layout)?;
+    let (mut record, pid) = running(layout)?;
+    if record.nodes.iter().any(|node| node.name == program && node.machine.is_some()) {
+        let _lock = parts::lock(&layout.lock(), &format!("another command on lab '{}'", layout.name), ui)?;
+        up::mend(layout, &mut record, &program, ui)?;
+    }
     ask(pid, &Request::Start(vec![program.clone()]))?;
     ui.note(format!("{program} started"));
     Ok(Done::good())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_not_there_is_named_although_kubernetes_has_not_missed_it() {
+        let (_, record) = crate::guest::tests::record_with(&["linux/s390x"]);
+        let (host, other) = (record.node(), &record.nodes[1].name);
+        let machine = |state| ProgramState {
+            name: other.clone(),
+            state,
+            restarts: 1,
+            since: "2026-01-01T12:00:00Z".parse().ok(),
+            last_end: None,
+        };
+        let good = format!("{host} True 2026-01-01T11:00:00Z\n{other} True 2026-01-01T12:00:30Z\n");
+        assert_eq!(trouble(&record, &[machine(State::Running)], &good), None);
+        for (nodes, state, word) in [
+            (good.clone(), State::Restarting, "not back yet"),
+            (good.replace("12:00:30", "11:59:00"), State::Running, "not back yet"),
+            (good.replace(&format!("{other} True"), &format!("{other} Unknown")), State::Running, "is not ready"),
+            (format!("{other} True 2026-01-01T12:00:30Z\n"), State::Running, host),
+            (String::new(), State::Running, host),
+        ] {
+            let said = trouble(&record, &[machine(state)], &nodes).unwrap();
+            assert!(said.contains(word), "{said}");
+        }
+    }
 }

@@ -106,6 +106,7 @@ struct Slot {
     restarts: u32,
     ends: Vec<Instant>,
     due: Option<Instant>,
+    since: Option<jiff::Timestamp>,
     last_end: Option<String>,
 }
 
@@ -162,9 +163,10 @@ impl Supervisor<'_> {
                     ));
                 }
                 if hold {
-                    slot.state = State::Held;
                     slot.due = None;
                 }
+                // At once: a large program takes a moment to end, and does nothing in it.
+                slot.state = if hold { State::Held } else { State::Restarting };
                 slot.kill();
                 Ok(())
             }
@@ -173,9 +175,9 @@ impl Supervisor<'_> {
 
     /// The record grows while the lab starts: programs take their arguments from it when they are started.
     fn reload(&mut self) -> Result<()> {
-        let record = self.record()?;
+        let programs = programs(&self.record()?)?;
         let mut old: HashMap<_, _> = self.slots.drain(..).map(|slot| (slot.program.name.clone(), slot)).collect();
-        for program in programs(&record) {
+        for program in programs {
             self.slots.push(match old.remove(&program.name) {
                 Some(slot) => Slot { program, ..slot },
                 None => Slot::new(program),
@@ -223,6 +225,7 @@ impl Supervisor<'_> {
             match start(&slot.program, &record) {
                 Ok(pid) => {
                     slot.pid = Some(pid);
+                    slot.since = Some(jiff::Timestamp::now());
                     slot.state = State::Running;
                 }
                 Err(error) => {
@@ -237,7 +240,7 @@ impl Supervisor<'_> {
 impl Slot {
     fn new(program: Program) -> Self {
         let (state, ends) = (State::Waiting, Vec::new());
-        Self { program, state, pid: None, restarts: 0, ends, due: None, last_end: None }
+        Self { program, state, pid: None, restarts: 0, ends, due: None, since: None, last_end: None }
     }
 
     /// Somebody wants it to run: now, or as soon as the one that is being killed has ended.
@@ -281,6 +284,7 @@ impl Slot {
             name: self.program.name.clone(),
             state: self.state,
             restarts: self.restarts,
+            since: self.since,
             last_end: self.last_end.clone(),
         }
     }

@@ -62,7 +62,7 @@ pub(crate) fn build(layout: &Layout, ui: &Ui) -> Result<Done> {
 
 /// Brings the lab up. If this call made the lab and it does not get there, nothing of it stays but its logs.
 pub(crate) fn up(layout: &Layout, options: &Options, ui: &Ui) -> Result<Done> {
-    prerequisites::check(layout, &options.nodes.programs()?, ui)?;
+    prerequisites::check(layout, options.nodes.count()?, &options.nodes.programs()?, ui)?;
     options.nodes.check()?;
     let mirrors = mirrors::hosts(&options.mirrors, options.images.as_deref())?;
     let _lock = parts::lock(&layout.lock(), &format!("another command on lab '{}'", layout.name), ui)?;
@@ -138,7 +138,7 @@ fn advance(
         lab.wait(has).map_err(|error| lab.explain(error))?;
         if record.phase >= wanted && !more(&record)? {
             if wanted == Phase::Ready {
-                lab.machines(&|_| ()).map_err(|error| lab.explain(error))?;
+                come_back(layout, &mut record, pid, ui)?;
             }
             ui.note(format!("lab '{}' is up already", layout.name));
         }
@@ -147,6 +147,37 @@ fn advance(
         cluster(layout, &mut record, &options.nodes, pid, ui)?;
     }
     Ok((record, pid))
+}
+
+/// Waits for the nodes of a lab that is up whose machines were killed, or end by themselves.
+fn come_back(layout: &Layout, record: &mut Record, pid: u32, ui: &Ui) -> Result<()> {
+    let mut missed = Vec::new();
+    for node in record.nodes.iter().filter(|node| node.machine.is_some()) {
+        if !(Lab { layout, record, pid }).has_heard_of(node)? {
+            missed.push(node.name.clone());
+        }
+    }
+    for name in missed {
+        ui.note(format!("waiting for {name}, whose machine was not up"));
+        if mend(layout, record, &name, ui)? {
+            // It has begun with what was damaged.
+            ask(pid, &Request::Kill { program: name.clone(), hold: true })?;
+        }
+        ask(pid, &Request::Start(vec![name]))?;
+    }
+    let lab = Lab { layout, record, pid };
+    lab.machines(&|_| ()).map_err(|error| lab.explain(error))
+}
+
+/// Looks at what a node boots from before its machine is started again; `true` if it had to be made anew.
+pub(crate) fn mend(layout: &Layout, record: &mut Record, name: &str, ui: &Ui) -> Result<bool> {
+    let Some(at) = record.nodes.iter().position(|node| node.name == name) else { return Ok(false) };
+    let anew = guest::mend(layout, &mut record.nodes[at], ui)?;
+    if anew {
+        store(layout, record)?;
+        guest::write(layout, record, &record.nodes[at])?;
+    }
+    Ok(anew)
 }
 
 /// Takes down what this call has started, and says so.
@@ -211,6 +242,7 @@ fn cluster(layout: &Layout, record: &mut Record, nodes: &Nodes, pid: u32, ui: &U
             record.parts.insert(part.name.into(), key);
         }
     }
+    let recorded = record.nodes.len();
     nodes.add(layout, record, &go, ui)?;
     let began = Instant::now();
     let step = ui.step(format!("Kubernetes of lab '{}'", layout.name));
@@ -220,9 +252,14 @@ fn cluster(layout: &Layout, record: &mut Record, nodes: &Nodes, pid: u32, ui: &U
         // What runs already knows its certificates.
         pki::make(layout, record)?;
     }
-    for node in record.nodes.iter().filter(|node| node.machine.is_some() && !begun.contains(&node.name)) {
-        step.set(format!("disks of {}", node.name));
-        guest::prepare(layout, record, node, pid)?;
+    for at in 0..record.nodes.len() {
+        if record.nodes[at].machine.is_some() && !begun.contains(&record.nodes[at].name) {
+            step.set(format!("disks of {}", record.nodes[at].name));
+            if at < recorded {
+                guest::mend(layout, &mut record.nodes[at], ui)?;
+            }
+            guest::prepare(layout, record, &record.nodes[at], pid)?;
+        }
     }
     store(layout, record)?;
     let lab = Lab { layout, record, pid };
@@ -264,7 +301,7 @@ fn store(layout: &Layout, record: &Record) -> Result<()> {
 }
 
 fn start(record: &Record, pid: u32, stage: Stage) -> Result<()> {
-    let names = programs(record).into_iter().filter(|program| program.stage == stage);
+    let names = programs(record)?.into_iter().filter(|program| program.stage == stage);
     ask(pid, &Request::Start(names.map(|program| program.name).collect())).map(drop)
 }
 

@@ -99,6 +99,26 @@ fn an_interface_of_somebody_else_stays_whatever_it_is_called() {
 }
 
 #[test]
+#[ignore = "brings a lab up: `cargo xtask test` runs it"]
+fn a_lab_holds_nothing_that_its_caller_has_open() {
+    let lab = Lab::new('k');
+    let folder = tempfile::tempdir().unwrap();
+    let held = folder.path().join("held");
+    // As under flock(1), and as a shell's own numbers above nine.
+    let mut command = Command::new("bash");
+    command.args(["-c", r#"exec 7>"$0" 12>"$0" && "$@""#]).arg(&held).arg(env!("CARGO_BIN_EXE_lab"));
+    command.args(["--name", &lab.name]).args(REGISTRY);
+    Process::new("lab of a caller that holds a file", command).limit(Duration::from_secs(900)).run().unwrap();
+    assert_eq!(lab.status()["phase"], "registry");
+    let holds = |process: &fs::DirEntry| {
+        let open = fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
+        open.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|file| file == held)
+    };
+    let holders: Vec<_> = fs::read_dir("/proc").unwrap().flatten().filter(holds).collect();
+    assert!(holders.is_empty(), "{holders:?}");
+}
+
+#[test]
 #[ignore = "needs root: `cargo xtask test` runs it"]
 fn the_supervisor_runs_nowhere_but_in_namespaces_of_its_own() {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();

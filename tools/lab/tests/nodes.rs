@@ -38,8 +38,8 @@ fn cache(own: &str) -> tempfile::TempDir {
     cache
 }
 
-/// The lab's guest program as an image of the lab's registry, for one architecture.
-fn push_guest(lab: &Lab, arch: &Arch) {
+/// The lab's guest program as images of the lab's registry, for one architecture.
+fn push_guest(lab: &Lab, arch: &Arch, names: &[&str]) {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest");
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("guest");
@@ -47,14 +47,22 @@ fn push_guest(lab: &Lab, arch: &Arch) {
     command.env("CGO_ENABLED", "0").env("GOWORK", "off").env("GOARCH", arch.go);
     command.arg("build").arg("-o").arg(&program).arg(".");
     Process::new("build of the guest", command).run().unwrap();
-    let name = format!("{}/guest-{}:1", lab.status()["registry"].as_str().unwrap(), arch.go);
-    let archive = lab::image::archive(&name, &program, arch).unwrap();
+    let archive = lab::image::archive("guest:1", &program, arch).unwrap();
     tar::Archive::new(&archive[..]).unpack(folder.path()).unwrap();
+    let registry = registry(lab);
     oci::run(async {
         let layout = oci::Layout::open(folder.path())?;
-        oci::copy(&oci::Client::new()?, &layout, &layout.find(None)?, &oci::parse(&name)?).await
+        for name in names {
+            let target = oci::parse(&format!("{registry}/{name}"))?;
+            oci::copy(&oci::Client::new()?, &layout, &layout.find(None)?, &target).await?;
+        }
+        Ok(())
     })
     .unwrap();
+}
+
+fn registry(lab: &Lab) -> String {
+    lab.status()["registry"].as_str().unwrap().to_owned()
 }
 
 fn pods(registry: &str, arch: &str) -> String {
@@ -88,10 +96,40 @@ spec: {{selector: {{app: guest-{arch}}}, ports: [{{port: 80, targetPort: 8080}}]
     )
 }
 
+/// A pod that sees the node's name, network, resolver and authority as the node's own programs do. Its image has a
+/// public name, which the node's containerd gets from the lab.
+fn pod_of_node(arch: &str) -> String {
+    format!(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: node-{arch}}}
+spec:
+  nodeSelector: {{kubernetes.io/arch: {arch}}}
+  hostNetwork: true
+  dnsPolicy: Default
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: guest
+    image: {PUBLIC}
+    imagePullPolicy: Always
+    securityContext: {{runAsNonRoot: true, seccompProfile: {{type: RuntimeDefault}}}}
+    volumeMounts: [{{name: pki, mountPath: /pki, readOnly: true}}]
+  volumes: [{{name: pki, hostPath: {{path: /run/lab/pki}}}}]
+"#
+    )
+}
+
+/// A name of another registry, which the lab stands in for.
+const PUBLIC: &str = "docker.io/library/busybox:latest";
+
 fn guest(lab: &Lab, arch: &str, verb: &str, what: &str) -> String {
-    let pod = format!("guest-{arch}");
+    said_in(lab, &format!("guest-{arch}"), verb, what)
+}
+
+fn said_in(lab: &Lab, pod: &str, verb: &str, what: &str) -> String {
     let mut said = String::new();
-    let run = lab.command(&["kubectl", "exec", &pod, "--", "/guest", verb, what]);
+    let run = lab.command(&["kubectl", "exec", pod, "--", "/guest", verb, what]);
     run.on_line(|_, line| said.push_str(line)).finish().unwrap();
     said
 }
@@ -124,17 +162,20 @@ fn is_a_worker(arch: &str, letter: char) {
     // Again: it is there already.
     assert_eq!(lab.up(&["--node", &platform])["nodes"].as_array().unwrap().len(), 2);
 
-    let registry = lab.status()["registry"].as_str().unwrap().to_owned();
+    let registry = registry(&lab);
     let folder = tempfile::tempdir().unwrap();
-    for arch in [Arch::host(), foreign] {
-        push_guest(&lab, arch);
-        let file: PathBuf = folder.path().join(arch.go);
-        fs::write(&file, pods(&registry, arch.go)).unwrap();
+    push_guest(&lab, Arch::host(), &[&format!("guest-{}:1", Arch::host().go)]);
+    push_guest(&lab, foreign, &[&format!("guest-{arch}:1"), &format!("mirror/{PUBLIC}")]);
+    for (name, objects) in
+        [("host", pods(&registry, Arch::host().go)), ("guest", pods(&registry, arch)), ("node", pod_of_node(arch))]
+    {
+        let file: PathBuf = folder.path().join(name);
+        fs::write(&file, objects).unwrap();
         lab.run(&["kubectl", "apply", "--filename", &file.display().to_string()]);
     }
     let host = Arch::host().go;
-    let both = [format!("pod/guest-{host}"), format!("pod/guest-{arch}")];
-    lab.run(&["kubectl", "wait", "--for=condition=Ready", "--timeout=120s", &both[0], &both[1]]);
+    let all = [format!("pod/guest-{host}"), format!("pod/guest-{arch}"), format!("pod/node-{arch}")];
+    lab.run(&["kubectl", "wait", "--for=condition=Ready", "--timeout=120s", &all[0], &all[1], &all[2]]);
     for (from, to) in [(host, arch), (arch, host), (arch, arch)] {
         let way = format!("service-{to}:80");
         let mut said = String::new();
@@ -149,23 +190,61 @@ fn is_a_worker(arch: &str, letter: char) {
     assert!(guest(&lab, arch, "resolve", "kubernetes.default").starts_with("10.96.0.1 "));
     assert!(guest(&lab, arch, "write", "/data/file").starts_with("written"));
     assert!(lab.run(&["logs", &format!("{}-{arch}", lab.name)]).contains("node: "));
-
-    // The whole machine is taken away: Kubernetes sees it, and it comes back with what it had.
-    let name = format!("{}-{arch}", lab.name);
-    lab.run(&["kill", &name, "--hold"]);
-    until(120, "nobody sees that the node has gone", || !ready(&lab, &name));
-    assert_eq!(lab.fails(&["status"]).code(), 3);
-    lab.run(&["start", &name]);
-    until(180, "the node does not come back", || ready(&lab, &name));
-    lab.run(&["kill", &name]);
-    lab.run(&["up", "--node", &platform]);
-    // And its pod.
-    let way = format!("service-{arch}:80");
-    until(120, "no pod comes back", || guest(&lab, host, "connect", &way).starts_with("connected"));
+    knows_time_name_and_lab(&lab, arch);
+    dies_and_comes_back(&lab, arch);
 
     kill(lab.supervisor());
     lab.run(&["down", "--purge"]);
     lab.expect_nothing_left(&before);
+}
+
+/// The guest's clock, name, resolver and authority are the lab's, and it gets public images from the lab.
+fn knows_time_name_and_lab(lab: &Lab, arch: &str) {
+    let node = format!("node-{arch}");
+    let ask = |verb: &str, what: &str| said_in(lab, &node, verb, what);
+    let now = || jiff::Timestamp::now().as_millisecond();
+    let before = now();
+    let clock = ask("clock", "now");
+    let (after, there) = (now(), clock.split(' ').next().and_then(|ms| ms.parse::<i64>().ok()).unwrap());
+    eprintln!("{arch}: the clock says {} ms after we asked and {} ms before we heard", there - before, after - there);
+    assert!((before - 2000..=after + 2000).contains(&there), "{before} {clock} {after}");
+
+    assert!(ask("hostname", "own").starts_with(&format!("{}-{arch} after", lab.name)), "{}", ask("hostname", "own"));
+    assert!(ask("resolve", "kubernetes.default.svc.cluster.local").starts_with("10.96.0.1 "));
+    for said in [ask("resolve", "no-such-name.example"), guest(lab, arch, "resolve", "no-such-name.example")] {
+        assert!(said.contains("no such host"), "{said}");
+    }
+    let api_server = lab.status()["apiServer"].as_str().unwrap().trim_start_matches("https://").to_owned();
+    let trusted = ask("trust", &format!("/pki/ca.crt={api_server}"));
+    assert!(trusted.starts_with("trusted"), "{trusted}");
+    let own = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt=kubernetes.default:443";
+    assert!(guest(lab, arch, "trust", own).starts_with("trusted"), "{}", guest(lab, arch, "trust", own));
+    let pulls = format!("--field-selector=involvedObject.name={node},reason=Pulled");
+    let pulled = lab.run(&["kubectl", "get", "events", &pulls, "-o", "jsonpath={.items[*].message}"]);
+    assert!(pulled.contains(&format!("Successfully pulled image \"{PUBLIC}\"")), "{pulled}");
+}
+
+/// The whole machine is taken away: Kubernetes sees it, and it comes back with what it had.
+fn dies_and_comes_back(lab: &Lab, arch: &str) {
+    let (platform, host) = (format!("linux/{arch}"), Arch::host().go);
+    let name = format!("{}-{arch}", lab.name);
+    lab.run(&["kill", &name, "--hold"]);
+    until(120, "nobody sees that the node has gone", || !ready(lab, &name));
+    assert_eq!(lab.fails(&["status"]).code(), 3);
+    lab.run(&["start", &name]);
+    until(180, "the node does not come back", || ready(lab, &name));
+    // Where it is killed and comes back by itself Kubernetes sees nothing; we do.
+    until(60, "the node is not what it says", || lab.fails(&["status"]).good());
+    let boot = || node(lab, arch)["status"]["nodeInfo"]["bootID"].clone();
+    let first = boot();
+    lab.run(&["kill", &name]);
+    assert_eq!(lab.fails(&["status"]).code(), 3);
+    lab.run(&["up", "--node", &platform]);
+    assert_ne!(boot(), first);
+    lab.run(&["status"]);
+    // And its pod.
+    let way = format!("service-{arch}:80");
+    until(120, "no pod comes back", || guest(lab, host, "connect", &way).starts_with("connected"));
 }
 
 #[test]
@@ -205,6 +284,31 @@ fn nodes_join_a_lab_that_is_up_already_several_and_mixed() {
 
 #[test]
 #[ignore = "boots nodes: `cargo xtask test --nodes` runs it"]
+fn nodes_of_two_labs_are_side_by_side() {
+    let (one, two) = (Lab::new('h'), Lab::new('i'));
+    std::thread::scope(|scope| {
+        for lab in [&one, &two] {
+            scope.spawn(|| lab.run(&["up", "--node", "linux/s390x", "--node-memory", "2048"]));
+        }
+    });
+    let names = |lab: &Lab| {
+        let said = lab.run(&["kubectl", "get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"]);
+        said.split_whitespace().map(String::from).collect::<Vec<_>>()
+    };
+    for lab in [&one, &two] {
+        assert_eq!(names(lab), [format!("{}-{}", lab.name, Arch::host().go), format!("{}-s390x", lab.name)]);
+        lab.run(&["status"]);
+    }
+    let address = |lab: &Lab| lab.status()["nodes"][1]["machine"]["address"].clone();
+    assert_ne!(address(&one), address(&two));
+    // What becomes of one is nothing to the other.
+    one.run(&["down", "--purge"]);
+    assert_eq!(one.leftovers(), Vec::<String>::new());
+    two.run(&["status"]);
+}
+
+#[test]
+#[ignore = "boots nodes: `cargo xtask test --nodes` runs it"]
 fn nodes_get_a_damaged_disk_made_anew_with_the_same_bytes() {
     let name = format!("t{}e", std::process::id());
     let machine = "node-s390x";
@@ -215,14 +319,26 @@ fn nodes_get_a_damaged_disk_made_anew_with_the_same_bytes() {
     let cache = cache(machine);
     let file = cache.path().join("bin").join(&disk).join("disk");
     let good = kit::digest::sha256_file(&file).unwrap();
-    fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(1 << 20).unwrap();
+    let damage = || fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(1 << 20).unwrap();
     let lab = Lab::open(&name, cache.path());
-    let up = lab.command(&["up", "--node", "linux/s390x"]);
-    let mut said = String::new();
-    assert!(up.on_line(|_, line| said.push_str(line)).finish().unwrap().good(), "{said}");
-    assert!(said.contains("is damaged") && said.contains("made anew"), "{said}");
-    assert_eq!(kit::digest::sha256_file(&file).unwrap(), good);
-    assert!(ready(&lab, &format!("{name}-s390x")));
+    let mends = |arguments: &[&str]| {
+        let mut said = String::new();
+        assert!(lab.command(arguments).on_line(|_, line| said.push_str(line)).finish().unwrap().good(), "{said}");
+        assert!(said.contains("is damaged") && said.contains("made anew"), "{said}");
+        assert_eq!(kit::digest::sha256_file(&file).unwrap(), good);
+    };
+    let node = format!("{name}-s390x");
+    damage();
+    mends(&["up", "--node", "linux/s390x"]);
+    assert!(ready(&lab, &node));
+    // Also where the node is recorded and its machine starts again: by itself, or because it is told to.
+    lab.run(&["kill", &node]);
+    damage();
+    mends(&["up"]);
+    lab.run(&["status"]);
+    lab.run(&["kill", &node, "--hold"]);
+    damage();
+    mends(&["start", &node]);
 }
 
 #[test]
@@ -239,4 +355,18 @@ fn nodes_that_cannot_be_are_refused_before_anything_is_done() {
         assert!(finished.last.concat().contains(word), "{finished:?}");
         lab.expect_nothing_left(&before);
     }
+    // Room for a lab, and not for its nodes.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().display().to_string();
+    let run = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        Process::new(program, command).run().unwrap();
+    };
+    run("mount", &["-t", "tmpfs", "-o", "size=5g", "tmpfs", &path]);
+    let small = Lab::open(&lab.name, folder.path());
+    let full = small.fails(&["up", "--node", "linux/s390x", "--until", "registry"]);
+    run("umount", &[&path]);
+    assert_eq!(full.code(), 3, "{full:?}");
+    assert!(full.last.concat().contains("host-disk") && full.last.concat().contains("needs 6144"), "{full:?}");
 }

@@ -22,11 +22,23 @@ pub(crate) struct Lab {
 impl Lab {
     pub(crate) fn new() -> Self {
         let named = std::env::var("OTHER_ARCH_TEST_LAB_NAME").ok().filter(|name| !name.is_empty());
-        let ours = named.is_none();
-        let name = named.unwrap_or_else(|| "install-test".into());
-        let mut lab = Self { name, registry: String::new(), ours, folder: tempfile::tempdir().unwrap() };
-        if ours {
-            lab.tool(&["up"]);
+        match named {
+            Some(name) => Self::open(name, None),
+            None => Self::open("install-test".into(), Some(&[])),
+        }
+    }
+
+    /// One with a node of another architecture.
+    pub(crate) fn with_node(platform: &Platform) -> Self {
+        Self::open("install-nodes".into(), Some(&["--node", &platform.to_string()]))
+    }
+
+    /// The lab of that name, brought up if there are options of `up`.
+    fn open(name: String, up: Option<&[&str]>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut lab = Self { name, registry: String::new(), ours: up.is_some(), folder };
+        if let Some(options) = up {
+            lab.tool(&[&["up"], options].concat());
         }
         let status: Value = serde_json::from_str(&lab.tool(&["status", "--output", "json"])).unwrap();
         lab.registry = status["registry"].as_str().unwrap().to_owned();
@@ -159,11 +171,17 @@ pub(crate) struct Run<'a> {
     pub(crate) lab: &'a Lab,
     pub(crate) namespace: String,
     pub(crate) folder: PathBuf,
+    platform: Platform,
 }
 
 impl<'a> Run<'a> {
     pub(crate) fn new(lab: &'a Lab, name: &str) -> Self {
-        Self { lab, namespace: format!("install-test-{name}"), folder: lab.folder(name) }
+        Self::on(lab, name, Platform::host())
+    }
+
+    /// One whose record is of that platform.
+    pub(crate) fn on(lab: &'a Lab, name: &str, platform: Platform) -> Self {
+        Self { lab, namespace: format!("install-test-{name}"), folder: lab.folder(name), platform }
     }
 
     /// The command without its cluster.
@@ -194,7 +212,7 @@ impl<'a> Run<'a> {
     }
 
     pub(crate) fn record(&self) -> Value {
-        let cell = format!("try/{}/lab-{}/install.json", Platform::host().dir(), self.lab.name);
+        let cell = format!("try/{}/lab-{}/install.json", self.platform.dir(), self.lab.name);
         serde_json::from_slice(&std::fs::read(self.folder.join(cell)).unwrap()).unwrap()
     }
 }

@@ -82,11 +82,34 @@ struct Manifest {
 }
 
 /// The part of the cache that nodes of an architecture boot from.
-pub(crate) fn part(machine: &Machine) -> String {
+fn part(machine: &Machine) -> String {
     format!("node-{}", machine.arch)
 }
 
-/// Makes it unless the cache has it whole; returns the key.
+/// Whether the cache has a node's disk (part and key) as it was made. A damaged one is removed.
+pub(crate) fn is_whole(layout: &Layout, disk: &str, ui: &Ui) -> Result<bool> {
+    let folder = layout.bin().join(disk);
+    let parent = folder.parent().unwrap_or(&folder);
+    let _lock = parts::lock(&parent.join(".lock"), &format!("a build of {disk}"), ui)?;
+    look(&folder, ui)
+}
+
+/// Whether a disk is there and whole; a damaged one is removed.
+fn look(folder: &Path, ui: &Ui) -> Result<bool> {
+    if !folder.is_dir() {
+        return Ok(false);
+    }
+    match check(folder) {
+        Ok(()) => Ok(true),
+        Err(error) => {
+            ui.warn(format!("{}; it is made anew", error.summary()));
+            fs::remove_dir_all(folder).cause(Cause::HostDisk, || format!("cannot remove {}", folder.display()))?;
+            Ok(false)
+        }
+    }
+}
+
+/// Makes it unless the cache has it whole; returns its part and key.
 pub(crate) fn make(layout: &Layout, machine: &Machine, go: &Go, ui: &Ui) -> Result<String> {
     let arch = machine.arch()?;
     let platform = Platform::from_parts("linux", arch.go, None, None);
@@ -101,14 +124,9 @@ pub(crate) fn make(layout: &Layout, machine: &Machine, go: &Go, ui: &Ui) -> Resu
     let folder = parent.join(&key);
     let _lock = parts::lock(&parent.join(".lock"), &format!("another build of {}", part(machine)), ui)?;
     parts::sweep(&parent);
-    if folder.is_dir() {
-        match check(&folder) {
-            Ok(()) => return Ok(key),
-            Err(error) => {
-                ui.warn(format!("{}; it is made anew", error.summary()));
-                fs::remove_dir_all(&folder).cause(Cause::HostDisk, || format!("cannot remove {}", folder.display()))?;
-            }
-        }
+    let disk = format!("{}/{key}", part(machine));
+    if look(&folder, ui)? {
+        return Ok(disk);
     }
     let step = ui.step(format!("disk of {platform} nodes"));
     let work = tempfile::Builder::new().prefix(parts::NEW).tempdir_in(&parent);
@@ -121,7 +139,7 @@ pub(crate) fn make(layout: &Layout, machine: &Machine, go: &Go, ui: &Ui) -> Resu
     fs::rename(work, &folder).cause(Cause::HostDisk, || format!("cannot create {}", folder.display()))?;
     step.done(&key);
     forget(layout, &parent, &key);
-    Ok(key)
+    Ok(disk)
 }
 
 /// Removes disks that no lab of this cache boots from. What cannot be removed only takes room.

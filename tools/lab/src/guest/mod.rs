@@ -67,6 +67,11 @@ impl Nodes {
         Ok(machines.iter().map(|machine| &machine.qemu).chain(both.iter().copied()).collect())
     }
 
+    /// How many they are.
+    pub(crate) fn count(&self) -> Result<usize> {
+        Ok(self.machines()?.len())
+    }
+
     /// What can be said before anything is done: whether this machine has wires, and so much memory at all.
     pub(crate) fn check(&self) -> Result<()> {
         let machines = self.machines()?.len();
@@ -104,8 +109,7 @@ impl Nodes {
         }
         enough(missing.len(), self.memory)?;
         for machine in missing {
-            let key = disk::make(layout, machine, go, ui)?;
-            let disk = format!("{}/{key}", disk::part(machine));
+            let disk = disk::make(layout, machine, go, ui)?;
             let node = self.node(layout, record, machine, disk)?;
             record.nodes.push(node);
         }
@@ -123,6 +127,16 @@ impl Nodes {
         let machine = LabMachine { number, address, cpus: self.cpus, memory: self.memory, disk };
         Ok(Node { name, platform, nature: Nature::Emulated, machine: Some(machine) })
     }
+}
+
+/// Has what a recorded node boots from made anew if it is not what was made; `true` if it was not.
+pub(crate) fn mend(layout: &Layout, node: &mut Node, ui: &Ui) -> Result<bool> {
+    let Some(machine) = &mut node.machine else { return Ok(false) };
+    if disk::is_whole(layout, &machine.disk, ui)? {
+        return Ok(false);
+    }
+    machine.disk = disk::make(layout, Machine::find(&node.platform)?, &Go::find(layout)?, ui)?;
+    Ok(true)
 }
 
 /// Whether every machine of the lab was ever started.
@@ -166,7 +180,7 @@ fn fits(line: &str, wanted: u64) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn nodes(platforms: &[&str]) -> Nodes {
@@ -174,7 +188,7 @@ mod tests {
         Nodes { platforms, memory: 3072, cpus: 2 }
     }
 
-    pub(super) fn record_with(platforms: &[&str]) -> (Layout, Record) {
+    pub(crate) fn record_with(platforms: &[&str]) -> (Layout, Record) {
         let layout = Layout::new("test").unwrap();
         let mut record = crate::record::new(&layout, "10.213.7.0/24".parse().unwrap(), vec!["docker.io".into()]);
         let nodes = nodes(platforms);

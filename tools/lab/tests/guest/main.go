@@ -3,11 +3,14 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -49,8 +52,30 @@ func try(verb, what string) (string, error) {
 		return "", serve(what)
 	case "write":
 		return "written", os.WriteFile(what, []byte("data"), 0o600)
+	case "clock":
+		return fmt.Sprint(time.Now().UnixMilli()), nil
+	case "hostname":
+		return os.Hostname()
+	case "trust":
+		return "trusted", trust(what)
 	}
 	return "", errors.New("unknown verb " + verb)
+}
+
+// trust asks a server, as FILE=ADDRESS, for a certificate that the authorities in the file have signed.
+func trust(what string) error {
+	file, address, _ := strings.Cut(what, "=")
+	authorities, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	known := x509.NewCertPool()
+	known.AppendCertsFromPEM(authorities)
+	connection, err := tls.Dial("tcp", address, &tls.Config{RootCAs: known})
+	if err != nil {
+		return err
+	}
+	return connection.Close()
 }
 
 // serve accepts connections until it is ended.

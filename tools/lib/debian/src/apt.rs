@@ -87,12 +87,13 @@ fn parse(line: &str) -> Result<Package> {
     }
 }
 
-/// Fetches packages that the cache does not have; returns the archives in the packages' order.
+/// Fetches packages that the cache does not have as Debian's lists have them; returns the archives in the packages'
+/// order.
 pub fn fetch(platform: &Platform, packages: &[Package]) -> Result<Vec<PathBuf>> {
     let folder = dirs::cache()?.join("debs");
     fs::create_dir_all(&folder).cause(Cause::HostDisk, || format!("cannot create {}", folder.display()))?;
     let path = |package: &Package| folder.join(format!("{}.deb", package.sha256));
-    let missing: Vec<_> = packages.iter().filter(|package| !path(package).is_file()).collect();
+    let missing: Vec<_> = packages.iter().filter(|package| !is_sound(&path(package), package)).collect();
     if !missing.is_empty() {
         let temporary = tempfile::Builder::new().prefix(".new-").tempdir_in(&folder);
         let temporary = temporary.cause(Cause::HostDisk, || format!("cannot write to {}", folder.display()))?;
@@ -107,14 +108,20 @@ pub fn fetch(platform: &Platform, packages: &[Package]) -> Result<Vec<PathBuf>> 
         })?;
         for package in missing {
             let file = temporary.path().join(&package.file);
-            let found = digest::sha256_file(&file)?;
-            if found != format!("sha256:{}", package.sha256) {
+            if !is_sound(&file, package) {
+                let found = digest::sha256_file(&file)?;
                 return Err(Error::new(Cause::Registry, format!("{} came with the digest {found}", package.file)));
             }
             fs::rename(&file, path(package)).cause(Cause::HostDisk, || format!("cannot keep {}", package.file))?;
         }
     }
     Ok(packages.iter().map(path).collect())
+}
+
+/// Whether an archive is what Debian's signed lists say: one in the cache has its digest for a name, but may have been
+/// damaged since.
+fn is_sound(path: &Path, package: &Package) -> bool {
+    digest::sha256_file(path).is_ok_and(|found| found.strip_prefix("sha256:") == Some(package.sha256.as_str()))
 }
 
 /// apt for one architecture.
@@ -305,6 +312,19 @@ mod tests {
         assert_eq!((package.name(), package.pinned().as_str()), ("git", "git=1:2.39.5-0+deb12u3"));
         assert!(parse("'http://x' ../x.deb 1 SHA256:00").is_err());
         assert!(parse("E: nonsense").is_err());
+    }
+
+    #[test]
+    fn an_archive_is_known_by_its_content_and_not_by_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let sha256 = digest::hex(b"package");
+        let path = folder.path().join(format!("{sha256}.deb"));
+        let package = Package { file: "x_1_all.deb".into(), sha256 };
+        assert!(!is_sound(&path, &package), "it is not there");
+        for (content, sound) in [("package", true), ("packagE", false), ("pack", false), ("package.", false)] {
+            fs::write(&path, content).unwrap();
+            assert_eq!(is_sound(&path, &package), sound, "{content}");
+        }
     }
 
     #[test]
