@@ -39,7 +39,8 @@ enum Verb {
     Base(base::Args),
     /// Build the probe that looks what nodes are, and push it; prints its reference
     Probe(probe::Args),
-    /// Compare an image, a release or an OCI layout with the platforms asked for
+    /// Compare images, releases, OCI layouts, programs and archives with the platforms asked for
+    #[command(after_help = verify::EXAMPLES)]
     Verify(verify::Args),
     /// Show an architecture under all its names
     Arch(arch::Args),

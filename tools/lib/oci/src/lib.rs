@@ -8,8 +8,12 @@ mod archive;
 mod auth;
 mod body;
 mod client;
+mod deep;
 mod document;
+mod fetch;
+mod files;
 mod header;
+mod index;
 mod layer;
 mod layout;
 mod place;
@@ -17,19 +21,24 @@ mod program;
 mod push;
 mod reference;
 mod root;
+mod search;
+mod user;
 mod verify;
 
 pub use archive::archive;
 pub use client::Client;
+pub use deep::Memory;
 pub use document::{Document, canonical, descriptor, is_image, is_index};
+pub use files::{FileKind, file_kind, verify_file};
 pub use header::program_header;
+pub use index::{Offer, offered, offers};
 pub use layout::Layout;
 pub use oci_spec::image as spec;
 pub use place::Place;
 pub use program::program;
 pub use push::{ARTIFACT_TYPE_RELEASE, copy, pull_artifact, push_artifact};
 pub use reference::{Reference, insecure, mirror, parse, pinned};
-pub use verify::{Checked, Offer, offered, offers, verify};
+pub use verify::{Checked, verify, verify_deep};
 
 use std::{
     future::Future,

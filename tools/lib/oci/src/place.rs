@@ -3,7 +3,7 @@
 use kit::{Result, Within};
 use oci_spec::image::Descriptor;
 
-use crate::{Client, Document, Layout, Reference, body::Body, pinned};
+use crate::{Client, Document, Layout, Reference, body::Body, fetch::Want, pinned};
 
 /// A repository or a layout.
 #[derive(Clone)]
@@ -15,14 +15,15 @@ pub enum Place {
 }
 
 impl Place {
-    /// The image itself: of a registry the one that the reference names, of a layout the only one.
+    /// The image itself: of a registry the one that the reference names, of a layout the only one, or the one
+    /// that [`Layout::images`] chose.
     ///
     /// # Errors
     /// [`kit::Cause::Auth`] or [`kit::Cause::Registry`] with the reference.
     pub async fn top(&self) -> Result<Document> {
         match self {
             Self::Registry(client, reference) => client.manifest(reference).await,
-            Self::Layout(layout) => layout.manifest(&layout.find(None)?).await,
+            Self::Layout(layout) => layout.top().await,
         }
     }
 
@@ -38,8 +39,13 @@ impl Place {
     }
 
     pub(crate) async fn blob(&self, descriptor: &Descriptor) -> Result<Body> {
+        self.lazy_blob(descriptor, Want::All).await
+    }
+
+    /// A blob of which the beginning may be enough.
+    pub(crate) async fn lazy_blob(&self, descriptor: &Descriptor, want: Want) -> Result<Body> {
         match self {
-            Self::Registry(client, reference) => client.blob(reference, descriptor).await,
+            Self::Registry(client, reference) => Ok(client.lazy_blob(reference, descriptor, want)),
             Self::Layout(layout) => layout.blob(descriptor).await,
         }
         .within(|| self.to_string())
