@@ -182,6 +182,8 @@ fn ancestors(path: &str) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::layer::ENTRIES_LIMIT;
 
@@ -254,5 +256,50 @@ mod tests {
         assert_eq!(clean("/../../etc/./passwd"), "etc/passwd");
         let root = root(&[&[("../../x", Kind::File)]]);
         assert!(matches!(root.find("/../x"), Found::File(..)));
+    }
+
+    /// Paths of a few parts, so that they meet.
+    fn path() -> impl Strategy<Value = String> {
+        proptest::collection::vec(
+            proptest::sample::select(vec!["a", "b", "..", ".", "", ".wh.a", ".wh..wh..opq"]),
+            1..5,
+        )
+        .prop_map(|parts| parts.join("/"))
+    }
+
+    fn kind() -> impl Strategy<Value = Kind> {
+        prop_oneof![
+            Just(Kind::File),
+            Just(Kind::Directory),
+            Just(Kind::Other),
+            path().prop_map(Kind::Symlink),
+            path().prop_map(|path| Kind::Symlink(format!("/{path}"))),
+            path().prop_map(Kind::Hardlink),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_layers_hold_a_search_ends_inside(
+            layers in proptest::collection::vec(proptest::collection::vec((path(), kind()), 0..8), 1..4), wanted in path(),
+        ) {
+            let mut root = Root::default();
+            for layer in layers {
+                root.next_layer();
+                for (path, kind) in layer {
+                    root.add(entry(&path, kind)).unwrap();
+                }
+                let before = root.find(&wanted);
+                if let Found::File(at, _) = &before {
+                    prop_assert!(!at.split('/').any(|part| part == ".." || part.is_empty()), "{}", at);
+                }
+                root.next_layer();
+                // What is decided stays, whatever a layer below holds.
+                if before != Found::Unknown {
+                    root.add(entry(&wanted, Kind::File)).unwrap();
+                    prop_assert_eq!(root.find(&wanted), before);
+                }
+            }
+        }
     }
 }

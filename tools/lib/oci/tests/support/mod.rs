@@ -31,6 +31,8 @@ pub(crate) enum Answer {
     Cut(Vec<u8>),
     /// All of it, whatever part was asked for.
     Whole(Vec<u8>),
+    /// A part of something, with these headers.
+    Part(u16, String, Vec<u8>),
     /// So many zeros.
     Zeros(u64),
     /// The first answer once, then the second.
@@ -130,7 +132,7 @@ impl Registry {
         let path = target.split('?').next()?.to_owned();
         self.state.lock().unwrap().requests.push(format!("{method} {path}"));
         let answer = match method.as_str() {
-            "GET" | "HEAD" => self.answer(&path),
+            "GET" | "HEAD" => self.answer(&path, range),
             _ => self.store(&method, &target, &media_type, body),
         };
         let answer = match answer {
@@ -140,7 +142,7 @@ impl Registry {
         };
         // Counted before it goes out: what a client has got is counted for sure.
         let count = |bytes| *self.state.lock().unwrap().served.entry(path.clone()).or_default() += bytes;
-        write(&mut stream, &method, answer, range, count)
+        write(&mut stream, &method, answer, count)
     }
 
     /// Lets everything be asked for only with this `Authorization`; `/v2/` says how to log in.
@@ -154,8 +156,11 @@ impl Registry {
         self.set("/v2/", Answer::Status(401, challenge));
     }
 
-    fn answer(&self, path: &str) -> Answer {
+    fn answer(&self, path: &str, range: Option<(usize, Option<usize>)>) -> Answer {
         let mut state = self.state.lock().unwrap();
+        if let (Some(Answer::Content { bytes, .. }), Some((first, last))) = (state.answers.get(path), range) {
+            return part(bytes, first, last);
+        }
         let found = state.answers.get(path).cloned();
         // What was uploaded is there in all repositories.
         let uploaded = || state.answers.get(&format!("/blob/{}", path.rsplit_once("/blobs/")?.1)).cloned();
@@ -206,27 +211,26 @@ fn parse_range(value: &str) -> Option<(usize, Option<usize>)> {
     Some((first.parse().ok()?, last.parse().ok()))
 }
 
-/// Sends an answer, or the part of it that was asked for, and counts the bytes of its body.
-fn write(
-    stream: &mut TcpStream,
-    method: &str,
-    answer: Answer,
-    range: Option<(usize, Option<usize>)>,
-    count: impl Fn(u64),
-) -> Option<()> {
+fn part(bytes: &[u8], first: usize, last: Option<usize>) -> Answer {
+    if first >= bytes.len() {
+        return Answer::Status(416, "");
+    }
+    let end = last.map_or(bytes.len(), |last| bytes.len().min(last + 1));
+    let headers = format!("Content-Range: bytes {first}-{}/{}\r\n", end - 1, bytes.len());
+    Answer::Part(206, headers, bytes[first..end].to_vec())
+}
+
+/// Sends an answer and counts the bytes of its body.
+fn write(stream: &mut TcpStream, method: &str, answer: Answer, count: impl Fn(u64)) -> Option<()> {
     let (status, headers, body, length) = match answer {
-        Answer::Content { media_type, bytes } => match range {
-            Some((first, _)) if first >= bytes.len() => (416, String::new(), vec![], 0),
-            Some((first, last)) => {
-                let end = last.map_or(bytes.len(), |last| bytes.len().min(last + 1));
-                let headers = format!("Content-Range: bytes {first}-{}/{}\r\n", end - 1, bytes.len());
-                (206, headers, bytes[first..end].to_vec(), end - first)
-            }
-            None => {
-                let length = bytes.len();
-                (200, format!("Content-Type: {media_type}\r\n"), bytes, length)
-            }
-        },
+        Answer::Content { media_type, bytes } => {
+            let length = bytes.len();
+            (200, format!("Content-Type: {media_type}\r\n"), bytes, length)
+        }
+        Answer::Part(status, headers, bytes) => {
+            let length = bytes.len();
+            (status, headers, bytes, length)
+        }
         Answer::Whole(bytes) => {
             let length = bytes.len();
             (200, String::new(), bytes, length)
