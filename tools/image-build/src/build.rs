@@ -106,14 +106,14 @@ impl Args {
     }
 }
 
-pub(crate) fn run(args: Args, ui: &Ui) -> Result<Done> {
+pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
     let ci = args.ci.open()?;
     let component = ci.component(&args.component)?;
     let map = ci.images()?;
     args.repo.reference("x")?;
     let run = RunDir::create(&args.run_dir)?;
     let folder = run.component(&args.component);
-    let mut record = record::begin(&args, &component, &run);
+    let mut record = record::begin(args, &component, &run);
     // What an earlier attempt left must not be taken for this one's.
     for old in ["release.yaml", "release.notags.yaml", "ko.log"] {
         match fs::remove_file(folder.join(old)) {
@@ -124,10 +124,9 @@ pub(crate) fn run(args: Args, ui: &Ui) -> Result<Done> {
         }
     }
     let layout = Scratch::new(&folder)?;
-    let result =
-        Build::new(&ci, &args, &component, &map, &folder, ui).and_then(|build| build.run(&layout, &mut record));
+    let result = Build::new(&ci, args, &component, &map, &folder, ui).and_then(|build| build.run(&layout, &mut record));
     drop(layout);
-    let digest = record::finish(&args, &folder, record.clone(), result.as_ref().err())?;
+    let digest = record::finish(args, &folder, record.clone(), result.as_ref().err())?;
     if !record.images.is_empty() {
         match ui.output {
             Output::Json => ui.json(&rundir::read_record::<Images>(&folder)?.0)?,
@@ -338,7 +337,7 @@ impl<'a> Build<'a> {
             }
             let its = |digest: &str| received.iter().find(|received| received.image.digest().to_string() == digest);
             let image = reference.digest().and_then(its).ok_or_else(left_out)?.image.clone();
-            places.push((import, platforms, Place::Stored(inbox.layout().clone(), Box::new(image))));
+            places.push((import, platforms, Place::Layout(inbox.layout().choose(&image))));
         }
         let step = self.ui.step(format!("verifying {} images on {} platforms", places.len(), self.platforms.len()));
         let checked = oci::run(verify::check_places(&places))?;

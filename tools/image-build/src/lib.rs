@@ -32,14 +32,15 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Build a component's images with ko, verify them, write images.json and release.yaml
-    Build(build::Args),
+    Build(Box<build::Args>),
     /// Build the stand-ins of ci/images.toml and push them to the registry's mirrors
     Images(images::Args),
     /// Build one base image of ci/images.toml and push it
     Base(base::Args),
     /// Build the probe that looks what nodes are, and push it; prints its reference
     Probe(probe::Args),
-    /// Compare an image, a release or an OCI layout with the platforms asked for
+    /// Compare images, releases, OCI layouts, programs and archives with the platforms asked for
+    #[command(after_help = verify::EXAMPLES)]
     Verify(verify::Args),
     /// Show an architecture under all its names
     Arch(arch::Args),
@@ -57,7 +58,7 @@ impl Tool for Args {
 /// What the verb says.
 pub fn run(args: Args, ui: &Ui) -> Result<Done> {
     match args.verb {
-        Verb::Build(args) => build::run(args, ui),
+        Verb::Build(args) => build::run(&args, ui),
         Verb::Images(args) => images::run(&args, ui),
         Verb::Base(args) => base::run(&args, ui),
         Verb::Probe(args) => probe::run(&args, ui),

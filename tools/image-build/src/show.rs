@@ -6,14 +6,17 @@ use kit::{
     ui,
 };
 
-/// One line for each image and platform.
+/// One line for each image and platform; the bases only where something says what it is built on.
 pub(crate) fn table(images: &[Image]) -> String {
-    let head = ["IMAGE", "PLATFORM", "CONFIG", "PROGRAM", "USER", "SIZE", "VERDICT"];
+    let head = ["IMAGE", "PLATFORM", "CONFIG", "PROGRAM", "USER", "BASE", "SIZE", "VERDICT"];
     let mut rows = vec![head.map(String::from).to_vec()];
     for image in images {
         for row in &image.platforms {
             rows.push(cells(&image.name, row));
         }
+    }
+    if images.iter().flat_map(|image| &image.platforms).all(|row| row.base.is_none()) {
+        rows.iter_mut().for_each(|cells| drop(cells.remove(5)));
     }
     ui::printable(&ui::table(&rows))
 }
@@ -32,17 +35,34 @@ fn cells(name: &str, row: &PlatformRow) -> Vec<String> {
     let dash = || "-".to_owned();
     let program = row.program.as_ref().map_or_else(dash, |program| {
         let order = if program.byte_order == kit::arch::ByteOrder::Big { "BE" } else { "LE" };
-        format!("{} {} {}{order}", program.format, program.machine, program.class)
+        let deep = row.deep.as_ref().map_or_else(String::new, |deep| format!(" (1 of {})", deep.programs));
+        format!("{} {} {}{order}{deep}", program.format, program.machine, program.class)
     });
-    vec![
+    let base = row.base.as_deref().map(|base| short(base.rsplit_once('/').map_or(base, |(_, name)| name)));
+    let text = vec![
         short(name),
         row.platform.to_string(),
         row.config.as_ref().map_or_else(dash, ToString::to_string),
         program,
-        row.user.clone().unwrap_or_else(|| "root".into()),
+        if row.config.is_some() { user(row) } else { dash() },
+        base.unwrap_or_else(dash),
         if row.size == 0 { dash() } else { format!("{:.1} MB", row.size as f64 / 1e6) },
         row.problem.as_ref().map_or_else(|| "ok".into(), |problem| format!("WRONG: {problem}")),
-    ]
+    ];
+    // One row is one line, whatever an image calls itself.
+    text.into_iter().map(|cell| cell.replace(['\n', '\t'], " ")).collect()
+}
+
+/// The user as the config has it, and its number where that says more.
+fn user(row: &PlatformRow) -> String {
+    let name = row.user.clone().unwrap_or_else(|| "root".into());
+    match (row.nonroot, row.uid) {
+        (Some(false), _) if name != "root" => format!("{name} (root)"),
+        (None, _) if row.user.is_some() => format!("{name} (a name)"),
+        (Some(true), Some(uid)) if !name.starts_with(|c: char| c.is_ascii_digit()) => format!("{name} ({uid})"),
+        _ if row.user.is_none() && row.nonroot.is_none() => "-".into(),
+        _ => name,
+    }
 }
 
 /// A name short enough for a table: the digest is cut.
@@ -73,4 +93,44 @@ pub(crate) fn problems(images: &[Image]) -> Option<Error> {
     let lines: Vec<_> = found.iter().map(|(cause, line)| format!("{cause}: {line}")).collect();
     let error = Error::new(*cause, first.clone());
     Some(if lines.len() > 1 { error.line(lines.join("\n")) } else { error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_one_line_and_says_who_runs() {
+        let row = |user: Option<&str>, uid: Option<u32>, nonroot| PlatformRow {
+            config: Some("linux/arm64".parse().unwrap()),
+            user: user.map(String::from),
+            uid,
+            nonroot,
+            base: Some(format!("e.com/x/static:v1@sha256:{}", "a".repeat(64))),
+            problem: Some("its\nfault\u{1b}[2J".into()),
+            ..PlatformRow::new("linux/arm64".parse().unwrap())
+        };
+        for (row, said) in [
+            (row(None, Some(0), Some(false)), " root "),
+            (row(Some("0"), Some(0), Some(false)), " 0 (root) "),
+            (row(Some("git"), None, None), " git (a name) "),
+            (row(Some("git"), Some(1000), Some(true)), " git (1000) "),
+            (row(Some("65532:65532"), Some(65532), Some(true)), " 65532:65532 "),
+        ] {
+            let image = Image {
+                name: "e.com/a/b".into(),
+                kind: kit::record::ImageKind::Referenced,
+                reference: String::new(),
+                digest: None,
+                base: None,
+                platforms: vec![row],
+            };
+            let text = table(&[image]);
+            assert_eq!(text.lines().count(), 2, "{text}");
+            assert!(
+                text.contains(said) && text.contains("static:v1@aaaaaaaaaaaa") && !text.contains('\u{1b}'),
+                "{text}"
+            );
+        }
+    }
 }

@@ -30,7 +30,7 @@ pub(super) fn adopt(args: &Args, started: Timestamp, found: &Found, error: Optio
         }
         _ => None,
     };
-    let no_release = || Error::new(Cause::Usage, format!("{} is no release", args.what));
+    let no_release = || Error::new(Cause::Usage, format!("{} is no release", args.what.join(", ")));
     let missing = (error.is_none() && release.is_none()).then(no_release);
     let head = Head::new("image-build", env!("CARGO_PKG_VERSION"), &run.id(), started).reproduce(reproduce(args));
     let head = match error.or(missing.as_ref()) {
@@ -46,7 +46,7 @@ pub(super) fn adopt(args: &Args, started: Timestamp, found: &Found, error: Optio
             .as_ref()
             .and_then(|release| manifests::version(&release.text()))
             .unwrap_or_else(|| "unknown".into()),
-        source: Source::Release { reference: args.what.clone() },
+        source: Source::Release { reference: args.what.join(" ") },
         origin: origin(found),
         platforms: args.platforms.list(),
         images: found.images.clone(),
@@ -71,5 +71,10 @@ fn origin(found: &Found) -> Origin {
 
 fn reproduce(args: &Args) -> String {
     let platforms: Vec<_> = args.platforms.list().iter().map(ToString::to_string).collect();
-    format!("image-build verify {} --platform {}", quote(&args.what), quote(&platforms.join(",")))
+    let what: Vec<_> = args.what.iter().map(|what| quote(what).to_string()).collect();
+    let mut command = format!("image-build verify {} --platform {}", what.join(" "), quote(&platforms.join(",")));
+    for (flag, given) in [(" --deep", args.deep), (" --nonroot", args.nonroot)] {
+        command.push_str(if given { flag } else { "" });
+    }
+    command
 }

@@ -32,7 +32,8 @@ pub struct Arch {
     pub debian: &'static str,
     /// Alpine's port.
     pub alpine: &'static str,
-    /// The variant that OCI's default means: containerd normalises `arm64` to `arm64/v8`.
+    /// The variant that OCI's default means: containerd takes `arm64/v8` for `arm64`, `amd64/v1` for `amd64`
+    /// (platforms/database.go, normalizeArch).
     pub variant: Option<&'static str>,
     /// Rust's target triple with glibc.
     pub rust: &'static str,
@@ -53,7 +54,7 @@ use ByteOrder::{Big, Little};
 /// Every architecture that we know; [`Arch::find`] looks a name up.
 #[rustfmt::skip]
 pub const ARCHES: &[Arch] = &[
-    Arch { go: "amd64",    uname: "x86_64",      debian: "amd64",    alpine: "x86_64",      variant: None,       rust: "x86_64-unknown-linux-gnu",        qemu: "x86_64",      elf_machine: 62,  elf_class: 64, byte_order: Little, pe_machine: Some(0x8664) },
+    Arch { go: "amd64",    uname: "x86_64",      debian: "amd64",    alpine: "x86_64",      variant: Some("v1"), rust: "x86_64-unknown-linux-gnu",        qemu: "x86_64",      elf_machine: 62,  elf_class: 64, byte_order: Little, pe_machine: Some(0x8664) },
     Arch { go: "arm64",    uname: "aarch64",     debian: "arm64",    alpine: "aarch64",     variant: Some("v8"), rust: "aarch64-unknown-linux-gnu",       qemu: "aarch64",     elf_machine: 183, elf_class: 64, byte_order: Little, pe_machine: Some(0xaa64) },
     Arch { go: "s390x",    uname: "s390x",       debian: "s390x",    alpine: "s390x",       variant: None,       rust: "s390x-unknown-linux-gnu",         qemu: "s390x",       elf_machine: 22,  elf_class: 64, byte_order: Big,    pe_machine: None },
     Arch { go: "ppc64le",  uname: "ppc64le",     debian: "ppc64el",  alpine: "ppc64le",     variant: None,       rust: "powerpc64le-unknown-linux-gnu",   qemu: "ppc64le",     elf_machine: 21,  elf_class: 64, byte_order: Little, pe_machine: None },
@@ -174,7 +175,11 @@ impl FromStr for Platform {
             return Err(Error::new(Cause::Usage, format!("unknown operating system '{os}' in platform '{text}'"))
                 .next("known: linux, windows"));
         }
-        Ok(Self::from_parts(os, Arch::find(arch)?.go, variant, version))
+        let row = Arch::find(arch)?;
+        if os == "windows" && row.pe_machine.is_none() {
+            return Err(Error::new(Cause::Usage, format!("there is no Windows on {}, as in '{text}'", row.go)));
+        }
+        Ok(Self::from_parts(os, row.go, variant, version))
     }
 }
 
@@ -235,6 +240,7 @@ mod tests {
         assert_eq!("linux/aarch64".parse::<Platform>().unwrap(), plain);
         assert_eq!("linux/arm/v7".parse::<Platform>().unwrap().to_string(), "linux/arm");
         assert_eq!("linux/arm/v6".parse::<Platform>().unwrap().to_string(), "linux/arm/v6");
+        assert_eq!("linux/amd64/v1".parse::<Platform>().unwrap().to_string(), "linux/amd64");
         assert_eq!("windows/amd64:10.0.17763.1".parse::<Platform>().unwrap().to_string(), "windows/amd64:10.0.17763.1");
     }
 
@@ -250,7 +256,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_by_name() {
-        for text in ["", "linux", "linux/", "linux/amd64/", "plan9/amd64", "linux/amd64/v1/x", "all"] {
+        for text in ["", "linux", "linux/", "linux/amd64/", "plan9/amd64", "linux/amd64/v1/x", "windows/s390x", "all"] {
             let error = text.parse::<Platform>().unwrap_err();
             assert_eq!(error.cause, Cause::Usage, "{text}");
         }

@@ -11,7 +11,7 @@ mod results;
 mod run;
 
 pub use cleanup::{Baseline, BaselineObject, Cleanup, Difference, ObjectKey};
-pub use images::{Image, ImageKind, Images, Origin, PlatformRow, Program, Release, Replacement, Source, Unused};
+pub use images::{Deep, Image, ImageKind, Images, Origin, PlatformRow, Program, Release, Replacement, Source, Unused};
 pub use install::{ClusterId, Install, Machine, Nature, Node, RunningImage};
 pub use lab::{Lab, LabMachine, LabNode, LabPhase, Subnet};
 pub use results::{Conditions, Counts, Results, RoundResult, Setting, SkipSource, SourceChange, Status, Stretch, Test};
@@ -123,6 +123,7 @@ pub fn schemas() -> Vec<(&'static str, schemars::Schema)> {
     vec![
         ("run", schemars::schema_for!(RunRecord)),
         ("images", schemars::schema_for!(Images)),
+        ("verify", schemars::schema_for!(Vec<Image>)),
         ("install", schemars::schema_for!(Install)),
         ("results", schemars::schema_for!(Results)),
         ("baseline", schemars::schema_for!(Baseline)),

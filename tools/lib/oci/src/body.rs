@@ -11,7 +11,15 @@ use futures::{Stream, StreamExt, stream};
 use kit::{Cause, Context, Error, Result};
 use oci_spec::image::Descriptor;
 use sha2::{Digest, Sha256};
-use tokio::{io::AsyncReadExt, sync::mpsc};
+use tokio::{
+    io::AsyncReadExt,
+    sync::{Semaphore, mpsc},
+};
+
+/// A larger blob is taken as an attack: what it unpacks to would not be read to its end either.
+const SIZE_LIMIT: u64 = 4 << 30;
+/// Blobs that are unpacked at the same time: what bounds the memory for it (zstd may want 128 MiB for each).
+static READERS: Semaphore = Semaphore::const_new(4);
 
 type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
@@ -21,6 +29,7 @@ pub(crate) struct Body {
     digest: String,
     size: u64,
     chunks: Chunks,
+    check: Check,
 }
 
 impl Body {
@@ -30,7 +39,8 @@ impl Body {
         chunks: impl Stream<Item = Result<Bytes>> + Send + 'static,
     ) -> Self {
         let digest = descriptor.digest().to_string();
-        Self { what: what.into(), digest, size: descriptor.size(), chunks: Box::pin(chunks) }
+        let (what, chunks) = (what.into(), Box::pin(chunks));
+        Self { what, digest, size: descriptor.size(), chunks, check: Check::default() }
     }
 
     /// All of it, which must be at most `limit` bytes.
@@ -38,52 +48,74 @@ impl Body {
         if self.size > limit {
             return Err(self.wrong(format!("is said to have {} bytes, more than the {limit} allowed", self.size)));
         }
-        let mut check = Check::default();
         let mut bytes = Vec::new();
-        while let Some(chunk) = self.chunks.next().await {
-            let chunk = chunk?;
-            check.update(&self, &chunk)?;
+        while let Some(chunk) = self.next().await? {
             bytes.extend_from_slice(&chunk);
         }
-        check.finish(&self)?;
         Ok(bytes)
     }
 
-    /// Lets blocking `work` read it on another thread. When the work ends early the rest is not fetched,
-    /// and only then is the digest not checked.
+    /// Lets blocking `work` read it on another thread, which is given no more than it asks for. The digest is
+    /// compared when the work reads to the end, and only then.
     pub(crate) async fn scan<T: Send + 'static>(
         mut self,
         work: impl FnOnce(&mut dyn Read) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (sender, receiver) = mpsc::channel(4);
-        let worker = tokio::task::spawn_blocking(move || work(&mut ChannelReader { receiver, rest: Bytes::new() }));
-        let fetched = self.feed(sender).await;
+        if self.size > SIZE_LIMIT {
+            return Err(self.wrong(format!("is said to have {} bytes, more than the {SIZE_LIMIT} allowed", self.size)));
+        }
+        // Before a place among the readers is taken: waiting for a registry takes no memory.
+        let Some(rest) = self.next().await? else { return work(&mut io::empty()) };
+        let _place = READERS.acquire().await.cause(Cause::Internal, || "nobody closes it")?;
+        let (ask, asked) = mpsc::channel(1);
+        let (give, given) = mpsc::channel(1);
+        let worker = tokio::task::spawn_blocking(move || work(&mut AskingReader { ask, given, rest }));
+        let fetched = self.answer(asked, give).await;
         let worked = worker.await.cause(Cause::Internal, || format!("reading {} stopped", self.what))?;
         // A broken transfer explains whatever the work made of its pieces.
         fetched.and(worked)
     }
 
-    async fn feed(&mut self, sender: mpsc::Sender<io::Result<Bytes>>) -> Result<()> {
-        let mut check = Check::default();
-        let fed = async {
-            while let Some(chunk) = self.chunks.next().await {
-                let chunk = chunk?;
-                check.update(self, &chunk)?;
-                if sender.send(Ok(chunk)).await.is_err() {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
-        };
-        match fed.await {
-            Ok(true) => check.finish(self),
-            Ok(false) => Ok(()),
-            Err(error) => {
-                // The reader must not take what it has for the whole.
-                let _ = sender.send(Err(io::Error::other("the transfer broke off"))).await;
-                Err(error)
+    /// Gives a piece for each time that the reader asks for one, until it has no more to ask.
+    async fn answer(&mut self, mut asked: mpsc::Receiver<()>, give: mpsc::Sender<io::Result<Bytes>>) -> Result<()> {
+        while asked.recv().await.is_some() {
+            let (piece, result) = match self.next().await {
+                Ok(Some(chunk)) => (Ok(chunk), None),
+                // The reader takes an empty piece for the end.
+                Ok(None) => (Ok(Bytes::new()), Some(Ok(()))),
+                // It must not take what it has for the whole.
+                Err(error) => (Err(io::Error::other("the transfer broke off")), Some(Err(error))),
+            };
+            // If it has gone away meanwhile, the next question does not come.
+            let _ = give.send(piece).await;
+            if let Some(result) = result {
+                return result;
             }
         }
+        Ok(())
+    }
+
+    /// The next bytes, never none of them; at the end size and digest are right, or it is an error.
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        while let Some(chunk) = self.chunks.next().await {
+            let chunk = chunk?;
+            self.check.seen += chunk.len() as u64;
+            if self.check.seen > self.size {
+                return Err(self.wrong(format!("has more than its {} bytes", self.size)));
+            }
+            self.check.hasher.update(&chunk);
+            if !chunk.is_empty() {
+                return Ok(Some(chunk));
+            }
+        }
+        if self.check.seen != self.size {
+            return Err(self.wrong(format!("has {} bytes instead of {}", self.check.seen, self.size)));
+        }
+        let found = format!("sha256:{}", kit::digest::to_hex(&std::mem::take(&mut self.check.hasher).finalize()));
+        if found != self.digest {
+            return Err(self.wrong(format!("has the digest {found}")));
+        }
+        Ok(None)
     }
 
     fn wrong(&self, how: impl std::fmt::Display) -> Error {
@@ -95,28 +127,6 @@ impl Body {
 struct Check {
     hasher: Sha256,
     seen: u64,
-}
-
-impl Check {
-    fn update(&mut self, body: &Body, chunk: &[u8]) -> Result<()> {
-        self.seen += chunk.len() as u64;
-        if self.seen > body.size {
-            return Err(body.wrong(format!("has more than its {} bytes", body.size)));
-        }
-        self.hasher.update(chunk);
-        Ok(())
-    }
-
-    fn finish(self, body: &Body) -> Result<()> {
-        if self.seen != body.size {
-            return Err(body.wrong(format!("has {} bytes instead of {}", self.seen, body.size)));
-        }
-        let found = format!("sha256:{}", kit::digest::to_hex(&self.hasher.finalize()));
-        if found != body.digest {
-            return Err(body.wrong(format!("has the digest {found}")));
-        }
-        Ok(())
-    }
 }
 
 /// A file's bytes in chunks.
@@ -131,18 +141,19 @@ pub(crate) async fn file_chunks(path: &Path) -> Result<impl Stream<Item = Result
     }))
 }
 
-struct ChannelReader {
-    receiver: mpsc::Receiver<io::Result<Bytes>>,
+/// Asks for the next piece when it has none left.
+struct AskingReader {
+    ask: mpsc::Sender<()>,
+    given: mpsc::Receiver<io::Result<Bytes>>,
     rest: Bytes,
 }
 
-impl Read for ChannelReader {
+impl Read for AskingReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.rest.is_empty() {
-            match self.receiver.blocking_recv() {
-                Some(chunk) => self.rest = chunk?,
-                None => return Ok(0),
-            }
+        if self.rest.is_empty() {
+            // Whoever gave the last piece has gone, so that there is no answer any more.
+            let _ = self.ask.blocking_send(());
+            self.rest = self.given.blocking_recv().transpose()?.unwrap_or_default();
         }
         let count = buffer.len().min(self.rest.len());
         buffer[..count].copy_from_slice(&self.rest.split_to(count));

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use kit::{Cause, Context, Error, Result};
+use kit::{Cause, Context, Error, Result, Within};
 use oci_client::{
     RegistryOperation,
     client::{ClientConfig, ClientProtocol},
@@ -26,14 +26,16 @@ use crate::{
     auth::DockerConfig,
     body::Body,
     document::{Document, MANIFEST_LIMIT},
+    fetch::{self, Want},
     insecure,
 };
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const READ_LIMIT: Duration = Duration::from_secs(60);
-/// A registry that wants us to wait longer is taken as out of order.
+/// A registry that wants us to wait longer is not waited for.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-const ATTEMPTS: usize = 5;
+/// How often something is asked for before it is given up.
+pub(crate) const ATTEMPTS: usize = 5;
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, \
@@ -112,13 +114,30 @@ impl Client {
 
     /// A blob of a repository.
     pub(crate) async fn blob(&self, repository: &Reference, descriptor: &Descriptor) -> Result<Body> {
-        let url = url(repository, &format!("blobs/{}", descriptor.digest()));
-        let response = good(self.request(Method::GET, &url, repository).await?, repository).await?;
-        let what = format!("blob {} of {}", descriptor.digest(), name(repository));
-        let said = what.clone();
-        let chunks =
-            response.bytes_stream().map(move |chunk| chunk.cause(Cause::Registry, || format!("{said} broke off")));
-        Ok(Body::new(what, descriptor, chunks))
+        Ok(self.lazy_blob(repository, descriptor, Want::All))
+    }
+
+    /// A blob of a repository, which is fetched while it is read.
+    pub(crate) fn lazy_blob(&self, repository: &Reference, descriptor: &Descriptor, want: Want) -> Body {
+        let digest = descriptor.digest().to_string();
+        let chunks = fetch::chunks(self, repository, &digest, descriptor.size(), want);
+        Body::new(fetch::blob_name(repository, &digest), descriptor, chunks)
+    }
+
+    /// A good answer to the question for a blob, or for its bytes from the first to the last of a range; also that
+    /// there is no such range.
+    pub(crate) async fn get_blob(
+        &self,
+        repository: &Reference,
+        digest: &str,
+        range: Option<(u64, u64)>,
+    ) -> Result<Response> {
+        let url = url(repository, &format!("blobs/{digest}"));
+        let response = self.ask(Method::GET, &url, repository, range).await?;
+        if range.is_some() && response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
+            return Ok(response);
+        }
+        good(response, repository).await.within(|| fetch::blob_name(repository, digest))
     }
 
     /// Whether a repository has a blob already.
@@ -183,8 +202,18 @@ impl Client {
         }
     }
 
-    /// Sends a request until it is answered by something else than 'later', logging in when asked to.
     async fn request(&self, method: Method, url: &str, reference: &Reference) -> Result<Response> {
+        self.ask(method, url, reference, None).await
+    }
+
+    /// Sends a request until it is answered by something else than 'later', logging in when asked to.
+    async fn ask(
+        &self,
+        method: Method,
+        url: &str,
+        reference: &Reference,
+        range: Option<(u64, u64)>,
+    ) -> Result<Response> {
         let what = || format!("{reference}: no answer from registry {}", reference.resolve_registry());
         let mut delays = kit::retry::delays();
         let mut logged_in = false;
@@ -192,6 +221,9 @@ impl Client {
             let mut request = self.0.http.request(method.clone(), url).header(header::ACCEPT, MANIFEST_TYPES);
             if let Some(token) = self.token(reference) {
                 request = request.header(header::AUTHORIZATION, token);
+            }
+            if let Some((first, last)) = range {
+                request = request.header(header::RANGE, format!("bytes={first}-{last}"));
             }
             let delay = delays.next().unwrap_or(LONGEST_WAIT);
             match request.send().await {
@@ -201,7 +233,11 @@ impl Client {
                     logged_in = true;
                 }
                 Ok(response) if later(response.status()) && attempt < ATTEMPTS => {
-                    tokio::time::sleep(retry_after(&response).unwrap_or(delay)).await;
+                    let wait = retry_after(&response).unwrap_or(delay);
+                    if wait > LONGEST_WAIT {
+                        return Err(too_long(reference, response.status(), wait));
+                    }
+                    tokio::time::sleep(wait).await;
                 }
                 Ok(response) => return Ok(response),
                 Err(error) if attempt >= ATTEMPTS || (error.is_connect() && error.is_timeout()) => {
@@ -289,9 +325,23 @@ fn later(status: StatusCode) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
 }
 
+/// How long the registry wants to be left alone: seconds, or until a date (RFC 9110, 10.2.3).
 fn retry_after(response: &Response) -> Option<Duration> {
-    let seconds: u64 = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
-    Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
+    let value = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::parse(value).ok()?;
+    Some(date.timestamp().duration_since(jiff::Timestamp::now()).try_into().unwrap_or_default())
+}
+
+fn too_long(reference: &Reference, status: StatusCode, wait: Duration) -> Error {
+    let seconds = wait.as_secs();
+    let what = format!("{reference}: the registry answered {status} and wants to be asked again in {seconds} s");
+    Error::new(Cause::Registry, what).next(format!(
+        "wait that long, or log in: registries let users with an account ask more often ({} s is waited at most)",
+        LONGEST_WAIT.as_secs()
+    ))
 }
 
 /// An answer that is no error.
@@ -307,17 +357,22 @@ async fn good(response: Response, reference: &Reference) -> Result<Response> {
     // What the registry says is for people: a little of it is enough.
     let said = limited(response, 2048, reference).await.unwrap_or_default();
     let said = String::from_utf8_lossy(&said).trim().to_owned();
-    let error = Error::new(cause, format!("{reference}: the registry answered {status}"));
+    let often = if later(status) { format!(", {ATTEMPTS} times") } else { String::new() };
+    let error = Error::new(cause, format!("{reference}: the registry answered {status}{often}"));
     Err(if said.is_empty() { error } else { error.line(said) })
 }
 
 async fn limited(response: Response, limit: u64, reference: &Reference) -> Result<Vec<u8>> {
+    let large = || Error::new(Cause::Registry, format!("{reference}: the answer is larger than {limit} bytes"));
+    if response.content_length().is_some_and(|length| length > limit) {
+        return Err(large());
+    }
     let mut bytes = Vec::new();
     let mut chunks = response.bytes_stream();
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.cause(Cause::Registry, || format!("{reference}: the answer broke off"))?;
         if (bytes.len() + chunk.len()) as u64 > limit {
-            return Err(Error::new(Cause::Registry, format!("{reference}: the answer is larger than {limit} bytes")));
+            return Err(large());
         }
         bytes.extend_from_slice(&chunk);
     }

@@ -1,5 +1,7 @@
 //! Manifests, indexes and configs as bytes with a digest, and what kind they are.
 
+use std::collections::HashMap;
+
 use kit::{Cause, Context, Result};
 use oci_spec::image::{Descriptor, MediaType, Sha256Digest};
 use serde::{Serialize, de::DeserializeOwned};
@@ -31,6 +33,16 @@ impl Document {
         let guessed = value.and_then(|value| value.get("manifests").map(|_| MediaType::ImageIndex.to_string()));
         let media_type = said.or(guessed).unwrap_or_else(|| served.to_owned());
         Self { digest: kit::digest::sha256(&bytes), bytes, media_type }
+    }
+
+    /// Its annotations, if it has any.
+    pub(crate) fn annotations(&self) -> HashMap<String, String> {
+        #[derive(serde::Deserialize)]
+        struct Annotated {
+            #[serde(default)]
+            annotations: HashMap<String, String>,
+        }
+        serde_json::from_slice(&self.bytes).map_or_else(|_| HashMap::new(), |found: Annotated| found.annotations)
     }
 
     /// Reads it as `T`.

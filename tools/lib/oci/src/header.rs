@@ -1,4 +1,4 @@
-//! What a program's first bytes say about the machine that it is for.
+//! What a program's first bytes say about the machine that it is for, and about how long it has to be.
 
 use kit::{
     arch::{ARCHES, ByteOrder},
@@ -6,7 +6,7 @@ use kit::{
 };
 use object::{
     Endian, Endianness, FileKind, LittleEndian,
-    elf::{FileHeader32, FileHeader64},
+    elf::{ET_CORE, ET_REL, FileHeader32, FileHeader64},
     pe::{ImageDosHeader, ImageNtHeaders32, ImageNtHeaders64},
     read::{elf::FileHeader, pe::ImageNtHeaders},
 };
@@ -14,7 +14,8 @@ use object::{
 /// How much of a file is enough for its header, and for a script's first line.
 pub(crate) const HEADER_BYTES: usize = 4096;
 
-/// Reads the ELF or PE header at the beginning of a file called `path`; nothing if it has none.
+/// Reads the ELF or PE header at the beginning of a file called `path`; nothing if it has none. Libraries have one;
+/// object files, kernel modules and core dumps are no programs.
 #[must_use]
 pub fn program_header(path: &str, bytes: &[u8]) -> Option<Program> {
     match FileKind::parse(bytes).ok()? {
@@ -26,8 +27,29 @@ pub fn program_header(path: &str, bytes: &[u8]) -> Option<Program> {
     }
 }
 
+/// How many bytes the ELF file has to have that begins like this: to the end of its tables of sections and segments,
+/// which linkers write last. Nothing for other files.
+pub(crate) fn least_size(bytes: &[u8]) -> Option<u64> {
+    match FileKind::parse(bytes).ok()? {
+        FileKind::Elf32 => tables_end(FileHeader32::<Endianness>::parse(bytes).ok()?),
+        FileKind::Elf64 => tables_end(FileHeader64::<Endianness>::parse(bytes).ok()?),
+        _ => None,
+    }
+}
+
+fn tables_end<H: FileHeader<Endian = Endianness>>(header: &H) -> Option<u64> {
+    let endian = header.endian().ok()?;
+    let end = |offset: u64, count: u16, size: u16| offset.saturating_add(u64::from(count) * u64::from(size));
+    let sections = end(header.e_shoff(endian).into(), header.e_shnum(endian), header.e_shentsize(endian));
+    let segments = end(header.e_phoff(endian).into(), header.e_phnum(endian), header.e_phentsize(endian));
+    Some(sections.max(segments))
+}
+
 fn elf<H: FileHeader<Endian = Endianness>>(path: &str, header: &H) -> Option<Program> {
     let endian = header.endian().ok()?;
+    if [ET_REL, ET_CORE].contains(&header.e_type(endian)) {
+        return None;
+    }
     let number = header.e_machine(endian).0;
     let class = if header.is_type_64() { 64 } else { 32 };
     let byte_order = if endian.is_big_endian() { ByteOrder::Big } else { ByteOrder::Little };
@@ -50,7 +72,7 @@ fn program(path: &str, format: &str, go: Option<&str>, number: u16, class: u8, b
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
@@ -93,6 +115,18 @@ mod tests {
         let bytes = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         let found = program_header("/x", &bytes[..HEADER_BYTES]).unwrap();
         assert_eq!(found.machine, kit::Arch::host().go);
+        let least = least_size(&bytes[..HEADER_BYTES]).unwrap();
+        // What is cut off in the middle lacks the table of sections.
+        assert!(least <= bytes.len() as u64 && least > bytes.len() as u64 / 2, "{least}");
+    }
+
+    #[test]
+    fn object_files_are_no_programs() {
+        for (kind, good) in [(1, false), (2, true), (3, true), (4, false)] {
+            let mut bytes = elf_bytes(62, 64, ByteOrder::Little);
+            bytes[16] = kind;
+            assert_eq!(program_header("/x", &bytes).is_some(), good, "{kind}");
+        }
     }
 
     #[test]
@@ -114,7 +148,7 @@ mod tests {
             let mut bytes = bytes;
             let magic: &[u8] = [&b""[..], b"\x7fELF\x02\x01", b"\x7fELF\x01\x02", b"MZ"][magic as usize];
             bytes.splice(..magic.len().min(bytes.len()), magic.iter().copied());
-            let _ = program_header("/x", &bytes);
+            let _ = (program_header("/x", &bytes), least_size(&bytes));
         }
     }
 }

@@ -8,6 +8,10 @@ use kit::{Cause, Context, Error, Result};
 const BYTES_LIMIT: u64 = 4 << 30;
 /// Bytes of a long name or of pax records.
 const EXTENSION_LIMIT: u64 = 1 << 20;
+/// Entries of all layers of an image together; more is taken as an attack.
+pub(crate) const ENTRIES_LIMIT: usize = 400_000;
+/// Bytes of their names together.
+const NAMES_LIMIT: usize = 32 << 20;
 
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,20 +23,65 @@ pub(crate) enum Kind {
     Other,
 }
 
-/// An entry of a layer: its path as the archive has it, what it is, and how it begins.
+/// An entry of a layer: its path as the archive has it, what it is, how large, and how it begins.
+#[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) path: String,
     pub(crate) kind: Kind,
+    pub(crate) size: u64,
     pub(crate) head: Vec<u8>,
 }
 
-/// Calls `visit` for each entry, with the first `head` bytes of files, until it says `false`.
+/// Counts entries, so that whoever remembers them does so in bounded memory.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    entries: usize,
+    names: usize,
+}
+
+impl Tally {
+    /// One more, with a name of so many bytes.
+    pub(crate) fn add(&mut self, name: usize) -> Result<()> {
+        self.entries += 1;
+        self.names = self.names.saturating_add(name);
+        let many = |what: String| Err(Error::new(Cause::Registry, what));
+        if self.entries > ENTRIES_LIMIT {
+            return many(format!("it has more than {ENTRIES_LIMIT} entries, which is the limit"));
+        }
+        if self.names > NAMES_LIMIT {
+            return many(format!("its entries have names of more than {} MiB, which is the limit", NAMES_LIMIT >> 20));
+        }
+        Ok(())
+    }
+}
+
+/// Calls `visit` for each entry, with as many first bytes of a file as `head` wants for its path, until it says
+/// `false`. When it never does, the layer is read to its last byte, also behind the end of the archive: only then
+/// can whoever feeds it compare its digest.
 ///
 /// The compression is told by the first bytes, since media types are not always right.
-pub(crate) fn entries(layer: &mut dyn Read, head: usize, mut visit: impl FnMut(Entry) -> Result<bool>) -> Result<()> {
-    let mut reader = Limited { inner: decompress(layer)?, left: BYTES_LIMIT };
-    let broken = || "a layer cannot be read";
-    let mut archive = tar::Archive::new(&mut reader);
+pub(crate) fn entries(
+    layer: &mut dyn Read,
+    head: impl Fn(&str) -> usize,
+    visit: impl FnMut(Entry) -> Result<bool>,
+) -> Result<()> {
+    if tar_entries(&mut decompress(layer)?, head, visit)? {
+        io::copy(layer, &mut io::sink()).cause(Cause::Registry, broken)?;
+    }
+    Ok(())
+}
+
+fn broken() -> &'static str {
+    "the archive cannot be read"
+}
+
+/// The entries of what is decompressed already; false if `visit` ended it.
+pub(crate) fn tar_entries(
+    reader: &mut dyn Read,
+    head: impl Fn(&str) -> usize,
+    mut visit: impl FnMut(Entry) -> Result<bool>,
+) -> Result<bool> {
+    let mut archive = tar::Archive::new(reader);
     let mut extension = Extension::default();
     // Raw: the library would read a long name of any length into memory.
     for entry in archive.entries().cause(Cause::Registry, broken)?.raw(true) {
@@ -52,19 +101,19 @@ pub(crate) fn entries(layer: &mut dyn Read, head: usize, mut visit: impl FnMut(E
             tar::EntryType::Symlink => Kind::Symlink(link()),
             tar::EntryType::Link => Kind::Hardlink(link()),
             tar::EntryType::GNUSparse => {
-                return Err(Error::new(Cause::Registry, format!("{path}: a sparse file in a layer")));
+                return Err(Error::new(Cause::Registry, format!("{path}: a sparse file in an archive")));
             }
             _ => Kind::Other,
         };
-        let mut first = Vec::new();
+        let (size, mut first) = (entry.size(), Vec::new());
         if kind == Kind::File {
-            entry.take(head as u64).read_to_end(&mut first).cause(Cause::Registry, broken)?;
+            entry.take(head(&path) as u64).read_to_end(&mut first).cause(Cause::Registry, broken)?;
         }
-        if !visit(Entry { path, kind, head: first })? {
-            break;
+        if !visit(Entry { path, kind, size, head: first })? {
+            return Ok(false);
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// What the entries before an entry say about it (GNU long names, pax records).
@@ -84,9 +133,9 @@ impl Extension {
         }
         let mut bytes = Vec::new();
         let read = entry.take(EXTENSION_LIMIT + 1).read_to_end(&mut bytes);
-        read.cause(Cause::Registry, || "a layer cannot be read")?;
+        read.cause(Cause::Registry, broken)?;
         if bytes.len() as u64 > EXTENSION_LIMIT {
-            return Err(Error::new(Cause::Registry, "a layer has a name of more than a mebibyte"));
+            return Err(Error::new(Cause::Registry, "the archive has a name of more than a mebibyte"));
         }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();
         if kind.is_gnu_longname() {
@@ -99,7 +148,7 @@ impl Extension {
                     b"path" => self.path = Some(text(record.value_bytes())),
                     b"linkpath" => self.link = Some(text(record.value_bytes())),
                     // Only files beyond our limit need it, and ignoring it would misread what follows.
-                    b"size" => return Err(Error::new(Cause::Registry, "a layer has a file of more than 8 GiB")),
+                    b"size" => return Err(Error::new(Cause::Registry, "the archive has a file of more than 8 GiB")),
                     _ => {}
                 }
             }
@@ -108,10 +157,11 @@ impl Extension {
     }
 }
 
-fn decompress<'a>(layer: &'a mut dyn Read) -> Result<Box<dyn Read + 'a>> {
+/// The bytes that gzip or zstd made smaller, at most 4 GiB of them; others as they are.
+pub(crate) fn decompress<'a>(layer: &'a mut dyn Read) -> Result<BufReader<Box<dyn Read + 'a>>> {
     let mut buffered = BufReader::with_capacity(64 << 10, layer);
-    let start = buffered.fill_buf().cause(Cause::Registry, || "a layer cannot be read")?;
-    Ok(match start {
+    let start = buffered.fill_buf().cause(Cause::Registry, broken)?;
+    let inner: Box<dyn Read + 'a> = match start {
         [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(buffered)),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => {
             let decoder = zstd::Decoder::with_buffer(buffered).and_then(|mut decoder| {
@@ -119,10 +169,11 @@ fn decompress<'a>(layer: &'a mut dyn Read) -> Result<Box<dyn Read + 'a>> {
                 decoder.window_log_max(27)?;
                 Ok(decoder)
             });
-            Box::new(decoder.cause(Cause::Registry, || "a layer cannot be read")?)
+            Box::new(decoder.cause(Cause::Registry, broken)?)
         }
         _ => Box::new(buffered),
-    })
+    };
+    Ok(BufReader::with_capacity(16 << 10, Box::new(Limited { inner, left: BYTES_LIMIT })))
 }
 
 struct Limited<R> {
@@ -133,10 +184,12 @@ struct Limited<R> {
 impl<R: Read> Read for Limited<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
-        self.left = self
-            .left
-            .checked_sub(count as u64)
-            .ok_or_else(|| io::Error::other(format!("it has more than {} GiB when decompressed", BYTES_LIMIT >> 30)))?;
+        self.left = self.left.checked_sub(count as u64).ok_or_else(|| {
+            io::Error::other(format!(
+                "it has more than {} GiB when decompressed, which is the limit",
+                BYTES_LIMIT >> 30
+            ))
+        })?;
         Ok(count)
     }
 }
@@ -149,10 +202,14 @@ mod tests {
 
     fn names(bytes: &[u8]) -> Result<Vec<String>> {
         let mut names = Vec::new();
-        entries(&mut &bytes[..], 8, |entry| {
-            names.push(entry.path);
-            Ok(true)
-        })?;
+        entries(
+            &mut &bytes[..],
+            |_| 8,
+            |entry| {
+                names.push(entry.path);
+                Ok(true)
+            },
+        )?;
         Ok(names)
     }
 
@@ -176,6 +233,33 @@ mod tests {
             let names = names(&bytes).unwrap();
             assert_eq!((names[0].as_str(), names[1].len()), ("bin/a", 305));
         }
+    }
+
+    #[test]
+    fn what_is_behind_the_end_of_the_archive_is_read_as_well() {
+        let mut bytes = sample();
+        bytes.extend([7; 5000]);
+        let mut left = &bytes[..];
+        entries(&mut left, |_| 8, |_| Ok(true)).unwrap();
+        assert_eq!(left.len(), 0);
+        let mut left = &bytes[..];
+        let mut seen = 0;
+        let one = |_| {
+            seen += 1;
+            Ok(false)
+        };
+        tar_entries(&mut left, |_| 8, one).unwrap();
+        assert!(seen == 1 && left.len() > 5000);
+    }
+
+    #[test]
+    fn entries_and_names_are_counted_to_a_limit() {
+        let mut tally = Tally::default();
+        assert!((0..ENTRIES_LIMIT).all(|_| tally.add(1).is_ok()));
+        assert!(tally.add(1).unwrap_err().to_string().contains("400000 entries"));
+        let mut tally = Tally::default();
+        tally.add(NAMES_LIMIT).unwrap();
+        assert!(tally.add(1).unwrap_err().to_string().contains("32 MiB"));
     }
 
     #[test]

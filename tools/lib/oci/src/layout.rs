@@ -2,23 +2,31 @@
 
 use std::path::{Path, PathBuf};
 
-use kit::{Cause, Context, Error, Result, rundir};
+use kit::{Cause, Context, Error, Result, Within, rundir};
 use oci_spec::image::{Descriptor, ImageIndex, MediaType, OciLayout};
 
 use crate::{
     Reference,
     body::{Body, file_chunks},
     canonical, descriptor,
-    document::{Document, MANIFEST_LIMIT},
+    document::{Document, MANIFEST_LIMIT, is_image},
 };
 
 /// The annotation that names an image of a layout.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
-/// A layout's folder.
+/// A layout's folder, and which of its images is meant.
 #[derive(Debug, Clone)]
 pub struct Layout {
     folder: PathBuf,
+    chosen: Option<Chosen>,
+}
+
+#[derive(Debug, Clone)]
+enum Chosen {
+    Image(Box<Descriptor>),
+    /// `index.json` itself.
+    Index,
 }
 
 impl Layout {
@@ -30,7 +38,7 @@ impl Layout {
         let folder = folder.into();
         let marker = serde_json::json!({ "imageLayoutVersion": "1.0.0" });
         rundir::write(&folder.join("oci-layout"), &canonical(&marker)?)?;
-        Ok(Self { folder })
+        Ok(Self { folder, chosen: None })
     }
 
     /// The layout in `folder`.
@@ -39,9 +47,10 @@ impl Layout {
     /// [`Cause::Usage`] if there is none.
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self> {
         let folder = folder.into();
-        OciLayout::from_file(folder.join("oci-layout"))
-            .cause(Cause::Usage, || format!("{} is no OCI layout", folder.display()))?;
-        Ok(Self { folder })
+        let no_layout = || format!("{} is no OCI layout", folder.display());
+        let marker = rundir::read_limited(&folder.join("oci-layout"), 4096).within(no_layout)?;
+        serde_json::from_slice::<OciLayout>(&marker).cause(Cause::Usage, no_layout)?;
+        Ok(Self { folder, chosen: None })
     }
 
     /// Its folder.
@@ -78,10 +87,7 @@ impl Layout {
     /// # Errors
     /// [`Cause::Usage`] if there is no such image.
     pub fn find(&self, reference: Option<&Reference>) -> Result<Descriptor> {
-        let path = self.folder.join("index.json");
-        let bytes = rundir::read_limited(&path, MANIFEST_LIMIT)?;
-        let index: ImageIndex =
-            serde_json::from_slice(&bytes).cause(Cause::Usage, || format!("{} is no index", path.display()))?;
+        let index = self.index()?.1;
         let named = |descriptor: &&Descriptor| {
             let name = descriptor.annotations().as_ref().and_then(|all| all.get(REF_NAME));
             reference.is_some_and(|wanted| {
@@ -96,6 +102,50 @@ impl Layout {
         found.cloned().ok_or_else(|| {
             Error::new(Cause::Usage, format!("{} does not say which of its images is meant", self.folder.display()))
         })
+    }
+
+    /// Each of the layout's images with its name, if it has one, and the layout with this one chosen. Plain images
+    /// of several platforms that no name tells apart are one image, whose index is `index.json`.
+    ///
+    /// # Errors
+    /// [`Cause::Usage`] if it holds none, or cannot be read.
+    pub fn images(&self) -> Result<Vec<(Option<String>, Self)>> {
+        let index = self.index()?.1;
+        let chosen = |chosen| Self { folder: self.folder.clone(), chosen: Some(chosen) };
+        let name = |image: &Descriptor| image.annotations().as_ref().and_then(|all| all.get(REF_NAME).cloned());
+        let images = index.manifests();
+        let first = images
+            .first()
+            .ok_or_else(|| Error::new(Cause::Usage, format!("{} holds no image", self.folder.display())))?;
+        let parts = images.iter().all(|image| {
+            name(image) == name(first) && is_image(image.media_type().as_ref()) && image.platform().is_some()
+        });
+        if images.len() > 1 && parts {
+            return Ok(vec![(name(first), chosen(Chosen::Index))]);
+        }
+        Ok(images.iter().map(|image| (name(image), self.choose(image))).collect())
+    }
+
+    /// The layout with this image of it chosen.
+    #[must_use]
+    pub fn choose(&self, image: &Descriptor) -> Self {
+        Self { folder: self.folder.clone(), chosen: Some(Chosen::Image(Box::new(image.clone()))) }
+    }
+
+    /// The image that was chosen, or the only one.
+    pub(crate) async fn top(&self) -> Result<Document> {
+        match &self.chosen {
+            Some(Chosen::Index) => Ok(Document::new(self.index()?.0, MediaType::ImageIndex.as_ref())),
+            Some(Chosen::Image(image)) => self.manifest(image).await,
+            None => self.manifest(&self.find(None)?).await,
+        }
+    }
+
+    fn index(&self) -> Result<(Vec<u8>, ImageIndex)> {
+        let path = self.folder.join("index.json");
+        let bytes = rundir::read_limited(&path, MANIFEST_LIMIT)?;
+        let index = serde_json::from_slice(&bytes).cause(Cause::Usage, || format!("{} is no index", path.display()))?;
+        Ok((bytes, index))
     }
 
     /// A manifest or an index, at most 4 MiB, its digest checked.

@@ -8,9 +8,13 @@ mod archive;
 mod auth;
 mod body;
 mod client;
+mod deep;
 mod document;
+mod fetch;
+mod files;
 mod header;
 mod inbox;
+mod index;
 mod layer;
 mod layout;
 mod place;
@@ -18,20 +22,25 @@ mod program;
 mod push;
 mod reference;
 mod root;
+mod search;
+mod user;
 mod verify;
 
 pub use archive::archive;
 pub use client::Client;
+pub use deep::Memory;
 pub use document::{Document, canonical, descriptor, is_image, is_index};
+pub use files::{FileKind, file_kind, verify_file};
 pub use header::program_header;
 pub use inbox::{Inbox, Received};
+pub use index::{Offer, offered, offers};
 pub use layout::Layout;
 pub use oci_spec::image as spec;
 pub use place::Place;
 pub use program::program;
 pub use push::{ARTIFACT_TYPE_RELEASE, copy, pull_artifact, push_artifact};
 pub use reference::{Reference, insecure, mirror, parse, pinned};
-pub use verify::{Checked, Offer, offered, offers, verify};
+pub use verify::{Checked, verify, verify_deep};
 
 use std::{
     future::Future,

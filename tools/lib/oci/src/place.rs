@@ -3,30 +3,27 @@
 use kit::{Result, Within};
 use oci_spec::image::Descriptor;
 
-use crate::{Client, Document, Layout, Reference, body::Body, pinned};
+use crate::{Client, Document, Layout, Reference, body::Body, fetch::Want, pinned};
 
 /// A repository or a layout.
 #[derive(Clone)]
 pub enum Place {
     /// A repository of a registry.
     Registry(Client, Reference),
-    /// A folder with one image.
+    /// A folder.
     Layout(Layout),
-    /// One image of a folder.
-    Stored(Layout, Box<Descriptor>),
 }
 
 impl Place {
-    /// The image itself: of a registry the one that the reference names, of a layout the one that is
-    /// meant.
+    /// The image itself: of a registry the one that the reference names, of a layout the only one, or the one
+    /// that [`Layout::images`] chose.
     ///
     /// # Errors
     /// [`kit::Cause::Auth`] or [`kit::Cause::Registry`] with the reference.
     pub async fn top(&self) -> Result<Document> {
         match self {
             Self::Registry(client, reference) => client.manifest(reference).await,
-            Self::Layout(layout) => layout.manifest(&layout.find(None)?).await,
-            Self::Stored(layout, image) => layout.manifest(image).await,
+            Self::Layout(layout) => layout.top().await,
         }
     }
 
@@ -36,15 +33,20 @@ impl Place {
             Self::Registry(client, reference) => {
                 client.find_manifest(&pinned(reference, descriptor.digest().as_ref())).await
             }
-            Self::Layout(layout) | Self::Stored(layout, _) if !layout.path(descriptor).is_file() => Ok(None),
-            Self::Layout(layout) | Self::Stored(layout, _) => layout.manifest(descriptor).await.map(Some),
+            Self::Layout(layout) if !layout.path(descriptor).is_file() => Ok(None),
+            Self::Layout(layout) => layout.manifest(descriptor).await.map(Some),
         }
     }
 
     pub(crate) async fn blob(&self, descriptor: &Descriptor) -> Result<Body> {
+        self.lazy_blob(descriptor, Want::All).await
+    }
+
+    /// A blob of which the beginning may be enough.
+    pub(crate) async fn lazy_blob(&self, descriptor: &Descriptor, want: Want) -> Result<Body> {
         match self {
-            Self::Registry(client, reference) => client.blob(reference, descriptor).await,
-            Self::Layout(layout) | Self::Stored(layout, _) => layout.blob(descriptor).await,
+            Self::Registry(client, reference) => Ok(client.lazy_blob(reference, descriptor, want)),
+            Self::Layout(layout) => layout.blob(descriptor).await,
         }
         .within(|| self.to_string())
     }
@@ -55,7 +57,6 @@ impl std::fmt::Display for Place {
         match self {
             Self::Registry(_, reference) => reference.fmt(f),
             Self::Layout(layout) => layout.folder().display().fmt(f),
-            Self::Stored(layout, image) => write!(f, "{} in {}", image.digest(), layout.folder().display()),
         }
     }
 }

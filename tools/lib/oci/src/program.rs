@@ -6,8 +6,9 @@ use kit::{Cause, Error, Platform, Result};
 
 use crate::{
     Place,
+    index::{config_of, entries},
     layer::{self, Kind},
-    verify::{config_of, entries},
+    root::clean,
 };
 
 /// The program that an image starts on `platform`: at most `limit` bytes, from a layer whose digest was
@@ -27,12 +28,12 @@ pub async fn program(place: &Place, platform: &Platform, limit: usize) -> Result
     let path = entrypoint.filter(|path| path.starts_with('/'));
     let path = path.ok_or_else(|| no(Cause::Product, "it starts no program by an absolute path"))?;
     for descriptor in manifest.layers().iter().rev() {
-        let (found, path) = (Arc::new(Mutex::new(None)), path.clone());
+        let (found, path) = (Arc::new(Mutex::new(None)), clean(&path));
         let mine = Arc::clone(&found);
         let scan = place.blob(descriptor).await?.scan(move |reader| {
-            layer::entries(reader, limit + 1, |entry| {
-                if entry.kind == Kind::File && entry.path.trim_start_matches(['.', '/']) == path.trim_start_matches('/')
-                {
+            let wanted = |entry: &str| if clean(entry) == path { limit + 1 } else { 0 };
+            layer::entries(reader, wanted, |entry| {
+                if entry.kind == Kind::File && clean(&entry.path) == path {
                     *mine.lock().unwrap_or_else(PoisonError::into_inner) = Some(entry.head);
                 }
                 Ok(true)

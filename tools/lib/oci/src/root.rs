@@ -5,29 +5,28 @@
 
 use std::collections::{HashMap, HashSet};
 
-use kit::{Cause, Error, Result, record::Program};
+use kit::{Result, record::Program};
 
 use crate::{
     header::{HEADER_BYTES, program_header},
-    layer::{Entry, Kind},
+    layer::{Entry, Kind, Tally},
 };
 
-/// Entries of all layers of an image together; more is taken as an attack.
-const ENTRIES_LIMIT: usize = 400_000;
 /// Symbolic links on the way to one file, as Linux has it (`MAXSYMLINKS`).
 const LINKS_LIMIT: usize = 40;
 
 /// What is known so far.
 #[derive(Default)]
 pub(crate) struct Root {
-    nodes: HashMap<String, Node>,
+    /// With the number of the layer, from above.
+    nodes: HashMap<String, (usize, Node)>,
     /// Deleted by a layer above: nothing below counts, at the path and under it.
     hidden: HashSet<String>,
     /// The same of the layer that is being read, which count for the layers below it only.
     hiding: Vec<String>,
-    /// Paths of the layer being read: within one layer the last entry counts.
-    own: HashSet<String>,
-    seen: usize,
+    /// Number of the layer being read: within one layer the last entry counts.
+    layer: usize,
+    tally: Tally,
 }
 
 enum Node {
@@ -60,15 +59,13 @@ impl Root {
     /// Begins the next layer downwards.
     pub(crate) fn next_layer(&mut self) {
         self.hidden.extend(self.hiding.drain(..));
-        self.own.clear();
+        self.layer += 1;
     }
 
     /// Takes an entry of the present layer; returns the path if it may be what is looked for.
     pub(crate) fn add(&mut self, entry: Entry) -> Result<Option<String>> {
-        self.seen += 1;
-        if self.seen > ENTRIES_LIMIT {
-            return Err(Error::new(Cause::Registry, format!("its layers have more than {ENTRIES_LIMIT} entries")));
-        }
+        let link = if let Kind::Symlink(target) | Kind::Hardlink(target) = &entry.kind { target.len() } else { 0 };
+        self.tally.add(entry.path.len() + link)?;
         let path = clean(&entry.path);
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
         // Whiteouts: image-spec, layer.md.
@@ -80,7 +77,8 @@ impl Root {
             self.hiding.push(join(folder, deleted));
             return Ok(None);
         }
-        if path.is_empty() || self.covered(&path) || (self.nodes.contains_key(&path) && !self.own.contains(&path)) {
+        let above = self.nodes.get(&path).is_some_and(|(layer, _)| *layer != self.layer);
+        if path.is_empty() || above || self.covered(&path) {
             return Ok(None);
         }
         let node = match entry.kind {
@@ -90,8 +88,7 @@ impl Root {
             Kind::File => Node::File(content(&path, &entry.head)),
             Kind::Other => Node::File(Content::Other),
         };
-        self.nodes.insert(path.clone(), node);
-        self.own.insert(path.clone());
+        self.nodes.insert(path.clone(), (self.layer, node));
         Ok(Some(path))
     }
 
@@ -99,8 +96,9 @@ impl Root {
     fn covered(&self, path: &str) -> bool {
         ancestors(path).any(|part| self.hidden.contains(part))
             || ancestors(path).skip(1).any(|part| {
-                matches!(self.nodes.get(part), Some(Node::File(_) | Node::Symlink(_) | Node::Hardlink(_)))
-                    && !self.own.contains(part)
+                self.nodes
+                    .get(part)
+                    .is_some_and(|(layer, node)| *layer != self.layer && !matches!(node, Node::Directory))
             })
     }
 
@@ -115,7 +113,7 @@ impl Root {
                 continue;
             }
             at = join(&at, &part);
-            let (follow, from_root) = match self.nodes.get(&at) {
+            let (follow, from_root) = match self.nodes.get(&at).map(|(_, node)| node) {
                 Some(Node::Symlink(target)) => (target, target.starts_with('/')),
                 Some(Node::Hardlink(target)) => (target, true),
                 Some(Node::File(content)) if todo.is_empty() => return Found::File(at, content.clone()),
@@ -154,7 +152,7 @@ fn content(path: &str, head: &[u8]) -> Content {
 }
 
 /// A path of an archive relative to the root: `.`, `..` and slashes that lead nowhere are taken away.
-fn clean(path: &str) -> String {
+pub(crate) fn clean(path: &str) -> String {
     let mut clean: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {
@@ -184,11 +182,14 @@ fn ancestors(path: &str) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::layer::ENTRIES_LIMIT;
 
     fn entry(path: &str, kind: Kind) -> Entry {
         let head = if kind == Kind::File { b"#!/bin/x -e\n".to_vec() } else { vec![] };
-        Entry { path: path.into(), kind, head }
+        Entry { path: path.into(), kind, size: head.len() as u64, head }
     }
 
     fn root(layers: &[&[(&str, Kind)]]) -> Root {
@@ -255,5 +256,50 @@ mod tests {
         assert_eq!(clean("/../../etc/./passwd"), "etc/passwd");
         let root = root(&[&[("../../x", Kind::File)]]);
         assert!(matches!(root.find("/../x"), Found::File(..)));
+    }
+
+    /// Paths of a few parts, so that they meet.
+    fn path() -> impl Strategy<Value = String> {
+        proptest::collection::vec(
+            proptest::sample::select(vec!["a", "b", "..", ".", "", ".wh.a", ".wh..wh..opq"]),
+            1..5,
+        )
+        .prop_map(|parts| parts.join("/"))
+    }
+
+    fn kind() -> impl Strategy<Value = Kind> {
+        prop_oneof![
+            Just(Kind::File),
+            Just(Kind::Directory),
+            Just(Kind::Other),
+            path().prop_map(Kind::Symlink),
+            path().prop_map(|path| Kind::Symlink(format!("/{path}"))),
+            path().prop_map(Kind::Hardlink),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_layers_hold_a_search_ends_inside(
+            layers in proptest::collection::vec(proptest::collection::vec((path(), kind()), 0..8), 1..4), wanted in path(),
+        ) {
+            let mut root = Root::default();
+            for layer in layers {
+                root.next_layer();
+                for (path, kind) in layer {
+                    root.add(entry(&path, kind)).unwrap();
+                }
+                let before = root.find(&wanted);
+                if let Found::File(at, _) = &before {
+                    prop_assert!(!at.split('/').any(|part| part == ".." || part.is_empty()), "{}", at);
+                }
+                root.next_layer();
+                // What is decided stays, whatever a layer below holds.
+                if before != Found::Unknown {
+                    root.add(entry(&wanted, Kind::File)).unwrap();
+                    prop_assert_eq!(root.find(&wanted), before);
+                }
+            }
+        }
     }
 }

@@ -140,9 +140,7 @@ impl Run {
                 program: Some(Program { path, format: "elf".into(), machine, class: 64, byte_order }),
                 user: Some("65532:65532".into()),
                 size: 1_000,
-                problem: None,
-                cause: None,
-                platform,
+                ..PlatformRow::new(platform)
             }
         };
         let image = |name: &str| Image {

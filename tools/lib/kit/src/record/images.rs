@@ -108,7 +108,7 @@ pub struct Image {
     /// The base that it was built on, by reference with digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
-    /// One row for every platform asked for.
+    /// One row for every platform asked for; for a file, one for each program in it.
     pub platforms: Vec<PlatformRow>,
 }
 
@@ -121,6 +121,9 @@ pub struct PlatformRow {
     /// Digest of its manifest, if the index has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<String>,
+    /// The platform that the index says of it; nothing for a plain image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<Platform>,
     /// The platform that its config declares (OCI image-spec, config.md).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<Platform>,
@@ -130,7 +133,22 @@ pub struct PlatformRow {
     /// The config's `User`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Bytes of config and layers as stored.
+    /// That user's number, where the config or an `/etc/passwd` that was read says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Number of its group, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gid: Option<u32>,
+    /// Whether that user is another one than root; nothing where only a name is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonroot: Option<bool>,
+    /// The base that it says it is built on, by reference with digest (OCI image-spec, annotations.md).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// All programs of all layers, where they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deep: Option<Deep>,
+    /// Bytes of config and layers as stored; of a program in a file, its own.
     #[serde(default)]
     pub size: u64,
     /// What is wrong with it; nothing if it is what it says.
@@ -139,6 +157,44 @@ pub struct PlatformRow {
     /// The cause of that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
+}
+
+impl PlatformRow {
+    /// A row of which nothing but the platform is known yet.
+    #[must_use]
+    pub fn new(platform: Platform) -> Self {
+        Self {
+            platform,
+            manifest: None,
+            entry: None,
+            config: None,
+            program: None,
+            user: None,
+            uid: None,
+            gid: None,
+            nonroot: None,
+            base: None,
+            deep: None,
+            size: 0,
+            problem: None,
+            cause: None,
+        }
+    }
+}
+
+/// What was found of all programs in all layers: ELF programs and libraries for Linux, PE for Windows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Deep {
+    /// Layers that were read, now or when they were first seen.
+    pub layers: usize,
+    /// Programs in them.
+    pub programs: usize,
+    /// How many of those are for another machine.
+    pub foreign: usize,
+    /// The first hundred of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wrong: Vec<Program>,
 }
 
 /// A program's header.

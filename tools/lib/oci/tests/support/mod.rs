@@ -29,6 +29,14 @@ pub(crate) enum Answer {
     Once(u16, &'static str, Box<Answer>),
     /// Says the whole length and sends half.
     Cut(Vec<u8>),
+    /// All of it, whatever part was asked for.
+    Whole(Vec<u8>),
+    /// A part of something, with these headers.
+    Part(u16, String, Vec<u8>),
+    /// So many zeros.
+    Zeros(u64),
+    /// The first answer once, then the second.
+    Then(Box<Answer>, Box<Answer>),
     /// Only with this `Authorization`.
     Guarded(String, Box<Answer>),
 }
@@ -37,6 +45,8 @@ pub(crate) enum Answer {
 struct State {
     answers: HashMap<String, Answer>,
     requests: Vec<String>,
+    /// Bytes of bodies by path, as far as somebody took them.
+    served: HashMap<String, u64>,
 }
 
 /// Serves until the test's process ends.
@@ -75,6 +85,11 @@ impl Registry {
         self.state.lock().unwrap().requests.iter().filter(|request| request.starts_with(prefix)).count()
     }
 
+    /// How many bytes went out of this path.
+    pub(crate) fn served(&self, path: &str) -> u64 {
+        self.state.lock().unwrap().served.get(path).copied().unwrap_or_default()
+    }
+
     pub(crate) fn blob(&self, repository: &str, bytes: &[u8]) -> Value {
         let digest = sha256(bytes);
         let answer = Answer::Content { media_type: "application/octet-stream".into(), bytes: bytes.into() };
@@ -99,7 +114,7 @@ impl Registry {
         reader.read_line(&mut line).ok()?;
         let mut words = line.split_whitespace();
         let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
-        let (mut length, mut media_type, mut authorization) = (0, String::new(), String::new());
+        let (mut length, mut media_type, mut authorization, mut range) = (0, String::new(), String::new(), None);
         loop {
             let mut header = String::new();
             reader.read_line(&mut header).ok()?;
@@ -108,6 +123,7 @@ impl Registry {
                 "content-length" => length = value.trim().parse().ok()?,
                 "content-type" => media_type = value.trim().into(),
                 "authorization" => authorization = value.trim().into(),
+                "range" => range = parse_range(value),
                 _ => {}
             }
         }
@@ -116,7 +132,7 @@ impl Registry {
         let path = target.split('?').next()?.to_owned();
         self.state.lock().unwrap().requests.push(format!("{method} {path}"));
         let answer = match method.as_str() {
-            "GET" | "HEAD" => self.answer(&path),
+            "GET" | "HEAD" => self.answer(&path, range),
             _ => self.store(&method, &target, &media_type, body),
         };
         let answer = match answer {
@@ -124,7 +140,9 @@ impl Registry {
             Answer::Guarded(..) => Answer::Status(401, ""),
             open => open,
         };
-        write(&mut stream, &method, answer)
+        // Counted before it goes out: what a client has got is counted for sure.
+        let count = |bytes| *self.state.lock().unwrap().served.entry(path.clone()).or_default() += bytes;
+        write(&mut stream, &method, answer, count)
     }
 
     /// Lets everything be asked for only with this `Authorization`; `/v2/` says how to log in.
@@ -138,16 +156,26 @@ impl Registry {
         self.set("/v2/", Answer::Status(401, challenge));
     }
 
-    fn answer(&self, path: &str) -> Answer {
+    fn answer(&self, path: &str, range: Option<(usize, Option<usize>)>) -> Answer {
         let mut state = self.state.lock().unwrap();
+        if let (Some(Answer::Content { bytes, .. }), Some((first, last))) = (state.answers.get(path), range) {
+            return part(bytes, first, last);
+        }
         let found = state.answers.get(path).cloned();
         // What was uploaded is there in all repositories.
         let uploaded = || state.answers.get(&format!("/blob/{}", path.rsplit_once("/blobs/")?.1)).cloned();
         let answer = found.or_else(uploaded).unwrap_or(Answer::Status(404, ""));
-        if let Answer::Once(_, _, rest) = &answer {
-            state.answers.insert(path.into(), (**rest).clone());
+        match answer {
+            Answer::Once(_, _, ref rest) => {
+                state.answers.insert(path.into(), (**rest).clone());
+                answer
+            }
+            Answer::Then(first, rest) => {
+                state.answers.insert(path.into(), *rest);
+                *first
+            }
+            answer => answer,
         }
-        answer
     }
 
     fn store(&self, method: &str, target: &str, media_type: &str, bytes: Vec<u8>) -> Answer {
@@ -177,20 +205,55 @@ impl Registry {
     }
 }
 
-fn write(stream: &mut TcpStream, method: &str, answer: Answer) -> Option<()> {
+/// `bytes=FIRST-` or `bytes=FIRST-LAST`.
+fn parse_range(value: &str) -> Option<(usize, Option<usize>)> {
+    let (first, last) = value.trim().strip_prefix("bytes=")?.split_once('-')?;
+    Some((first.parse().ok()?, last.parse().ok()))
+}
+
+fn part(bytes: &[u8], first: usize, last: Option<usize>) -> Answer {
+    if first >= bytes.len() {
+        return Answer::Status(416, "");
+    }
+    let end = last.map_or(bytes.len(), |last| bytes.len().min(last + 1));
+    let headers = format!("Content-Range: bytes {first}-{}/{}\r\n", end - 1, bytes.len());
+    Answer::Part(206, headers, bytes[first..end].to_vec())
+}
+
+/// Sends an answer and counts the bytes of its body.
+fn write(stream: &mut TcpStream, method: &str, answer: Answer, count: impl Fn(u64)) -> Option<()> {
     let (status, headers, body, length) = match answer {
         Answer::Content { media_type, bytes } => {
             let length = bytes.len();
             (200, format!("Content-Type: {media_type}\r\n"), bytes, length)
         }
+        Answer::Part(status, headers, bytes) => {
+            let length = bytes.len();
+            (status, headers, bytes, length)
+        }
+        Answer::Whole(bytes) => {
+            let length = bytes.len();
+            (200, String::new(), bytes, length)
+        }
+        Answer::Zeros(count) => (200, String::new(), vec![], usize::try_from(count).unwrap()),
         Answer::Status(status, headers) | Answer::Once(status, headers, _) => (status, headers.to_owned(), vec![], 0),
-        Answer::Guarded(..) => return None,
+        Answer::Guarded(..) | Answer::Then(..) => return None,
         Answer::Cut(bytes) => (200, String::new(), bytes[..bytes.len() / 2].to_vec(), bytes.len()),
     };
+    let zeros = status == 200 && body.is_empty();
     let head = format!("HTTP/1.1 {status} X\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).ok()?;
     if method != "HEAD" {
-        stream.write_all(&body).ok()?;
+        let zero = vec![0; if zeros { 64 << 10 } else { 0 }];
+        let pieces: Box<dyn Iterator<Item = &[u8]>> = if zeros {
+            Box::new(std::iter::repeat_n(&zero[..], length / zero.len()))
+        } else {
+            Box::new(body.chunks(64 << 10))
+        };
+        for piece in pieces {
+            count(piece.len() as u64);
+            stream.write_all(piece).ok()?;
+        }
     }
     Some(())
 }
@@ -248,6 +311,10 @@ pub(crate) struct Made<'a> {
     pub(crate) settings: Value,
     pub(crate) layers: Vec<Vec<u8>>,
     pub(crate) media_type: &'a str,
+    /// Put into the manifest.
+    pub(crate) annotations: Value,
+    pub(crate) os: &'a str,
+    pub(crate) os_version: Option<&'a str>,
 }
 
 impl<'a> Made<'a> {
@@ -259,15 +326,21 @@ impl<'a> Made<'a> {
             settings: json!({ "Entrypoint": ["/app/x"], "User": "65532" }),
             layers,
             media_type: OCI_MANIFEST,
+            annotations: json!({}),
+            os: "linux",
+            os_version: None,
         }
     }
 
     /// Pushes it and returns its descriptor, with its platform.
     pub(crate) fn push(&self, registry: &Registry, repository: &str) -> Value {
-        let config = json!({
-            "os": "linux", "architecture": self.config, "config": self.settings,
+        let mut config = json!({
+            "os": self.os, "architecture": self.config, "config": self.settings,
             "rootfs": { "type": "layers", "diff_ids": [] },
         });
+        if let Some(version) = self.os_version {
+            config["os.version"] = json!(version);
+        }
         let docker = self.media_type == DOCKER_MANIFEST;
         let mut config = registry.blob(repository, &serde_json::to_vec(&config).unwrap());
         config["mediaType"] = json!(if docker {
@@ -284,9 +357,9 @@ impl<'a> Made<'a> {
             });
             layer
         });
-        let manifest = json!({ "schemaVersion": 2, "mediaType": self.media_type, "config": config, "layers": layers.collect::<Vec<_>>() });
+        let manifest = json!({ "schemaVersion": 2, "mediaType": self.media_type, "config": config, "layers": layers.collect::<Vec<_>>(), "annotations": self.annotations });
         let mut descriptor = registry.document(repository, "plain", self.media_type, &manifest);
-        descriptor["platform"] = json!({ "os": "linux", "architecture": self.config });
+        descriptor["platform"] = json!({ "os": self.os, "architecture": self.config });
         descriptor
     }
 }
