@@ -1,5 +1,7 @@
 //! Publishing what was verified: images, then what tells of them, the release last.
 
+use std::collections::BTreeSet;
+
 use futures::{StreamExt, TryStreamExt, stream};
 use kit::{
     Cause, Error, Result,
@@ -27,7 +29,8 @@ pub(super) fn images(build: &Build<'_>, inbox: &Inbox) -> Result<()> {
         }
         Ok(())
     })?;
-    step.done(format!("{} images", images.len()));
+    let digests: BTreeSet<_> = images.iter().map(|received| received.image.digest().to_string()).collect();
+    step.done(format!("{} images", digests.len()));
     Ok(())
 }
 
