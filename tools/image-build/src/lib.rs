@@ -6,13 +6,17 @@
 //! are made from Debian's packages, so that no architecture runs out of them.
 
 mod arch;
+mod audit;
 mod base;
 mod build;
+mod copy;
+mod diff;
 mod images;
 mod ko;
 mod manifests;
 mod options;
 mod probe;
+mod release;
 mod show;
 mod verify;
 
@@ -42,6 +46,12 @@ enum Verb {
     /// Compare images, releases, OCI layouts, programs and archives with the platforms asked for
     #[command(after_help = verify::EXAMPLES)]
     Verify(verify::Args),
+    /// Copy a release with its signatures to other repositories, as one change
+    Copy(copy::Args),
+    /// Find every image that a component's sources name, and those that lack a platform
+    Audit(audit::Args),
+    /// Compare two releases: platforms gained and lost, users, bases, sizes
+    Diff(diff::Args),
     /// Show an architecture under all its names
     Arch(arch::Args),
 }
@@ -63,6 +73,9 @@ pub fn run(args: Args, ui: &Ui) -> Result<Done> {
         Verb::Base(args) => base::run(&args, ui),
         Verb::Probe(args) => probe::run(&args, ui),
         Verb::Verify(args) => verify::run(&args, ui),
+        Verb::Copy(args) => copy::run(&args, ui),
+        Verb::Audit(args) => audit::run(&args, ui),
+        Verb::Diff(args) => diff::run(&args, ui),
         Verb::Arch(args) => arch::run(&args, ui),
     }
 }

@@ -115,12 +115,18 @@ static IMAGE: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"^(?:[A-Za-z0-9.-]+(?::[0-9]+)?/)?[a-z0-9._/-]+(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?$").expect("it is constant")
 });
 
-fn tokens(line: &str) -> impl Iterator<Item = &str> {
+/// The words of a line, without quotes and brackets.
+pub(crate) fn tokens(line: &str) -> impl Iterator<Item = &str> {
     line.split(|c: char| c.is_whitespace() || "\"'`,=()[]{}<>|;".contains(c)).filter(|token| !token.is_empty())
 }
 
+/// Whether a text has the form of a reference.
+pub(crate) fn is_image(text: &str) -> bool {
+    IMAGE.is_match(text)
+}
+
 /// `REGISTRY/PATH` with a tag or a digest.
-fn names_registry(token: &str) -> bool {
+pub(crate) fn names_registry(token: &str) -> bool {
     let Some((host, path)) = token.split_once('/') else { return false };
     let host = host.split(':').next().unwrap_or(host);
     let registry = host == "localhost" || (host.contains('.') && !host.starts_with('.'));

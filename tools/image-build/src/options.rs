@@ -32,13 +32,18 @@ impl Repo {
 
     /// A repository under it, with a tag if `path` has one.
     pub(crate) fn reference(&self, path: &str) -> Result<Reference> {
-        let host = self.repo.split('/').next().unwrap_or_default();
-        if !(host.contains(['.', ':']) || host == "localhost") {
-            return Err(Error::new(Cause::Usage, format!("'{}' does not begin with a registry", self.repo))
-                .next("write --repo REGISTRY/PATH, for instance 10.1.2.3:5000/other-arch"));
-        }
-        oci::parse(&format!("{}/{path}", self.name()))
+        under(&self.repo, path)
     }
+}
+
+/// A repository under another, which has to begin with a registry; with a tag if `path` has one.
+pub(crate) fn under(repo: &str, path: &str) -> Result<Reference> {
+    let host = repo.split('/').next().unwrap_or_default();
+    if !(host.contains(['.', ':']) || host == "localhost") {
+        return Err(Error::new(Cause::Usage, format!("'{repo}' does not begin with a registry"))
+            .next("write REGISTRY/PATH, for instance 10.1.2.3:5000/other-arch"));
+    }
+    oci::parse(&format!("{}/{path}", repo.trim_end_matches('/')))
 }
 
 /// Platforms that are built and verified.

@@ -2,6 +2,7 @@
 //!
 //! The heads of those files say what each field means to a person; unknown fields are refused.
 
+mod allow;
 mod components;
 mod declared;
 mod images;
@@ -10,8 +11,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::{Cause, Error, Platform, Result, config, dirs};
+use crate::{Cause, Error, Platform, Result, Within, config, dirs};
 
+pub use allow::{Allow, Allowed};
 pub use components::{
     Component, Components, FIRST_ROUND, Overlay, Round, Select, Settings, Suite, Tests, parse_duration,
 };
@@ -250,6 +252,27 @@ impl Ci {
         config::read(&self.folder.join("skips.toml"))
     }
 
+    /// What releases may lose; nothing where the file is missing.
+    ///
+    /// # Errors
+    /// [`Cause::Usage`] with file, line and field.
+    pub fn allowed(&self) -> Result<Allowed> {
+        let path = self.folder.join("allow.toml");
+        if !path.exists() {
+            return Ok(Allowed::default());
+        }
+        let allowed: Allowed = config::read(&path)?;
+        for allow in &allowed.allow {
+            let within = || format!("{}: the entry for {}", path.display(), allow.image);
+            if allow.reason.trim().is_empty() {
+                return Err(Error::new(Cause::Usage, "it gives no reason").within(within()));
+            }
+            // A record may name what our table does not know, an entry of ours may not.
+            allow.platforms.iter().try_for_each(|platform| platform.row().map(drop)).within(within)?;
+        }
+        Ok(allowed)
+    }
+
     /// The architectures.
     ///
     /// # Errors
@@ -295,6 +318,7 @@ mod tests {
         for skip in ci.skips().unwrap().skip {
             assert!(components.contains_key(&skip.component) && !skip.reason.is_empty());
         }
+        ci.allowed().unwrap();
         assert!(!ci.architectures().unwrap().architecture.is_empty());
         assert!(!ci.policy().unwrap().level.is_empty());
     }
@@ -360,6 +384,28 @@ mod tests {
             [("x.y/a:1", "build = 'a'", "has no digest"), ("x.y/a@sha256:0", "", "needs a 'build'")]
         {
             let error = named(name, more).unwrap_err();
+            assert!(error.cause == Cause::Usage && error.to_string().contains(said), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_loss_is_allowed_for_a_reason_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let ci = Ci::new(folder.path());
+        assert!(ci.allowed().unwrap().allow.is_empty());
+        let read = |reason: &str, more: &str| {
+            let text =
+                format!("[[allow]]\nimage = 'x'\nreason = '{reason}'\nowner = 'us'\nuntil = '2027-01-01'\n{more}");
+            std::fs::write(folder.path().join("allow.toml"), text).unwrap();
+            ci.allowed()
+        };
+        assert_eq!(read("known", "platforms = ['linux/arm']\n").unwrap().allow[0].platforms.len(), 1);
+        for (reason, more, said) in [
+            (" ", "", "gives no reason"),
+            ("x", "colour = 1\n", "allow.toml:6:1: unknown field `colour`"),
+            ("x", "platforms = ['linux/vax']\n", "unknown architecture 'vax'"),
+        ] {
+            let error = read(reason, more).unwrap_err();
             assert!(error.cause == Cause::Usage && error.to_string().contains(said), "{error}");
         }
     }

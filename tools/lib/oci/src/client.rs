@@ -1,8 +1,11 @@
 //! Talking to registries.
 //!
-//! oci-client does the token handshakes and the uploads. Manifests and blobs are read by requests of our
-//! own: oci-client reads a manifest of any size into memory, drops the reason of a refused login, and does
-//! not show `Retry-After`.
+//! oci-client does the token handshakes. Manifests and blobs are read and written by requests of our own:
+//! oci-client reads a manifest of any size into memory, drops the reason of a refused login, does not show
+//! `Retry-After`, and begins a broken upload from the start.
+
+mod pages;
+mod write;
 
 use std::{
     collections::HashMap,
@@ -10,8 +13,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
 use kit::{Cause, Context, Error, Result, Within};
 use oci_client::{
     RegistryOperation,
@@ -19,7 +21,10 @@ use oci_client::{
     secrets::RegistryAuth,
 };
 use oci_spec::image::Descriptor;
-use reqwest::{Method, Response, StatusCode, header};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
+
+pub use write::Sent;
+pub(crate) use write::{Chunks, bytes_of, skip};
 
 use crate::{
     Reference,
@@ -50,7 +55,15 @@ struct Inner {
     docker: DockerConfig,
     registries: Mutex<HashMap<String, Registry>>,
     /// Value of `Authorization` by registry and repository.
-    tokens: Mutex<HashMap<String, String>>,
+    tokens: Mutex<HashMap<(String, Access), String>>,
+    uploads: write::Uploads,
+}
+
+/// What a request does: registries give out tokens for the one or the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Access {
+    Read,
+    Write,
 }
 
 #[derive(Clone)]
@@ -74,7 +87,8 @@ impl Client {
             .build()
             .cause(Cause::Internal, || "cannot set up HTTP")?;
         let docker = DockerConfig::load()?;
-        Ok(Self(Arc::new(Inner { http, docker, registries: Mutex::default(), tokens: Mutex::default() })))
+        let (registries, tokens, uploads) = Default::default();
+        Ok(Self(Arc::new(Inner { http, docker, registries, tokens, uploads })))
     }
 
     /// The manifest or index of a reference, at most 4 MiB; its digest is checked against the reference's.
@@ -92,9 +106,12 @@ impl Client {
     /// # Errors
     /// [`Cause::Auth`] or [`Cause::Registry`], naming the reference.
     pub async fn find_manifest(&self, reference: &Reference) -> Result<Option<Document>> {
-        let name = reference.digest().or(reference.tag()).unwrap_or("latest");
-        let url = url(reference, &format!("manifests/{name}"));
-        let response = self.request(Method::GET, &url, reference).await?;
+        self.find_manifest_for(Access::Read, reference).await
+    }
+
+    async fn find_manifest_for(&self, access: Access, reference: &Reference) -> Result<Option<Document>> {
+        let url = manifest_url(reference);
+        let response = self.send(access, reference, || self.reading(Method::GET, &url)).await?;
         if response.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
@@ -133,103 +150,43 @@ impl Client {
         range: Option<(u64, u64)>,
     ) -> Result<Response> {
         let url = url(repository, &format!("blobs/{digest}"));
-        let response = self.ask(Method::GET, &url, repository, range).await?;
+        let build = || match range {
+            Some((first, last)) => {
+                self.reading(Method::GET, &url).header(header::RANGE, format!("bytes={first}-{last}"))
+            }
+            None => self.reading(Method::GET, &url),
+        };
+        let response = self.send(Access::Read, repository, build).await?;
         if range.is_some() && response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
             return Ok(response);
         }
         good(response, repository).await.within(|| fetch::blob_name(repository, digest))
     }
 
-    /// Whether a repository has a blob already.
-    pub(crate) async fn has_blob(&self, repository: &Reference, digest: &str) -> Result<bool> {
-        let response = self.request(Method::HEAD, &url(repository, &format!("blobs/{digest}")), repository).await?;
-        match response.status() {
-            StatusCode::NOT_FOUND => Ok(false),
-            _ => good(response, repository).await.map(|_| true),
-        }
-    }
-
-    /// Sends a blob; `chunks` is asked for its bytes again when the upload has to start anew.
-    pub(crate) async fn push_blob<S>(
-        &self,
-        repository: &Reference,
-        descriptor: &Descriptor,
-        chunks: impl AsyncFn() -> Result<S>,
-    ) -> Result<()>
-    where
-        S: Stream<Item = Result<Bytes>> + Send + 'static,
-    {
-        let digest = descriptor.digest().to_string();
-        if self.has_blob(repository, &digest).await? {
-            return Ok(());
-        }
-        let client = self.uploader(repository).await?;
-        let mut delays = kit::retry::delays().take(ATTEMPTS - 1);
-        loop {
-            let stream = chunks().await?.map(|chunk| chunk.map_err(|error| std::io::Error::other(error).into()));
-            let Err(error) = client.push_blob_stream(repository, stream, &digest, Some(descriptor.size())).await else {
-                return Ok(());
-            };
-            let error = upload_error(error, &format!("cannot push blob {digest} to {}", name(repository)));
-            self.wait_or_fail(error, delays.next()).await?;
-        }
-    }
-
-    /// Stores a manifest or an index under the reference's tag or digest.
-    ///
-    /// # Errors
-    /// [`Cause::Auth`] or [`Cause::Registry`], naming the reference.
-    pub async fn push_manifest(&self, reference: &Reference, document: &Document) -> Result<()> {
-        let client = self.uploader(reference).await?;
-        let media_type = document.media_type.parse::<reqwest::header::HeaderValue>();
-        let media_type = media_type.cause(Cause::Internal, || format!("'{}' is no media type", document.media_type))?;
-        let mut delays = kit::retry::delays().take(ATTEMPTS - 1);
-        loop {
-            let pushed = client.push_manifest_raw(reference, document.bytes.clone(), media_type.clone()).await;
-            let Err(error) = pushed else { return Ok(()) };
-            let error = upload_error(error, &format!("cannot push {reference}"));
-            self.wait_or_fail(error, delays.next()).await?;
-        }
-    }
-
-    async fn wait_or_fail(&self, error: Error, delay: Option<Duration>) -> Result<()> {
-        match delay {
-            Some(delay) if error.cause != Cause::Auth => {
-                tokio::time::sleep(delay).await;
-                Ok(())
-            }
-            _ => Err(error),
-        }
-    }
-
-    async fn request(&self, method: Method, url: &str, reference: &Reference) -> Result<Response> {
-        self.ask(method, url, reference, None).await
+    fn reading(&self, method: Method, url: &str) -> RequestBuilder {
+        self.0.http.request(method, url).header(header::ACCEPT, MANIFEST_TYPES)
     }
 
     /// Sends a request until it is answered by something else than 'later', logging in when asked to.
-    async fn ask(
+    async fn send(
         &self,
-        method: Method,
-        url: &str,
+        access: Access,
         reference: &Reference,
-        range: Option<(u64, u64)>,
+        build: impl Fn() -> RequestBuilder,
     ) -> Result<Response> {
         let what = || format!("{reference}: no answer from registry {}", reference.resolve_registry());
         let mut delays = kit::retry::delays();
         let mut logged_in = false;
         for attempt in 1.. {
-            let mut request = self.0.http.request(method.clone(), url).header(header::ACCEPT, MANIFEST_TYPES);
-            if let Some(token) = self.token(reference) {
+            let mut request = build();
+            if let Some(token) = self.token(reference, access) {
                 request = request.header(header::AUTHORIZATION, token);
-            }
-            if let Some((first, last)) = range {
-                request = request.header(header::RANGE, format!("bytes={first}-{last}"));
             }
             let delay = delays.next().unwrap_or(LONGEST_WAIT);
             match request.send().await {
                 // The first time, or because the token's time is over.
                 Ok(response) if response.status() == StatusCode::UNAUTHORIZED && !logged_in => {
-                    self.log_in(reference).await?;
+                    self.log_in(reference, access).await?;
                     logged_in = true;
                 }
                 Ok(response) if later(response.status()) && attempt < ATTEMPTS => {
@@ -249,24 +206,30 @@ impl Client {
         Err(Error::new(Cause::Registry, what()))
     }
 
-    fn token(&self, reference: &Reference) -> Option<String> {
-        self.0.tokens.lock().unwrap_or_else(PoisonError::into_inner).get(&name(reference)).cloned()
+    fn token(&self, reference: &Reference, access: Access) -> Option<String> {
+        let tokens = self.0.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let token = |access| tokens.get(&(name(reference), access)).cloned();
+        // Who may write may read.
+        token(access).or_else(|| token(Access::Write))
     }
 
-    async fn log_in(&self, reference: &Reference) -> Result<()> {
+    async fn log_in(&self, reference: &Reference, access: Access) -> Result<()> {
         let registry = self.registry(reference)?;
+        let operation = match access {
+            Access::Read => RegistryOperation::Pull,
+            Access::Write => RegistryOperation::Push,
+        };
         let refused = || {
             let next = format!("log in to {} (docker login, or $DOCKER_CONFIG/config.json)", reference.registry());
             Error::new(Cause::Auth, format!("{reference}: the registry wants other credentials")).next(next)
         };
-        let token =
-            registry.client.auth(reference, &registry.auth, RegistryOperation::Pull).await.map_err(|error| {
-                if matches!(error, oci_client::errors::OciDistributionError::AuthenticationFailure(_)) {
-                    refused()
-                } else {
-                    Error::from_source(Cause::Auth, format!("{reference}: cannot log in"), error)
-                }
-            })?;
+        let token = registry.client.auth(reference, &registry.auth, operation).await.map_err(|error| {
+            if matches!(error, oci_client::errors::OciDistributionError::AuthenticationFailure(_)) {
+                refused()
+            } else {
+                Error::from_source(Cause::Auth, format!("{reference}: cannot log in"), error)
+            }
+        })?;
         let value = match (token, &registry.auth) {
             (Some(token), _) => format!("Bearer {token}"),
             (None, RegistryAuth::Basic(user, password)) => {
@@ -276,18 +239,8 @@ impl Client {
             }
             _ => return Err(refused()),
         };
-        self.0.tokens.lock().unwrap_or_else(PoisonError::into_inner).insert(name(reference), value);
+        self.0.tokens.lock().unwrap_or_else(PoisonError::into_inner).insert((name(reference), access), value);
         Ok(())
-    }
-
-    /// oci-client for a registry, with its credentials if there are any.
-    async fn uploader(&self, reference: &Reference) -> Result<oci_client::Client> {
-        let registry = self.registry(reference)?;
-        // Without credentials it would ask the registry how to log in before each request.
-        if registry.auth != RegistryAuth::Anonymous {
-            registry.client.store_auth_if_needed(reference.resolve_registry(), &registry.auth).await;
-        }
-        Ok(registry.client)
     }
 
     fn registry(&self, reference: &Reference) -> Result<Registry> {
@@ -298,7 +251,6 @@ impl Client {
         }
         let config = ClientConfig {
             protocol: if insecure(&host) { ClientProtocol::Http } else { ClientProtocol::Https },
-            use_monolithic_push: true,
             connect_timeout: Some(CONNECT_LIMIT),
             read_timeout: Some(READ_LIMIT),
             user_agent: concat!("other-arch/", env!("CARGO_PKG_VERSION")),
@@ -319,6 +271,10 @@ fn url(reference: &Reference, path: &str) -> String {
     let registry = reference.resolve_registry();
     let scheme = if insecure(registry) { "http" } else { "https" };
     format!("{scheme}://{registry}/v2/{}/{path}", reference.repository())
+}
+
+fn manifest_url(reference: &Reference) -> String {
+    url(reference, &format!("manifests/{}", reference.digest().or(reference.tag()).unwrap_or("latest")))
 }
 
 fn later(status: StatusCode) -> bool {
@@ -377,15 +333,4 @@ async fn limited(response: Response, limit: u64, reference: &Reference) -> Resul
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
-}
-
-fn upload_error(error: oci_client::errors::OciDistributionError, what: &str) -> Error {
-    use oci_client::errors::OciDistributionError as E;
-    let cause = match &error {
-        E::AuthenticationFailure(_) | E::UnauthorizedError { .. } | E::ServerError { code: 401 | 403, .. } => {
-            Cause::Auth
-        }
-        _ => Cause::Registry,
-    };
-    Error::from_source(cause, what, error)
 }

@@ -5,10 +5,12 @@
 //! found out what it is.
 
 mod archive;
+mod artifact;
 mod auth;
 mod body;
 mod client;
 mod deep;
+mod details;
 mod document;
 mod fetch;
 mod files;
@@ -21,14 +23,19 @@ mod place;
 mod program;
 mod push;
 mod reference;
+mod referrers;
 mod root;
 mod search;
 mod user;
 mod verify;
 
 pub use archive::archive;
-pub use client::Client;
+pub use artifact::{
+    ARTIFACT_TYPE_RELEASE, Artifact, ArtifactFile, find_artifact, pull_artifact, push_artifact, store_artifact,
+};
+pub use client::{Client, Sent};
 pub use deep::Memory;
+pub use details::{Details, Offering, PlatformDetails, details, offering};
 pub use document::{Document, canonical, descriptor, is_image, is_index};
 pub use files::{FileKind, file_kind, verify_file};
 pub use header::program_header;
@@ -38,8 +45,9 @@ pub use layout::Layout;
 pub use oci_spec::image as spec;
 pub use place::Place;
 pub use program::program;
-pub use push::{ARTIFACT_TYPE_RELEASE, copy, pull_artifact, push_artifact};
+pub use push::{Pushed, Tree, copy};
 pub use reference::{Reference, insecure, mirror, parse, pinned};
+pub use referrers::{digest_tag, push_referrer, referrers, subject};
 pub use verify::{Checked, verify, verify_deep};
 
 use std::{

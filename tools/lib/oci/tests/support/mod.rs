@@ -2,6 +2,10 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+mod writes;
+
+pub(crate) use writes::Trouble;
+
 use std::{
     collections::HashMap,
     io::{BufRead, BufReader, Read, Write},
@@ -29,6 +33,8 @@ pub(crate) enum Answer {
     Once(u16, &'static str, Box<Answer>),
     /// Says the whole length and sends half.
     Cut(Vec<u8>),
+    /// With these headers.
+    Headed(&'static str, Vec<u8>),
     /// All of it, whatever part was asked for.
     Whole(Vec<u8>),
     /// A part of something, with these headers.
@@ -45,6 +51,7 @@ pub(crate) enum Answer {
 struct State {
     answers: HashMap<String, Answer>,
     requests: Vec<String>,
+    writes: writes::Writes,
     /// Bytes of bodies by path, as far as somebody took them.
     served: HashMap<String, u64>,
 }
@@ -115,6 +122,7 @@ impl Registry {
         let mut words = line.split_whitespace();
         let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
         let (mut length, mut media_type, mut authorization, mut range) = (0, String::new(), String::new(), None);
+        let mut content_range = String::new();
         loop {
             let mut header = String::new();
             reader.read_line(&mut header).ok()?;
@@ -123,18 +131,38 @@ impl Registry {
                 "content-length" => length = value.trim().parse().ok()?,
                 "content-type" => media_type = value.trim().into(),
                 "authorization" => authorization = value.trim().into(),
+                "content-range" => content_range = value.trim().into(),
                 "range" => range = parse_range(value),
                 _ => {}
             }
         }
+        let path = target.split('?').next()?.to_owned();
+        let request = format!("{method} {path}");
+        self.state.lock().unwrap().requests.push(request.clone());
+        let wanted =
+            writes::Write { method: &method, target: &target, media_type: &media_type, content_range: &content_range };
+        let trouble = self.next_trouble(&request);
+        if let Some(Trouble::Cut(count)) = trouble {
+            self.cut(&wanted, &mut reader, count);
+            return None;
+        }
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
-        let path = target.split('?').next()?.to_owned();
-        self.state.lock().unwrap().requests.push(format!("{method} {path}"));
+        if let Some(Trouble::Hang) = trouble {
+            loop {
+                std::thread::park();
+            }
+        }
+        if let Some(Trouble::Status(status, headers)) = trouble {
+            return write(&mut stream, &method, Answer::Status(status, headers), |_| ());
+        }
         let answer = match method.as_str() {
-            "GET" | "HEAD" => self.answer(&path, range),
-            _ => self.store(&method, &target, &media_type, body),
+            "GET" | "HEAD" => self.asked(&path).unwrap_or_else(|| self.answer(&path, range)),
+            _ => self.store(&wanted, body),
         };
+        if let Some(Trouble::Silent) = trouble {
+            return None;
+        }
         let answer = match answer {
             Answer::Guarded(wanted, inner) if wanted == authorization => *inner,
             Answer::Guarded(..) => Answer::Status(401, ""),
@@ -162,9 +190,7 @@ impl Registry {
             return part(bytes, first, last);
         }
         let found = state.answers.get(path).cloned();
-        // What was uploaded is there in all repositories.
-        let uploaded = || state.answers.get(&format!("/blob/{}", path.rsplit_once("/blobs/")?.1)).cloned();
-        let answer = found.or_else(uploaded).unwrap_or(Answer::Status(404, ""));
+        let answer = found.unwrap_or(Answer::Status(404, ""));
         match answer {
             Answer::Once(_, _, ref rest) => {
                 state.answers.insert(path.into(), (**rest).clone());
@@ -176,32 +202,6 @@ impl Registry {
             }
             answer => answer,
         }
-    }
-
-    fn store(&self, method: &str, target: &str, media_type: &str, bytes: Vec<u8>) -> Answer {
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        if method == "POST" {
-            return Answer::Status(202, "Location: /upload\r\n");
-        }
-        let digest = query.strip_prefix("digest=").map(|digest| digest.replace("%3A", ":"));
-        let media_type = media_type.to_owned();
-        match digest {
-            // Blobs are one store for all repositories, as with most registries.
-            Some(digest) => self.set(&format!("/blob/{digest}"), Answer::Content { media_type, bytes }),
-            None => {
-                let (folder, _) = path.rsplit_once('/').unwrap();
-                let by_digest = format!("{folder}/{}", sha256(&bytes));
-                let answer = Answer::Content { media_type, bytes };
-                self.set(path, answer.clone());
-                self.set(&by_digest, answer);
-            }
-        }
-        Answer::Status(201, "Location: /stored\r\n")
-    }
-
-    /// Whether an upload brought this blob.
-    pub(crate) fn received(&self, digest: &str) -> bool {
-        self.state.lock().unwrap().answers.contains_key(&format!("/blob/{digest}"))
     }
 }
 
@@ -238,6 +238,7 @@ fn write(stream: &mut TcpStream, method: &str, answer: Answer, count: impl Fn(u6
         Answer::Zeros(count) => (200, String::new(), vec![], usize::try_from(count).unwrap()),
         Answer::Status(status, headers) | Answer::Once(status, headers, _) => (status, headers.to_owned(), vec![], 0),
         Answer::Guarded(..) | Answer::Then(..) => return None,
+        Answer::Headed(headers, bytes) => (200, headers.to_owned(), bytes.clone(), bytes.len()),
         Answer::Cut(bytes) => (200, String::new(), bytes[..bytes.len() / 2].to_vec(), bytes.len()),
     };
     let zeros = status == 200 && body.is_empty();

@@ -1,0 +1,401 @@
+//! Which images the files of a component name, and where: YAML, JSON, Go, shell and Dockerfiles, line by line, so
+//! that templates are read as well.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
+
+use kit::{Cause, Context, Error, Result};
+use regex::Regex;
+
+use crate::manifests;
+
+/// Files that are not the component's own.
+const SKIPPED: &[&str] = &[".git", "vendor", "node_modules", "third_party", "target"];
+/// A larger file is not read; that is said.
+const FILE_LIMIT: u64 = 8 << 20;
+/// More files than this are no component.
+const FILES: usize = 200_000;
+/// Folders inside folders, at most so deep.
+const DEPTH: usize = 64;
+/// Registries whose images are recognised without a tag, where anything else could be an import path.
+const REGISTRIES: &[&str] = &[
+    "docker.io",
+    "gcr.io",
+    "ghcr.io",
+    "quay.io",
+    "cgr.dev",
+    "icr.io",
+    "pkg.dev",
+    "mcr.microsoft.com",
+    "public.ecr.aws",
+    "registry.k8s.io",
+    "registry.access.redhat.com",
+    "registry.redhat.io",
+];
+
+/// An image that a file names.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Named {
+    /// Relative to the folder.
+    pub(super) file: String,
+    pub(super) line: usize,
+    /// As it stands there.
+    pub(super) reference: String,
+}
+
+/// Everything that was found.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    pub(super) named: Vec<Named>,
+    pub(super) files: usize,
+    /// Go's unit tests, which were left out.
+    pub(super) unit_tests: usize,
+    /// Files that were not read, and why.
+    pub(super) remarks: Vec<String>,
+}
+
+/// What a file is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Language {
+    Yaml,
+    Json,
+    Go,
+    Shell,
+    Dockerfile,
+}
+
+fn language(path: &Path) -> Option<Language> {
+    let name = path.file_name()?.to_str()?;
+    if name == "Dockerfile" || name.starts_with("Dockerfile.") || name.ends_with(".Dockerfile") {
+        return Some(Language::Dockerfile);
+    }
+    match path.extension()?.to_str()? {
+        "yaml" | "yml" => Some(Language::Yaml),
+        "json" => Some(Language::Json),
+        "go" => Some(Language::Go),
+        "sh" | "bash" => Some(Language::Shell),
+        _ => None,
+    }
+}
+
+/// Looks through a folder with all below it. Links are not followed. Go's unit tests are read when asked for: the
+/// images that they name are mostly made up, and nothing runs them.
+///
+/// # Errors
+/// [`Cause::Usage`] if it cannot be read.
+pub(super) fn scan(folder: &Path, unit_tests: bool) -> Result<Scan> {
+    let mut scan = Scan::default();
+    let mut files = Vec::new();
+    let read = || format!("cannot read {}", folder.display());
+    fs::read_dir(folder).cause(Cause::Usage, read)?;
+    collect(folder, 0, &mut files)?;
+    files.sort();
+    for (path, language) in files {
+        let shown = path.strip_prefix(folder).unwrap_or(&path).display().to_string();
+        if fs::metadata(&path).is_ok_and(|data| data.len() > FILE_LIMIT) {
+            scan.remarks.push(format!("{shown} is larger than {FILE_LIMIT} bytes and was not read"));
+            continue;
+        }
+        let bytes = match kit::rundir::read_limited(&path, FILE_LIMIT) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                scan.remarks.push(format!("{shown} was not read: {}", error.summary()));
+                continue;
+            }
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        if !unit_tests && is_unit_test(&shown, &text) {
+            scan.unit_tests += 1;
+            continue;
+        }
+        scan.files += 1;
+        for (line, reference) in references(language, &text) {
+            scan.named.push(Named { file: shown.clone(), line, reference });
+        }
+    }
+    scan.named.sort();
+    scan.named.dedup();
+    Ok(scan)
+}
+
+/// A test that needs a cluster has a build tag, or lies where such tests lie.
+fn is_unit_test(file: &str, text: &str) -> bool {
+    let folders = ["test", "tests", "e2e", "integration"];
+    file.ends_with("_test.go")
+        && !file.split('/').any(|part| folders.contains(&part))
+        && !text.lines().any(|line| line.starts_with("//go:build "))
+}
+
+fn collect(folder: &Path, depth: usize, files: &mut Vec<(PathBuf, Language)>) -> Result<()> {
+    let entries = fs::read_dir(folder).cause(Cause::Usage, || format!("cannot read {}", folder.display()))?;
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let Ok(kind) = entry.file_type() else { continue };
+        if kind.is_dir() && depth < DEPTH && !SKIPPED.iter().any(|name| entry.file_name() == *name) {
+            collect(&path, depth + 1, files)?;
+        } else if kind.is_file()
+            && let Some(language) = language(&path)
+        {
+            files.push((path, language));
+        }
+        if files.len() > FILES {
+            return Err(Error::new(Cause::Usage, format!("{} has more than {FILES} files", folder.display())));
+        }
+    }
+    Ok(())
+}
+
+/// Images with the lines that name them.
+fn references(language: Language, text: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    if language == Language::Go {
+        for (first, before, literal) in literals(text) {
+            for (at, line) in literal.lines().enumerate() {
+                let names = if at == 0 { &before } else { "" };
+                in_line(language, names, line, &mut |reference| found.push((first + at, reference)));
+            }
+        }
+        return found;
+    }
+    for (at, line) in text.lines().enumerate() {
+        let line = uncommented(line);
+        in_line(language, "", line, &mut |reference| found.push((at + 1, reference)));
+    }
+    found
+}
+
+/// What is in front of a comment, in languages that begin one by `#`.
+fn uncommented(line: &str) -> &str {
+    if line.trim_start().starts_with('#') {
+        return "";
+    }
+    line.split_once(" #").map_or(line, |(before, _)| before)
+}
+
+static IMAGE_KEY: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(
+        r#"(?:^|[\s{,"'])(?:image|baseImage|defaultBaseImage)(?:["']?\s*:\s+["']?|["']\s*:\s*["'])([^\s"',}#]+)"#,
+    )
+    .expect("it is constant")
+});
+static FROM: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"(?i)^\s*FROM\s+(?:--platform=\S+\s+)?(\S+)").expect("it is constant"));
+/// What in Go says that the string behind it is an image: a field `Image:`, a call such as `Image("`, a name.
+static GO_IMAGE: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"(?:^|[^A-Za-z])[A-Za-z]*[iI]mage\s*(?::|:?=|\(|string\s*=)\s*$").expect("it is constant")
+});
+
+fn in_line(language: Language, before: &str, line: &str, found: &mut impl FnMut(String)) {
+    let mut seen = Vec::new();
+    let mut take = |reference: &str| {
+        let reference = reference.trim_end_matches(['.', ':', '/', '\\']).to_owned();
+        if !seen.contains(&reference) && is_reference(&reference) {
+            seen.push(reference.clone());
+            found(reference);
+        }
+    };
+    if let (Language::Dockerfile, Some(from)) = (language, FROM.captures(line)) {
+        if !line.contains("$") && &from[1] != "scratch" {
+            take(&from[1]);
+        }
+        return;
+    }
+    if let Some(key) = IMAGE_KEY.captures(line) {
+        take(&key[1]);
+    }
+    if language == Language::Go && GO_IMAGE.is_match(before) && !line.contains(char::is_whitespace) {
+        take(line);
+    }
+    for token in manifests::tokens(line) {
+        // What is put together when it runs is not known here, and an address is no image.
+        let token = token.trim_start_matches("docker://").trim_start_matches("oci://");
+        if token.contains(['$', '%', '*', '<']) || token.contains("://") {
+            continue;
+        }
+        if manifests::names_registry(token) || known_registry(token) {
+            take(token);
+        }
+    }
+}
+
+fn is_reference(text: &str) -> bool {
+    manifests::is_image(text) && oci::parse(text).is_ok() && !is_file(text)
+}
+
+/// `REGISTRY/PATH` of a registry that is known to be one.
+fn known_registry(token: &str) -> bool {
+    let Some((host, path)) = token.split_once('/') else { return false };
+    let known = |registry: &str| host.strip_suffix(registry).is_some_and(|sub| sub.is_empty() || sub.ends_with('.'));
+    REGISTRIES.iter().any(|registry| known(registry)) && !path.is_empty()
+}
+
+/// `github.com/x/y/file.go:12`, as in messages, looks like a tag; so do names of files.
+fn is_file(reference: &str) -> bool {
+    let path = reference.split('@').next().unwrap_or(reference);
+    let path = path.rsplit('/').next().unwrap_or(path).split(':').next().unwrap_or(path);
+    [".go", ".yaml", ".yml", ".json", ".sh", ".md", ".tgz", ".tar.gz"].iter().any(|end| path.ends_with(end))
+}
+
+/// Go's string literals: the line each begins in, what stands before it there, and its text. Comments are skipped.
+fn literals(text: &str) -> Vec<(usize, String, String)> {
+    let mut found = Vec::new();
+    let bytes = text.as_bytes();
+    let (mut at, mut line, mut line_begin) = (0, 1, 0);
+    let count = |from: usize, to: usize| bytes[from..to].iter().filter(|byte| **byte == b'\n').count();
+    while at < bytes.len() {
+        let end = match bytes[at] {
+            b'\n' => {
+                line += 1;
+                line_begin = at + 1;
+                at + 1
+            }
+            b'/' if bytes[at..].starts_with(b"//") => find(bytes, at, b"\n").unwrap_or(bytes.len()),
+            b'/' if bytes[at..].starts_with(b"/*") => find(bytes, at + 2, b"*/").map_or(bytes.len(), |end| end + 2),
+            b'`' => {
+                let end = find(bytes, at + 1, b"`").unwrap_or(bytes.len());
+                found.push((line, text[line_begin..at].to_owned(), text[at + 1..end].to_owned()));
+                (end + 1).min(bytes.len())
+            }
+            quote @ (b'"' | b'\'') => {
+                let end = closing(bytes, at + 1, quote);
+                if quote == b'"' {
+                    let literal = text[at + 1..end].replace("\\n", "\n").replace("\\t", "\t");
+                    // Lines of such a string are in one line of the file.
+                    found.extend(literal.lines().enumerate().map(|(index, part)| {
+                        let before = if index == 0 { text[line_begin..at].to_owned() } else { String::new() };
+                        (line, before, part.to_owned())
+                    }));
+                }
+                (end + 1).min(bytes.len())
+            }
+            _ => at + 1,
+        };
+        let newlines = if bytes[at] == b'\n' { 0 } else { count(at, end) };
+        if newlines > 0 {
+            line += newlines;
+            line_begin = bytes[..end].iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+        }
+        at = end;
+    }
+    found
+}
+
+fn find(bytes: &[u8], from: usize, what: &[u8]) -> Option<usize> {
+    bytes.get(from..)?.windows(what.len()).position(|window| window == what).map(|at| from + at)
+}
+
+/// The end of a string or a character, which does not go over the end of its line.
+fn closing(bytes: &[u8], from: usize, quote: u8) -> usize {
+    let mut at = from;
+    while at < bytes.len() && bytes[at] != quote && bytes[at] != b'\n' {
+        at += if bytes[at] == b'\\' && bytes.get(at + 1).is_some_and(|next| *next != b'\n') { 2 } else { 1 };
+    }
+    at.min(bytes.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DIGEST: &str = "@sha256:19f02276bf8dbdd62f069b922f10c65262cc34b710eea26ff928129a736be791";
+
+    fn found(language: Language, text: &str) -> Vec<(usize, String)> {
+        references(language, text)
+    }
+
+    fn at(line: usize, reference: &str) -> (usize, String) {
+        (line, reference.to_owned())
+    }
+
+    #[test]
+    fn yaml_is_read_also_as_a_template() {
+        let text = format!(
+            "{{{{ if .X }}}}\nimage: busybox\n- image: \"ubuntu:22.04\" # quay.io/no/comment:1\n# image: no\n\
+             args: [-i, 'gcr.io/p/i:v1', cgr.dev/c/b{DIGEST}]\nimage: $(params.x)\nimage: ko://e.com/x\nimage: -1\nmy: base-image:latest\n\
+             run: docker pull quay.io/a/b\nurl: https://gcr.io/p/q:1\n  image: {{{{ .Y }}}}\nfile: e.com/a/b.yaml:3\n"
+        );
+        let expected = [
+            at(2, "busybox"),
+            at(3, "ubuntu:22.04"),
+            at(5, "gcr.io/p/i:v1"),
+            at(5, &format!("cgr.dev/c/b{DIGEST}")),
+            at(10, "quay.io/a/b"),
+        ];
+        assert_eq!(found(Language::Yaml, &text), expected);
+    }
+
+    #[test]
+    fn go_is_read_in_its_strings_only() {
+        let text = "package x\n// image: \"quay.io/no/comment:1\"\nimport \"github.com/a/b\"\nconst busyboxImage = \"mirror.gcr.io/busybox\"\n\
+                    /* \"gcr.io/no:1\"\n */ var a = Step{Image: \"ubuntu\", Name: \"x\"}\nvar q = '\"'\nvar yaml = `\nsteps:\n- image: alpine:3\n`\n\
+                    f(\"docker.io/library/registry:2\", \"a\\\"b\", \"https://gcr.io/x:1\", \"e.com/a.go:7\")\nb := Image(\"bash\")\n";
+        let expected = [
+            at(4, "mirror.gcr.io/busybox"),
+            at(6, "ubuntu"),
+            at(10, "alpine:3"),
+            at(12, "docker.io/library/registry:2"),
+            at(13, "bash"),
+        ];
+        assert_eq!(found(Language::Go, text), expected);
+    }
+
+    #[test]
+    fn json_shell_and_dockerfiles_are_read() {
+        assert_eq!(found(Language::Json, "{\"image\": \"busybox:1\",\n \"x\": \"y\"}"), [at(1, "busybox:1")]);
+        assert_eq!(
+            found(Language::Shell, "kubectl run x --image=quay.io/a/b:$TAG\ncrane ls gcr.io/a/b"),
+            [at(2, "gcr.io/a/b")]
+        );
+        let text = "FROM --platform=$BUILDPLATFORM golang:1\nFROM golang:1.26 AS build\nfrom scratch\nCOPY --from=ghcr.io/a/b:1 x y\n";
+        assert_eq!(found(Language::Dockerfile, text), [at(2, "golang:1.26"), at(4, "ghcr.io/a/b:1")]);
+    }
+
+    #[test]
+    fn only_the_component_s_own_files_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        for name in ["a.yaml", "deep/b.yml", "vendor/c.yaml", ".git/d.yaml", "e.txt", "Dockerfile"] {
+            write(name, "image: busybox\n");
+        }
+        write("large.yaml", &"#".repeat(9 << 20));
+        std::os::unix::fs::symlink(folder.path(), folder.path().join("loop")).unwrap();
+        let scan = scan(folder.path(), false).unwrap();
+        let files: Vec<_> = scan.named.iter().map(|named| named.file.as_str()).collect();
+        assert_eq!(files, ["Dockerfile", "a.yaml", "deep/b.yml"]);
+        assert!(scan.remarks.len() == 1 && scan.remarks[0].starts_with("large.yaml is larger"), "{:?}", scan.remarks);
+        assert_eq!(super::scan(&folder.path().join("nothing"), false).unwrap_err().cause, Cause::Usage);
+    }
+
+    #[test]
+    fn images_of_unit_tests_are_made_up() {
+        for (file, text, expected) in [
+            ("pkg/x_test.go", "package x\n", true),
+            ("pkg/x_test.go", "//go:build e2e\n\npackage x\n", false),
+            ("test/x_test.go", "package x\n", false),
+            ("pkg/x.go", "package x\n", false),
+        ] {
+            assert_eq!(is_unit_test(file, text), expected, "{file} {text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_survived(text in "[ -~\n`\"'/*\\\\\u{e9}\u{202e}]{0,200}") {
+            for language in [Language::Go, Language::Yaml, Language::Json, Language::Shell, Language::Dockerfile] {
+                let lines = text.lines().count();
+                for (line, reference) in references(language, &text) {
+                    prop_assert!(line >= 1 && line <= lines && !reference.is_empty());
+                }
+            }
+        }
+    }
+}
