@@ -66,7 +66,7 @@ fn user(row: &PlatformRow) -> String {
 }
 
 /// A name short enough for a table: the digest is cut.
-fn short(name: &str) -> String {
+pub(crate) fn short(name: &str) -> String {
     match name.split_once("@sha256:") {
         Some((path, digest)) => format!("{path}@{}", digest.get(..12).unwrap_or(digest)),
         None => name.to_owned(),
