@@ -181,10 +181,14 @@ fn place(
     match base::make(map, reference, platforms, ui) {
         Ok(made) => Ok((base, Some(made.place()))),
         Err(error) if error.cause == Cause::ImageMissingPlatform => {
-            base.missing = base::missing(map, reference, platforms, ui)?;
-            base.offers = platforms.iter().filter(|platform| !base.missing.contains(platform)).cloned().collect();
             base.fail(&error);
-            Ok((base, None))
+            let missing = base::missing(map, reference, platforms, ui)?;
+            let there: Vec<_> = platforms.iter().filter(|platform| !missing.contains(platform)).cloned().collect();
+            if there.is_empty() {
+                base.missing = missing;
+                return Ok((base, None));
+            }
+            Ok((base, Some(base::make(map, reference, &there, ui)?.place())))
         }
         Err(error) => Err(error),
     }
@@ -309,7 +313,7 @@ fn without(some: &[Platform], others: &[Platform]) -> Vec<Platform> {
 
 impl Base {
     fn fail(&mut self, error: &Error) {
-        let line = error.line.as_ref().map_or_else(String::new, |line| format!(": {line}"));
+        let line = error.line.as_ref().map_or_else(String::new, |line| format!(": {}", line.replace('\n', "; ")));
         self.problem = Some(format!("{}{line}", error.summary()));
         self.cause = Some(error.cause);
     }

@@ -19,6 +19,9 @@ use crate::options::Repo;
 /// Changes when the same definition gives another image.
 const FORMAT: &str = "2";
 
+/// How many lines an error has of what a program said ([`kit::Process`]).
+const KEPT: usize = 12;
+
 /// An image of a definition for some platforms, in the cache.
 #[derive(Debug, Clone)]
 pub(crate) struct Made {
@@ -113,18 +116,36 @@ fn packages(definition: &Definition, platforms: &[Platform], ui: &Ui) -> Result<
     Ok(platforms.iter().map(of).collect())
 }
 
-/// The packages for one platform.
+/// The packages for one platform; where there are none for it, the error's line names those that are missing.
 fn resolve(platform: &Platform, definition: &Definition, ui: &Ui) -> Result<Vec<Package>> {
-    let packages = apt::resolve(platform, &definition.packages, ui)?;
+    let lacks = |line: String| {
+        let what = format!("Debian {} lacks a package for {platform}", apt::RELEASE);
+        Error::new(Cause::ImageMissingPlatform, what).line(line)
+    };
+    let packages = apt::resolve(platform, &definition.packages, ui).map_err(|error| {
+        let names = error.line.as_deref().map(missing_names).filter(|names| !names.is_empty());
+        match names {
+            // Of a long list only the end was kept.
+            Some(names) if error.cause == Cause::ImageMissingPlatform => {
+                lacks(format!("{}{}", if names.len() < KEPT { "" } else { "…, " }, names.join(", ")))
+            }
+            _ => error,
+        }
+    })?;
     // Debian's port for arm is for v7: only what has no programs runs on older machines too.
     let older = platform.arch == "arm" && platform.variant.as_deref().is_some_and(|variant| variant < "v7");
     let programs: Vec<_> = packages.iter().filter(|package| !package.file.ends_with("_all.deb")).collect();
     if older && !programs.is_empty() {
         let names: Vec<_> = programs.iter().map(|package| package.name()).collect();
-        let what = format!("Debian {} has no programs for {platform}", apt::RELEASE);
-        return Err(Error::new(Cause::ImageMissingPlatform, what).line(names.join("\n")));
+        return Err(lacks(format!("only for v7: {}", names.join(", "))));
     }
     Ok(packages)
+}
+
+/// The packages that apt says it does not have.
+fn missing_names(said: &str) -> Vec<&str> {
+    let errors = said.lines().filter_map(|line| line.strip_prefix("E: ")?.split_once(" package "));
+    errors.filter_map(|(_, rest)| rest.split_whitespace().next()).collect()
 }
 
 /// One result or one error for all platforms: those that lack something are named together.
@@ -147,7 +168,7 @@ fn together<T>(platforms: &[Platform], results: Vec<Result<T>>) -> Result<Vec<T>
         None => return Ok(good),
         Some((_, error)) => error.cause,
     };
-    if bad.len() == 1 || cause != Cause::ImageMissingPlatform {
+    if cause != Cause::ImageMissingPlatform {
         return Err(bad.remove(0).1);
     }
     let missing = bad.iter().filter(|(_, error)| error.cause == cause).map(|(platform, _)| platform.to_string());
@@ -207,14 +228,11 @@ mod tests {
     fn every_platform_that_lacks_something_is_named() {
         let platforms: Vec<Platform> =
             ["linux/amd64", "linux/s390x", "linux/arm64"].map(|text| text.parse().unwrap()).into();
-        let lacks = |package: &str| {
-            Error::new(Cause::ImageMissingPlatform, "lacks").line(format!("E: Unable to locate package {package}"))
-        };
+        let lacks = |package: &str| Error::new(Cause::ImageMissingPlatform, "lacks").line(package);
         let error = together(&platforms, vec![Ok(1), Err(lacks("git")), Err(lacks("tini"))]).unwrap_err();
         assert_eq!(error.cause, Cause::ImageMissingPlatform);
         assert_eq!(error.summary(), "Debian bookworm lacks a package for linux/s390x, linux/arm64");
-        let lines = "linux/s390x: E: Unable to locate package git\nlinux/arm64: E: Unable to locate package tini";
-        assert_eq!(error.line.as_deref(), Some(lines));
+        assert_eq!(error.line.as_deref(), Some("linux/s390x: git\nlinux/arm64: tini"));
         // What is missing outranks a network that is not good, and a signal outranks all.
         let network = || Error::new(Cause::Registry, "no answer");
         let error = together(&platforms, vec![Err::<(), _>(network()), Err(lacks("git")), Err(network())]).unwrap_err();
@@ -223,5 +241,12 @@ mod tests {
         let results = vec![Err::<(), _>(lacks("git")), Err(Error::interrupted(2)), Ok(())];
         assert_eq!(together(&platforms, results).unwrap_err().signal, Some(2));
         assert_eq!(together(&platforms, vec![Ok(1), Ok(2), Ok(3)]).unwrap(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn what_apt_lacks_is_read_from_what_it_says() {
+        let said = "W: x\nE: Unable to locate package git\nE: Can't select candidate version from package tini as it \
+                    has no candidate\nE: Internal Error\n";
+        assert_eq!(missing_names(said), ["git", "tini"]);
     }
 }

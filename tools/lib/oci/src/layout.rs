@@ -84,7 +84,15 @@ impl Layout {
     ) -> Result<Descriptor> {
         let folder = self.folder.join("blobs/sha256");
         let failed = || format!("cannot write to {}", folder.display());
-        fs::create_dir_all(&folder).cause(Cause::HostDisk, failed)?;
+        // Not the layout's own folder: if that is gone, it is to stay so.
+        for name in ["blobs", "blobs/sha256"] {
+            match fs::create_dir(self.folder.join(name)) {
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                    return Err(error).cause(Cause::HostDisk, failed);
+                }
+                _ => {}
+            }
+        }
         let file = tempfile::Builder::new().prefix(".new-").tempfile_in(&folder).cause(Cause::HostDisk, failed)?;
         let mut writer = Hashing::new(BufWriter::new(file));
         work(&mut writer)?;

@@ -1,6 +1,6 @@
 //! Bringing the images of an index into a layout, byte for byte as they are.
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use kit::{Cause, Context, Error, Platform, Result};
 use oci_spec::image::{Descriptor, ImageManifest};
 use serde_json::{Value, json};
@@ -83,7 +83,9 @@ pub async fn pull(place: &Place, manifest: &Descriptor, layout: &Layout) -> Resu
     let parsed: ImageManifest = document.parse()?;
     let blobs = parsed.layers().iter().chain([parsed.config()]);
     let fetches = stream::iter(blobs.map(|blob| fetch(place, blob, layout)));
-    fetches.buffer_unordered(PARALLEL).try_collect::<()>().await?;
+    // All of them end before the first error counts: none may write into a folder that is removed by then.
+    let fetched: Vec<Result<()>> = fetches.buffer_unordered(PARALLEL).collect().await;
+    fetched.into_iter().collect::<Result<()>>()?;
     layout.write(document.media_type.as_str().into(), &document.bytes)?;
     Ok(document)
 }
@@ -101,10 +103,12 @@ async fn fetch(place: &Place, blob: &Descriptor, layout: &Layout) -> Result<()> 
         body => body?,
     };
     let (layout, media_type) = (layout.clone(), blob.media_type().clone());
-    let what = format!("cannot keep blob {} of {place}", blob.digest());
+    let (what, size) = (format!("cannot keep blob {} of {place}", blob.digest()), blob.size());
     let stored = body.scan(move |reader| {
         layout.write_with(media_type, |writer| {
-            std::io::copy(reader, writer).map(drop).cause(Cause::HostDisk, || what.clone())
+            let copied = std::io::copy(reader, writer).cause(Cause::HostDisk, || what.clone())?;
+            // When nobody waits for it any more it ends early, and is not to be kept.
+            if copied == size { Ok(()) } else { Err(Error::new(Cause::Registry, what)) }
         })
     });
     stored.await.map(drop)
