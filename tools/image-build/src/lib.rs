@@ -8,6 +8,7 @@
 mod arch;
 mod audit;
 mod base;
+mod bases;
 mod build;
 mod copy;
 mod diff;
@@ -39,7 +40,9 @@ enum Verb {
     Build(Box<build::Args>),
     /// Build the stand-ins of ci/images.toml and push them to the registry's mirrors
     Images(images::Args),
-    /// Build one base image of ci/images.toml and push it
+    /// Look at the bases of a configuration before anything is built: platforms, age, end of life, user
+    Bases(bases::Args),
+    /// Make a base image for all platforms: from packages, root file systems, other bases or a Dockerfile
     Base(base::Args),
     /// Build the probe that looks what nodes are, and push it; prints its reference
     Probe(probe::Args),
@@ -70,6 +73,7 @@ pub fn run(args: Args, ui: &Ui) -> Result<Done> {
     match args.verb {
         Verb::Build(args) => build::run(&args, ui),
         Verb::Images(args) => images::run(&args, ui),
+        Verb::Bases(args) => bases::run(&args, ui),
         Verb::Base(args) => base::run(&args, ui),
         Verb::Probe(args) => probe::run(&args, ui),
         Verb::Verify(args) => verify::run(&args, ui),

@@ -440,8 +440,8 @@ fn an_image_is_verified_by_reference() {
 fn the_same_definition_gives_the_same_image_anywhere() {
     let reference = |world: &World| {
         let (ci, repo) = (world.path("ci"), format!("{}/repo", world.registry.host));
-        let ended =
-            world.run(&["base", "shell", "--ci", ci.to_str().unwrap(), "--repo", &repo, "--platform", PLATFORMS], &[]);
+        let args = ["base", "build", "shell", "--ci", ci.to_str().unwrap(), "--to", &repo, "--platform", PLATFORMS];
+        let ended = world.run(&args, &[]);
         assert_eq!(ended.code, 0, "{}", ended.err);
         let digest = ended.out.trim().rsplit_once('@').unwrap().1.to_owned();
         let layout = fs::read_dir(world.path("cache/images")).unwrap().next().unwrap().unwrap().path();

@@ -8,6 +8,8 @@ use kit::{
 };
 use serde::Serialize;
 
+use super::image::Settings;
+
 /// What an image is made of. Its JSON is part of the cache's key.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Definition {
@@ -41,6 +43,18 @@ impl Definition {
             next = build.extends.as_deref();
         }
         Ok(definition)
+    }
+
+    /// What the image's config says.
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
+            user: self.user.clone(),
+            workdir: self.workdir.clone(),
+            env: self.env.clone(),
+            entrypoint: self.entrypoint.clone(),
+            cmd: self.cmd.clone(),
+            made_by: format!("image-build base build {}", self.name),
+        }
     }
 
     fn inherit(&mut self, build: &Build) {

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use kit::{Cause, Context, Result, Within};
 
 use debian::{
-    deb,
+    apt, deb,
     tree::{Tree, merge_usr},
 };
 
@@ -66,6 +66,13 @@ fn common(tree: &mut Tree) {
     tree.file("/etc/group", 0o644, group.into_bytes());
     tree.file("/etc/nsswitch.conf", 0o644, *b"hosts: files dns\n");
     tree.file("/etc/hosts", 0o644, *b"");
+    // By it scanners, and `image-build bases`, know whose security updates count.
+    let (name, version) = (apt::RELEASE, apt::VERSION);
+    let os_release = format!(
+        "PRETTY_NAME=\"Debian GNU/Linux {version} ({name})\"\nNAME=\"Debian GNU/Linux\"\nVERSION_ID=\"{version}\"\n\
+         VERSION=\"{version} ({name})\"\nVERSION_CODENAME={name}\nID=debian\nHOME_URL=\"https://www.debian.org/\"\n"
+    );
+    tree.file("/etc/os-release", 0o644, os_release.into_bytes());
     tree.directory("/root", 0o700, 0);
     tree.directory("/home/nonroot", 0o755, NONROOT);
     tree.directory("/tmp", 0o1777, 0);
@@ -99,6 +106,8 @@ mod tests {
         let found: Vec<_> = tree.files_below("/etc").collect();
         assert!(found.contains(&("etc/ssl/certs/ca-certificates.crt", &b"A\nB\n"[..])));
         assert!(found.contains(&("etc/x", &b"text"[..])));
+        let os_release = found.iter().find(|(path, _)| *path == "etc/os-release").unwrap().1;
+        assert!(String::from_utf8_lossy(os_release).contains("VERSION_ID=\"12\"\n"));
         assert_eq!(tree.files_below("/usr/share").count(), 0);
         assert_eq!(tree.files_below("/var/lib/dpkg/status.d").count(), 1);
         assert_eq!(tree.archive().unwrap(), make().archive().unwrap());

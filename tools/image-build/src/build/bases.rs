@@ -3,11 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kit::{Cause, Error, Platform, Result, Within, ci::Ci};
+use kit::{Platform, Result, Within, ci::Ci};
 use oci::Place;
 
 use super::Build;
-use crate::base;
+use crate::{
+    base,
+    bases::{self, is_build},
+};
 
 /// References by import path, and `default`.
 pub(super) type Bases = BTreeMap<String, String>;
@@ -56,11 +59,6 @@ pub(super) fn choose(build: &Build<'_>) -> Result<Bases> {
     Ok(bases.into_iter().map(|(path, base)| (path, made.get(&base).cloned().unwrap_or(base))).collect())
 }
 
-/// A name of ci/images.toml; references have a registry or a tag.
-fn is_build(base: &str) -> bool {
-    !base.contains(['/', ':', '@'])
-}
-
 /// Refuses bases that lack a platform, all of them at once.
 pub(super) fn check(build: &Build<'_>, bases: &Bases, expected: &BTreeMap<String, Vec<Platform>>) -> Result<()> {
     let needed = bases.iter().filter(|(path, _)| *path == "default" || expected.contains_key(*path));
@@ -78,19 +76,12 @@ pub(super) fn check(build: &Build<'_>, bases: &Bases, expected: &BTreeMap<String
             let users: Vec<_> =
                 needed.iter().filter(|(_, base)| **base == reference).map(|(path, _)| path.as_str()).collect();
             let offered: Vec<_> = offered.iter().map(|offer| offer.platform.to_string()).collect();
-            lacking.push(format!(
-                "base {reference} (for {}) has no {}; it offers {}",
-                users.join(", "),
-                missing.join(", "),
-                offered.join(", ")
-            ));
+            lacking.push(bases::lacking(reference, &users, &missing, &offered));
         }
     }
-    if let Some(first) = lacking.first() {
+    if let Some(error) = bases::refusal(&lacking) {
         step.failed("");
-        let error = Error::new(Cause::ImageMissingPlatform, first.clone());
-        let error = if lacking.len() > 1 { error.line(lacking.join("\n")) } else { error };
-        return Err(error.next("choose a base that has them: bases in ci/components.toml, or --base"));
+        return Err(error);
     }
     step.done("all have the platforms asked for");
     Ok(())

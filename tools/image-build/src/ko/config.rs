@@ -18,7 +18,12 @@ impl Config {
         if !path.is_file() {
             return Ok(Self(Mapping::new()));
         }
-        let bytes = rundir::read_limited(&path, 1 << 20)?;
+        Self::read(&path)
+    }
+
+    /// Reads it by its name.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let bytes = rundir::read_limited(path, 1 << 20)?;
         let config =
             serde_yaml_ng::from_slice(&bytes).cause(Cause::Usage, || format!("cannot read {}", path.display()))?;
         Ok(Self(config))

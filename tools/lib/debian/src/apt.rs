@@ -12,7 +12,9 @@ use kit::{Cause, Context, Error, Platform, Process, Result, Ui, digest, dirs, pr
 use serde::{Deserialize, Serialize};
 
 /// The release that package names are those of.
-const RELEASE: &str = "bookworm";
+pub const RELEASE: &str = "bookworm";
+/// Its number, as `VERSION_ID` of os-release(5) has it.
+pub const VERSION: &str = "12";
 /// Package lists are asked for again after this long.
 const FRESH: Duration = Duration::from_secs(24 * 3600);
 /// The same when not all of them could be fetched.

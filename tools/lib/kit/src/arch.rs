@@ -94,15 +94,16 @@ impl Arch {
 
 /// An OCI platform: `os/architecture[/variant][:os.version]`, as ko and containerd write it.
 ///
-/// Variants are normalised when it is read: `linux/arm64/v8` is `linux/arm64` (containerd's
-/// platforms.Normalize), so that two spellings of one platform compare equal.
+/// Variants are normalised when it is read, as containerd's platforms.Normalize does, so that two spellings
+/// of one platform compare equal: `linux/arm64/v8` is `linux/arm64`, and `linux/arm` is `linux/arm/v7`. Arm's
+/// variant is always written, because ko takes `linux/arm` for every variant that a base has.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Platform {
     /// `linux` or `windows`.
     pub os: String,
     /// Go's name of the architecture.
     pub arch: String,
-    /// Only where it says more than the default, such as `v6` for arm, whose default is `v7`.
+    /// Only where it says more than the default, such as `v3` for amd64; of arm always, whose default is `v7`.
     pub variant: Option<String>,
     /// Windows' version, `10.0.17763.1234`.
     pub os_version: Option<String>,
@@ -120,10 +121,19 @@ impl Platform {
     pub fn from_parts(os: &str, arch: &str, variant: Option<&str>, os_version: Option<&str>) -> Self {
         let row = ARCHES.iter().find(|row| row.go == arch || row.uname == arch);
         let (arch, implied) = row.map_or((arch, None), |row| (row.go, row.variant));
+        let variant = variant.filter(|variant| !variant.is_empty()).map(|variant| match variant {
+            // Old images have the number alone.
+            number if arch.starts_with("arm") && number.bytes().all(|b| b.is_ascii_digit()) => format!("v{number}"),
+            other => other.to_ascii_lowercase(),
+        });
+        let variant = match arch {
+            "arm" => variant.or_else(|| implied.map(Into::into)),
+            _ => variant.filter(|variant| Some(variant.as_str()) != implied),
+        };
         Self {
             os: os.into(),
             arch: arch.into(),
-            variant: variant.filter(|v| !v.is_empty() && Some(*v) != implied).map(Into::into),
+            variant,
             os_version: os_version.filter(|v| !v.is_empty()).map(Into::into),
         }
     }
@@ -161,8 +171,10 @@ impl FromStr for Platform {
 
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || {
-            Error::new(Cause::Usage, format!("'{text}' is not a platform"))
-                .next("write os/architecture[/variant], for instance linux/s390x or linux/arm/v6")
+            Error::new(Cause::Usage, format!("'{text}' is not a platform")).next(
+                "write os/architecture[/variant][:version], for instance linux/s390x, linux/arm/v6 or \
+                 windows/amd64:10.0.17763",
+            )
         };
         let (path, version) = text.split_once(':').map_or((text, None), |(path, version)| (path, Some(version)));
         let parts: Vec<_> = path.split('/').collect();
@@ -178,6 +190,15 @@ impl FromStr for Platform {
         let row = Arch::find(arch)?;
         if os == "windows" && row.pe_machine.is_none() {
             return Err(Error::new(Cause::Usage, format!("there is no Windows on {}, as in '{text}'", row.go)));
+        }
+        // Three numbers and perhaps the revision, as ko compares them; only Windows has them.
+        let is_version = |version: &str| {
+            let parts: Vec<_> = version.split('.').collect();
+            (2..=4).contains(&parts.len())
+                && parts.iter().all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        if version.is_some_and(|version| os != "windows" || !is_version(version)) {
+            return Err(wrong());
         }
         Ok(Self::from_parts(os, row.go, variant, version))
     }
@@ -238,10 +259,26 @@ mod tests {
         let plain: Platform = "linux/arm64".parse().unwrap();
         assert_eq!("linux/arm64/v8".parse::<Platform>().unwrap(), plain);
         assert_eq!("linux/aarch64".parse::<Platform>().unwrap(), plain);
-        assert_eq!("linux/arm/v7".parse::<Platform>().unwrap().to_string(), "linux/arm");
-        assert_eq!("linux/arm/v6".parse::<Platform>().unwrap().to_string(), "linux/arm/v6");
-        assert_eq!("linux/amd64/v1".parse::<Platform>().unwrap().to_string(), "linux/amd64");
-        assert_eq!("windows/amd64:10.0.17763.1".parse::<Platform>().unwrap().to_string(), "windows/amd64:10.0.17763.1");
+        for (text, normal) in [
+            ("linux/arm", "linux/arm/v7"),
+            ("linux/arm/7", "linux/arm/v7"),
+            ("linux/armv7l", "linux/arm/v7"),
+            ("linux/arm/v6", "linux/arm/v6"),
+            ("linux/arm64/8", "linux/arm64"),
+            ("linux/amd64/v1", "linux/amd64"),
+            ("linux/amd64/v3", "linux/amd64/v3"),
+            ("windows/amd64:10.0.17763", "windows/amd64:10.0.17763"),
+            ("windows/amd64:10.0.17763.1234", "windows/amd64:10.0.17763.1234"),
+        ] {
+            let platform: Platform = text.parse().unwrap();
+            assert_eq!(platform.to_string(), normal);
+            // What is printed, recorded or put together from OCI's fields is the same platform again.
+            assert_eq!(normal.parse::<Platform>().unwrap(), platform);
+            assert_eq!(serde_json::from_value::<Platform>(serde_json::json!(text)).unwrap(), platform);
+            let Platform { os, arch, variant, os_version } = &platform;
+            assert_eq!(Platform::from_parts(os, arch, variant.as_deref(), os_version.as_deref()), platform);
+        }
+        assert_eq!("linux/arm".parse::<Platform>().unwrap().dir(), "linux-arm-v7");
     }
 
     #[test]
@@ -256,7 +293,20 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_by_name() {
-        for text in ["", "linux", "linux/", "linux/amd64/", "plan9/amd64", "linux/amd64/v1/x", "windows/s390x", "all"] {
+        for text in [
+            "",
+            "linux",
+            "linux/",
+            "linux/amd64/",
+            "plan9/amd64",
+            "linux/amd64/v1/x",
+            "all",
+            "windows/s390x",
+            "windows/amd64:",
+            "windows/amd64:ltsc2019",
+            "windows/amd64:10..1",
+            "linux/amd64:5.10",
+        ] {
             let error = text.parse::<Platform>().unwrap_err();
             assert_eq!(error.cause, Cause::Usage, "{text}");
         }

@@ -5,6 +5,7 @@
 mod allow;
 mod components;
 mod declared;
+mod distributions;
 mod images;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ pub use components::{
     Component, Components, FIRST_ROUND, Overlay, Round, Select, Settings, Suite, Tests, parse_duration,
 };
 pub use declared::Declared;
+pub use distributions::{Distribution, Distributions, Life};
 pub use images::{Build, ImageMap, ReplacedImage};
 
 /// The folder with all of them, read when asked for.
@@ -284,6 +286,20 @@ impl Ci {
         Ok(architectures)
     }
 
+    /// The distributions' lives; none are known where the file is missing.
+    ///
+    /// # Errors
+    /// [`Cause::Usage`] with file, line and field.
+    pub fn distributions(&self) -> Result<Distributions> {
+        let path = self.folder.join("distributions.toml");
+        if !path.exists() {
+            return Ok(Distributions::default());
+        }
+        let distributions: Distributions = config::read(&path)?;
+        distributions.check(&path)?;
+        Ok(distributions)
+    }
+
     /// The policy.
     ///
     /// # Errors
@@ -321,6 +337,7 @@ mod tests {
         ci.allowed().unwrap();
         assert!(!ci.architectures().unwrap().architecture.is_empty());
         assert!(!ci.policy().unwrap().level.is_empty());
+        assert!(ci.distributions().unwrap().find("debian", Some("12")).is_some());
     }
 
     #[test]

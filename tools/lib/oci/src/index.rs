@@ -175,7 +175,7 @@ mod tests {
         for (offered, asked, good) in [
             ("linux/arm64/v8", "linux/arm64", true),
             ("linux/arm/v7", "linux/arm", true),
-            ("linux/arm/v6", "linux/arm", true),
+            ("linux/arm/v6", "linux/arm", false),
             ("linux/arm", "linux/arm/v6", false),
             ("linux/amd64", "linux/arm64", false),
             ("windows/amd64:10.0.17763.99", "windows/amd64", true),

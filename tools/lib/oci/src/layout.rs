@@ -1,9 +1,13 @@
 //! An OCI image layout on disk (image-spec, image-layout.md).
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    io::{BufWriter, IntoInnerError, Write},
+    path::{Path, PathBuf},
+};
 
-use kit::{Cause, Context, Error, Result, Within, rundir};
-use oci_spec::image::{Descriptor, ImageIndex, MediaType, OciLayout};
+use kit::{Cause, Context, Error, Result, Within, digest::Hashing, rundir};
+use oci_spec::image::{Descriptor, ImageIndex, MediaType, OciLayout, Sha256Digest};
 
 use crate::{
     Reference,
@@ -67,6 +71,38 @@ impl Layout {
         let descriptor = descriptor(media_type, bytes)?;
         rundir::write(&self.path(&descriptor), bytes)?;
         Ok(descriptor)
+    }
+
+    /// Stores a blob that `work` writes piece by piece, of any size. Nothing is stored when the work fails.
+    ///
+    /// # Errors
+    /// What the work returns, or [`Cause::HostDisk`] if it cannot be written.
+    pub fn write_with(
+        &self,
+        media_type: MediaType,
+        work: impl FnOnce(&mut dyn Write) -> Result<()>,
+    ) -> Result<Descriptor> {
+        let folder = self.folder.join("blobs/sha256");
+        let failed = || format!("cannot write to {}", folder.display());
+        // Not the layout's own folder: if that is gone, it is to stay so.
+        for name in ["blobs", "blobs/sha256"] {
+            match fs::create_dir(self.folder.join(name)) {
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                    return Err(error).cause(Cause::HostDisk, failed);
+                }
+                _ => {}
+            }
+        }
+        let file = tempfile::Builder::new().prefix(".new-").tempfile_in(&folder).cause(Cause::HostDisk, failed)?;
+        let mut writer = Hashing::new(BufWriter::new(file));
+        work(&mut writer)?;
+        let (buffered, digits, size) = writer.finish();
+        let file = buffered.into_inner().map_err(IntoInnerError::into_error).cause(Cause::HostDisk, failed)?;
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        file.as_file().set_permissions(mode).cause(Cause::HostDisk, failed)?;
+        file.persist(folder.join(&digits)).cause(Cause::HostDisk, failed)?;
+        let digest: Sha256Digest = digits.parse().cause(Cause::Internal, || "a digest that is none")?;
+        Ok(Descriptor::new(media_type, size, digest))
     }
 
     /// Writes `index.json`, which makes these images the layout's.

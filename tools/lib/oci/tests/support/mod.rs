@@ -97,6 +97,14 @@ impl Registry {
         self.state.lock().unwrap().served.get(path).copied().unwrap_or_default()
     }
 
+    /// What a path answers with, as it is now.
+    pub(crate) fn get(&self, path: &str) -> Vec<u8> {
+        match self.answer(path, None) {
+            Answer::Content { bytes, .. } => bytes,
+            _ => panic!("{path} has no content"),
+        }
+    }
+
     pub(crate) fn blob(&self, repository: &str, bytes: &[u8]) -> Value {
         let digest = sha256(bytes);
         let answer = Answer::Content { media_type: "application/octet-stream".into(), bytes: bytes.into() };
@@ -285,6 +293,8 @@ pub(crate) fn layer(files: &[(&str, File<'_>)]) -> Vec<u8> {
     for (path, file) in files {
         let mut header = tar::Header::new_gnu();
         header.set_mode(0o755);
+        header.set_uid(0);
+        header.set_gid(0);
         match file {
             File::Content(bytes) => {
                 header.set_size(bytes.len() as u64);

@@ -1,0 +1,155 @@
+//! A folder, a registry and images for tests of bases, and the real program run in them.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::{fs, path::PathBuf, process::Command};
+
+use kit::{Process, Stream};
+use serde_json::{Value, json};
+
+use crate::support::{
+    DOCKER_LIST, DOCKER_MANIFEST, File, OCI_INDEX, OCI_MANIFEST, Registry, elf, gzip, layer as archive,
+};
+
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Ended {
+    /// What it printed as JSON, when it ended with `code`.
+    pub(crate) fn json(&self, code: i32) -> Value {
+        assert_eq!(self.code, code, "{}{}", self.out, self.err);
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}", self.out))
+    }
+
+    /// Fails unless it ended with `code` and said all of this on standard error.
+    pub(crate) fn said(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, code, "{}{}", self.out, self.err);
+        for word in words {
+            assert!(self.err.contains(word), "'{word}' is not in: {}", self.err);
+        }
+    }
+}
+
+pub(crate) struct World {
+    folder: tempfile::TempDir,
+    pub(crate) registry: Registry,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let world = Self { folder: tempfile::tempdir().unwrap(), registry: Registry::start() };
+        fs::create_dir(world.path("tmp")).unwrap();
+        world
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The same as text.
+    pub(crate) fn name(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        path.display().to_string()
+    }
+
+    /// A program of the test's own.
+    pub(crate) fn program(&self, name: &str, script: &str) -> String {
+        let path = self.write(name, format!("#!/bin/sh\n{script}\n"));
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        path
+    }
+
+    pub(crate) fn run(&self, args: &[&str], env: &[(&str, &str)]) -> Ended {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_image-build"));
+        command.args(args).env("OTHER_ARCH_CACHE", self.path("cache")).env("DOCKER_CONFIG", self.path("none"));
+        command.env("TMPDIR", self.path("tmp")).current_dir(self.folder.path()).envs(env.iter().copied());
+        let (mut out, mut err) = (String::new(), String::new());
+        let ended = Process::new("image-build", command).on_line(|stream, line| {
+            let text = if stream == Stream::Out { &mut out } else { &mut err };
+            text.push_str(line);
+            text.push('\n');
+        });
+        let code = ended.finish().unwrap().code();
+        let left: Vec<_> = fs::read_dir(self.path("tmp")).unwrap().flatten().map(|entry| entry.path()).collect();
+        assert!(left.is_empty(), "left behind: {left:?}");
+        Ended { code, out, err }
+    }
+}
+
+/// An image of the registry, by default one that is right.
+pub(crate) struct Image<'a> {
+    /// As an index has it.
+    pub(crate) platform: Value,
+    /// The config's settings.
+    pub(crate) settings: Value,
+    pub(crate) created: &'a str,
+    pub(crate) os_release: &'a str,
+    pub(crate) docker: bool,
+}
+
+impl Image<'_> {
+    pub(crate) fn new(arch: &str) -> Self {
+        Self {
+            platform: json!({ "os": "linux", "architecture": arch }),
+            settings: json!({ "Entrypoint": ["/app/x"], "User": "65532:65532" }),
+            created: "2026-11-01T00:00:00Z",
+            os_release: "ID=debian\nVERSION_ID=\"12\"\n",
+            docker: false,
+        }
+    }
+
+    /// Pushes it as `tag` too; returns its descriptor, with its platform.
+    pub(crate) fn push(&self, registry: &Registry, repository: &str, tag: &str) -> Value {
+        let arch = self.platform["architecture"].as_str().unwrap();
+        let files = [
+            ("app/x", File::Content(&elf(arch))),
+            ("etc/os-release", File::Link("../usr/lib/os-release")),
+            ("usr/lib/os-release", File::Content(self.os_release.as_bytes())),
+        ];
+        let mut config = self.platform.clone();
+        config["created"] = json!(self.created);
+        config["config"] = self.settings.clone();
+        config["rootfs"] = json!({ "type": "layers", "diff_ids": [] });
+        let mut config = registry.blob(repository, &serde_json::to_vec(&config).unwrap());
+        let mut layer = registry.blob(repository, &gzip(&archive(&files)));
+        let (manifest, names) = match self.docker {
+            true => (
+                DOCKER_MANIFEST,
+                ["application/vnd.docker.container.image.v1+json", "application/vnd.docker.image.rootfs.diff.tar.gzip"],
+            ),
+            false => (
+                OCI_MANIFEST,
+                ["application/vnd.oci.image.config.v1+json", "application/vnd.oci.image.layer.v1.tar+gzip"],
+            ),
+        };
+        (config["mediaType"], layer["mediaType"]) = (json!(names[0]), json!(names[1]));
+        let document = json!({ "schemaVersion": 2, "mediaType": manifest, "config": config, "layers": [layer] });
+        let mut descriptor = registry.document(repository, tag, manifest, &document);
+        descriptor["platform"] = self.platform.clone();
+        descriptor
+    }
+}
+
+/// Pushes an index of these images and returns its digest.
+pub(crate) fn push_index(registry: &Registry, repository: &str, tag: &str, images: &[Image<'_>]) -> String {
+    let docker = images.iter().all(|image| image.docker);
+    let manifests: Vec<_> = images.iter().map(|image| image.push(registry, repository, "part")).collect();
+    let media_type = if docker { DOCKER_LIST } else { OCI_INDEX };
+    let value = json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": manifests });
+    registry.document(repository, tag, media_type, &value)["digest"].as_str().unwrap().to_owned()
+}
+
+/// Pushes an index of images that are right.
+pub(crate) fn push(registry: &Registry, repository: &str, tag: &str, arches: &[&str]) -> String {
+    let images: Vec<_> = arches.iter().map(|arch| Image::new(arch)).collect();
+    push_index(registry, repository, tag, &images)
+}
