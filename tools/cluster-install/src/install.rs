@@ -32,6 +32,10 @@ use crate::{
 
 /// How long definitions may take to be established: the API server does that by itself.
 const ESTABLISH: Duration = Duration::from_secs(60);
+/// How long a release may take to become ready, unless somebody says.
+const LIMIT: Duration = Duration::from_secs(300);
+/// The same on the slowest of nodes.
+const SLOW_LIMIT: Duration = Duration::from_secs(1800);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -47,9 +51,9 @@ pub(crate) struct Args {
     /// The nodes that are meant [default: those of the cluster, if they are all of one platform]
     #[arg(long, value_name = "OS/ARCH")]
     pub(crate) platform: Option<Platform>,
-    /// How long it may take to become ready
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_duration)]
-    timeout: Duration,
+    /// How long it may take to become ready [default: 5m; on nodes that are measured to be slow more, up to 30m]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    timeout: Option<Duration>,
     /// The probe's image, as `image-build probe` prints it; without it nobody looks what the nodes are
     #[arg(long, value_name = "REF@DIGEST")]
     probe: Option<String>,
@@ -139,7 +143,8 @@ async fn install(
         ));
     }
     let platform = Some(&target.platform);
-    let look = Look { opened: &opened, platform, image: args.probe.as_deref(), declared, limit: args.timeout, ui };
+    let limit = args.timeout.unwrap_or(LIMIT);
+    let look = Look { opened: &opened, platform, image: args.probe.as_deref(), declared, limit, ui };
     let seen = look.at(&mut id).await;
     progress.nature = nature::worst(&id, &target.platform).unwrap_or(target.nature);
     progress.cluster = Some(id.clone());
@@ -147,8 +152,9 @@ async fn install(
     let kinds = kinds(&opened, &release).await?;
     let (release, placed) = place(release, &kinds, &target, progress)?;
     inventory::store(&opened.client, &inventory_of(&release, run, &target)).await?;
+    let limit = args.timeout.unwrap_or_else(|| patience(progress.slowdown));
     let installation =
-        Installation { args, ui, opened: &opened, id: &id, kinds: &kinds, release: &release, guard: &guard };
+        Installation { args, limit, ui, opened: &opened, id: &id, kinds: &kinds, release: &release, guard: &guard };
     installation.apply_and_wait(placed, progress).await?;
     installation.read_back(&verified, &target, progress).await
 }
@@ -212,6 +218,8 @@ fn inventory_of(release: &Release, run: &RunDir, target: &Target) -> Inventory {
 /// What the last steps of an installation share.
 struct Installation<'a> {
     args: &'a Args,
+    /// How long it may take to become ready.
+    limit: Duration,
     ui: &'a Ui,
     opened: &'a Opened,
     id: &'a ClusterId,
@@ -260,7 +268,7 @@ impl Installation<'_> {
 
     async fn wait_for_all(&self) -> Result<()> {
         let step = self.ui.step("waiting until it is ready");
-        let result = self.wait(|wave| wave != Wave::Customs, self.args.timeout, &step).await;
+        let result = self.wait(|wave| wave != Wave::Customs, self.limit, &step).await;
         match &result {
             Ok(0) => step.done(""),
             Ok(webhooks) => step.done(format!("{webhooks} webhooks answered a trial")),
@@ -301,8 +309,28 @@ impl Installation<'_> {
     }
 }
 
+/// How long a release may take to become ready on nodes that are so much slower than this machine: what takes a minute
+/// here may take twenty there, and would be called the component's fault.
+fn patience(slowdown: Option<f64>) -> Duration {
+    let times = slowdown.filter(|times| times.is_finite()).unwrap_or(1.0).max(1.0);
+    LIMIT.mul_f64(times.min(SLOW_LIMIT.div_duration_f64(LIMIT)))
+}
+
 fn end(step: &mut Option<kit::Step>, counts: &Counts) {
     if let Some(step) = step.take() {
         step.done(format!("{} created, {} changed, {} as they were", counts.created, counts.changed, counts.unchanged));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_nodes_get_more_time_and_not_for_ever() {
+        for (slowdown, seconds) in [(None, 300), (Some(1.0), 300), (Some(2.0), 600), (Some(24.4), 1800)] {
+            assert_eq!(patience(slowdown).as_secs(), seconds, "{slowdown:?}");
+        }
+        assert_eq!((patience(Some(f64::NAN)), patience(Some(0.0))), (LIMIT, LIMIT));
     }
 }

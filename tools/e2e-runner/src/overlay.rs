@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn lengths_are_stretched_and_the_sources_stay() {
-        let (folder, slow) = (sources(), Pace::new(Some(10.0), None));
+        let (folder, slow) = (sources(), Pace::new(Some(15.0), None));
         let rules = [rule("timeout = 15 * time.Minute", "timeout = {15m} * time.Second", 1), rule("5s", "{500ms}s", 2)];
         let overlaid = apply(&rules, folder.path(), &slow).unwrap();
         assert_eq!(overlaid.files["test/wait.go"], "const timeout = 14400 * time.Second\n// wait 8s, then 8s\n");

@@ -21,23 +21,20 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn new() -> Self {
-        let named = std::env::var("OTHER_ARCH_TEST_LAB_NAME").ok().filter(|name| !name.is_empty());
-        match named {
-            Some(name) => Self::open(name, None),
-            None => Self::open("install-test".into(), Some(&[])),
-        }
+        Self::open("install-test", &[])
     }
 
     /// One with a node of another architecture.
     pub(crate) fn with_node(platform: &Platform) -> Self {
-        Self::open("install-nodes".into(), Some(&["--node", &platform.to_string()]))
+        Self::open("install-nodes", &["--node", &platform.to_string()])
     }
 
-    /// The lab of that name, brought up if there are options of `up`.
-    fn open(name: String, up: Option<&[&str]>) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut lab = Self { name, registry: String::new(), ours: up.is_some(), folder };
-        if let Some(options) = up {
+    fn open(name: &str, options: &[&str]) -> Self {
+        let named = std::env::var("OTHER_ARCH_TEST_LAB_NAME").ok().filter(|name| !name.is_empty());
+        let ours = named.is_none();
+        let name = named.unwrap_or_else(|| name.into());
+        let mut lab = Self { name, registry: String::new(), ours, folder: tempfile::tempdir().unwrap() };
+        if ours {
             lab.tool(&[&["up"], options].concat());
         }
         let status: Value = serde_json::from_str(&lab.tool(&["status", "--output", "json"])).unwrap();
