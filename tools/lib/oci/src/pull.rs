@@ -98,10 +98,7 @@ async fn fetch(place: &Place, blob: &Descriptor, layout: &Layout) -> Result<()> 
         let what = format!("{place}: blob {} is said to have {} bytes", blob.digest(), blob.size());
         return Err(Error::new(Cause::Registry, what));
     }
-    let body = match place.blob(blob).await {
-        Err(error) if error.cause == Cause::Registry && is_foreign(blob) => return Ok(()),
-        body => body?,
-    };
+    let body = place.blob(blob).await?;
     let (layout, media_type) = (layout.clone(), blob.media_type().clone());
     let (what, size) = (format!("cannot keep blob {} of {place}", blob.digest()), blob.size());
     let stored = body.scan(move |reader| {
@@ -111,7 +108,10 @@ async fn fetch(place: &Place, blob: &Descriptor, layout: &Layout) -> Result<()> 
             if copied == size { Ok(()) } else { Err(Error::new(Cause::Registry, what)) }
         })
     });
-    stored.await.map(drop)
+    match stored.await {
+        Err(error) if error.cause == Cause::Registry && is_foreign(blob) => Ok(()),
+        stored => stored.map(drop),
+    }
 }
 
 /// A layer that may not be handed on, as those of Windows were once.
