@@ -366,7 +366,8 @@ mod tests {
         drop(inbox);
         // Its task ends as soon as the runtime comes to it.
         let late = || kit::Error::new(Cause::Internal, "it still listens");
-        let closed = || Ok(std::net::TcpStream::connect(name.split('/').next().unwrap_or_default()).is_err().then_some(()));
+        let closed =
+            || Ok(std::net::TcpStream::connect(name.split('/').next().unwrap_or_default()).is_err().then_some(()));
         kit::retry::until(std::time::Duration::from_secs(10), late, closed).unwrap();
     }
 
