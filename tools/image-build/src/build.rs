@@ -20,13 +20,13 @@ use kit::{
     record::{Image, ImageKind, Images},
     rundir, source,
 };
-use oci::{Client, Inbox, Place};
+use oci::{Client, Inbox, Layout, Place, Received};
 
 use crate::{
     ko::{self, Naming},
     manifests,
     options::{BuildPlatforms, Repo},
-    show, verify,
+    release, show, verify,
 };
 
 #[derive(Debug, clap::Args)]
@@ -115,13 +115,9 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
     let folder = run.component(&args.component);
     let mut record = record::begin(args, &component, &run);
     // What an earlier attempt left must not be taken for this one's.
-    for old in ["release.yaml", "release.notags.yaml", "ko.log"] {
-        match fs::remove_file(folder.join(old)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).cause(Cause::HostDisk, || format!("cannot remove {}", folder.join(old).display()));
-            }
-            _ => {}
-        }
+    release::forget(&folder)?;
+    for old in [Some(&folder.join("ko.log")), args.images_result.as_ref()].into_iter().flatten() {
+        release::remove(old)?;
     }
     let layout = Scratch::new(&folder)?;
     let result = Build::new(&ci, args, &component, &map, &folder, ui).and_then(|build| build.run(&layout, &mut record));
@@ -210,7 +206,11 @@ impl<'a> Build<'a> {
         }
         let inbox = oci::run(Inbox::open(scratch.0.clone()))?;
         let answer = self.build(&program, &bases, &expected, &inbox)?;
-        let built = self.verify(&answer, &expected, &bases, &inbox)?;
+        let below = self.args.repo.below(inbox.name());
+        let (layout, received) = (inbox.layout().clone(), inbox.received());
+        // Nothing comes after what is looked at.
+        drop(inbox);
+        let built = self.verify(&answer, &expected, &bases, &below, &layout, &received)?;
         let problems = show::problems(&built);
         record.images.splice(0..0, built.iter().cloned());
         if let Some(error) = problems {
@@ -218,10 +218,13 @@ impl<'a> Build<'a> {
         }
         record.replacements = named.replacements;
         let text = text::release(self, &files, &built, record)?;
-        publish::images_result(self, &built)?;
-        publish::images(self, &inbox)?;
+        let result = publish::images_result(self, &built)?;
+        publish::images(self, &layout, &received, &built)?;
         record.release = Some(publish::release(self, &text)?);
-        Ok(())
+        match &self.args.images_result {
+            Some(path) => rundir::write(path, result.as_bytes()).map(drop),
+            None => Ok(()),
+        }
     }
 
     /// The images that the configuration asks ko for, each with its platforms.
@@ -322,22 +325,22 @@ impl<'a> Build<'a> {
         answer: &BTreeMap<String, String>,
         expected: &BTreeMap<String, Vec<Platform>>,
         bases: &bases::Bases,
-        inbox: &Inbox,
+        below: &str,
+        layout: &Layout,
+        received: &[Received],
     ) -> Result<Vec<Image>> {
-        let received = inbox.received();
-        let below = self.args.repo.below(inbox.name());
         let mut places = Vec::new();
         for (import, platforms) in expected {
             let left_out = || Error::new(Cause::BuildFailure, format!("ko built no image for ko://{import}"));
             let reference = oci::parse(answer.get(import).ok_or_else(left_out)?)?;
             let name = format!("{}/{}", reference.registry(), reference.repository());
-            if name != self.args.naming().repository(&below, import) {
+            if name != self.args.naming().repository(below, import) {
                 let what = format!("ko called the image of {import} {name}, which is not what it was asked for");
                 return Err(Error::new(Cause::BuildFailure, what));
             }
             let its = |digest: &str| received.iter().find(|received| received.image.digest().to_string() == digest);
             let image = reference.digest().and_then(its).ok_or_else(left_out)?.image.clone();
-            places.push((import, platforms, Place::Layout(inbox.layout().choose(&image))));
+            places.push((import, platforms, Place::Layout(layout.choose(&image))));
         }
         let step = self.ui.step(format!("verifying {} images on {} platforms", places.len(), self.platforms.len()));
         let checked = oci::run(verify::check_places(&places))?;

@@ -3,7 +3,7 @@
 mod config;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fs,
     io::Write,
     path::{Path, PathBuf},
@@ -25,7 +25,7 @@ const VERSION: &str = "v0.19.1";
 const LINE: &str = "v0.19.";
 const BUILD_LIMIT: Duration = Duration::from_secs(3 * 3600);
 const INSTALL_LIMIT: Duration = Duration::from_secs(1200);
-/// Lines of ko's standard error that are kept to say why it failed.
+/// Last lines of ko's standard error that are kept to say why it failed.
 const KEPT: usize = 2000;
 
 /// Finds ko: `flag`, then `OTHER_ARCH_KO`, then PATH if the version fits, then our own, which is installed
@@ -215,7 +215,7 @@ impl Resolve<'_> {
         let path = self.folder.join("ko.log");
         let log = fs::OpenOptions::new().create(true).append(true).open(&path);
         let mut log = log.cause(Cause::HostDisk, || format!("cannot write {}", path.display()))?;
-        let mut lines = Vec::new();
+        let mut lines = VecDeque::new();
         let mut built = 0;
         let total = self.images.len() * self.platforms.len();
         let process = Process::new("build by ko", self.command(asked, &cache.folder)).cause(Cause::BuildFailure);
@@ -229,9 +229,10 @@ impl Resolve<'_> {
                 built += 1;
                 step.set(format!("{built} of {total}: {what}"));
             }
-            if lines.len() < KEPT {
-                lines.push(line.to_owned());
+            if lines.len() == KEPT {
+                lines.pop_front();
             }
+            lines.push_back(line.to_owned());
         });
         match result.read() {
             Ok(text) => {
@@ -240,7 +241,7 @@ impl Resolve<'_> {
             }
             Err(error) if error.cause == Cause::BuildFailure => {
                 step.failed("");
-                Err(explain(&lines, error))
+                Err(explain(lines.make_contiguous(), error))
             }
             Err(error) => Err(error),
         }

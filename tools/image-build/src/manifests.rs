@@ -196,12 +196,13 @@ pub(crate) fn version(text: &str) -> Option<String> {
     serde_yaml_ng::Deserializer::from_str(text).find_map(label)
 }
 
-/// The references of a repository by digest alone.
-pub(crate) fn without_tags(text: &str, repo: &str) -> Result<String> {
-    let pattern =
-        format!(r"({}/[a-z0-9./_-]+):[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}(@sha256:[0-9a-f]{{64}})", regex::escape(repo));
-    let tag = Regex::new(&pattern).cause(Cause::Usage, || format!("'{repo}' is no repository"))?;
-    Ok(tag.replace_all(text, "$1$2").into_owned())
+/// The text with all references that have a digest by that alone.
+pub(crate) fn without_tags(text: &str) -> String {
+    static TAGGED: LazyLock<Regex> = LazyLock::new(|| {
+        let name = r"((?:[A-Za-z0-9.-]+(?::[0-9]+)?/)?[a-z0-9._/-]+)";
+        Regex::new(&format!("{name}:[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}(@sha256:[0-9a-f]{{64}})")).expect("it is constant")
+    });
+    TAGGED.replace_all(text, "$1$2").into_owned()
 }
 
 /// Every digest that stands in a text, in its order.
@@ -282,9 +283,9 @@ spec: {{image: "gcr.io/no/schema:1"}}
 
     #[test]
     fn tags_go_and_digests_stay() {
-        let text = format!("a: r:5000/x/y:v1.9.0{DIGEST} b: r:5000/x/z{DIGEST} c: other/x/y:v1{DIGEST}");
-        let bare = format!("a: r:5000/x/y{DIGEST} b: r:5000/x/z{DIGEST} c: other/x/y:v1{DIGEST}");
-        assert_eq!(without_tags(&text, "r:5000/x").unwrap(), bare);
+        let text = format!("a: r:5000/x/y:v1.9.0{DIGEST} b: r:5000/x/z{DIGEST} c: '10.1.2.3:5000/x:v1{DIGEST}' d: x:v1");
+        let bare = format!("a: r:5000/x/y{DIGEST} b: r:5000/x/z{DIGEST} c: '10.1.2.3:5000/x{DIGEST}' d: x:v1");
+        assert_eq!(without_tags(&text), bare);
     }
 
     #[test]

@@ -102,7 +102,8 @@ impl std::fmt::Display for BuildPlatforms {
     }
 }
 
-fn once(platforms: &[Platform]) -> Vec<Platform> {
+/// Each once, in the same order.
+pub(crate) fn once(platforms: &[Platform]) -> Vec<Platform> {
     let mut list: Vec<Platform> = Vec::new();
     for platform in platforms {
         if !list.contains(platform) {

@@ -37,6 +37,27 @@ impl Release {
     }
 }
 
+/// Removes the release files of an earlier attempt from a component's folder.
+///
+/// # Errors
+/// [`Cause::HostDisk`] naming what cannot be removed.
+pub(crate) fn forget(folder: &Path) -> Result<()> {
+    ["release.yaml", "release.notags.yaml"].iter().try_for_each(|name| remove(&folder.join(name)))
+}
+
+/// Removes a file, if there is one.
+///
+/// # Errors
+/// [`Cause::HostDisk`] naming it.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).cause(Cause::HostDisk, || format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Reads a release.
 ///
 /// # Errors

@@ -158,9 +158,11 @@ pub(crate) fn kill(layout: &Layout, program: String, hold: bool, ui: &Ui) -> Res
 
 /// Starts a program again.
 pub(crate) fn start(layout: &Layout, program: String, ui: &Ui) -> Result<Done> {
-    let (mut record, pid) = running(layout)?;
+    let (record, pid) = running(layout)?;
     if record.nodes.iter().any(|node| node.name == program && node.machine.is_some()) {
         let _lock = parts::lock(&layout.lock(), &format!("another command on lab '{}'", layout.name), ui)?;
+        // Who had the lock before may have changed it.
+        let (mut record, _) = running(layout)?;
         up::mend(layout, &mut record, &program, ui)?;
     }
     ask(pid, &Request::Start(vec![program.clone()]))?;

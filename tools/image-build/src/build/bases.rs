@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kit::{Platform, Result, Within, ci::Ci};
+use kit::{Cause, Error, Platform, Result, Within, ci::Ci};
 use oci::Place;
 
 use super::Build;
 use crate::{
     base,
     bases::{self, is_build},
+    options::once,
 };
 
 /// References by import path, and `default`.
@@ -41,6 +42,10 @@ pub(super) fn all(build: &Build<'_>, ci: &Ci) -> Result<Vec<Platform>> {
         }
         _ => ci.architectures()?.architecture.into_iter().map(|architecture| architecture.platform).collect(),
     };
+    let platforms = once(&platforms);
+    if platforms.is_empty() {
+        return Err(Error::new(Cause::ImageMissingPlatform, "the default base offers no platform that is known"));
+    }
     let names: Vec<_> = platforms.iter().map(ToString::to_string).collect();
     build.ui.note(format!("all platforms: {}", names.join(",")));
     Ok(platforms)

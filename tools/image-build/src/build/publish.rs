@@ -8,7 +8,7 @@ use kit::{
     record::{Image, Release},
     rundir,
 };
-use oci::{Inbox, Received};
+use oci::{Layout, Received};
 
 use super::Build;
 use crate::manifests;
@@ -16,42 +16,44 @@ use crate::manifests;
 /// Images pushed at the same time.
 const PARALLEL: usize = 4;
 
-/// Pushes everything that ko built, with its tags; then what ko wrote about it (SBOMs).
-pub(super) fn images(build: &Build<'_>, inbox: &Inbox) -> Result<()> {
-    let received = inbox.received();
+/// Pushes what was verified and what ko wrote about it (SBOMs), all by digest; then the tags.
+pub(super) fn images(build: &Build<'_>, layout: &Layout, received: &[Received], built: &[Image]) -> Result<()> {
+    let verified: BTreeSet<_> = built.iter().filter_map(|image| image.digest.as_deref()).collect();
+    let wanted = |received: &Received| {
+        // What is about an image has the image's digest as its tag, as cosign writes it.
+        received.tag.starts_with("sha256-") || verified.contains(received.image.digest().to_string().as_str())
+    };
+    let received: Vec<_> = received.iter().filter(|received| wanted(received)).collect();
     let step = build.ui.step(format!("pushing to {}", build.args.repo.name()));
-    let about = |received: &&Received| received.tag.starts_with("sha256-");
-    let (about, images): (Vec<_>, Vec<_>) = received.iter().partition(about);
     oci::run(async {
-        for wave in [&images, &about] {
-            let pushes = stream::iter(wave).map(|received| push(build, inbox, received));
+        for tagged in [false, true] {
+            let pushes = stream::iter(&received).map(|received| push(build, layout, received, tagged));
             pushes.buffer_unordered(PARALLEL).try_collect::<()>().await?;
         }
         Ok(())
     })?;
-    let digests: BTreeSet<_> = images.iter().map(|received| received.image.digest().to_string()).collect();
-    step.done(format!("{} images", digests.len()));
+    step.done(format!("{} images", verified.len()));
     Ok(())
 }
 
-async fn push(build: &Build<'_>, inbox: &Inbox, received: &Received) -> Result<()> {
+async fn push(build: &Build<'_>, layout: &Layout, received: &Received, tagged: bool) -> Result<()> {
     let Received { repository, tag, image } = received;
     let target = oci::parse(&format!("{}/{repository}:{tag}", build.args.repo.registry()?))?;
-    oci::copy(&build.client, inbox.layout(), image, &target).await.map(drop)
+    let target = if tagged { target } else { oci::pinned(&target, image.digest().as_ref()) };
+    oci::copy(&build.client, layout, image, &target).await.map(drop)
 }
 
-/// Writes the images by digest for Tekton Chains (`docs/config.md`, type hinting), if that was asked for.
-pub(super) fn images_result(build: &Build<'_>, built: &[Image]) -> Result<()> {
-    let Some(path) = &build.args.images_result else { return Ok(()) };
+/// The images by digest for Tekton Chains (`docs/config.md`, type hinting); an error if they are too many.
+pub(super) fn images_result(build: &Build<'_>, built: &[Image]) -> Result<String> {
     let lines: Vec<_> = built.iter().map(|image| image.reference.as_str()).collect();
     let (text, limit) = (lines.join("\n"), build.args.images_result_limit);
-    if text.len() > limit {
+    if build.args.images_result.is_some() && text.len() > limit {
         let what = format!("the result IMAGES would have {} bytes, and may have {limit}", text.len());
         let next = "let results be larger (Tekton's feature flags results-from and max-result-size) and say so with \
                     --images-result-limit";
         return Err(Error::new(Cause::Usage, what).next(next));
     }
-    rundir::write(path, text.as_bytes()).map(drop)
+    Ok(text)
 }
 
 /// Writes the release's files and pushes it; the files appear last, when everything is there.
@@ -59,7 +61,7 @@ pub(super) fn release(build: &Build<'_>, text: &str) -> Result<Release> {
     let tag = build.tags().into_iter().next().unwrap_or_default();
     let target = build.args.repo.reference(&format!("release/{}:{tag}", build.args.component))?;
     let objects = manifests::count_objects(text)?;
-    let bare = manifests::without_tags(text, build.args.repo.name())?;
+    let bare = manifests::without_tags(text);
     if manifests::digests(&bare) != manifests::digests(text) {
         return Err(Error::new(Cause::Internal, "release.yaml and release.notags.yaml name other digests"));
     }

@@ -52,6 +52,9 @@ fn reproduce(args: &Args) -> String {
     option("repo", args.repo.name());
     option("platform", &args.platforms.to_string());
     option("run-dir", &args.run_dir.to_string_lossy());
+    if args.sbom != "spdx" {
+        option("sbom", &args.sbom);
+    }
     for tag in &args.tags {
         option("tag", tag);
     }

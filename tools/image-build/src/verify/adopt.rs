@@ -9,7 +9,7 @@ use kit::{
 };
 
 use super::{Args, Found};
-use crate::manifests;
+use crate::{manifests, release};
 
 /// Writes images.json, and release.yaml if all of it is good; nothing without a run. Returns the release's
 /// digest.
@@ -20,11 +20,12 @@ pub(super) fn adopt(args: &Args, started: Timestamp, found: &Found, error: Optio
     }
     let run = RunDir::create(folder)?;
     let folder = run.component(component);
+    release::forget(&folder)?;
     let release = match (&found.release, error) {
         (Some(release), None) => {
             let text = release.text();
             let objects = manifests::count_objects(&text)?;
-            rundir::write(&folder.join("release.notags.yaml"), text.as_bytes())?;
+            rundir::write(&folder.join("release.notags.yaml"), manifests::without_tags(&text).as_bytes())?;
             let digest = rundir::write(&folder.join("release.yaml"), &release.bytes)?;
             Some(Release { digest, objects, artifact: release.artifact.as_ref().map(oci::Reference::whole) })
         }

@@ -52,6 +52,8 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     http: reqwest::Client,
+    /// For what is sent: an answer comes only after all of it, however long that takes.
+    sending: reqwest::Client,
     docker: DockerConfig,
     registries: Mutex<HashMap<String, Registry>>,
     /// Value of `Authorization` by registry and repository.
@@ -80,15 +82,15 @@ impl Client {
     pub fn new() -> Result<Self> {
         // A second one may come along in the same process; the provider is there then.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_LIMIT)
-            .read_timeout(READ_LIMIT)
-            .user_agent(concat!("other-arch/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .cause(Cause::Internal, || "cannot set up HTTP")?;
+        let settings = || {
+            let settings = reqwest::Client::builder().connect_timeout(CONNECT_LIMIT);
+            settings.user_agent(concat!("other-arch/", env!("CARGO_PKG_VERSION")))
+        };
+        let http = settings().read_timeout(READ_LIMIT).build().cause(Cause::Internal, || "cannot set up HTTP")?;
+        let sending = settings().build().cause(Cause::Internal, || "cannot set up HTTP")?;
         let docker = DockerConfig::load()?;
         let (registries, tokens, uploads) = Default::default();
-        Ok(Self(Arc::new(Inner { http, docker, registries, tokens, uploads })))
+        Ok(Self(Arc::new(Inner { http, sending, docker, registries, tokens, uploads })))
     }
 
     /// The manifest or index of a reference, at most 4 MiB; its digest is checked against the reference's.

@@ -176,7 +176,9 @@ impl Shared {
         let missing = || (StatusCode::NOT_FOUND, "NAME_UNKNOWN: no such repository".to_owned());
         let rest = path.strip_prefix("/v2/").and_then(|rest| rest.strip_prefix(&self.secret)).ok_or_else(missing)?;
         let rest = rest.strip_prefix('/').ok_or_else(missing)?;
-        if let Some((repository, name)) = rest.rsplit_once("/manifests/") {
+        // A repository's name may hold either word.
+        let is_manifest = rest.rfind("/manifests/") > rest.rfind("/blobs/");
+        if let Some((repository, name)) = rest.rsplit_once("/manifests/").filter(|_| is_manifest) {
             return match *request.method() {
                 Method::GET | Method::HEAD => self.manifest(repository, name).await,
                 Method::PUT => self.put_manifest(repository, name, request).await,
@@ -244,6 +246,8 @@ impl Shared {
     async fn append(&self, repository: &str, id: &str, request: Request<Incoming>) -> Result<Answer, Refusal> {
         let upload = self.upload(id)?;
         let mut upload = upload.lock().await;
+        // It may have been closed while this waited.
+        self.upload(id)?;
         upload.take(request.into_body()).await?;
         self.accepted(repository, id, upload.size)
     }
@@ -257,6 +261,7 @@ impl Shared {
         lock(&self.open).remove(id);
         let found = format!("sha256:{}", kit::digest::to_hex(&upload.hasher.clone().finalize()));
         if found != said {
+            let _ = tokio::fs::remove_file(&upload.path).await;
             return Err((StatusCode::BAD_REQUEST, format!("DIGEST_INVALID: what was sent has the digest {found}")));
         }
         upload.file.flush().await.map_err(broken)?;

@@ -149,6 +149,10 @@ impl Extension {
                     b"linkpath" => self.link = Some(text(record.value_bytes())),
                     // Only files beyond our limit need it, and ignoring it would misread what follows.
                     b"size" => return Err(Error::new(Cause::Registry, "the archive has a file of more than 8 GiB")),
+                    // Others take the path from these and see another file than we do.
+                    sparse if sparse.starts_with(b"GNU.sparse.") => {
+                        return Err(Error::new(Cause::Registry, "a sparse file in an archive"));
+                    }
                     _ => {}
                 }
             }

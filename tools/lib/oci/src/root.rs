@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use kit::{Result, record::Program};
+use kit::{Cause, Error, Result, record::Program};
 
 use crate::{
     header::{HEADER_BYTES, program_header},
@@ -14,6 +14,8 @@ use crate::{
 
 /// Symbolic links on the way to one file, as Linux has it (`MAXSYMLINKS`).
 const LINKS_LIMIT: usize = 40;
+/// Longer paths no Linux opens (PATH_MAX).
+pub(crate) const PATH_LIMIT: usize = 4096;
 
 /// What is known so far.
 #[derive(Default)]
@@ -66,6 +68,10 @@ impl Root {
     pub(crate) fn add(&mut self, entry: Entry) -> Result<Option<String>> {
         let link = if let Kind::Symlink(target) | Kind::Hardlink(target) = &entry.kind { target.len() } else { 0 };
         self.tally.add(entry.path.len() + link)?;
+        if entry.path.len().max(link) > PATH_LIMIT {
+            let what = format!("the archive has a path of more than {PATH_LIMIT} bytes");
+            return Err(Error::new(Cause::Registry, what));
+        }
         let path = clean(&entry.path);
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
         // Whiteouts: image-spec, layer.md.
@@ -143,7 +149,8 @@ fn content(path: &str, head: &[u8]) -> Content {
     if let Some(program) = program_header(&format!("/{path}"), &head[..head.len().min(HEADER_BYTES)]) {
         return Content::Program(program);
     }
-    let script = head.strip_prefix(b"#!").and_then(|rest| rest.split(|byte| *byte == b'\n').next());
+    // As much as Linux looks at (BINPRM_BUF_SIZE).
+    let script = head[..head.len().min(256)].strip_prefix(b"#!").and_then(|rest| rest.split(|byte| *byte == b'\n').next());
     let interpreter = script.and_then(|line| {
         let line = String::from_utf8_lossy(line).into_owned();
         line.split_whitespace().next().map(String::from)

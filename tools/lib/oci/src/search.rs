@@ -10,7 +10,7 @@ use crate::{
     fetch::Want,
     header::HEADER_BYTES,
     layer,
-    root::{Content, Found, Root, clean},
+    root::{Content, Found, PATH_LIMIT, Root, clean},
     user::{PASSWD, PASSWD_LIMIT},
 };
 
@@ -56,6 +56,10 @@ pub(crate) async fn program_of(
     let Some(word) = words(settings.entrypoint()).or_else(|| words(settings.cmd())) else {
         return Ok(Seen::default());
     };
+    if word.len() + settings.working_dir().as_ref().map_or(0, String::len) > PATH_LIMIT {
+        let what = format!("its entrypoint is a path of more than {PATH_LIMIT} bytes");
+        return Err(Error::new(Cause::Product, what));
+    }
     let search = Arc::new(Mutex::new(Search {
         root: Root::default(),
         paths: candidates(&word, settings, platform),
@@ -94,7 +98,8 @@ fn candidates(word: &str, settings: &Config, platform: &Platform) -> Vec<String>
     }
     let path = settings.env().iter().flatten().find_map(|variable| variable.strip_prefix("PATH="));
     let path = path.unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-    path.split(':').take(64).map(|folder| format!("{folder}/{word}")).collect()
+    let folders = path.split(':').take(64).filter(|folder| folder.len() + word.len() < PATH_LIMIT);
+    folders.map(|folder| format!("{folder}/{word}")).collect()
 }
 
 /// The search for a program through the layers, from the top.

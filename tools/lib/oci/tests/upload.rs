@@ -119,6 +119,36 @@ fn what_a_registry_has_elsewhere_is_mounted() {
 }
 
 #[test]
+fn a_mount_that_is_refused_is_an_upload() {
+    let registry = Registry::start();
+    let folder = tempfile::tempdir().unwrap();
+    let (layout, image, layer) = layout(folder.path(), SIZE);
+    for (repository, status) in [("b", 401), ("c", 403), ("d", 404)] {
+        registry.trouble(&format!("POST /v2/{repository}/"), 1, Trouble::Status(status, ""));
+    }
+    oci::run(async {
+        let client = Client::new()?;
+        for repository in ["a", "b", "c", "d"] {
+            let target = oci::parse(&format!("{}/{repository}:v1", registry.host))?;
+            oci::copy(&client, &layout, &image, &target).await?;
+        }
+        Ok(())
+    })
+    .unwrap();
+    // Of two blobs each repository has one mounted.
+    assert_eq!((registry.mounts(), registry.received(&layer)), (3, true));
+}
+
+#[test]
+fn an_upload_that_was_spoilt_when_it_went_on_begins_again() {
+    let registry = Registry::start();
+    registry.able(|writes| writes.spoils = true);
+    registry.trouble("PATCH", 1, Trouble::Cut(2 << 20));
+    push(&registry, SIZE).unwrap();
+    assert_eq!((registry.requests("POST"), registry.requests("PATCH")), (3, 3));
+}
+
+#[test]
 fn a_layer_of_a_layout_that_was_changed_is_not_pushed() {
     for size in [100, SIZE] {
         let (registry, folder) = (Registry::start(), tempfile::tempdir().unwrap());

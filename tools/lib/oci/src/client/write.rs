@@ -29,6 +29,11 @@ const TRANSFERS: usize = 6;
 /// Blobs up to this size go in one request.
 const WHOLE: u64 = 1 << 20;
 
+/// A blob that comes through more slowly than this many bytes a second has broken off.
+const SLOWEST: u64 = 64 << 10;
+/// The least time that a request of an upload has.
+const SEND_LIMIT: Duration = Duration::from_secs(120);
+
 /// A blob's bytes, from wherever they come.
 pub(crate) type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
@@ -83,13 +88,15 @@ enum Begun {
 struct Failure {
     error: Error,
     again: bool,
+    /// What the registry has of the upload is not what it should be.
+    spoilt: bool,
     /// As the registry asks.
     after: Option<Duration>,
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, again: false, after: None }
+        Self { error, again: false, spoilt: false, after: None }
     }
 }
 
@@ -183,9 +190,10 @@ impl Client {
                 };
             }
             let Some(open) = &mut session else { continue };
+            let resumed = open.offset > 0;
             let Err(failure) = self.attempt(repository, blob, open, &chunks).await else { return Ok(Sent::Uploaded) };
             match delays.next() {
-                Some(delay) if failure.again => tokio::time::sleep(failure.after.unwrap_or(delay)).await,
+                Some(delay) if failure.again || (failure.spoilt && resumed) => tokio::time::sleep(failure.after.unwrap_or(delay)).await,
                 _ => return Err(failure.error),
             }
             // The answer may be what got lost.
@@ -193,7 +201,7 @@ impl Client {
                 return Ok(Sent::Uploaded);
             }
             session = match session.take() {
-                Some(broken) if blob.size() > WHOLE => self.resume(repository, broken, blob.size()).await,
+                Some(broken) if blob.size() > WHOLE && !failure.spoilt => self.resume(repository, broken, blob.size()).await,
                 _ => None,
             };
         }
@@ -201,19 +209,33 @@ impl Client {
 
     /// Opens an upload, or has the blob mounted from another repository of the registry.
     async fn begin(&self, repository: &Reference, digest: &str, elsewhere: Option<&str>) -> Result<Begun> {
-        let place = url(repository, "blobs/uploads/");
-        let mut place = Url::parse(&place).cause(Cause::Internal, || format!("'{place}' is no address"))?;
-        if let Some(from) = elsewhere {
-            place.query_pairs_mut().append_pair("mount", digest).append_pair("from", from);
-        }
-        // Some servers want a length even where there is nothing to send.
-        let build = || self.0.http.post(place.clone()).header(header::CONTENT_LENGTH, 0);
-        let response = good(self.send(Access::Write, repository, build).await?, repository).await?;
+        let mounted = match elsewhere {
+            // Some registries want rights for it that we have not asked for; it is no more than a short cut.
+            Some(from) => self.open(repository, Some((digest, from))).await.ok(),
+            None => None,
+        };
+        let (place, response) = match mounted {
+            Some(opened) => opened,
+            None => self.open(repository, None).await?,
+        };
         if elsewhere.is_some() && response.status() == StatusCode::CREATED {
             return Ok(Begun::Mounted);
         }
         let at = location(&response, &place);
         at.map(Begun::At).ok_or_else(|| Error::new(Cause::Registry, "the registry does not say where to upload to"))
+    }
+
+    /// The question for an upload, with a blob and the repository that has it already; the good answer to it.
+    async fn open(&self, repository: &Reference, mount: Option<(&str, &str)>) -> Result<(Url, Response)> {
+        let place = url(repository, "blobs/uploads/");
+        let mut place = Url::parse(&place).cause(Cause::Internal, || format!("'{place}' is no address"))?;
+        if let Some((digest, from)) = mount {
+            place.query_pairs_mut().append_pair("mount", digest).append_pair("from", from);
+        }
+        // Some servers want a length even where there is nothing to send.
+        let build = || self.0.http.post(place.clone()).header(header::CONTENT_LENGTH, 0);
+        let response = good(self.send(Access::Write, repository, build).await?, repository).await?;
+        Ok((place, response))
     }
 
     /// Sends what is missing of a blob, and closes the upload.
@@ -266,13 +288,14 @@ impl Client {
         let left = blob.size() - offset;
         let watch = Watch { chunks: chunks(offset).await?, hasher, left, blob: blob.clone(), fault: fault.clone() };
         let request = request
+            .timeout(SEND_LIMIT + Duration::from_secs(left / SLOWEST))
             .header(header::CONTENT_TYPE, "application/octet-stream")
             .header(header::CONTENT_LENGTH, left)
             .body(reqwest::Body::wrap_stream(watch.stream()));
         let sent = request.send().await;
         // Where the bytes came from explains whatever the registry made of them.
         if let Some((error, again)) = fault.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            return Err(Failure { error, again, after: None });
+            return Err(Failure { error, again, spoilt: false, after: None });
         }
         self.answered(repository, sent).await
     }
@@ -283,7 +306,7 @@ impl Client {
             Ok(response) => response,
             Err(error) => {
                 let error = Error::from_source(Cause::Registry, "the upload broke off", error);
-                return Err(Failure { error, again: true, after: None });
+                return Err(Failure { error, again: true, spoilt: false, after: None });
             }
         };
         let (status, after) = (response.status(), retry_after(&response).map(|wait| wait.min(LONGEST_WAIT)));
@@ -296,7 +319,8 @@ impl Client {
             self.log_in(repository, Access::Write).await?;
         }
         let gone = [StatusCode::UNAUTHORIZED, StatusCode::NOT_FOUND, StatusCode::RANGE_NOT_SATISFIABLE];
-        Err(Failure { error, again: later(status) || gone.contains(&status), after })
+        let spoilt = [StatusCode::BAD_REQUEST, StatusCode::RANGE_NOT_SATISFIABLE].contains(&status);
+        Err(Failure { error, again: later(status) || gone.contains(&status), spoilt, after })
     }
 
     /// Asks how much of an upload has arrived; nothing if it has to begin anew.
@@ -315,7 +339,7 @@ impl Client {
 
     /// A request to where a registry wants an upload. Only the registry itself is shown the token.
     fn session_request(&self, method: Method, to: &Url, repository: &Reference) -> RequestBuilder {
-        let request = self.0.http.request(method, to.clone());
+        let request = self.0.sending.request(method, to.clone()).timeout(SEND_LIMIT);
         let home = Url::parse(&url(repository, "")).ok();
         match self.token(repository, Access::Write) {
             Some(token) if home.is_some_and(|home| home.origin() == to.origin()) => {

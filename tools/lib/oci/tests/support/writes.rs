@@ -39,6 +39,8 @@ pub(crate) struct Writes {
     pub(crate) deletes: bool,
     /// Whether it forgets uploads that broke, and mounts nothing.
     pub(crate) simple: bool,
+    /// Whether it damages the next upload that goes on.
+    pub(crate) spoils: bool,
 }
 
 struct Upload {
@@ -111,6 +113,7 @@ impl Registry {
 
     fn append(&self, request: &Write<'_>, body: &[u8]) -> Answer {
         let mut state = self.state.lock().unwrap();
+        let spoilt = !request.content_range.is_empty() && std::mem::take(&mut state.writes.spoils);
         let id = request.target.split('?').next().unwrap_or_default();
         let Some(upload) = state.writes.uploads.get_mut(id) else { return Answer::Status(404, "") };
         let begins = request.content_range.split('-').next().and_then(|begin| begin.parse().ok()).unwrap_or(0);
@@ -118,6 +121,9 @@ impl Registry {
             return Answer::Status(416, "");
         }
         upload.bytes.extend_from_slice(body);
+        if spoilt {
+            upload.bytes[0] ^= 1;
+        }
         Answer::Status(202, format!("Location: {id}?more=1\r\n").leak())
     }
 
