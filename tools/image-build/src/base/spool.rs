@@ -26,6 +26,8 @@ const PATH_LIMIT: usize = 4096;
 const HEADER_BYTES: usize = 4096;
 /// The attribute that holds a program's capabilities; others do not belong into images.
 pub(crate) const CAPABILITY: &str = "security.capability";
+/// Capabilities are 24 bytes at most (linux/capability.h, `vfs_ns_cap_data`).
+pub(crate) const CAPABILITY_BYTES: usize = 64;
 
 /// What an entry is, beside its content.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
