@@ -8,7 +8,7 @@ use std::{
 
 use kit::{Cause, Context, Error, Result, Within};
 
-use super::spool::{About, BYTES_LIMIT, CAPABILITY, Spool, wrong};
+use super::spool::{About, BYTES_LIMIT, CAPABILITY, CAPABILITY_BYTES, Spool, wrong};
 
 /// Bytes of a long name or of pax records.
 const EXTENSION_LIMIT: u64 = 1 << 20;
@@ -156,6 +156,9 @@ impl Extension {
                 b"size" => return Err(wrong("it has a file of more than 8 GiB")),
                 key if key.starts_with(b"GNU.sparse.") => return Err(wrong("it has a sparse file")),
                 key if key.strip_prefix(b"SCHILY.xattr.") == Some(CAPABILITY.as_bytes()) => {
+                    if value.len() > CAPABILITY_BYTES {
+                        return Err(wrong(format!("it has a capability of more than {CAPABILITY_BYTES} bytes")));
+                    }
                     self.capability = Some(value.to_vec());
                 }
                 _ => {}
@@ -316,7 +319,9 @@ mod tests {
         let mut long = Vec::new();
         entry(&mut long, b"long", EntryType::GNULongName, &vec![b'a'; 3 << 20], |_| {});
         cases.insert("a name of more than a mebibyte", long);
+        let capability = format!("103 SCHILY.xattr.security.capability={}\n", "x".repeat(65));
         for (record, said) in [
+            (capability.as_str(), "a capability of more than 64 bytes"),
             ("20 GNU.sparse.map=1\n", "a sparse file"),
             ("10 size=1\n", "more than 8 GiB"),
             ("9 uid=-1\n", "no number"),

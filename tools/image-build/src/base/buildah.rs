@@ -2,7 +2,7 @@
 //! the machine's are neither used nor changed, and everything is gone afterwards.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -15,7 +15,7 @@ use oci::Layout;
 /// Linux' table of interpreters for programs that it cannot run itself.
 pub(crate) const BINFMT: &str = "/proc/sys/fs/binfmt_misc";
 const LIMIT: Duration = Duration::from_secs(3 * 3600);
-/// Lines of what it says that are kept to find out why it failed.
+/// The last lines of what it says, which are kept to find out why it failed.
 const KEPT: usize = 2000;
 /// Nobody else sees this name: the storage is ours alone.
 const NAME: &str = "localhost/base";
@@ -150,13 +150,11 @@ fn build_arguments(build: &Build<'_>, platform: &Platform) -> Vec<String> {
 
 fn run(what: String, command: Command, ui: &Ui) -> Result<()> {
     let step = ui.step(&what);
-    let mut lines = Vec::new();
+    let mut lines = VecDeque::new();
     let process = Process::new(what, command).cause(Cause::BuildFailure).limit(LIMIT);
     let ended = process.on_line(|_, line| {
         step.set(line);
-        if lines.len() < KEPT {
-            lines.push(line.to_owned());
-        }
+        keep(&mut lines, line);
     });
     match ended.run() {
         Ok(()) => {
@@ -165,9 +163,16 @@ fn run(what: String, command: Command, ui: &Ui) -> Result<()> {
         }
         Err(error) => {
             step.failed("");
-            Err(explain(&lines, error))
+            Err(explain(lines.make_contiguous(), error))
         }
     }
+}
+
+fn keep(lines: &mut VecDeque<String>, line: &str) {
+    if lines.len() == KEPT {
+        lines.pop_front();
+    }
+    lines.push_back(line.to_owned());
 }
 
 /// The cause of its failure, by what it said.
@@ -263,5 +268,15 @@ mod tests {
         ] {
             assert_eq!(cause(line), wanted, "{line}");
         }
+    }
+
+    #[test]
+    fn the_reason_stands_last_and_is_kept_however_much_was_said_before() {
+        let mut lines = VecDeque::new();
+        (0..2 * KEPT).for_each(|at| keep(&mut lines, &at.to_string()));
+        keep(&mut lines, "Error: reading manifest: unauthorized: no");
+        assert_eq!(lines.len(), KEPT);
+        let error = Error::new(Cause::BuildFailure, "build ended with exit code 125");
+        assert_eq!(explain(lines.make_contiguous(), error).cause, Cause::Auth);
     }
 }

@@ -170,10 +170,18 @@ fn without_rights(layout: &Layout, document: &oci::Document) -> Result<Option<oc
     let mut manifest: Value = document.parse()?;
     let parsed: oci::spec::ImageManifest = document.parse()?;
     let mut config: Value = read(layout, parsed.config())?;
+    let inner = &config["config"];
+    if !config.is_object() || !(inner.is_object() || inner.is_null()) {
+        return Err(Error::new(Cause::Registry, format!("{} is no config of an image", parsed.config().digest())));
+    }
+    // A list of its fields is read as a manifest, too.
+    if !manifest["config"].is_object() {
+        return Err(Error::new(Cause::Registry, format!("{} is no manifest of an image", document.digest)));
+    }
     if config["config"]["User"] == NONROOT {
         return Ok(None);
     }
-    if !config["config"].is_object() {
+    if config["config"].is_null() {
         config["config"] = json!({});
     }
     config["config"]["User"] = json!(NONROOT);
@@ -199,6 +207,8 @@ fn without_rights(layout: &Layout, document: &oci::Document) -> Result<Option<oc
 
 #[cfg(test)]
 mod tests {
+    use oci::spec::MediaType;
+
     use super::*;
 
     fn base(name: &str, platforms: &[&str]) -> Base {
@@ -251,5 +261,29 @@ mod tests {
         let error = names(choose(&bases, &fallbacks, &asked)).unwrap_err();
         assert_eq!(error.cause, Cause::ImageMissingPlatform);
         assert_eq!(error.summary(), "none of l, f, g has linux/riscv64, linux/arm64");
+    }
+
+    #[test]
+    fn a_fallback_whose_config_is_none_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::create(folder.path()).unwrap();
+        let write = |config: &str| layout.write(MediaType::ImageConfig, config.as_bytes()).unwrap();
+        let derived = |manifest: &Value| {
+            let document = oci::Document::new(serde_json::to_vec(manifest).unwrap(), MediaType::ImageManifest.as_ref());
+            without_rights(&layout, &document)
+        };
+        let manifest = |config: &oci::spec::Descriptor| json!({ "schemaVersion": 2, "config": config, "layers": [] });
+        for text in ["[]", "\"x\"", "7", "null", "{\"config\":[]}", "{\"config\":\"x\"}"] {
+            let config = write(text);
+            let error = derived(&manifest(&config)).unwrap_err();
+            assert_eq!(error.cause, Cause::Registry, "{text}");
+            assert_eq!(error.summary(), format!("{} is no config of an image", config.digest()), "{text}");
+        }
+        for text in ["{}", "{\"config\":null}", "{\"config\":{\"User\":\"root\"}}"] {
+            assert!(derived(&manifest(&write(text))).unwrap().is_some(), "{text}");
+        }
+        let list = json!([2, null, null, write("{}"), [], null, null]);
+        let error = derived(&list).unwrap_err();
+        assert!(error.cause == Cause::Registry && error.summary().ends_with("is no manifest of an image"), "{error}");
     }
 }

@@ -38,6 +38,8 @@ impl Containerfile {
                 "FROM" => {
                     let words: Vec<_> = rest.split_whitespace().collect();
                     let option = words.iter().find_map(|word| word.strip_prefix("--platform="));
+                    // The default, said.
+                    let option = option.filter(|option| !["$TARGETPLATFORM", "${TARGETPLATFORM}"].contains(option));
                     let words: Vec<_> = words.iter().filter(|word| !word.starts_with("--")).collect();
                     let image = substitute(words.first().copied().unwrap_or(&""), &known);
                     let native = option.is_some_and(|option| is_host(option, host));
@@ -150,6 +152,9 @@ mod tests {
         let text = "FROM --platform=linux/amd64 a\nRUN x\nFROM 0\nRUN y\nFROM scratch\nFROM $TARGETBASE\nFROM b\n";
         assert_eq!(parse(text), Containerfile { bases: vec!["b".into()], run: None });
         assert_eq!(parse("FROM --platform=linux/s390x a\nRUN x\n").run, Some((2, "RUN x".into())));
+        let text = "FROM --platform=$TARGETPLATFORM a\nFROM --platform=${TARGETPLATFORM} b AS c\nRUN x\n";
+        let (bases, run) = (vec!["a".into(), "b".into()], Some((3, "RUN x".into())));
+        assert_eq!(parse(text), Containerfile { bases, run });
         assert_eq!(parse("FROM a AS x\nFROM X\nRUN y").run, Some((3, "RUN y".into())));
     }
 

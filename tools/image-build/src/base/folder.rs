@@ -11,11 +11,8 @@ use kit::{Cause, Context, Result, Within};
 
 use super::{
     archive::special,
-    spool::{About, CAPABILITY, Spool, wrong},
+    spool::{About, CAPABILITY, CAPABILITY_BYTES, Spool, wrong},
 };
-
-/// Capabilities are 24 bytes at most (linux/capability.h, `vfs_ns_cap_data`).
-const CAPABILITY_BYTES: usize = 64;
 
 /// Reads a folder with all below it into a spool. Owners and modes are kept.
 ///

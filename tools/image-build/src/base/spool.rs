@@ -2,7 +2,7 @@
 //! temporary file. Written out it is sorted and without times, so the same content has the same bytes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{Read, Seek, SeekFrom, Write},
 };
@@ -18,12 +18,16 @@ use oci::{
 pub(crate) const BYTES_LIMIT: u64 = 8 << 30;
 /// Entries of a root.
 pub(crate) const ENTRIES_LIMIT: usize = 400_000;
+/// Bytes of their names together, and of what links point to.
+const NAMES_LIMIT: usize = 32 << 20;
 /// Linux' `PATH_MAX`.
 const PATH_LIMIT: usize = 4096;
 /// Enough for a program's header.
 const HEADER_BYTES: usize = 4096;
 /// The attribute that holds a program's capabilities; others do not belong into images.
 pub(crate) const CAPABILITY: &str = "security.capability";
+/// Capabilities are 24 bytes at most (linux/capability.h, `vfs_ns_cap_data`).
+pub(crate) const CAPABILITY_BYTES: usize = 64;
 
 /// What an entry is, beside its content.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,9 +61,8 @@ pub(crate) struct Spool {
     nodes: BTreeMap<String, Node>,
     content: File,
     end: u64,
-    entries: usize,
     bytes_limit: u64,
-    entries_limit: usize,
+    tally: Tally,
     /// Left out with all below.
     drop: Vec<String>,
     /// The first program for each machine.
@@ -90,9 +93,8 @@ impl Spool {
             nodes: BTreeMap::new(),
             content,
             end: 0,
-            entries: 0,
             bytes_limit,
-            entries_limit,
+            tally: Tally { entries: 0, entries_limit, names: 0 },
             drop: places,
             programs: BTreeMap::new(),
         })
@@ -101,13 +103,10 @@ impl Spool {
     /// Where an entry called `path` belongs; nothing if it is the root itself or left out.
     ///
     /// # Errors
-    /// [`Cause::Usage`] for a path that leads out of the root, or too many entries.
+    /// [`Cause::Usage`] for a path that leads out of the root, too many entries, or too long names of all.
     pub(crate) fn place(&mut self, path: &str) -> Result<Option<String>> {
-        self.entries += 1;
-        if self.entries > self.entries_limit {
-            return Err(wrong(format!("it has more than {} entries", self.entries_limit)));
-        }
         let path = place(path)?;
+        self.tally.entry(&path)?;
         let below =
             |folder: &String| path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         Ok((!path.is_empty() && !self.drop.iter().any(below)).then_some(path))
@@ -121,6 +120,7 @@ impl Spool {
         if target.len() > PATH_LIMIT || target.is_empty() {
             return Err(wrong(format!("{path} is a link without a target that could be one")));
         }
+        self.tally.name(&target)?;
         // Links have no rights of their own; file systems disagree about what they say.
         self.nodes.insert(path, Node { about: About { mode: 0o777, ..about }, kind: Kind::Symlink(target) });
         Ok(())
@@ -159,16 +159,18 @@ impl Spool {
         if self.nodes.is_empty() {
             return Err(wrong("it is empty"));
         }
-        let mut missing = Vec::new();
+        let mut missing = BTreeSet::new();
         for path in self.nodes.keys() {
             for parent in ancestors(path) {
                 match self.nodes.get(parent) {
-                    None => missing.push(parent.to_owned()),
-                    Some(Node { kind: Kind::Directory, .. }) => {}
+                    None if missing.insert(parent) => self.tally.entry(parent)?,
+                    // What is above it is looked at for itself, or was already.
+                    None | Some(Node { kind: Kind::Directory, .. }) => break,
                     Some(_) => return Err(wrong(format!("{path} lies below {parent}, which is no folder"))),
                 }
             }
         }
+        let missing: Vec<_> = missing.into_iter().map(String::from).collect();
         for parent in missing {
             self.directory(parent, About { mode: 0o755, ..About::default() });
         }
@@ -238,6 +240,32 @@ impl Spool {
     }
 }
 
+/// Counts what stays in memory.
+struct Tally {
+    entries: usize,
+    entries_limit: usize,
+    names: usize,
+}
+
+impl Tally {
+    /// One more entry with this path.
+    fn entry(&mut self, path: &str) -> Result<()> {
+        self.entries += 1;
+        if self.entries > self.entries_limit {
+            return Err(wrong(format!("it has more than {} entries", self.entries_limit)));
+        }
+        self.name(path)
+    }
+
+    fn name(&mut self, name: &str) -> Result<()> {
+        self.names += name.len();
+        if self.names > NAMES_LIMIT {
+            return Err(wrong(format!("its entries have names of more than {} MiB", NAMES_LIMIT >> 20)));
+        }
+        Ok(())
+    }
+}
+
 /// Keeps the first bytes of what is written.
 struct Head<'a> {
     file: &'a mut File,
@@ -288,4 +316,41 @@ fn place(path: &str) -> Result<String> {
 /// The folders above a path.
 fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(path.rsplit_once('/'), |(parent, _)| parent.rsplit_once('/')).map(|(parent, _)| parent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A root with these folders only.
+    fn spool(paths: &[String], entries_limit: usize) -> Result<Spool> {
+        let mut spool = Spool::with_limits(&[], 0, entries_limit)?;
+        for path in paths {
+            if let Some(place) = spool.place(path)? {
+                spool.directory(place, About::default());
+            }
+        }
+        spool.check(&"linux/s390x".parse().unwrap())?;
+        Ok(spool)
+    }
+
+    #[test]
+    fn folders_that_no_entry_brings_count_once_and_to_the_limits() {
+        let deep = "a/".repeat(2000);
+        let paths: Vec<_> = (0..3).map(|at| format!("{deep}{at}")).collect();
+        assert_eq!(spool(&paths, 2003).unwrap().nodes.len(), 2003);
+        let Err(error) = spool(&paths, 2002) else { panic!("not refused") };
+        assert_eq!(error.summary(), "it has more than 2002 entries");
+        let paths: Vec<_> = (0..9).map(|at| format!("{at}/{deep}")).collect();
+        let Err(error) = spool(&paths, ENTRIES_LIMIT) else { panic!("not refused") };
+        assert_eq!(error.summary(), "its entries have names of more than 32 MiB");
+    }
+
+    #[test]
+    fn what_links_point_to_is_bounded() {
+        let mut spool = Spool::new(&[]).unwrap();
+        let link = |at: usize| spool.symlink(at.to_string(), "x".repeat(PATH_LIMIT), About::default());
+        let most = NAMES_LIMIT / PATH_LIMIT;
+        assert_eq!((0..2 * most).map(link).take_while(Result::is_ok).count(), most);
+    }
 }

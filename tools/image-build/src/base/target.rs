@@ -171,40 +171,61 @@ pub(crate) fn read<T: serde::de::DeserializeOwned>(layout: &Layout, descriptor: 
     serde_json::from_slice(&bytes).cause(Cause::Registry, || format!("{} cannot be read", descriptor.digest()))
 }
 
-fn check_folder(folder: &Path) -> Result<()> {
-    let is_layout = folder.join("oci-layout").is_file();
-    let empty = fs::read_dir(folder).map_or(!folder.exists(), |mut entries| entries.next().is_none());
-    if is_layout || empty {
-        return Ok(());
+/// Refuses a folder that must not be replaced; returns its whole path, without links and dots where it is there.
+fn check_folder(folder: &Path) -> Result<PathBuf> {
+    let wrong = |what: &str| {
+        Error::new(Cause::Usage, format!("{} {what}", folder.display()))
+            .next("name a folder that is missing, empty or a layout")
+    };
+    let full = match folder.canonicalize() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => std::path::absolute(folder),
+        found => found,
+    };
+    let full = full.cause(Cause::Usage, || format!("{} cannot be a folder", folder.display()))?;
+    // The root, or `..` behind a folder that is missing.
+    if full.file_name().is_none() {
+        return Err(wrong("has no name of its own"));
     }
-    Err(Error::new(Cause::Usage, format!("{} holds something else than an OCI layout", folder.display()))
-        .next("name a folder that is missing, empty or a layout"))
+    let is_layout = full.join("oci-layout").is_file();
+    let empty = fs::read_dir(&full).map_or(!full.exists(), |mut entries| entries.next().is_none());
+    if is_layout || empty { Ok(full) } else { Err(wrong("holds something else than an OCI layout")) }
 }
 
 /// Copies a layout; what was there before is replaced when all is written.
 fn export(layout: &Layout, folder: &Path) -> Result<()> {
-    check_folder(folder)?;
     let failed = || format!("cannot write {}", folder.display());
-    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).cause(Cause::HostDisk, failed)?;
+    if let Some(parent) = check_folder(folder)?.parent() {
+        fs::create_dir_all(parent).cause(Cause::HostDisk, failed)?;
+    }
+    // Where `..` and links lead is certain only when the folders above are there.
+    let full = check_folder(folder)?;
+    let parent = full.parent().unwrap_or(Path::new("/"));
     let temporary = tempfile::Builder::new().prefix(".new-").tempdir_in(parent).cause(Cause::HostDisk, failed)?;
+    let (new, old) = (temporary.path().join("new"), temporary.path().join("old"));
     let copy = || -> std::io::Result<()> {
         let blobs = Path::new("blobs/sha256");
-        fs::create_dir_all(temporary.path().join(blobs))?;
+        fs::create_dir_all(new.join(blobs))?;
         for entry in fs::read_dir(layout.folder().join(blobs))? {
             let entry = entry?;
-            fs::copy(entry.path(), temporary.path().join(blobs).join(entry.file_name()))?;
+            fs::copy(entry.path(), new.join(blobs).join(entry.file_name()))?;
         }
         for name in ["index.json", "oci-layout"] {
-            fs::copy(layout.folder().join(name), temporary.path().join(name))?;
+            fs::copy(layout.folder().join(name), new.join(name))?;
         }
-        if folder.exists() {
-            fs::remove_dir_all(folder)?;
+        fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        let replaces = full.exists();
+        if replaces {
+            fs::rename(&full, &old)?;
         }
-        fs::rename(temporary.path(), folder)?;
-        fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        fs::rename(&new, &full).inspect_err(|_| {
+            if replaces {
+                let _ = fs::rename(&old, &full);
+            }
+        })
     };
-    copy().cause(Cause::HostDisk, failed)
+    copy().cause(Cause::HostDisk, failed)?;
+    // With what was there before.
+    temporary.close().cause(Cause::HostDisk, || format!("cannot remove what {} held before", folder.display()))
 }
 
 #[cfg(test)]
@@ -231,15 +252,19 @@ mod tests {
         layout.write("x/y".into(), b"blob").unwrap();
         layout.finish(&[]).unwrap();
         let to = folder.path().join("deep/to");
-        for _ in 0..2 {
-            export(&layout, &to).unwrap();
-            assert!(to.join("index.json").is_file());
+        // From inside, as `--layout .` says it, it is the same folder.
+        for path in [to.clone(), to.clone(), to.join("blobs/.."), folder.path().join("deep/missing/../to")] {
+            export(&layout, &path).unwrap();
+            assert!(to.join("index.json").is_file() && !to.join("old").exists());
             fs::write(to.join("old"), "").unwrap();
         }
+        fs::remove_dir(folder.path().join("deep/missing")).unwrap();
         assert_eq!(fs::read_dir(folder.path().join("deep")).unwrap().count(), 1, "no temporary folder is left");
         fs::write(folder.path().join("file"), "").unwrap();
-        for other in [folder.path(), &folder.path().join("file")] {
-            assert_eq!(export(&layout, other).unwrap_err().cause, Cause::Usage);
+        for other in ["", "file", "gone/..", "away/../file"] {
+            let error = export(&layout, &folder.path().join(other)).unwrap_err();
+            assert_eq!(error.cause, Cause::Usage, "{other}: {error}");
         }
+        assert!(folder.path().join("file").is_file() && !folder.path().join("gone").exists());
     }
 }
