@@ -35,6 +35,7 @@ pub(super) struct Entry {
     pub(super) reference: String,
     /// `registry/repository`.
     pub(super) repository: String,
+    /// By their [`slot`].
     pub(super) platforms: BTreeMap<String, Row>,
 }
 
@@ -100,7 +101,7 @@ async fn read_one(client: &Client, name: &str, record: Option<&Images>) -> Resul
                 base: found.base,
                 size: found.size,
             });
-            let platforms = rows.map(|row| (row.platform.to_string(), row)).collect();
+            let platforms = rows.map(|row| (slot(&row.platform), row)).collect();
             return Ok((Entry { reference: name.into(), repository, platforms }, remark));
         }
         Err(error) => error,
@@ -126,7 +127,14 @@ fn rows(image: &Image) -> BTreeMap<String, Row> {
         base: image.base.clone(),
         size: row.size,
     });
-    rows.map(|row| (row.platform.to_string(), row)).collect()
+    rows.map(|row| (slot(&row.platform), row)).collect()
+}
+
+/// What a platform is called in both releases: Windows' revisions, the fourth number of its version, come each
+/// month and are the same platform.
+pub(super) fn slot(platform: &Platform) -> String {
+    let build = |version: &String| version.split('.').take(3).collect::<Vec<_>>().join(".");
+    Platform { os_version: platform.os_version.as_ref().map(build), ..platform.clone() }.to_string()
 }
 
 fn repository(reference: &Reference) -> String {
