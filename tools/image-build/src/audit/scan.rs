@@ -21,6 +21,8 @@ const FILE_LIMIT: u64 = 8 << 20;
 const FILES: usize = 200_000;
 /// Folders inside folders, at most so deep.
 const DEPTH: usize = 64;
+/// So many bytes in front of a string in Go tell whether it is an image; a generated line may be megabytes long.
+const BEFORE: usize = 100;
 /// Registries whose images are recognised without a tag, where anything else could be an import path.
 const REGISTRIES: &[&str] = &[
     "docker.io",
@@ -256,7 +258,8 @@ fn is_file(reference: &str) -> bool {
     [".go", ".yaml", ".yml", ".json", ".sh", ".md", ".tgz", ".tar.gz"].iter().any(|end| path.ends_with(end))
 }
 
-/// Go's string literals: the line each begins in, what stands before it there, and its text. Comments are skipped.
+/// Go's string literals: the line each begins in, the end of what stands before it there, and its text. Comments are
+/// skipped.
 fn literals(text: &str) -> Vec<(usize, String, String)> {
     let mut found = Vec::new();
     let bytes = text.as_bytes();
@@ -273,7 +276,7 @@ fn literals(text: &str) -> Vec<(usize, String, String)> {
             b'/' if bytes[at..].starts_with(b"/*") => find(bytes, at + 2, b"*/").map_or(bytes.len(), |end| end + 2),
             b'`' => {
                 let end = find(bytes, at + 1, b"`").unwrap_or(bytes.len());
-                found.push((line, text[line_begin..at].to_owned(), text[at + 1..end].to_owned()));
+                found.push((line, before(text, line_begin, at), text[at + 1..end].to_owned()));
                 (end + 1).min(bytes.len())
             }
             quote @ (b'"' | b'\'') => {
@@ -282,7 +285,7 @@ fn literals(text: &str) -> Vec<(usize, String, String)> {
                     let literal = text[at + 1..end].replace("\\n", "\n").replace("\\t", "\t");
                     // Lines of such a string are in one line of the file.
                     found.extend(literal.lines().enumerate().map(|(index, part)| {
-                        let before = if index == 0 { text[line_begin..at].to_owned() } else { String::new() };
+                        let before = if index == 0 { before(text, line_begin, at) } else { String::new() };
                         (line, before, part.to_owned())
                     }));
                 }
@@ -298,6 +301,15 @@ fn literals(text: &str) -> Vec<(usize, String, String)> {
         at = end;
     }
     found
+}
+
+/// The last bytes of a line that begins at `begin`, up to `end`.
+fn before(text: &str, begin: usize, end: usize) -> String {
+    let mut begin = begin.max(end.saturating_sub(BEFORE));
+    while !text.is_char_boundary(begin) {
+        begin += 1;
+    }
+    text[begin..end].to_owned()
 }
 
 fn find(bytes: &[u8], from: usize, what: &[u8]) -> Option<usize> {
@@ -359,6 +371,17 @@ mod tests {
             at(13, "bash"),
         ];
         assert_eq!(found(Language::Go, text), expected);
+    }
+
+    #[test]
+    fn a_long_line_of_go_is_not_kept_for_each_of_its_strings() {
+        let text = format!("var x = f({} Image(\"bash\"), Image(`zsh`))\n", "\"\u{e9}\", \u{e9}\u{e9},".repeat(100));
+        let literals = literals(&text);
+        assert_eq!(literals.len(), 102);
+        for (_, before, literal) in literals {
+            assert!(before.len() <= BEFORE, "{} before {literal}", before.len());
+        }
+        assert_eq!(found(Language::Go, &text), [at(1, "bash"), at(1, "zsh")]);
     }
 
     #[test]
