@@ -15,7 +15,7 @@ use kit::{
     ci::{CiOptions, ImageMap},
     ui,
 };
-use oci::Client;
+use oci::{Client, Reference};
 use serde::Serialize;
 
 use crate::{
@@ -192,34 +192,47 @@ fn look(names: &[String], database: &mut Database, offline: bool) -> Result<BTre
     if open.is_empty() {
         return Ok(looked);
     }
+    let known: &Database = database;
     let found: Vec<(String, Looked)> = oci::run(async {
         let client = Client::new()?;
         let looks = stream::iter(open).map(|name| {
             let client = &client;
             async move {
-                let seen = look_at(client, &name, now).await;
+                let seen = look_at(client, &name, now, known.get(&name)).await;
                 (name, seen)
             }
         });
         Ok(looks.buffered(PARALLEL).collect().await)
     })?;
     for (name, seen) in found {
-        let seen = match (seen, database.get(&name)) {
-            (Ok(seen), _) => {
-                database.insert(name.clone(), seen.clone());
-                Ok(seen)
-            }
-            // Better old than nothing; the row says how old.
-            (Err(_), Some(old)) => Ok(old.clone()),
-            (Err(error), None) => Err(error),
-        };
+        if let Ok(new) = &seen
+            && new.looked == now
+        {
+            database.insert(name.clone(), new.clone());
+        }
         looked.insert(name, seen);
     }
     Ok(looked)
 }
 
-async fn look_at(client: &Client, name: &str, now: Timestamp) -> Looked {
-    let offer = oci::offering(client, &oci::parse(name)?).await?;
+/// Looks at an image; where no registry answers, what was seen before has to do.
+async fn look_at(client: &Client, name: &str, now: Timestamp, old: Option<&Seen>) -> Looked {
+    let reference = oci::parse(name)?;
+    let error = match look_now(client, &reference, now).await {
+        Ok(seen) => return Ok(seen),
+        Err(error) => error,
+    };
+    match old {
+        // Better old than nothing; the row says how old. But a no is an answer: what is gone is not there.
+        Some(old) if error.cause == Cause::Registry => {
+            if oci::answers(client, &reference).await { Err(error) } else { Ok(old.clone()) }
+        }
+        _ => Err(error),
+    }
+}
+
+async fn look_now(client: &Client, reference: &Reference, now: Timestamp) -> Looked {
+    let offer = oci::offering(client, reference).await?;
     let platforms = offer.platforms.iter().map(ToString::to_string).collect();
     Ok(Seen { looked: now, digest: offer.digest, index: offer.index, platforms })
 }
@@ -285,7 +298,7 @@ fn problem(rows: &[Row], looked: &BTreeMap<String, Looked>) -> Option<Error> {
 }
 
 fn text(rows: &[Row]) -> String {
-    let mut table = vec![["WHERE", "IMAGE", "VERDICT", "MISSING", "IN ITS PLACE"].map(String::from).to_vec()];
+    let mut table = vec![["WHERE", "IMAGE", "VERDICT", "MISSING", "IN ITS PLACE", "NOTE"].map(String::from).to_vec()];
     for row in rows {
         let missing: Vec<_> = row.missing.iter().map(ToString::to_string).collect();
         let verdict = serde_json::to_value(row.verdict).ok().and_then(|value| value.as_str().map(String::from));
@@ -300,6 +313,7 @@ fn text(rows: &[Row]) -> String {
             verdict.unwrap_or_default(),
             if missing.is_empty() { "-".into() } else { missing.join(" ") },
             instead,
+            row.note.clone().unwrap_or_else(|| "-".into()),
         ]);
     }
     let wrong = rows.iter().filter(|row| {

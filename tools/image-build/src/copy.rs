@@ -108,6 +108,14 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
     oci::run(content::verify(&client, &plan, &loaded))?;
     step.done("");
     let changes = oci::run(tags::prepare(&client, &plan, &loaded))?;
+    // No tag is changed if the files cannot be written.
+    let mut files = Vec::new();
+    if let Some(folder) = &args.out {
+        for target in &plan.targets {
+            let path = folder.join(rundir::slug(&target.repository)).join("release.yaml");
+            files.push(rundir::stage(&path, target.text.as_bytes())?);
+        }
+    }
     match oci::run(tags::set(&client, &changes)) {
         Ok(mixture) => report.mixture_milliseconds = Some(mixture.as_secs_f64() * 1e3),
         Err(error) => {
@@ -118,11 +126,8 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
             return Err(error);
         }
     }
-    if let Some(folder) = &args.out {
-        for target in &plan.targets {
-            let path = folder.join(rundir::slug(&target.repository)).join("release.yaml");
-            rundir::write(&path, target.text.as_bytes())?;
-        }
+    for file in files {
+        file.keep()?;
     }
     match ui.output {
         Output::Json => ui.json(&report)?,

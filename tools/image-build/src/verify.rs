@@ -152,22 +152,11 @@ async fn gather(args: &Args, platforms: &[Platform], map: &ImageMap) -> Result<(
     let client = Client::new()?;
     let (mut todo, mut found) = (Vec::new(), Found::default());
     for what in &args.what {
-        match subject::find(&client, what).await {
-            Ok(Subject::Images(images)) => {
-                todo.extend(images.into_iter().map(|(name, place)| (name, Todo::Image(place))));
-            }
-            Ok(Subject::File(path)) => todo.push((what.clone(), Todo::File(path))),
-            Ok(Subject::Release(release)) => {
-                for name in release.images(what)? {
-                    match images::lookup(map, &name, platforms)? {
-                        Known::Unused(reason) => found.unused.push(Unused { reference: name, reason: reason.into() }),
-                        _ => {
-                            let place = Place::Registry(client.clone(), oci::parse(&name)?);
-                            todo.push((name, Todo::Image(place)));
-                        }
-                    }
-                }
-                found.release = Some(release);
+        match gather_one(&client, what, platforms, map).await {
+            Ok((more, one)) => {
+                todo.extend(more);
+                found.unused.extend(one.unused);
+                found.release = one.release.or(found.release.take());
             }
             // Of several the others are looked at all the same.
             Err(error) if args.what.len() > 1 && error.signal.is_none() => {
@@ -179,6 +168,34 @@ async fn gather(args: &Args, platforms: &[Platform], map: &ImageMap) -> Result<(
     if todo.is_empty() {
         let what = format!("{} names no image that runs on these platforms", args.what.join(", "));
         return Err(Error::new(Cause::NothingRan, what));
+    }
+    Ok((todo, found))
+}
+
+async fn gather_one(
+    client: &Client,
+    what: &str,
+    platforms: &[Platform],
+    map: &ImageMap,
+) -> Result<(Vec<(String, Todo)>, Found)> {
+    let (mut todo, mut found) = (Vec::new(), Found::default());
+    match subject::find(client, what).await? {
+        Subject::Images(images) => {
+            todo.extend(images.into_iter().map(|(name, place)| (name, Todo::Image(place))));
+        }
+        Subject::File(path) => todo.push((what.to_owned(), Todo::File(path))),
+        Subject::Release(release) => {
+            for name in release.images(what)? {
+                match images::lookup(map, &name, platforms)? {
+                    Known::Unused(reason) => found.unused.push(Unused { reference: name, reason: reason.into() }),
+                    _ => {
+                        let place = Place::Registry(client.clone(), oci::parse(&name)?);
+                        todo.push((name, Todo::Image(place)));
+                    }
+                }
+            }
+            found.release = Some(release);
+        }
     }
     Ok((todo, found))
 }

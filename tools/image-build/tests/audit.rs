@@ -94,6 +94,22 @@ fn what_was_seen_is_enough_without_a_network() {
     world.registry.trouble("GET", 1000, Trouble::Status(500, ""));
     let rows = world.rows(&["--database", "seen.json"], 1);
     assert!(rows[0]["note"].as_str().unwrap().starts_with("as seen on 2020-"), "{rows:?}");
+    world.audit(&["--database", "seen.json"]).says(1, &["as seen on 2020-"]);
+}
+
+#[test]
+fn what_a_registry_no_longer_has_is_not_what_it_was() {
+    let world = World::new();
+    for file in ["x/test/a_test.go", "x/one.sh"] {
+        world.folder.write(file, "");
+    }
+    world.audit(&["--database", "seen.json"]).says(0, &[]);
+    let old = world.folder.read("seen.json").replace(&jiff::Timestamp::now().strftime("%Y-").to_string(), "2020-");
+    world.folder.write("seen.json", &old);
+    for (status, said) in [(404, "no such image"), (403, "error[auth]")] {
+        world.registry.set("/v2/good/manifests/v1", Answer::Status(status, ""));
+        world.audit(&["--database", "seen.json"]).says(3, &[said, "unreachable"]);
+    }
 }
 
 #[test]

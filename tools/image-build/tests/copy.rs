@@ -180,6 +180,22 @@ fn nothing_is_published_where_pushing_is_refused() {
 }
 
 #[test]
+fn no_tag_is_changed_if_the_new_files_cannot_be_written() {
+    let world = World::new();
+    world.folder.write("file", "");
+    world.copy(&["--out", "file/new"]).says(3, &["error[host-disk]", "cannot write file/new/"]);
+    let slug = kit::rundir::slug(&format!("{}/two", world.other.host));
+    world.folder.write(&format!("new/{slug}/release.yaml/x"), "");
+    world.copy(&["--out", "new"]).says(3, &["error[host-disk]", "cannot write new/"]);
+    assert!(!world.source.tags().iter().chain(&world.other.tags()).any(|tag| tag.ends_with(":latest")));
+    // Nor is there a file of a release that was not copied.
+    world.other.trouble("PUT /v2/two/release/x/manifests/latest", 100, Trouble::Status(403, ""));
+    world.copy(&["--out", "none"]).says(3, &["error[auth]"]);
+    let left = std::fs::read_dir(world.folder.path(&format!("none/{slug}"))).unwrap().count();
+    assert_eq!(left, 0);
+}
+
+#[test]
 fn what_did_not_arrive_is_noticed_before_a_tag_is_set() {
     let world = World::new();
     // The registry says that it took the index, and did not.

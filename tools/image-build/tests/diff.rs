@@ -6,7 +6,7 @@ mod support;
 
 use program::{ALL, Ended, Folder, image};
 use serde_json::{Value, json};
-use support::{Made, OCI_MANIFEST, Registry, index};
+use support::{Answer, Made, OCI_MANIFEST, Registry, index};
 
 /// An old and a new release file, each of images in a registry.
 struct World {
@@ -148,6 +148,34 @@ fn a_record_speaks_for_a_registry_that_is_gone() {
     world.folder.run(&["diff", "old.yaml", "run"]).says(1, &["as images.json says it", "has no linux/amd64 any more"]);
     world.folder.write("run/images.json", "{}");
     world.folder.run(&["diff", "old.yaml", "run"]).says(2, &["images.json"]);
+}
+
+#[test]
+fn a_record_hides_nothing_that_a_registry_does_not_have() {
+    let world = World::new();
+    let (old, _) = image(&world.registry, "old/e.com/x", ALL);
+    let (new, entries) = image(&world.registry, "new/e.com/x", ALL);
+    world.release("old.yaml", &[&old]);
+    world.release("run/release.yaml", &[&new]);
+    let row = |platform: &str, entry: &Value| {
+        json!({ "platform": platform, "manifest": entry["digest"], "user": "65532", "size": 7 })
+    };
+    let rows: Vec<_> = ALL.iter().zip(&entries).map(|(arch, entry)| row(&format!("linux/{arch}"), entry)).collect();
+    let digest = new.split_once('@').unwrap().1;
+    let images = json!([{ "name": "e.com/x", "kind": "built", "reference": "r", "digest": digest, "platforms": rows }]);
+    let text = world.folder.read("run/release.yaml");
+    world.folder.write("run/images.json", &record(&text, &images, &json!([])));
+    let diff = || world.folder.run(&["diff", "old.yaml", "run"]);
+    diff().says(0, &["1 images, 1 of them the same"]);
+    let gone = |digest: &str| {
+        world.registry.set(&format!("/v2/new/e.com/x/manifests/{digest}"), Answer::Status(404, ""));
+    };
+    // A manifest that the index names.
+    gone(entries[2]["digest"].as_str().unwrap());
+    diff().says(1, &["e.com/x has no linux/s390x any more", "a manifest that is not there, for linux/s390x"]);
+    // The whole image.
+    gone(digest);
+    diff().says(3, &["the registry has no such image"]);
 }
 
 #[test]

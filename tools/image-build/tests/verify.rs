@@ -208,6 +208,16 @@ fn what_the_call_names_wrongly_is_exit_2_and_named() {
 }
 
 #[test]
+fn of_several_the_others_are_looked_at_although_one_is_no_release() {
+    let world = World::new();
+    world.write("broken.yaml", b"a: [");
+    world.write("tkn", &elf("s390x"));
+    let several = ["broken.yaml", "tkn", "--platform", "linux/s390x"];
+    let ended = world.verify(&several).expect(2, "broken.yaml is no release");
+    assert!(ended.out.contains("elf s390x 64BE"), "{}{}", ended.out, ended.err);
+}
+
+#[test]
 fn a_registry_out_of_order_is_exit_3_and_named() {
     let world = World::new();
     let name = world.push("x", &all());

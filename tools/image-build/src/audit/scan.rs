@@ -2,13 +2,14 @@
 //! that templates are read as well.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     sync::LazyLock,
 };
 
 use kit::{Cause, Context, Error, Result};
-use regex::Regex;
+use regex::{Captures, Regex};
 
 use crate::manifests;
 
@@ -20,6 +21,8 @@ const FILE_LIMIT: u64 = 8 << 20;
 const FILES: usize = 200_000;
 /// Folders inside folders, at most so deep.
 const DEPTH: usize = 64;
+/// So many bytes in front of a string in Go tell whether it is an image; a generated line may be megabytes long.
+const BEFORE: usize = 100;
 /// Registries whose images are recognised without a tag, where anything else could be an import path.
 const REGISTRIES: &[&str] = &[
     "docker.io",
@@ -160,8 +163,13 @@ fn references(language: Language, text: &str) -> Vec<(usize, String)> {
         }
         return found;
     }
+    let mut stages = BTreeSet::new();
     for (at, line) in text.lines().enumerate() {
         let line = uncommented(line);
+        if let (Language::Dockerfile, Some(from)) = (language, FROM.captures(line)) {
+            found.extend(base(&from, &mut stages).map(|reference| (at + 1, reference)));
+            continue;
+        }
         in_line(language, "", line, &mut |reference| found.push((at + 1, reference)));
     }
     found
@@ -181,29 +189,40 @@ static IMAGE_KEY: LazyLock<Regex> = LazyLock::new(|| {
     )
     .expect("it is constant")
 });
-static FROM: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"(?i)^\s*FROM\s+(?:--platform=\S+\s+)?(\S+)").expect("it is constant"));
+static FROM: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"(?i)^\s*FROM\s+(?:--platform=(\S+)\s+)?(\S+)(?:\s+AS\s+(\S+))?").expect("it is constant")
+});
 /// What in Go says that the string behind it is an image: a field `Image:`, a call such as `Image("`, a name.
 static GO_IMAGE: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"(?:^|[^A-Za-z])[A-Za-z]*[iI]mage\s*(?::|:?=|\(|string\s*=)\s*$").expect("it is constant")
 });
 
+/// The image that a stage of a Dockerfile begins with; `stages` are the names of those before it.
+fn base(from: &Captures<'_>, stages: &mut BTreeSet<String>) -> Option<String> {
+    let image = &from[2];
+    // What runs where it is built need not be there for the platforms asked for.
+    let builder = from.get(1).is_some_and(|platform| platform.as_str().contains("BUILDPLATFORM"));
+    let none = builder || image == "scratch" || image.contains('$') || stages.contains(&image.to_ascii_lowercase());
+    stages.extend(from.get(3).map(|stage| stage.as_str().to_ascii_lowercase()));
+    if none { None } else { reference(image) }
+}
+
+/// What a text names, if it has the form of an image.
+fn reference(text: &str) -> Option<String> {
+    let reference = text.trim_end_matches(['.', ':', '/', '\\']);
+    is_reference(reference).then(|| reference.to_owned())
+}
+
 fn in_line(language: Language, before: &str, line: &str, found: &mut impl FnMut(String)) {
-    let mut seen = Vec::new();
-    let mut take = |reference: &str| {
-        let reference = reference.trim_end_matches(['.', ':', '/', '\\']).to_owned();
-        if !seen.contains(&reference) && is_reference(&reference) {
-            seen.push(reference.clone());
+    let mut seen = BTreeSet::new();
+    let mut take = |text: &str| {
+        if let Some(reference) = reference(text)
+            && seen.insert(reference.clone())
+        {
             found(reference);
         }
     };
-    if let (Language::Dockerfile, Some(from)) = (language, FROM.captures(line)) {
-        if !line.contains("$") && &from[1] != "scratch" {
-            take(&from[1]);
-        }
-        return;
-    }
-    if let Some(key) = IMAGE_KEY.captures(line) {
+    for key in IMAGE_KEY.captures_iter(line) {
         take(&key[1]);
     }
     if language == Language::Go && GO_IMAGE.is_match(before) && !line.contains(char::is_whitespace) {
@@ -239,7 +258,8 @@ fn is_file(reference: &str) -> bool {
     [".go", ".yaml", ".yml", ".json", ".sh", ".md", ".tgz", ".tar.gz"].iter().any(|end| path.ends_with(end))
 }
 
-/// Go's string literals: the line each begins in, what stands before it there, and its text. Comments are skipped.
+/// Go's string literals: the line each begins in, the end of what stands before it there, and its text. Comments are
+/// skipped.
 fn literals(text: &str) -> Vec<(usize, String, String)> {
     let mut found = Vec::new();
     let bytes = text.as_bytes();
@@ -256,7 +276,7 @@ fn literals(text: &str) -> Vec<(usize, String, String)> {
             b'/' if bytes[at..].starts_with(b"/*") => find(bytes, at + 2, b"*/").map_or(bytes.len(), |end| end + 2),
             b'`' => {
                 let end = find(bytes, at + 1, b"`").unwrap_or(bytes.len());
-                found.push((line, text[line_begin..at].to_owned(), text[at + 1..end].to_owned()));
+                found.push((line, before(text, line_begin, at), text[at + 1..end].to_owned()));
                 (end + 1).min(bytes.len())
             }
             quote @ (b'"' | b'\'') => {
@@ -265,7 +285,7 @@ fn literals(text: &str) -> Vec<(usize, String, String)> {
                     let literal = text[at + 1..end].replace("\\n", "\n").replace("\\t", "\t");
                     // Lines of such a string are in one line of the file.
                     found.extend(literal.lines().enumerate().map(|(index, part)| {
-                        let before = if index == 0 { text[line_begin..at].to_owned() } else { String::new() };
+                        let before = if index == 0 { before(text, line_begin, at) } else { String::new() };
                         (line, before, part.to_owned())
                     }));
                 }
@@ -281,6 +301,15 @@ fn literals(text: &str) -> Vec<(usize, String, String)> {
         at = end;
     }
     found
+}
+
+/// The last bytes of a line that begins at `begin`, up to `end`.
+fn before(text: &str, begin: usize, end: usize) -> String {
+    let mut begin = begin.max(end.saturating_sub(BEFORE));
+    while !text.is_char_boundary(begin) {
+        begin += 1;
+    }
+    text[begin..end].to_owned()
 }
 
 fn find(bytes: &[u8], from: usize, what: &[u8]) -> Option<usize> {
@@ -345,6 +374,17 @@ mod tests {
     }
 
     #[test]
+    fn a_long_line_of_go_is_not_kept_for_each_of_its_strings() {
+        let text = format!("var x = f({} Image(\"bash\"), Image(`zsh`))\n", "\"\u{e9}\", \u{e9}\u{e9},".repeat(100));
+        let literals = literals(&text);
+        assert_eq!(literals.len(), 102);
+        for (_, before, literal) in literals {
+            assert!(before.len() <= BEFORE, "{} before {literal}", before.len());
+        }
+        assert_eq!(found(Language::Go, &text), [at(1, "bash"), at(1, "zsh")]);
+    }
+
+    #[test]
     fn json_shell_and_dockerfiles_are_read() {
         assert_eq!(found(Language::Json, "{\"image\": \"busybox:1\",\n \"x\": \"y\"}"), [at(1, "busybox:1")]);
         assert_eq!(
@@ -353,6 +393,22 @@ mod tests {
         );
         let text = "FROM --platform=$BUILDPLATFORM golang:1\nFROM golang:1.26 AS build\nfrom scratch\nCOPY --from=ghcr.io/a/b:1 x y\n";
         assert_eq!(found(Language::Dockerfile, text), [at(2, "golang:1.26"), at(4, "ghcr.io/a/b:1")]);
+    }
+
+    #[test]
+    fn a_line_may_name_several_images() {
+        let expected = [at(1, "busybox:1"), at(1, "alpine:3")];
+        let quoted = "[{\"image\":\"busybox:1\"},{\"image\":\"alpine:3\"}]";
+        for text in [quoted, "[{image: busybox:1}, {image: alpine:3}]"] {
+            assert_eq!(found(Language::Json, text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_stage_of_a_dockerfile_is_no_image_and_its_platform_no_reason_to_skip_it() {
+        let text = "FROM --platform=${BUILDPLATFORM} golang:1 AS Build\nFROM build AS test\n\
+                    FROM --platform=$TARGETPLATFORM alpine\nFROM base:$TAG\nfrom test as last\nFROM last\nFROM later\nFROM x AS later\n";
+        assert_eq!(found(Language::Dockerfile, text), [at(3, "alpine"), at(7, "later"), at(8, "x")]);
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl Losses<'_> {
         let fits = |allow: &&Allow| {
             allow.image == image
                 && allow.until >= self.today
-                && (allow.platforms.is_empty() || allow.platforms.contains(platform))
+                && (allow.platforms.is_empty() || allow.platforms.iter().any(|asked| oci::offers(platform, asked)))
         };
         self.allow.iter().find(fits).map(|allow| allow.reason.clone())
     }
@@ -195,6 +195,7 @@ fn moved(old: &str, new: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diff::side::slot;
 
     fn row(platform: &str, user: &str, size: u64) -> Row {
         Row { platform: platform.parse().unwrap(), manifest: None, user: user.into(), base: None, size }
@@ -202,7 +203,7 @@ mod tests {
 
     fn side(images: &[(&str, &str, &[Row])]) -> Side {
         let entry = |(key, repository, rows): &(&str, &str, &[Row])| {
-            let platforms = rows.iter().map(|row| (row.platform.to_string(), row.clone())).collect();
+            let platforms = rows.iter().map(|row| (slot(&row.platform), row.clone())).collect();
             let repository = (*repository).to_owned();
             ((*key).to_owned(), Entry { reference: format!("{repository}@x"), repository, platforms })
         };
@@ -243,6 +244,21 @@ mod tests {
         let only = ["linux/amd64".parse().unwrap()];
         let diff = compare(("a", "b"), &old, &new, &Losses { platforms: &only, ..losses(&[]) });
         assert_eq!(diff.losses, 0);
+    }
+
+    #[test]
+    fn a_revision_of_windows_is_no_other_platform() {
+        let windows = |version: &str| row(&format!("windows/amd64:{version}"), "", 1);
+        let old = side(&[("x", "r.io/x", &[windows("10.0.17763.1"), windows("10.0.20348.1")])]);
+        let new = side(&[("x", "r.io/x", &[windows("10.0.17763.2")])]);
+        let entries = [allow("x", &["windows/amd64:10.0.20348"], "2026-06-01")];
+        for (entries, expected) in [(&[][..], 1), (&entries[..], 0)] {
+            let diff = compare(("a", "b"), &old, &new, &losses(entries));
+            let image = &diff.images[0];
+            let lost: Vec<_> = image.lost.iter().map(|loss| loss.platform.to_string()).collect();
+            assert_eq!(lost, ["windows/amd64:10.0.20348.1"]);
+            assert_eq!((image.gained.len(), diff.losses), (0, expected));
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use futures::{StreamExt, stream};
 use kit::{
-    Class, Error, Platform, Result,
+    Cause, Error, Platform, Result,
     ci::ImageMap,
     record::{Image, Images, Replacement},
 };
@@ -35,6 +35,7 @@ pub(super) struct Entry {
     pub(super) reference: String,
     /// `registry/repository`.
     pub(super) repository: String,
+    /// By their [`slot`].
     pub(super) platforms: BTreeMap<String, Row>,
 }
 
@@ -51,8 +52,8 @@ pub(super) struct Row {
     pub(super) size: u64,
 }
 
-/// Reads all images of a release. Where a registry is not to be had, what the release's record says of the image
-/// has to do.
+/// Reads all images of a release. Where a registry does not answer, what the release's record says of the image has
+/// to do; what a registry says that it does not have is not there, whatever the record says.
 pub(super) async fn read(client: &Client, release: &Release, map: &ImageMap) -> Result<Side> {
     let mut side = Side::default();
     let record = release.record.as_ref();
@@ -90,6 +91,9 @@ async fn read_one(client: &Client, name: &str, record: Option<&Images>) -> Resul
     let repository = repository(&reference);
     let error = match oci::details(client, &reference).await {
         Ok(details) => {
+            let gone: Vec<_> = details.gone.iter().map(ToString::to_string).collect();
+            let gone = (!gone.is_empty()).then(|| gone.join(", "));
+            let remark = gone.map(|gone| format!("{name}: its index names a manifest that is not there, for {gone}"));
             let rows = details.platforms.into_iter().map(|found| Row {
                 platform: found.platform,
                 manifest: Some(found.manifest),
@@ -97,18 +101,17 @@ async fn read_one(client: &Client, name: &str, record: Option<&Images>) -> Resul
                 base: found.base,
                 size: found.size,
             });
-            let platforms = rows.map(|row| (row.platform.to_string(), row)).collect();
-            return Ok((Entry { reference: name.into(), repository, platforms }, None));
+            let platforms = rows.map(|row| (slot(&row.platform), row)).collect();
+            return Ok((Entry { reference: name.into(), repository, platforms }, remark));
         }
         Err(error) => error,
     };
-    match record.and_then(|record| recorded(record, &reference)) {
-        Some(image) if error.cause.class() == Class::Infrastructure => {
-            let remark = format!("{name}: as images.json says it, for {}", error.summary());
-            Ok((Entry { reference: name.into(), repository, platforms: rows(image) }, Some(remark)))
-        }
-        _ => Err(error),
+    let Some(image) = record.and_then(|record| recorded(record, &reference)) else { return Err(error) };
+    if error.cause != Cause::Registry || oci::answers(client, &reference).await {
+        return Err(error);
     }
+    let remark = format!("{name}: as images.json says it, for {}", error.summary());
+    Ok((Entry { reference: name.into(), repository, platforms: rows(image) }, Some(remark)))
 }
 
 fn recorded<'a>(record: &'a Images, reference: &Reference) -> Option<&'a Image> {
@@ -124,7 +127,14 @@ fn rows(image: &Image) -> BTreeMap<String, Row> {
         base: image.base.clone(),
         size: row.size,
     });
-    rows.map(|row| (row.platform.to_string(), row)).collect()
+    rows.map(|row| (slot(&row.platform), row)).collect()
+}
+
+/// What a platform is called in both releases: Windows' revisions, the fourth number of its version, come each
+/// month and are the same platform.
+pub(super) fn slot(platform: &Platform) -> String {
+    let build = |version: &String| version.split('.').take(3).collect::<Vec<_>>().join(".");
+    Platform { os_version: platform.os_version.as_ref().map(build), ..platform.clone() }.to_string()
 }
 
 fn repository(reference: &Reference) -> String {

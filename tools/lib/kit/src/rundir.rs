@@ -145,8 +145,39 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<String> {
 /// # Errors
 /// [`Cause::HostDisk`], naming the file; the earlier file stays as it was.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<String> {
+    stage(path, bytes)?.keep()
+}
+
+/// A file that is written, but not yet to be found under its name. Dropped, it goes away again.
+#[derive(Debug)]
+pub struct Staged {
+    file: tempfile::NamedTempFile,
+    path: PathBuf,
+    digest: String,
+}
+
+impl Staged {
+    /// Gives it its name, atomically, and returns the digest of its bytes.
+    ///
+    /// # Errors
+    /// [`Cause::HostDisk`], naming the file; the earlier file stays as it was.
+    pub fn keep(self) -> Result<String> {
+        let kept = self.file.persist(&self.path).map_err(|error| error.error);
+        kept.cause(Cause::HostDisk, || format!("cannot write {}", self.path.display()))?;
+        Ok(self.digest)
+    }
+}
+
+/// The first half of [`write()`]: all that may well fail, before something else is done that the file is about.
+///
+/// # Errors
+/// [`Cause::HostDisk`], naming the file; the earlier file stays as it was.
+pub fn stage(path: &Path, bytes: &[u8]) -> Result<Staged> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let store = || -> std::io::Result<()> {
+    let store = || -> std::io::Result<_> {
+        if fs::symlink_metadata(path).is_ok_and(|data| data.is_dir()) {
+            return Err(std::io::ErrorKind::IsADirectory.into());
+        }
         fs::create_dir_all(folder)?;
         let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
         file.write_all(bytes)?;
@@ -154,11 +185,10 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<String> {
         // tempfile makes files private; records are for everyone who may read the folder.
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         file.as_file().set_permissions(mode)?;
-        file.persist(path)?;
-        Ok(())
+        Ok(file)
     };
-    store().cause(Cause::HostDisk, || format!("cannot write {}", path.display()))?;
-    Ok(digest::sha256(bytes))
+    let file = store().cause(Cause::HostDisk, || format!("cannot write {}", path.display()))?;
+    Ok(Staged { file, path: path.to_owned(), digest: digest::sha256(bytes) })
 }
 
 /// Reads the record of type `R` in `folder`, with the digest of its bytes.

@@ -5,7 +5,12 @@ use kit::{Cause, Context, Platform, Result};
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest};
 use serde_json::Value;
 
-use crate::{Client, Document, Offer, Place, Reference, document::CONFIG_LIMIT, is_index, offered, pinned};
+use crate::{
+    Client, Document, Place, Reference,
+    document::CONFIG_LIMIT,
+    index::{self, Entry},
+    is_index, pinned,
+};
 
 /// Platforms of one image read at the same time.
 const PARALLEL: usize = 4;
@@ -22,6 +27,8 @@ pub struct Details {
     pub index: bool,
     /// One for each platform that it offers.
     pub platforms: Vec<PlatformDetails>,
+    /// Platforms that its index names, and whose manifests the registry does not have.
+    pub gone: Vec<Platform>,
 }
 
 /// An image on one platform.
@@ -55,16 +62,22 @@ pub struct Offering {
 /// # Errors
 /// [`Cause::Auth`] or [`Cause::Registry`] with the image.
 pub async fn offering(client: &Client, reference: &Reference) -> Result<Offering> {
-    let (top, offers) = top(client, reference).await?;
-    let platforms = offers.into_iter().map(|offer| offer.platform).collect();
+    let (top, _, entries) = top(client, reference).await?;
+    let platforms = entries.into_iter().map(|entry| entry.platform).collect();
     Ok(Offering { digest: top.digest, index: is_index(&top.media_type), platforms })
 }
 
-async fn top(client: &Client, reference: &Reference) -> Result<(Document, Vec<Offer>)> {
+/// Whether a registry answers when it is asked for an image, if only by a no. What was known of the image before
+/// counts as long as it does not.
+pub async fn answers(client: &Client, reference: &Reference) -> bool {
+    !matches!(client.find_manifest(reference).await, Err(error) if error.cause == Cause::Registry)
+}
+
+async fn top(client: &Client, reference: &Reference) -> Result<(Document, Place, Vec<Entry>)> {
     let top = client.manifest(reference).await?;
-    let by_digest = pinned(reference, &top.digest);
-    let (_, offers) = offered(&Place::Registry(client.clone(), by_digest)).await?;
-    Ok((top, offers))
+    let place = Place::Registry(client.clone(), pinned(reference, &top.digest));
+    let entries = index::entries(&place, &top).await?;
+    Ok((top, place, entries))
 }
 
 /// Reads what an image says of itself, without its layers.
@@ -72,27 +85,38 @@ async fn top(client: &Client, reference: &Reference) -> Result<(Document, Vec<Of
 /// # Errors
 /// [`Cause::Auth`] or [`Cause::Registry`] with the image.
 pub async fn details(client: &Client, reference: &Reference) -> Result<Details> {
-    let (top, offers) = top(client, reference).await?;
-    let by_digest = pinned(reference, &top.digest);
-    let (top, by_digest) = (&top, &by_digest);
-    let reads = stream::iter(offers).map(|offer| async move {
-        let document = client.manifest(&pinned(by_digest, &offer.manifest)).await?;
-        let manifest: ImageManifest = document.parse()?;
-        let config = client.blob(by_digest, manifest.config()).await?.bytes(CONFIG_LIMIT).await?;
-        let config: ImageConfiguration = serde_json::from_slice(&config)
-            .cause(Cause::Registry, || format!("{by_digest}: the config for {} cannot be read", offer.platform))?;
-        let user = config.config().as_ref().and_then(|config| config.user().clone()).unwrap_or_default();
-        let sizes = manifest.layers().iter().chain([manifest.config()]).map(Descriptor::size);
-        Ok::<_, kit::Error>(PlatformDetails {
-            platform: offer.platform,
-            manifest: offer.manifest,
-            user,
-            base: base(&document).or_else(|| base(top)),
-            size: sizes.fold(0, u64::saturating_add),
-        })
-    });
-    let platforms = reads.buffered(PARALLEL).try_collect().await?;
-    Ok(Details { digest: top.digest.clone(), index: is_index(&top.media_type), platforms })
+    let (top, place, entries) = top(client, reference).await?;
+    let (top, place) = (&top, &place);
+    let reads = stream::iter(entries).map(|entry| one(place, top, entry));
+    let read: Vec<(Platform, Option<PlatformDetails>)> = reads.buffered(PARALLEL).try_collect().await?;
+    let (mut platforms, mut gone) = (Vec::new(), Vec::new());
+    for (platform, found) in read {
+        match found {
+            Some(found) => platforms.push(found),
+            None => gone.push(platform),
+        }
+    }
+    Ok(Details { digest: top.digest.clone(), index: is_index(&top.media_type), platforms, gone })
+}
+
+/// What an image says on one platform; nothing where its manifest is not there.
+async fn one(place: &Place, top: &Document, entry: Entry) -> Result<(Platform, Option<PlatformDetails>)> {
+    let platform = entry.platform;
+    let Some(document) = place.child(&entry.descriptor).await? else { return Ok((platform, None)) };
+    let manifest: ImageManifest = document.parse()?;
+    let config = place.blob(manifest.config()).await?.bytes(CONFIG_LIMIT).await?;
+    let config: ImageConfiguration = serde_json::from_slice(&config)
+        .cause(Cause::Registry, || format!("{place}: the config for {platform} cannot be read"))?;
+    let user = config.config().as_ref().and_then(|config| config.user().clone()).unwrap_or_default();
+    let sizes = manifest.layers().iter().chain([manifest.config()]).map(Descriptor::size);
+    let found = PlatformDetails {
+        platform: platform.clone(),
+        manifest: entry.descriptor.digest().to_string(),
+        user,
+        base: base(&document).or_else(|| base(top)),
+        size: sizes.fold(0, u64::saturating_add),
+    };
+    Ok((platform, Some(found)))
 }
 
 fn base(document: &Document) -> Option<String> {

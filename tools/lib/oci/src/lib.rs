@@ -38,7 +38,7 @@ pub use artifact::{
 pub use client::{Client, Sent};
 pub use deep::Memory;
 pub use describe::{About, Described, describe};
-pub use details::{Details, Offering, PlatformDetails, details, offering};
+pub use details::{Details, Offering, PlatformDetails, answers, details, offering};
 pub use document::{Document, canonical, descriptor, is_image, is_index};
 pub use files::{FileKind, file_kind, verify_file};
 pub use header::program_header;
