@@ -225,7 +225,11 @@ async fn look_at(client: &Client, name: &str, now: Timestamp, old: Option<&Seen>
     match old {
         // Better old than nothing; the row says how old. But a no is an answer: what is gone is not there.
         Some(old) if error.cause == Cause::Registry => {
-            if oci::answers(client, &reference).await { Err(error) } else { Ok(old.clone()) }
+            if oci::answers(client, &reference).await {
+                Err(error)
+            } else {
+                Ok(old.clone())
+            }
         }
         _ => Err(error),
     }

@@ -200,7 +200,8 @@ pub(crate) fn version(text: &str) -> Option<String> {
 pub(crate) fn without_tags(text: &str) -> String {
     static TAGGED: LazyLock<Regex> = LazyLock::new(|| {
         let name = r"((?:[A-Za-z0-9.-]+(?::[0-9]+)?/)?[a-z0-9._/-]+)";
-        Regex::new(&format!("{name}:[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}(@sha256:[0-9a-f]{{64}})")).expect("it is constant")
+        Regex::new(&format!("{name}:[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}(@sha256:[0-9a-f]{{64}})"))
+            .expect("it is constant")
     });
     TAGGED.replace_all(text, "$1$2").into_owned()
 }
@@ -283,7 +284,8 @@ spec: {{image: "gcr.io/no/schema:1"}}
 
     #[test]
     fn tags_go_and_digests_stay() {
-        let text = format!("a: r:5000/x/y:v1.9.0{DIGEST} b: r:5000/x/z{DIGEST} c: '10.1.2.3:5000/x:v1{DIGEST}' d: x:v1");
+        let text =
+            format!("a: r:5000/x/y:v1.9.0{DIGEST} b: r:5000/x/z{DIGEST} c: '10.1.2.3:5000/x:v1{DIGEST}' d: x:v1");
         let bare = format!("a: r:5000/x/y{DIGEST} b: r:5000/x/z{DIGEST} c: '10.1.2.3:5000/x{DIGEST}' d: x:v1");
         assert_eq!(without_tags(&text), bare);
     }

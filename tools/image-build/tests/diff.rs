@@ -157,9 +157,7 @@ fn a_record_hides_nothing_that_a_registry_does_not_have() {
     let (new, entries) = image(&world.registry, "new/e.com/x", ALL);
     world.release("old.yaml", &[&old]);
     world.release("run/release.yaml", &[&new]);
-    let row = |platform: &str, entry: &Value| {
-        json!({ "platform": platform, "manifest": entry["digest"], "user": "65532", "size": 7 })
-    };
+    let row = |platform: &str, entry: &Value| json!({ "platform": platform, "manifest": entry["digest"], "user": "65532", "size": 7 });
     let rows: Vec<_> = ALL.iter().zip(&entries).map(|(arch, entry)| row(&format!("linux/{arch}"), entry)).collect();
     let digest = new.split_once('@').unwrap().1;
     let images = json!([{ "name": "e.com/x", "kind": "built", "reference": "r", "digest": digest, "platforms": rows }]);

@@ -150,7 +150,8 @@ fn content(path: &str, head: &[u8]) -> Content {
         return Content::Program(program);
     }
     // As much as Linux looks at (BINPRM_BUF_SIZE).
-    let script = head[..head.len().min(256)].strip_prefix(b"#!").and_then(|rest| rest.split(|byte| *byte == b'\n').next());
+    let script =
+        head[..head.len().min(256)].strip_prefix(b"#!").and_then(|rest| rest.split(|byte| *byte == b'\n').next());
     let interpreter = script.and_then(|line| {
         let line = String::from_utf8_lossy(line).into_owned();
         line.split_whitespace().next().map(String::from)

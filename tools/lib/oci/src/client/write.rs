@@ -193,7 +193,9 @@ impl Client {
             let resumed = open.offset > 0;
             let Err(failure) = self.attempt(repository, blob, open, &chunks).await else { return Ok(Sent::Uploaded) };
             match delays.next() {
-                Some(delay) if failure.again || (failure.spoilt && resumed) => tokio::time::sleep(failure.after.unwrap_or(delay)).await,
+                Some(delay) if failure.again || (failure.spoilt && resumed) => {
+                    tokio::time::sleep(failure.after.unwrap_or(delay)).await
+                }
                 _ => return Err(failure.error),
             }
             // The answer may be what got lost.
@@ -201,7 +203,9 @@ impl Client {
                 return Ok(Sent::Uploaded);
             }
             session = match session.take() {
-                Some(broken) if blob.size() > WHOLE && !failure.spoilt => self.resume(repository, broken, blob.size()).await,
+                Some(broken) if blob.size() > WHOLE && !failure.spoilt => {
+                    self.resume(repository, broken, blob.size()).await
+                }
                 _ => None,
             };
         }
