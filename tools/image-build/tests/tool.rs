@@ -3,6 +3,8 @@
 #[path = "../../lib/oci/tests/support/mod.rs"]
 mod support;
 
+mod ended;
+
 mod ko;
 
 use std::{
@@ -12,7 +14,8 @@ use std::{
     process::Command,
 };
 
-use kit::{Process, Stream};
+use ended::Ended;
+use kit::Process;
 use serde_json::{Value, json};
 use support::{Made, Registry, index};
 
@@ -20,12 +23,6 @@ const ALL: &[&str] = &["amd64", "arm64", "s390x", "ppc64le"];
 const PLATFORMS: &str = "linux/amd64,linux/arm64,linux/s390x,linux/ppc64le";
 const SHELL: &str = "cgr.dev/x/busybox@sha256:19f02276bf8dbdd62f069b922f10c65262cc34b710eea26ff928129a736be791";
 const WINDOWS: &str = "mcr.microsoft.com/x:win@sha256:b6d5ff841b78bdf2dfed7550000fd4f3437385b8fa686ec0f010be24777654d6";
-
-struct Ended {
-    code: i32,
-    out: String,
-    err: String,
-}
 
 /// A component `e.com/x`, a registry with its base, and a ko that pushes what the test prepared.
 struct World {
@@ -88,14 +85,7 @@ impl World {
     fn run(&self, args: &[&str], env: &[(&str, &str)]) -> Ended {
         let mut command = self.command(args);
         command.envs(env.iter().copied());
-        let (mut out, mut err) = (String::new(), String::new());
-        let ended = Process::new("image-build", command).on_line(|stream, line| {
-            let text = if stream == Stream::Out { &mut out } else { &mut err };
-            text.push_str(line);
-            text.push('\n');
-        });
-        let code = ended.finish().unwrap().code();
-        Ended { code, out, err }
+        ended::run(command)
     }
 
     fn build_args(&self, more: &[&str]) -> Vec<String> {

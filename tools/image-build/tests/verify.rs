@@ -3,24 +3,20 @@
 #[path = "../../lib/oci/tests/support/mod.rs"]
 mod support;
 
+mod ended;
+
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use kit::{Process, Stream};
+use ended::Ended;
 use serde_json::{Value, json};
 use support::{Answer, File, Made, Registry, elf, gzip, index, layer};
 
 const ALL: &[&str] = &["amd64", "arm64", "s390x", "ppc64le"];
 const PLATFORMS: &str = "linux/amd64,linux/arm64,linux/s390x,linux/ppc64le";
-
-struct Ended {
-    code: i32,
-    out: String,
-    err: String,
-}
 
 impl Ended {
     #[track_caller]
@@ -72,14 +68,7 @@ impl World {
     fn run(&self, mut command: Command) -> Ended {
         command.current_dir(self.folder.path()).env("OTHER_ARCH_CACHE", self.folder.path().join("cache"));
         command.env("DOCKER_CONFIG", self.folder.path().join("none"));
-        let (mut out, mut err) = (String::new(), String::new());
-        let ended = Process::new("image-build", command).on_line(|stream, line| {
-            let text = if stream == Stream::Out { &mut out } else { &mut err };
-            text.push_str(line);
-            text.push('\n');
-        });
-        let code = ended.finish().unwrap().code();
-        Ended { code, out, err }
+        ended::run(command)
     }
 }
 

@@ -2,20 +2,18 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+#[path = "../ended/mod.rs"]
+mod ended;
+
 use std::{fs, path::PathBuf, process::Command};
 
-use kit::{Process, Stream};
 use serde_json::{Value, json};
+
+pub(crate) use ended::Ended;
 
 use crate::support::{
     DOCKER_LIST, DOCKER_MANIFEST, File, OCI_INDEX, OCI_MANIFEST, Registry, elf, gzip, layer as archive,
 };
-
-pub(crate) struct Ended {
-    pub(crate) code: i32,
-    pub(crate) out: String,
-    pub(crate) err: String,
-}
 
 impl Ended {
     /// What it printed as JSON, when it ended with `code`.
@@ -72,16 +70,10 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_image-build"));
         command.args(args).env("OTHER_ARCH_CACHE", self.path("cache")).env("DOCKER_CONFIG", self.path("none"));
         command.env("TMPDIR", self.path("tmp")).current_dir(self.folder.path()).envs(env.iter().copied());
-        let (mut out, mut err) = (String::new(), String::new());
-        let ended = Process::new("image-build", command).on_line(|stream, line| {
-            let text = if stream == Stream::Out { &mut out } else { &mut err };
-            text.push_str(line);
-            text.push('\n');
-        });
-        let code = ended.finish().unwrap().code();
+        let ended = ended::run(command);
         let left: Vec<_> = fs::read_dir(self.path("tmp")).unwrap().flatten().map(|entry| entry.path()).collect();
         assert!(left.is_empty(), "left behind: {left:?}");
-        Ended { code, out, err }
+        ended
     }
 }
 

@@ -2,25 +2,22 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+#[path = "../ended/mod.rs"]
+mod ended;
+
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use kit::{Process, Stream};
 use serde_json::{Value, json};
+
+pub(crate) use ended::Ended;
 
 use crate::support::{Made, OCI_MANIFEST, Registry, index};
 
 pub(crate) const ALL: &[&str] = &["amd64", "arm64", "s390x", "ppc64le"];
-
-/// How the program ended.
-pub(crate) struct Ended {
-    pub(crate) code: i32,
-    pub(crate) out: String,
-    pub(crate) err: String,
-}
 
 impl Ended {
     pub(crate) fn json(&self) -> Value {
@@ -71,14 +68,7 @@ impl Folder {
     }
 
     pub(crate) fn run(&self, args: &[&str]) -> Ended {
-        let (mut out, mut err) = (String::new(), String::new());
-        let ended = Process::new("image-build", self.command(args)).on_line(|stream, line| {
-            let text = if stream == Stream::Out { &mut out } else { &mut err };
-            text.push_str(line);
-            text.push('\n');
-        });
-        let code = ended.finish().unwrap().code();
-        Ended { code, out, err }
+        ended::run(self.command(args))
     }
 }
 

@@ -1,22 +1,18 @@
 //! What an image says of itself on every platform that it offers: for comparing two of them.
 
 use futures::{StreamExt, TryStreamExt, stream};
-use kit::{Cause, Context, Platform, Result};
-use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest};
-use serde_json::Value;
+use kit::{Cause, Platform, Result};
+use oci_spec::image::Descriptor;
 
 use crate::{
     Client, Document, Place, Reference,
-    document::CONFIG_LIMIT,
-    index::{self, Entry},
+    document::base_of,
+    index::{self, Entry, config_of},
     is_index, pinned,
 };
 
 /// Platforms of one image read at the same time.
 const PARALLEL: usize = 4;
-/// Annotations that name a base (image-spec, annotations.md).
-const BASE_NAME: &str = "org.opencontainers.image.base.name";
-const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
 
 /// An image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,44 +99,15 @@ pub async fn details(client: &Client, reference: &Reference) -> Result<Details> 
 async fn one(place: &Place, top: &Document, entry: Entry) -> Result<(Platform, Option<PlatformDetails>)> {
     let platform = entry.platform;
     let Some(document) = place.child(&entry.descriptor).await? else { return Ok((platform, None)) };
-    let manifest: ImageManifest = document.parse()?;
-    let config = place.blob(manifest.config()).await?.bytes(CONFIG_LIMIT).await?;
-    let config: ImageConfiguration = serde_json::from_slice(&config)
-        .cause(Cause::Registry, || format!("{place}: the config for {platform} cannot be read"))?;
+    let (manifest, config) = config_of(place, &document).await?;
     let user = config.config().as_ref().and_then(|config| config.user().clone()).unwrap_or_default();
     let sizes = manifest.layers().iter().chain([manifest.config()]).map(Descriptor::size);
     let found = PlatformDetails {
         platform: platform.clone(),
         manifest: entry.descriptor.digest().to_string(),
         user,
-        base: base(&document).or_else(|| base(top)),
+        base: base_of(&document.annotations()).or_else(|| base_of(&top.annotations())),
         size: sizes.fold(0, u64::saturating_add),
     };
     Ok((platform, Some(found)))
-}
-
-fn base(document: &Document) -> Option<String> {
-    let value: Value = serde_json::from_slice(&document.bytes).ok()?;
-    let said = |key: &str| value["annotations"][key].as_str().filter(|text| !text.is_empty());
-    match (said(BASE_NAME), said(BASE_DIGEST)) {
-        (Some(name), Some(digest)) if !name.contains('@') => Some(format!("{name}@{digest}")),
-        (name, digest) => name.or(digest).map(String::from),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_base_is_named_by_what_there_is() {
-        let of = |annotations: Value| {
-            let bytes = serde_json::to_vec(&serde_json::json!({ "annotations": annotations })).unwrap();
-            base(&Document::new(bytes, ""))
-        };
-        let (name, digest) = (BASE_NAME, BASE_DIGEST);
-        assert_eq!(of(serde_json::json!({ name: "r.io/b:1", digest: "sha256:0" })).unwrap(), "r.io/b:1@sha256:0");
-        assert_eq!(of(serde_json::json!({ digest: "sha256:0" })).unwrap(), "sha256:0");
-        assert_eq!(of(serde_json::json!({ name: "", digest: 7 })), None);
-    }
 }

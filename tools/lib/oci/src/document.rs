@@ -55,6 +55,19 @@ impl Document {
     }
 }
 
+/// What ko and others note an image's base by (OCI image-spec, annotations.md).
+const BASE_NAME: &str = "org.opencontainers.image.base.name";
+const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
+
+/// The base that an index's or a manifest's annotations name: reference, digest, or both.
+pub(crate) fn base_of(annotations: &HashMap<String, String>) -> Option<String> {
+    let said = |key| annotations.get(key).filter(|text| !text.is_empty());
+    match (said(BASE_NAME), said(BASE_DIGEST)) {
+        (Some(name), Some(digest)) if !name.contains('@') => Some(format!("{name}@{digest}")),
+        (name, digest) => name.or(digest).cloned(),
+    }
+}
+
 /// Whether a media type is an index: OCI's, or Docker's list of manifests.
 #[must_use]
 pub fn is_index(media_type: &str) -> bool {
@@ -96,4 +109,19 @@ pub fn canonical(value: &impl Serialize) -> Result<Vec<u8>> {
 pub fn descriptor(media_type: MediaType, bytes: &[u8]) -> Result<Descriptor> {
     let digest: Sha256Digest = kit::digest::hex(bytes).parse().cause(Cause::Internal, || "a digest that is none")?;
     Ok(Descriptor::new(media_type, bytes.len() as u64, digest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_is_named_by_what_there_is() {
+        let of = |all: &[(&str, &str)]| {
+            base_of(&all.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
+        };
+        assert_eq!(of(&[(BASE_NAME, "r.io/b:1"), (BASE_DIGEST, "sha256:0")]).unwrap(), "r.io/b:1@sha256:0");
+        assert_eq!(of(&[(BASE_DIGEST, "sha256:0")]).unwrap(), "sha256:0");
+        assert_eq!(of(&[(BASE_NAME, "")]), None);
+    }
 }

@@ -12,6 +12,7 @@ use oci_spec::image::Descriptor;
 use crate::{
     Place,
     deep::{self, Memory},
+    document::base_of,
     index::{Entry, Image, config_of, entries, offers, platform_of},
     search, user,
 };
@@ -20,9 +21,6 @@ use crate::{
 const PARALLEL: usize = 4;
 /// Entries of an index that serve one platform, such as versions of Windows.
 const SERVING: usize = 32;
-/// What ko and others note an image's base by (OCI image-spec, annotations.md).
-const BASE_NAME: &str = "org.opencontainers.image.base.name";
-const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
 
 /// What was found of an image.
 #[derive(Debug, Clone)]
@@ -80,15 +78,6 @@ pub(crate) fn wrong(row: PlatformRow, cause: Cause, problem: impl Into<String>) 
 
 pub(crate) fn failed(row: PlatformRow, error: &Error) -> PlatformRow {
     wrong(row, error.cause, error.summary())
-}
-
-/// The base by reference and digest, of an index's or a manifest's annotations.
-fn base_of(annotations: &std::collections::HashMap<String, String>) -> Option<String> {
-    let (name, digest) = (annotations.get(BASE_NAME), annotations.get(BASE_DIGEST));
-    match (name, digest) {
-        (Some(name), Some(digest)) if !name.contains('@') => Some(format!("{name}@{digest}")),
-        _ => name.or(digest).cloned(),
-    }
 }
 
 /// An image that is being looked at, and how.
