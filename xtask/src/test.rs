@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kit::{Cause, Context, Done, Error, Output, Process, Result, Ui, rundir, ui::duration};
+use kit::{Cause, Context, Done, Error, Output, Process, Result, Ui, process::Stopper, rundir, ui::duration};
 use serde::{Deserialize, Serialize};
 
 use crate::tools;
@@ -101,12 +101,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
     show_ages(ui);
     // The tests call the tools by their paths.
     tools::build(tools::TOOLS, ui)?;
-    let (mut passed, mut failed) = (0, 0);
-    for tier in tiers {
-        let counts = one(tier, args.filter.as_deref(), ui)?;
-        passed += counts.0;
-        failed += counts.1;
-    }
+    let (passed, failed) = all(&tiers, args.filter.as_deref(), ui)?;
     match ui.output {
         Output::Text => ui.result(&format!("{passed} passed, {failed} failed"))?,
         Output::Json => ui.json(&remembered())?,
@@ -116,6 +111,27 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
         (_, 0) => Ok(Done::good()),
         _ => Err(Error::new(Cause::Product, format!("{failed} of this project's tests failed"))),
     }
+}
+
+/// Passed and failed of all tiers. While the first ones compile and wait, Go builds what later ones need.
+fn all(tiers: &[Tier], filter: Option<&str>, ui: &Ui) -> Result<(usize, usize)> {
+    let stopper = Stopper::default();
+    std::thread::scope(|threads| {
+        let needed = tiers.iter().any(|tier| *tier != Tier::Unit);
+        let mut programs = needed.then(|| threads.spawn(|| tools::lab_programs(&stopper, ui)));
+        let (mut passed, mut failed) = (0, 0);
+        for tier in tiers {
+            if *tier != Tier::Unit
+                && let Some(programs) = programs.take()
+            {
+                programs.join().map_err(|_| Error::new(Cause::Internal, "the lab's programs: a thread panicked"))??;
+            }
+            let counts = one(*tier, filter, ui).inspect_err(|_| stopper.stop())?;
+            passed += counts.0;
+            failed += counts.1;
+        }
+        Ok((passed, failed))
+    })
 }
 
 fn one(tier: Tier, filter: Option<&str>, ui: &Ui) -> Result<(usize, usize)> {
