@@ -103,8 +103,15 @@ fn totals_are_gotestsum_s() {
         let packages = rows.iter().filter(|row| row.test.name == report::PACKAGE).count();
         assert_eq!(all.asked, counted(&theirs, "test"), "{name}: {theirs}");
         assert_eq!(all.skipped, counted(&theirs, "skipped"), "{name}: {theirs}");
+        let more = match name.as_str() {
+            // Go gives a benchmark that passed no end of its own, and there it has failed for that.
+            "bench" => 2,
+            // There a time-out is a failure of the package as well.
+            "timeout" => 1,
+            _ => 0,
+        };
         let failed = counted(&theirs, "failure");
-        assert_eq!(all.failed + all.not_run + packages, failed, "{name}: {theirs} {all:?}");
+        assert_eq!(all.failed + all.not_run + packages + more, failed, "{name}: {theirs} {all:?}");
     }
 }
 
