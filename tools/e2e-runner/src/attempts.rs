@@ -1,5 +1,7 @@
 //! From streams to rows: a second attempt for what failed, outages laid over, tests that never ran named.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use kit::{
     Cause, Class,
@@ -15,10 +17,13 @@ use crate::{
     select::Selection,
 };
 
+/// How long is waited before what failed by the infrastructure's doing is tried again.
+pub const BACKOFF: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(20)];
+
 /// The rows of all passes.
 #[must_use]
 pub fn rows(ran: &Ran) -> Vec<Row> {
-    let mut rows: Vec<_> = ran.streams.iter().flat_map(report::rows).collect();
+    let mut rows: Vec<_> = ran.streams.iter().cloned().flat_map(report::rows).collect();
     if ran.signal.is_some() {
         // SIGQUIT made the program say where it was, or end without a word; that is not the tests' fault.
         let silent = |row: &Row| row.test.line.as_deref().is_some_and(|line| line.starts_with(SILENT_END));
@@ -27,10 +32,13 @@ pub fn rows(ran: &Ran) -> Vec<Row> {
         }
         rows.retain(|row| row.test.name != PACKAGE);
     }
-    if let Some(Stopped { cause: Some(cause), why }) = &ran.stopped {
+    if let Some(Stopped { cause, why }) = &ran.stopped {
         let asked = |row: &&mut Row| row.test.line.as_deref().is_some_and(|line| line.starts_with("SIGQUIT"));
         for row in rows.iter_mut().filter(asked) {
-            (row.test.cause, row.test.line) = (Some(*cause), Some(why.clone()));
+            (row.test.cause, row.test.line) = (*cause, Some(why.clone()));
+            if cause.is_none() {
+                (row.test.status, row.excerpt) = (Status::NotRun, Vec::new());
+            }
         }
     }
     rows
@@ -58,32 +66,83 @@ pub fn lay_over(rows: &mut [Row], outages: &Outages, end: Timestamp) {
     }
 }
 
-/// The top-level tests that get a second attempt: those that failed by the component's doing, unless the
-/// program crashed or was stopped (then there is nothing to repeat), or more than a fifth failed (then
-/// something else is wrong). One failure alone is always worth a second look.
+/// Whether more than a fifth of the tests failed: then something else is wrong than each of them. One failure alone
+/// is always worth a second look.
 #[must_use]
-pub fn again(rows: &[Row], ran: &Ran) -> Vec<String> {
-    let tops: Vec<_> = rows.iter().filter(|row| top(&row.test.name) == row.test.name).collect();
-    let failed: Vec<_> = tops
-        .iter()
-        .filter(|row| row.test.status == Status::Failed && row.test.name != PACKAGE)
-        .filter(|row| matches!(row.test.cause, Some(Cause::Product | Cause::Unclassified)))
-        .map(|row| row.test.name.clone())
-        .collect();
-    let crashed = ran.streams.iter().flat_map(|stream| &stream.packages).any(|package| package.crashed);
-    let many = failed.len() > 1 && failed.len() * 5 > tops.len();
-    if crashed || many || ran.stopped.is_some() || ran.signal.is_some() { Vec::new() } else { failed }
+pub fn too_many(rows: &[Row]) -> bool {
+    let tops = || rows.iter().filter(|row| is_top(row) && row.test.status != Status::Skipped);
+    let failed = tops().filter(|row| row.test.status == Status::Failed).count();
+    failed > 1 && failed * 5 > tops().count()
 }
 
-/// Joins a second attempt to the first: what passes now is flaky, what fails again has failed twice.
+fn is_top(row: &Row) -> bool {
+    top(&row.test.name) == row.test.name && row.test.name != PACKAGE
+}
+
+/// The top-level tests that get another attempt after `before` ones: those that failed by the infrastructure's doing
+/// twice, all others once; none if the program crashed or was stopped (then there is nothing to repeat).
+#[must_use]
+pub fn again(rows: &[Row], ran: &Ran, before: usize) -> Vec<String> {
+    let crashed = ran.streams.iter().flat_map(|stream| &stream.packages).any(|package| package.crashed);
+    if crashed || ran.stopped.is_some() || ran.signal.is_some() || before > BACKOFF.len() {
+        return Vec::new();
+    }
+    let worth = |row: &&Row| match row.test.cause {
+        Some(Cause::Product | Cause::Unclassified) => before == 1,
+        Some(cause) => is_passing(cause),
+        None => false,
+    };
+    let failed = rows.iter().filter(|row| is_top(row) && row.test.status == Status::Failed).filter(worth);
+    failed.map(|row| row.test.name.clone()).collect()
+}
+
+/// Whether time may heal it.
+fn is_passing(cause: Cause) -> bool {
+    let lasting = [Cause::Interrupted, Cause::LeaseHeld, Cause::Auth, Cause::HostDisk, Cause::Quota];
+    cause.class() == Class::Infrastructure && !lasting.contains(&cause)
+}
+
+/// Whether one of these tests failed by the infrastructure's doing, so that it is given time.
+#[must_use]
+pub fn wants_time(rows: &[Row], names: &[String]) -> bool {
+    let of = |row: &&Row| is_top(row) && names.contains(&row.test.name);
+    rows.iter().filter(of).any(|row| row.test.cause.is_some_and(is_passing))
+}
+
+/// Joins another attempt to those before: what passes now is flaky, what fails again has failed twice. What had failed
+/// by the infrastructure's doing has the cause that it has without.
 pub fn join(rows: &mut [Row], second: &[Row]) {
+    let passed = |package: &str, name: &str| {
+        let same = |now: &&Row| now.test.name == name && now.test.package == package;
+        second.iter().find(same).is_some_and(|now| now.test.status == Status::Passed)
+    };
     for row in rows.iter_mut() {
         let same = |other: &&Row| other.test.name == row.test.name && other.test.package == row.test.package;
-        let Some(now) = second.iter().find(same).filter(|now| now.test.status != Status::NotRun) else { continue };
+        let failed = row.test.status == Status::Failed;
+        let Some(now) = second.iter().find(same).filter(|now| now.test.status != Status::NotRun) else {
+            // A subtest that has another name each time goes with the test that it belongs to.
+            if failed && passed(&row.test.package, top(&row.test.name)) {
+                (row.test.status, row.test.cause) = (Status::Flaky, Some(Cause::Flaky));
+            }
+            continue;
+        };
         row.test.attempts += 1;
-        if row.test.status == Status::Failed && now.test.status == Status::Passed {
+        let theirs = |row: &Row| row.test.cause.is_some_and(|cause| cause.class() == Class::Infrastructure);
+        if failed && now.test.status == Status::Passed {
             (row.test.status, row.test.cause) = (Status::Flaky, Some(Cause::Flaky));
+        } else if failed && now.test.status == Status::Failed && theirs(row) && !theirs(now) {
+            let attempts = row.test.attempts;
+            *row = now.clone();
+            row.test.attempts = attempts;
         }
+    }
+}
+
+/// Notes at what the ledger leaves out what became of it when it was run all the same.
+pub fn lay_shadows(rows: &mut [Row], shadows: &[Row]) {
+    for row in rows.iter_mut().filter(|row| row.test.skipped_by == Some(SkipSource::Ledger)) {
+        let same = |other: &&Row| other.test.name == row.test.name && other.test.package == row.test.package;
+        row.test.shadow = shadows.iter().find(same).map(|shadow| shadow.test.status);
     }
 }
 
@@ -203,16 +262,71 @@ mod tests {
     }
 
     #[test]
+    fn what_the_infrastructure_failed_has_the_cause_that_it_has_without() {
+        let mut rows = vec![
+            row("TestA", Status::Failed, Some(Cause::ImagePull)),
+            row("TestB", Status::Failed, Some(Cause::ImagePull)),
+            row("TestC", Status::Failed, Some(Cause::Product)),
+            row("TestD", Status::Failed, Some(Cause::Product)),
+            row("TestD/17", Status::Failed, Some(Cause::Product)),
+        ];
+        let second = [
+            row("TestA", Status::Failed, Some(Cause::Product)),
+            row("TestB", Status::Passed, None),
+            row("TestC", Status::Failed, Some(Cause::Node)),
+            row("TestD", Status::Passed, None),
+            row("TestD/18", Status::Passed, None),
+        ];
+        join(&mut rows, &second);
+        let after: Vec<_> =
+            rows.iter().map(|row| (row.test.status, row.test.cause.unwrap(), row.test.attempts)).collect();
+        use Status::{Failed, Flaky};
+        assert_eq!(
+            after,
+            [
+                (Failed, Cause::Product, 2),
+                (Flaky, Cause::Flaky, 2),
+                (Failed, Cause::Product, 2),
+                (Flaky, Cause::Flaky, 2),
+                (Flaky, Cause::Flaky, 1)
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_left_out_shows_what_would_become_of_it() {
+        let selection = Selection {
+            excluded: vec![("TestC".into(), "why".into()), ("TestB/x".into(), "why".into())],
+            ..Selection::default()
+        };
+        let mut rows = left_out(&selection, "p");
+        let shadows = [row("TestC", Status::Passed, None), row("TestB", Status::Failed, Some(Cause::Product))];
+        lay_shadows(&mut rows, &shadows);
+        let said: Vec<_> = rows.iter().map(|row| (row.test.status, row.test.shadow)).collect();
+        assert_eq!(said, [(Status::Skipped, Some(Status::Passed)), (Status::Skipped, None)]);
+    }
+
+    #[test]
     fn not_everything_is_tried_again() {
         let failed = |name: &str| row(name, Status::Failed, Some(Cause::Product));
         let passed: Vec<_> = (0..8).map(|n| row(&format!("TestP{n}"), Status::Passed, None)).collect();
         let with = |rows: &[Row]| [rows, &passed].concat();
-        assert_eq!(again(&with(&[failed("TestA"), failed("TestA/x")]), &ran(false)), ["TestA"]);
-        assert_eq!(again(&[failed("TestA")], &ran(false)), ["TestA"]);
-        assert!(again(&with(&[failed("TestA")]), &ran(true)).is_empty(), "a crash");
-        assert!(again(&with(&[failed("TestA"), failed("TestB"), failed("TestC")]), &ran(false)).is_empty(), "too many");
-        let away = row("TestA", Status::Failed, Some(Cause::ClusterUnreachable));
-        assert!(again(&with(&[away]), &ran(false)).is_empty());
+        assert_eq!(again(&with(&[failed("TestA"), failed("TestA/x")]), &ran(false), 1), ["TestA"]);
+        assert_eq!(again(&[failed("TestA")], &ran(false), 1), ["TestA"]);
+        assert!(again(&[failed("TestA")], &ran(false), 2).is_empty(), "the component's failures are tried once more");
+        assert!(again(&with(&[failed("TestA")]), &ran(true), 1).is_empty(), "a crash");
+        let away = |cause| row("TestA", Status::Failed, Some(cause));
+        for before in [1, 2] {
+            assert_eq!(again(&with(&[away(Cause::ImagePull)]), &ran(false), before), ["TestA"]);
+        }
+        assert!(again(&with(&[away(Cause::ImagePull)]), &ran(false), 3).is_empty(), "not for ever");
+        assert!(again(&with(&[away(Cause::HostDisk)]), &ran(false), 1).is_empty(), "time does not heal it");
+        assert!(
+            wants_time(&[away(Cause::Node)], &["TestA".into()]) && !wants_time(&[failed("TestA")], &["TestA".into()])
+        );
+        assert!(!too_many(&[failed("TestA"), failed("TestA/x")]), "one alone");
+        assert!(!too_many(&with(&[failed("TestA"), failed("TestB")])), "a fifth");
+        assert!(too_many(&with(&[failed("TestA"), failed("TestB"), failed("TestC")])));
     }
 
     #[test]

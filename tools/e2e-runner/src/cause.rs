@@ -2,6 +2,7 @@
 //!
 //! What the lines mean is data, in [`rules`]; here is only in which order they are asked.
 
+pub mod pods;
 pub mod rules;
 
 use std::sync::LazyLock;
@@ -46,9 +47,12 @@ impl Verdict {
 }
 
 /// The rules, ready for use, with what is known of the cluster.
+#[derive(Clone)]
 pub struct Judge {
     set: RegexSet,
     causes: Vec<Cause>,
+    /// Whether a package's output may hold errors of our own, of a program that could not be run elsewhere.
+    own_errors: bool,
 }
 
 impl Default for Judge {
@@ -95,7 +99,13 @@ impl Judge {
         });
         let rules: Vec<_> = RULES.iter().map(|rule| (rule.pattern.to_owned(), rule.cause)).chain(address).collect();
         let set = RegexSet::new(rules.iter().map(|(pattern, _)| pattern)).expect("the rules are tested");
-        Self { set, causes: rules.into_iter().map(|(_, cause)| cause).collect() }
+        Self { set, causes: rules.into_iter().map(|(_, cause)| cause).collect(), own_errors: false }
+    }
+
+    /// For programs that one of ours starts elsewhere, and says why it cannot.
+    #[must_use]
+    pub fn of_launcher(self) -> Self {
+        Self { own_errors: true, ..self }
     }
 
     /// Why a test failed that came to its end.
@@ -149,7 +159,9 @@ impl Judge {
         let lines: Vec<_> = log.lines().filter(|line| !line.is_empty()).collect();
         let program = lines.iter().find(|line| PROGRAM.is_match(line)).map(|line| (Cause::Product, *line));
         let said = lines.iter().find(|line| !line.starts_with("FAIL")).or(lines.last()).copied().unwrap_or_default();
-        let (cause, line) = self.infrastructure(&lines, |_| true).or(program).unwrap_or((Cause::Unclassified, said));
+        let own = lines.iter().rev().filter(|_| self.own_errors).find_map(|line| Some((own_error(line)?, *line)));
+        let (cause, line) =
+            own.or_else(|| self.infrastructure(&lines, |_| true)).or(program).unwrap_or((Cause::Unclassified, said));
         Verdict { cause, line: Some(cut(line)), excerpt: lines.iter().take(EXCERPT).map(|line| cut(line)).collect() }
     }
 
@@ -164,6 +176,12 @@ impl Judge {
         let (rule, line) = found.min_by_key(|(rule, _)| *rule)?;
         Some((self.causes[rule], line))
     }
+}
+
+/// The cause of a line like `error[image-pull]: why`, as our own programs say it.
+fn own_error(line: &str) -> Option<Cause> {
+    let (name, _) = line.strip_prefix("error[")?.split_once("]: ")?;
+    Cause::ALL.iter().copied().find(|cause| cause.name() == name)
 }
 
 /// The test's own words: what it complains about, without Go's frame around it. Of a crash, what it says

@@ -137,9 +137,10 @@ pub fn variables(
     // `go test` puts Go's own programs first (cmd/go, test.go).
     let folders: BTreeSet<_> = programs.iter().filter_map(|program| program.parent()).collect();
     let caller = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::iter::once(go_bin.to_path_buf())
-        .chain(folders.into_iter().map(Path::to_path_buf))
-        .chain(std::env::split_paths(&caller));
+    // An empty part would be the folder that a program runs in.
+    let go_bin = Some(go_bin.to_path_buf()).filter(|folder| !folder.as_os_str().is_empty());
+    let path =
+        go_bin.into_iter().chain(folders.into_iter().map(Path::to_path_buf)).chain(std::env::split_paths(&caller));
     all.insert("PATH".into(), std::env::join_paths(path).unwrap_or(caller));
     all.insert("PWD".into(), package.into());
     all.insert("KUBECONFIG".into(), values.kubeconfig.clone().into());
@@ -185,6 +186,8 @@ mod tests {
         assert_eq!(all["GREETER_TEST"], "fail");
         assert!(all["PATH"].to_str().unwrap().starts_with("/go/bin:/opt/x:"));
         assert!(!all.contains_key("KUBERNETES_SERVICE_HOST"));
+        let without = variables(&env, &values(), &[], &[], Path::new(""), Path::new("/src")).unwrap();
+        assert!(!without["PATH"].to_str().unwrap().starts_with(':'));
     }
 
     #[test]

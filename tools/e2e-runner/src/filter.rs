@@ -56,14 +56,22 @@ pub fn run(args: &ParseArgs, ui: &Ui) -> Result<Done> {
     let scratch = tempfile::tempdir().cause(Cause::HostDisk, || "cannot create a temporary folder")?;
     let folder = args.out.as_deref().unwrap_or(scratch.path());
     let parsed = parse(args, Folder::new(folder.join("logs")))?;
-    let (results, rows) = results(args, started, &parsed);
+    let (mut results, rows) = results(args, started, parsed);
+    let summary = match ui.output {
+        Output::Json => String::new(),
+        Output::Text => report::summary(&results, &rows, folder),
+    };
     if args.out.is_some() {
         junit::write(&folder.join("junit.xml"), &results, &rows)?;
+    }
+    // Of a large stream the tests are what fills the memory: they are there once.
+    results.tests = rows.into_iter().map(|row| row.test).collect();
+    if args.out.is_some() {
         rundir::write_record(folder, &results)?;
     }
     match ui.output {
         Output::Json => ui.json(&results)?,
-        Output::Text => ui.result(&report::summary(&results, &rows, folder))?,
+        Output::Text => ui.result(&summary)?,
     }
     let (exit, cause) = report::verdict(&results.tests);
     Ok(Done { cause, exit: Some(exit), digest: None })
@@ -89,21 +97,22 @@ fn parse(args: &ParseArgs, folder: Folder) -> Result<Parsed> {
     stream.finish(None)
 }
 
-fn results(args: &ParseArgs, started: Timestamp, parsed: &Parsed) -> (Results, Vec<Row>) {
+/// The record without its tests, which are the rows'.
+fn results(args: &ParseArgs, started: Timestamp, parsed: Parsed) -> (Results, Vec<Row>) {
+    let truncated = parsed.truncated;
     let mut rows = report::rows(parsed);
     for row in &mut rows {
         // Without --out the logs are gone when we end.
         row.test.log = row.test.log.take().filter(|_| args.out.is_some());
     }
-    let tests: Vec<_> = rows.iter().map(|row| row.test.clone()).collect();
-    let (counts, all_counts) = report::count(&tests);
-    let (_, cause) = report::verdict(&tests);
+    let (counts, all_counts) = report::count(rows.iter().map(|row| &row.test));
+    let (_, cause) = report::verdict(rows.iter().map(|row| &row.test));
     let mut head = Head::new(TOOL, VERSION, "", started);
     head.cause = cause;
     if cause.is_some_and(|cause| cause != Cause::Flaky) {
         head.outcome = Outcome::Failed;
     }
-    if parsed.truncated {
+    if truncated {
         let error = Error::new(cause.unwrap_or(Cause::Unclassified), "the stream ends in the middle of a package");
         head = head.failed(&error);
     }
@@ -120,8 +129,10 @@ fn results(args: &ParseArgs, started: Timestamp, parsed: &Parsed) -> (Results, V
         counts,
         all_counts,
         conditions: Conditions::default(),
-        tests,
+        tests: Vec::new(),
         shard: (1, 1),
+        whole: None,
+        evidence: None,
     };
     (results, rows)
 }

@@ -6,11 +6,16 @@
 pub mod arrange;
 pub mod attempts;
 pub mod cause;
+pub mod compare;
+pub mod diagnose;
 pub mod environment;
+pub mod evidence;
 pub mod filter;
 pub mod health;
+pub mod home;
 pub mod junit;
 pub mod live;
+pub mod merge;
 pub mod options;
 pub mod overlay;
 pub mod pace;
@@ -22,9 +27,13 @@ pub mod pods;
 pub mod program;
 pub mod report;
 pub mod rounds;
+pub mod runs;
+mod script;
 pub mod select;
 pub mod session;
 pub mod settings;
+pub mod shard;
+pub mod unit;
 
 use clap::{Parser, Subcommand};
 use kit::{Common, Done, Result, Tool, Ui};
@@ -52,6 +61,13 @@ enum Verb {
     Prepare(options::PrepareArgs),
     /// Read a stream of `go test -json` and say what it means
     Parse(filter::ParseArgs),
+    /// Hold two runs of the same tests against each other
+    Compare(compare::CompareArgs),
+    /// Make one record of all parts of a suite
+    Merge(merge::MergeArgs),
+    /// Run a program in a pod and pass on what it prints: what `run --kind unit` does for each package
+    #[command(hide = true)]
+    InPod(Box<unit::InPodArgs>),
 }
 
 impl Tool for Args {
@@ -69,5 +85,8 @@ pub fn run(args: Args, ui: &Ui) -> Result<Done> {
         Verb::Run(args) => session::run(&args, ui),
         Verb::Prepare(args) => session::prepare(&args, ui),
         Verb::Parse(args) => filter::run(&args, ui),
+        Verb::Compare(args) => compare::run(&args, ui),
+        Verb::Merge(args) => merge::run(&args, ui),
+        Verb::InPod(args) => unit::in_pod(&args, ui),
     }
 }

@@ -2,14 +2,41 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use kit::{
     Platform,
     ci::{CiOptions, parse_duration},
     process::quote,
 };
 
-use crate::{environment, pace};
+use crate::{environment, pace, shard::Shard};
+
+/// Which tests of a component.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// Its end-to-end tests, here, against a cluster
+    #[default]
+    E2e,
+    /// Its examples, as its tests of them run them
+    Examples,
+    /// Unit tests, compiled here and run as pods on the nodes
+    Unit,
+    /// A test script of its own, here
+    Script,
+}
+
+impl Kind {
+    /// As records name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::E2e => "e2e",
+            Self::Examples => "examples",
+            Self::Unit => "unit",
+            Self::Script => "script",
+        }
+    }
+}
 
 /// Options of `prepare`.
 #[derive(Debug, Parser)]
@@ -17,6 +44,9 @@ pub struct PrepareArgs {
     /// The component
     #[arg(long, value_name = "NAME")]
     pub component: String,
+    /// Which tests of it
+    #[arg(long, value_enum, default_value_t)]
+    pub kind: Kind,
     /// How much slower the nodes are than this machine: lengths of time in the tests are stretched
     #[arg(long, value_name = "FACTOR", value_parser = slowdown)]
     pub slowdown: Option<f64>,
@@ -26,11 +56,22 @@ pub struct PrepareArgs {
 }
 
 /// Options of `run`.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
+#[command(after_help = "Examples:
+  e2e-runner run --component pipeline --dry-run
+  e2e-runner run --component pipeline --suite full --kubeconfig s390x.yaml --platform linux/s390x --shard 1/3
+  e2e-runner run --component pipeline --only-failed target/runs/RUN
+  e2e-runner run --component pipeline --kind unit --tests TestSecrets --platform linux/s390x --repo REGISTRY/PATH
+
+Exit codes: 0 good (also what is flaky); 1 a test says that the component is not good, or no rule knows why it failed;
+3 infrastructure; 2 the call is wrong; 4 nothing ran; 5 a program is missing; 128+n signal n.")]
 pub struct RunArgs {
     /// The component
     #[arg(long, value_name = "NAME")]
     pub component: String,
+    /// Which tests of it
+    #[arg(long, value_enum, default_value_t)]
+    pub kind: Kind,
     /// The suite in ci/components.toml [default: the one marked so, on emulated nodes maybe another; with --tests:
     /// all tests]
     #[arg(long, value_name = "NAME")]
@@ -38,6 +79,21 @@ pub struct RunArgs {
     /// Only these tests: names, or a pattern as `go test -run` takes it
     #[arg(long, value_name = "NAMES|REGEX")]
     pub tests: Vec<String>,
+    /// Only what failed or did not run in this run directory (or part of one, or results.json), in the same suite
+    #[arg(long, value_name = "RUN", conflicts_with = "tests")]
+    pub only_failed: Option<PathBuf>,
+    /// Of kind unit: only these packages, as in ./pkg/pod [default: those of ci/components.toml]
+    #[arg(long, value_name = "PACKAGE")]
+    pub package: Vec<String>,
+    /// Of kind script: which of ci/components.toml [default: the only one]
+    #[arg(long, value_name = "NAME")]
+    pub script: Option<String>,
+    /// Part i of n of the tests: 'merge' makes one record of all parts
+    #[arg(long, value_name = "I/N", default_value_t, hide_default_value = true)]
+    pub shard: Shard,
+    /// An earlier run: its parts are to take equally long. All parts must name the same one
+    #[arg(long, value_name = "RUN", requires = "shard")]
+    pub durations: Option<PathBuf>,
     /// The run directory [default: a new one under target/runs]
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
@@ -59,6 +115,12 @@ pub struct RunArgs {
     /// End at the first failure
     #[arg(long)]
     pub fail_fast: bool,
+    /// End when so many tests have failed
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "fail_fast")]
+    pub max_failures: Option<u32>,
+    /// Afterwards run what ci/skips.toml leaves out as well, without counting it, to see what would pass by now
+    #[arg(long)]
+    pub shadow: bool,
     /// How much slower the nodes are than this machine: limits are stretched, also those in the tests' own sources
     /// [default: what install.json says]
     #[arg(long, value_name = "FACTOR", value_parser = slowdown)]
@@ -91,6 +153,22 @@ impl RunArgs {
     #[must_use]
     pub fn again(&self, test: Option<&str>, suite: Option<&str>) -> String {
         let mut words = vec!["--component".to_owned(), self.component.clone()];
+        if self.kind != Kind::E2e {
+            words.extend(["--kind".to_owned(), self.kind.name().to_owned()]);
+        }
+        words.extend(self.script.iter().flat_map(|script| ["--script".to_owned(), script.clone()]));
+        words.extend(self.package.iter().flat_map(|package| ["--package".to_owned(), package.clone()]));
+        if test.is_none() {
+            let place = |place: &Option<PathBuf>| place.as_ref().map(|place| place.display().to_string());
+            let part = self.shard.is_part().then(|| self.shard.to_string());
+            for (option, value) in [
+                ("--only-failed", place(&self.only_failed)),
+                ("--shard", part),
+                ("--durations", place(&self.durations)),
+            ] {
+                words.extend(value.into_iter().flat_map(|value| [option.to_owned(), value]));
+            }
+        }
         let suite = suite.or(self.suite.as_deref().filter(|_| test.is_none()));
         words.extend(suite.iter().flat_map(|suite| ["--suite".to_owned(), (*suite).to_owned()]));
         match test {
@@ -126,5 +204,19 @@ mod tests {
         assert!(
             args.again(Some("TestA"), Some("full")).contains("--component greeter --suite full --tests TestA --lab")
         );
+        let part = ["run", "--component", "x", "--kind", "examples", "--shard", "2/3", "--durations", "a b"];
+        let args = RunArgs::parse_from(part);
+        assert_eq!(
+            args.again(None, None),
+            "cargo xtask e2e-runner run --component x --kind examples --shard 2/3 --durations 'a b'"
+        );
+        assert_eq!(
+            args.again(Some("TestA"), None),
+            "cargo xtask e2e-runner run --component x --kind examples --tests TestA"
+        );
+        for wrong in [&["--shard", "3/2"][..], &["--max-failures", "0"], &["--only-failed", "x", "--tests", "y"]] {
+            let words = [&["run", "--component", "x"], wrong].concat();
+            assert!(RunArgs::try_parse_from(words).is_err(), "{wrong:?}");
+        }
     }
 }

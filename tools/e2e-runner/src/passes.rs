@@ -47,6 +47,8 @@ pub struct Runner<'a> {
     pub program: &'a Program,
     /// What it was chosen from.
     pub selection: &'a Selection,
+    /// What starts it elsewhere, if it does not run here: a program with its arguments.
+    pub launcher: Vec<String>,
     /// Its own arguments, placeholders filled.
     pub arguments: Vec<String>,
     /// Its passes, placeholders filled.
@@ -61,8 +63,8 @@ pub struct Runner<'a> {
     pub deadline: Option<Instant>,
     /// For how long it may say nothing.
     pub silence: Duration,
-    /// Whether the first failure ends it.
-    pub fail_fast: bool,
+    /// How many failures end it.
+    pub max_failures: Option<u32>,
     /// Ends it from elsewhere.
     pub stopper: Stopper,
     /// The rules.
@@ -89,6 +91,31 @@ pub struct Ran {
     pub signal: Option<i32>,
 }
 
+impl<'a> Runner<'a> {
+    /// The same for another selection of the program's tests.
+    #[must_use]
+    pub fn selecting<'b>(&self, selection: &'b Selection, logs: PathBuf) -> Runner<'b>
+    where
+        'a: 'b,
+    {
+        Runner {
+            program: self.program,
+            selection,
+            launcher: self.launcher.clone(),
+            arguments: self.arguments.clone(),
+            passes: self.passes.clone(),
+            parallel: self.parallel,
+            environment: self.environment.clone(),
+            logs,
+            deadline: self.deadline,
+            silence: self.silence,
+            max_failures: None,
+            stopper: self.stopper.clone(),
+            judge: self.judge.clone(),
+        }
+    }
+}
+
 impl Runner<'_> {
     /// Runs these tests in all passes. Whatever happens is in the result; an error means that nothing is known.
     ///
@@ -111,8 +138,13 @@ impl Runner<'_> {
 
     fn pass(&self, pass: &[String], tests: &[String], live: &Live, ran: &mut Ran) -> Result<()> {
         let mut stream = Stream::new(Folder::new(&self.logs), true, &self.judge, live.feed());
-        let mut written = Ok(());
-        let process = Process::new("the tests", self.command(pass, tests)).ask_with(Signal::QUIT).grace(LATE);
+        let (mut written, mut too_many) = (Ok(()), false);
+        let before = ran.streams.iter().map(Parsed::failed).sum::<usize>();
+        // One failure is Go's own affair: the tests that run come to their end.
+        let most = self.max_failures.filter(|most| *most > 1).map_or(usize::MAX, |most| most as usize);
+        // A program elsewhere is ended by whoever started it there.
+        let ask = if self.launcher.is_empty() { Signal::QUIT } else { Signal::TERM };
+        let process = Process::new("the tests", self.command(pass, tests)).ask_with(ask).grace(LATE);
         let process = process.silence(self.silence).stop_with(&self.stopper);
         let process = match self.left() {
             // The program ends itself first, and says which tests ran.
@@ -124,14 +156,17 @@ impl Runner<'_> {
                 let line = if pipe == Pipe::Out { line.as_bytes() } else { line.trim_start_matches('{').as_bytes() };
                 if written.is_ok() {
                     written = stream.line(line);
-                    if written.is_err() {
+                    let enough = before + stream.failed() >= most;
+                    if written.is_err() || (enough && !too_many) {
                         self.stopper.stop();
                     }
+                    too_many |= enough;
                 }
             })
             .finish();
         written?;
         let reason = match finished {
+            Ok(_) if too_many => Some(Stopped { cause: None, why: enough(most) }),
             Ok(finished) if finished.silent => {
                 let why = format!("it printed nothing for {}", ui::duration(self.silence));
                 Some(Stopped { cause: Some(Cause::TestTimeout), why })
@@ -148,7 +183,7 @@ impl Runner<'_> {
             }
             Err(error) => return Err(error),
         };
-        let known = reason.clone().and_then(|stopped| Some((stopped.cause?, stopped.why)));
+        let known = reason.clone().map(|stopped| (stopped.cause, stopped.why));
         let parsed = stream.finish(known)?;
         ran.stopped = reason.or_else(|| self.early_end(&parsed));
         ran.streams.push(parsed);
@@ -163,7 +198,7 @@ impl Runner<'_> {
             return Some(time_over());
         }
         let (test, failure) = failed.min_by_key(|(test, _)| test.ended)?;
-        let fast = self.fail_fast && failure.cause != Cause::Flaky;
+        let fast = self.max_failures == Some(1) && failure.cause != Cause::Flaky;
         fast.then(|| Stopped { cause: None, why: format!("--fail-fast, and {} failed", test.name) })
     }
 
@@ -175,7 +210,7 @@ impl Runner<'_> {
     fn command(&self, pass: &[String], tests: &[String]) -> Command {
         let mut command = Command::new(&self.program.test2json);
         command.args(["-t", "-p", &self.program.package, "/bin/sh", "-c", AS_GO_TEST, &self.program.package]);
-        command.arg(&self.program.path);
+        command.args(&self.launcher).arg(&self.program.path);
         command.args(self.words(pass, tests));
         command.current_dir(&self.program.folder).env_clear().envs(&self.environment);
         command
@@ -192,7 +227,7 @@ impl Runner<'_> {
         ];
         words.extend(self.selection.arguments(tests));
         words.extend(self.parallel.map(|number| format!("-test.parallel={number}")));
-        words.extend(self.fail_fast.then(|| "-test.failfast".into()));
+        words.extend((self.max_failures == Some(1)).then(|| "-test.failfast".into()));
         words.extend(self.arguments.iter().chain(pass).cloned());
         words
     }
@@ -205,8 +240,10 @@ impl Runner<'_> {
             let _ = writeln!(text, "export {name}={}", quote(&value.to_string_lossy()));
         }
         for pass in &self.passes {
-            let words: Vec<_> = self.words(pass, tests).iter().map(|word| quote(word)).collect();
-            let _ = writeln!(text, "{} {}", quote(&self.program.path.display().to_string()), words.join(" "));
+            let program = self.program.path.display().to_string();
+            let words = self.launcher.iter().chain([&program]).cloned().chain(self.words(pass, tests));
+            let words: Vec<_> = words.map(|word| quote(&word)).collect();
+            let _ = writeln!(text, "{}", words.join(" "));
         }
         text
     }
@@ -224,6 +261,10 @@ impl Runner<'_> {
         .cause(Cause::HostDisk, || format!("cannot clear {}", self.logs.display()))?;
         kit::rundir::write(&self.logs.join("_command.txt"), self.describe(tests).as_bytes()).map(drop)
     }
+}
+
+fn enough(most: usize) -> String {
+    format!("--max-failures, and {most} tests had failed")
 }
 
 fn time_over() -> Stopped {

@@ -1,38 +1,56 @@
 //! What is to be run, as far as it is known before a cluster is opened; and saying that instead of doing it.
 
 use std::{
-    path::PathBuf,
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 use kit::{
-    Done, Output, Platform, Result, Ui,
+    Cause, Done, Error, Output, Platform, Result, Ui,
     ci::{Ci, Component, Round, Suite},
     process::Stopper,
-    record::{Conditions, Counts, Head, Nature, Results},
+    record::{Conditions, Counts, Head, Input, Nature, Record, Results, Whole},
 };
 
 use crate::{
     TOOL, VERSION,
     cause::Judge,
     environment::{self, Values},
-    options::RunArgs,
+    options::{Kind, RunArgs},
     pace::Pace,
     passes::Runner,
     program::{self, Program},
+    runs::{self, Found},
+    script,
     select::{self, Choice, Selection, Wanted},
+    shard, unit,
 };
 
 /// How long tests may print nothing.
 const SILENCE: Duration = Duration::from_mins(10);
+
+/// The component with the tests of that kind as its tests.
+pub(crate) fn of_kind(component: Component, kind: Kind) -> Component {
+    if kind == Kind::Examples { component.of_examples() } else { component }
+}
+
+fn input(found: &Found) -> Input {
+    Input { name: format!("{} of run {}", Results::FILE, found.results.head.run), digest: found.digest.clone() }
+}
 
 /// What is known before a cluster is opened.
 pub(crate) struct Plan<'a> {
     pub(crate) args: &'a RunArgs,
     pub(crate) ci: Ci,
     pub(crate) component: Component,
-    wanted: Wanted,
+    pub(crate) wanted: Wanted,
+    /// The suite of the record that `--only-failed` names.
+    failed_in: Option<String>,
+    durations: BTreeMap<String, f64>,
+    /// What was read of earlier runs.
+    pub(crate) inputs: Vec<Input>,
     suite_name: String,
     pub(crate) suite: Suite,
     started: Timestamp,
@@ -43,20 +61,65 @@ impl<'a> Plan<'a> {
         // What can be wrong with the call is said before anything is built or opened.
         let wanted = Wanted::new(&args.tests)?;
         let ci = args.ci.open()?;
-        let component = ci.component(&args.component)?;
-        program::section(&ci, &args.component, &component)?;
-        let (suite_name, suite) = (String::new(), Suite::default());
-        let mut plan = Self { args, ci, component, wanted, suite_name, suite, started: Timestamp::now() };
-        plan.choose_suite(false)?;
+        let component = of_kind(ci.component(&args.component)?, args.kind);
+        if matches!(args.kind, Kind::E2e | Kind::Examples) {
+            program::section(&ci, &args.component, args.kind, &component)?;
+        }
+        let mut plan = Self {
+            args,
+            ci,
+            component,
+            wanted,
+            failed_in: None,
+            durations: BTreeMap::new(),
+            inputs: Vec::new(),
+            suite_name: String::new(),
+            suite: Suite::default(),
+            started: Timestamp::now(),
+        };
+        plan.read_earlier()?;
+        match args.kind {
+            Kind::E2e | Kind::Examples => plan.choose_suite(false)?,
+            Kind::Unit => plan.suite_name = unit::section(&plan)?.0,
+            Kind::Script => plan.suite_name = script::section(&plan)?.0,
+        }
         Ok(plan)
+    }
+
+    /// What `--only-failed` and `--durations` name.
+    fn read_earlier(&mut self) -> Result<()> {
+        let find = |place: &Path, platform| {
+            let (component, kind) = (Some(self.args.component.as_str()), Some(self.args.kind.name()));
+            runs::find(place, runs::Wanted { component, kind, platform })
+        };
+        if let Some(place) = &self.args.only_failed {
+            let found = find(place, self.args.platform.as_ref())?;
+            let wanted = Wanted::failed(&found);
+            if wanted.names().is_none_or(BTreeSet::is_empty) {
+                let what = format!("nothing of {} failed in {}", self.args.component, place.display());
+                return Err(Error::new(Cause::NothingRan, what).next("leave out --only-failed to run all of it"));
+            }
+            self.inputs.extend(found.iter().map(input));
+            let suites: BTreeSet<_> = found.iter().map(|found| found.results.suite.clone()).collect();
+            // Of a suite that sets something, what failed must run with that again.
+            let mut known = suites.into_iter().filter(|suite| self.component.suites.contains_key(suite));
+            (self.failed_in, self.wanted) = (known.next(), wanted);
+        }
+        if let Some(place) = &self.args.durations {
+            let found = find(place, None)?;
+            self.inputs.extend(found.iter().map(input));
+            self.durations = shard::durations(&found);
+        }
+        Ok(())
     }
 
     /// The suite that is named, or the default one for nodes that are emulated or not.
     pub(crate) fn choose_suite(&mut self, emulated: bool) -> Result<()> {
-        let (name, named) = self.component.suite_on(self.args.suite.as_deref(), emulated)?;
+        let named = self.args.suite.as_deref().or(self.failed_in.as_deref());
+        let (name, suite) = self.component.suite_on(named, emulated)?;
         // Tests that are named need not be in the default suite.
-        let everything = self.args.suite.is_none() && !self.wanted.is_empty();
-        let suite = if everything { Suite { all: true, ..Suite::default() } } else { named.clone() };
+        let everything = named.is_none() && !self.wanted.is_empty();
+        let suite = if everything { Suite { all: true, ..Suite::default() } } else { suite.clone() };
         (self.suite_name, self.suite) = (name.to_owned(), suite);
         Ok(())
     }
@@ -76,19 +139,41 @@ impl<'a> Plan<'a> {
         self.args.again(test, self.suite.changes_settings().then_some(self.suite_name.as_str()))
     }
 
-    pub(crate) fn select(&self, program: &Program, platform: &Platform, lab: bool, ui: &Ui) -> Result<Selection> {
+    /// The command that runs a test of a package again, which only unit tests have several of.
+    pub(crate) fn again_in(&self, test: Option<&str>, package: &str) -> String {
+        if self.args.kind != Kind::Unit {
+            return self.again(test);
+        }
+        let mut args = self.args.clone();
+        args.package = vec![package.to_owned()];
+        args.again(test, None)
+    }
+
+    /// The tests of this part, and what all parts together have.
+    pub(crate) fn select(
+        &self,
+        program: &Program,
+        platform: &Platform,
+        lab: bool,
+        ui: &Ui,
+    ) -> Result<(Selection, Option<Whole>)> {
         let skips = self.ci.skips()?.skip;
         let today = jiff::Zoned::now().date();
         let (component, suite_name, wanted) = (&self.args.component, &self.suite_name, &self.wanted);
         let choice = Choice { component, suite_name, suite: &self.suite, skips: &skips, platform, lab, wanted, today };
-        let selection = select::choose(&choice, &program.list()?)?;
+        let listed = program.list()?;
+        let mut selection = select::choose(&choice, &listed)?;
+        for gone in wanted.names().into_iter().flatten().filter(|name| !listed.contains(name)) {
+            ui.warn(format!("{component} has no test {gone} any more"));
+        }
+        let whole = self.args.shard.take(&mut selection, &self.durations)?;
         for unknown in &selection.unknown {
             ui.warn(format!("ci/skips.toml: {component} has no test {unknown}"));
         }
         for expired in &selection.expired {
             ui.warn(format!("ci/skips.toml: its time is over: {expired}"));
         }
-        Ok(selection)
+        Ok((selection, whole))
     }
 
     pub(crate) fn runner<'r>(
@@ -100,7 +185,7 @@ impl<'a> Plan<'a> {
         server: Option<&str>,
         pace: &Pace,
     ) -> Result<Runner<'r>> {
-        let tests = program::section(&self.ci, &self.args.component, &self.component)?;
+        let tests = program::section(&self.ci, &self.args.component, self.args.kind, &self.component)?;
         let fill = |words: &[String]| words.iter().map(|word| values.fill(word)).collect::<Result<Vec<_>>>();
         let programs = environment::programs(&self.component)?;
         let chosen = &self.args.env;
@@ -109,6 +194,7 @@ impl<'a> Plan<'a> {
         Ok(Runner {
             program,
             selection,
+            launcher: Vec::new(),
             arguments: fill(&tests.args)?,
             passes: tests.passes.iter().map(|pass| fill(pass)).collect::<Result<_>>()?,
             parallel: self.suite.parallel.or(tests.parallel),
@@ -123,7 +209,7 @@ impl<'a> Plan<'a> {
             logs,
             deadline: limit.map(|limit| Instant::now() + limit),
             silence: self.args.silence.unwrap_or(pace.stretch(SILENCE)),
-            fail_fast: self.args.fail_fast,
+            max_failures: if self.args.fail_fast { Some(1) } else { self.args.max_failures },
             stopper: Stopper::default(),
             judge: Judge::new(server),
         })
@@ -147,7 +233,7 @@ impl<'a> Plan<'a> {
             head: Head::new(TOOL, VERSION, run, self.started),
             component: self.args.component.clone(),
             version: self.component.version().to_owned(),
-            kind: "e2e".into(),
+            kind: self.args.kind.name().into(),
             suite: self.suite_name().to_owned(),
             platform: self.args.platform.clone().unwrap_or_else(Platform::host),
             nature: Nature::Unknown,
@@ -157,7 +243,9 @@ impl<'a> Plan<'a> {
             all_counts: Counts::default(),
             conditions: Conditions::default(),
             tests: Vec::new(),
-            shard: (1, 1),
+            shard: (self.args.shard.number, self.args.shard.of),
+            whole: None,
+            evidence: None,
         }
     }
 }
@@ -165,10 +253,10 @@ impl<'a> Plan<'a> {
 /// What would run: nothing is opened, and `{kubeconfig}` stays a placeholder.
 pub(crate) fn dry_run(plan: &Plan<'_>, ui: &Ui) -> Result<Done> {
     let pace = Pace::new(plan.args.slowdown, None);
-    let program = program::prepare(&plan.ci, &plan.args.component, &plan.component, &pace, ui)?;
+    let program = program::prepare(&plan.ci, &plan.args.component, plan.args.kind, &plan.component, &pace, ui)?;
     let platform = plan.args.platform.clone().unwrap_or_else(Platform::host);
     let lab = matches!(plan.args.cluster.source(), Ok(cluster::Source::Lab(_))) && platform == Platform::host();
-    let selection = plan.select(&program, &platform, lab, ui)?;
+    let (selection, _) = plan.select(&program, &platform, lab, ui)?;
     let values = plan.values("KUBECONFIG-OF-THE-CLUSTER".into(), &platform, Some("REGISTRY".into()));
     let runner = plan.runner(&program, &selection, &values, PathBuf::new(), None, &pace)?;
     let round =
@@ -177,11 +265,13 @@ pub(crate) fn dry_run(plan: &Plan<'_>, ui: &Ui) -> Result<Done> {
     match ui.output {
         Output::Json => ui.json(&serde_json::json!({
             "component": plan.args.component, "suite": plan.suite_name(), "platform": platform.to_string(),
-            "asked": selection.asked, "excluded": selection.excluded, "settings": plan.suite.settings,
+            "kind": plan.args.kind.name(), "shard": plan.args.shard.to_string(), "asked": selection.asked, "excluded": selection.excluded, "settings": plan.suite.settings,
             "rounds": rounds, "script": runner.describe(&selection.asked),
         }))?,
         Output::Text => {
-            let mut text = format!("# {} tests of {}:\n", selection.asked.len(), plan.suite_name());
+            let part = plan.args.shard;
+            let part = if part.is_part() { format!(", part {part}") } else { String::new() };
+            let mut text = format!("# {} tests of {}{part}:\n", selection.asked.len(), plan.suite_name());
             text.extend(selection.asked.iter().map(|test| format!("#   {test}\n")));
             text.push_str(&format!("# left out: {}\n", selection.excluded.len()));
             text.extend(selection.excluded.iter().map(|(test, reason)| format!("#   {test}: {reason}\n")));

@@ -20,7 +20,7 @@ use kit::{
     source::{self, Checkout},
 };
 
-use crate::{cause::Judge, overlay, overlay::Overlaid, pace::Pace};
+use crate::{cause::Judge, options::Kind, overlay, overlay::Overlaid, pace::Pace};
 
 /// Tekton's takes five minutes on two cores when nothing is compiled yet.
 const COMPILE_LIMIT: Duration = Duration::from_mins(45);
@@ -44,16 +44,22 @@ pub struct Program {
     pub compiled: bool,
     /// What was changed in its sources for slow nodes.
     pub changes: Vec<SourceChange>,
+    /// A digest that tells its sources from others.
+    pub sources: String,
 }
 
 /// The tests' section of a component.
 ///
 /// # Errors
 /// [`Cause::Usage`] if it has none.
-pub fn section<'a>(ci: &Ci, name: &str, component: &'a Component) -> Result<&'a Tests> {
+pub fn section<'a>(ci: &Ci, name: &str, kind: Kind, component: &'a Component) -> Result<&'a Tests> {
     component.tests.as_ref().ok_or_else(|| {
-        Error::new(Cause::Usage, format!("component '{name}' has no tests"))
-            .next(format!("add [{name}.tests] to {}", ci.folder().join("components.toml").display()))
+        let (tests, section) = match kind {
+            Kind::E2e => ("tests".to_owned(), "tests"),
+            kind => (format!("tests of kind {}", kind.name()), kind.name()),
+        };
+        Error::new(Cause::Usage, format!("component '{name}' has no {tests}"))
+            .next(format!("add [{name}.{section}] to {}", ci.folder().join("components.toml").display()))
     })
 }
 
@@ -62,8 +68,8 @@ pub fn section<'a>(ci: &Ci, name: &str, component: &'a Component) -> Result<&'a 
 /// # Errors
 /// [`Cause::MissingProgram`] without Go, [`Cause::BuildFailure`] with the compiler's words,
 /// [`Cause::NothingRan`] for a package without tests.
-pub fn prepare(ci: &Ci, name: &str, component: &Component, pace: &Pace, ui: &Ui) -> Result<Program> {
-    let tests = section(ci, name, component)?;
+pub fn prepare(ci: &Ci, name: &str, kind: Kind, component: &Component, pace: &Pace, ui: &Ui) -> Result<Program> {
+    let tests = section(ci, name, kind, component)?;
     source::go("compiling the tests")?;
     let checkout = source::checkout(ci, component, ui)?;
     let folder = checkout.dir.join(&tests.package);
@@ -88,7 +94,18 @@ pub fn prepare(ci: &Ci, name: &str, component: &Component, pace: &Pace, ui: &Ui)
     }
     let folder = folder.canonicalize().cause(Cause::Usage, || format!("cannot read {}", folder.display()))?;
     let (go_bin, changes) = (go.root.join("bin"), overlaid.changes);
-    Ok(Program { path, folder, package: go.package, go_bin, test2json: go.test2json, compiled, changes })
+    let sources = sources(&checkout.source);
+    Ok(Program { path, folder, package: go.package, go_bin, test2json: go.test2json, compiled, changes, sources })
+}
+
+/// A digest of sources, for records: the same wherever they lie.
+#[must_use]
+pub fn sources(source: &Source) -> String {
+    match source {
+        Source::Module { sum, .. } => sum.clone(),
+        Source::Folder { digest, .. } => digest.clone(),
+        Source::Release { reference } => reference.clone(),
+    }
 }
 
 /// What Go says of itself and of the package.

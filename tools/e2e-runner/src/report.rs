@@ -1,6 +1,6 @@
 //! What the runner says of its tests: rows of `results.json`, honest totals, a summary for people.
 
-use std::{fmt::Write, path::Path};
+use std::{collections::HashSet, fmt::Write, path::Path};
 
 use jiff::Timestamp;
 use kit::{
@@ -30,35 +30,36 @@ pub struct Row {
 
 /// The rows of a stream: packages that failed by themselves, then tests in the order in which they ended.
 #[must_use]
-pub fn rows(parsed: &Parsed) -> Vec<Row> {
-    let package = |index: usize| parsed.packages[index].name.clone();
-    let log = |file: &Option<String>| file.as_ref().map(|file| format!("logs/{file}"));
-    let failed = parsed.packages.iter().filter_map(|end| {
+pub fn rows(parsed: Parsed) -> Vec<Row> {
+    let Parsed { packages, tests, .. } = parsed;
+    let log = |file: Option<String>| file.map(|file| format!("logs/{file}"));
+    let failed = packages.iter().filter_map(|end| {
         let failure = end.failure.as_ref()?;
         let mut test = row(PACKAGE, &end.name, Status::Failed);
         (test.cause, test.line, test.seconds) = (Some(failure.cause), failure.line.clone(), end.seconds);
-        test.log = log(&end.log);
+        test.log = log(end.log.clone());
         Some(Row { test, excerpt: failure.excerpt.clone(), ran: None })
     });
-    let tests = parsed.tests.iter().map(|ended| {
-        let mut test = row(&ended.name, &package(ended.package), ended.status);
+    let mut rows: Vec<_> = failed.collect();
+    rows.reserve_exact(tests.len());
+    rows.extend(tests.into_iter().map(|ended| {
+        let mut test = row(ended.name.into_string(), &packages[ended.package].name, ended.status);
         test.seconds = (ended.seconds * 1000.0).round() / 1000.0;
-        test.log = log(&ended.log);
+        test.log = log(ended.log);
         test.skipped_by = (ended.status == Status::Skipped).then_some(SkipSource::Test);
-        test.line.clone_from(&ended.reason);
-        let failure = ended.failure.as_deref();
-        if let Some(failure) = failure {
-            (test.cause, test.line) = (Some(failure.cause), failure.line.clone());
+        test.line = ended.reason;
+        let mut excerpt = Vec::new();
+        if let Some(failure) = ended.failure {
+            (test.cause, test.line, excerpt) = (Some(failure.cause), failure.line, failure.excerpt);
         }
-        let excerpt = failure.map(|failure| failure.excerpt.clone()).unwrap_or_default();
         Row { test, excerpt, ran: Some((ended.began, ended.ended)) }
-    });
-    failed.chain(tests).collect()
+    }));
+    rows
 }
 
 /// A test that came to nothing yet.
 #[must_use]
-pub fn row(name: &str, package: &str, status: Status) -> Test {
+pub fn row(name: impl Into<String>, package: &str, status: Status) -> Test {
     Test {
         name: name.into(),
         package: package.into(),
@@ -71,6 +72,8 @@ pub fn row(name: &str, package: &str, status: Status) -> Test {
         attempts: 1,
         log: None,
         reproduce: None,
+        evidence: None,
+        shadow: None,
     }
 }
 
@@ -139,16 +142,15 @@ pub fn totals(counts: &Counts) -> String {
 #[must_use]
 pub fn summary(results: &Results, rows: &[Row], folder: &Path) -> String {
     let mut text = String::new();
-    let bad = |row: &&Row| matches!(row.test.status, Status::Failed | Status::Flaky);
+    let bad: Vec<_> = rows.iter().filter(|row| matches!(row.test.status, Status::Failed | Status::Flaky)).collect();
     // A test fails when a subtest does: the subtest says why.
-    let told = |row: &&Row| {
-        let inner = format!("{}/", row.test.name);
-        !rows
-            .iter()
-            .filter(bad)
-            .any(|other| other.test.name.starts_with(&inner) && other.test.package == row.test.package)
-    };
-    let failures: Vec<_> = rows.iter().filter(bad).filter(told).collect();
+    let inner = bad.iter().flat_map(|row| {
+        let (name, package) = (row.test.name.as_str(), row.test.package.as_str());
+        name.match_indices('/').map(move |(at, _)| (package, &name[..at]))
+    });
+    let inner: HashSet<_> = inner.collect();
+    let told = |row: &&&Row| !inner.contains(&(row.test.package.as_str(), row.test.name.as_str()));
+    let failures: Vec<_> = bad.iter().filter(told).collect();
     for row in failures.iter().take(SHOWN) {
         failure(&mut text, row, folder);
     }
@@ -161,6 +163,7 @@ pub fn summary(results: &Results, rows: &[Row], folder: &Path) -> String {
         let _ = writeln!(text, "with subtests: {}", totals(&results.all_counts));
     }
     rounds(&mut text, &results.conditions.rounds);
+    shadows(&mut text, rows);
     conditions(&mut text, &results.conditions);
     let verdict = match (results.head.outcome, results.head.cause) {
         (Outcome::Passed, Some(cause)) => format!("good, but {cause}"),
@@ -190,8 +193,22 @@ fn rounds(text: &mut String, rounds: &[RoundResult]) {
     }
 }
 
+/// What became of tests that are left out, if they were run all the same.
+fn shadows(text: &mut String, rows: &[Row]) {
+    for (wanted, words) in [(true, "would pass by now"), (false, "would still not pass")] {
+        let is = |row: &&Row| row.test.shadow.is_some_and(|shadow| (shadow == Status::Passed) == wanted);
+        let names: Vec<_> = rows.iter().filter(is).map(|row| ui::printable(&shorten(&row.test.name))).collect();
+        if !names.is_empty() {
+            let _ = writeln!(text, "left out by ci/skips.toml, and {words}: {}", names.join(", "));
+        }
+    }
+}
+
 /// Where the tests ran, and with whose patience.
 fn conditions(text: &mut String, conditions: &Conditions) {
+    for line in &conditions.diagnosis {
+        let _ = writeln!(text, "more than a fifth failed; the cluster: {}", ui::printable(line));
+    }
     let pods: Vec<_> = conditions.pods.iter().map(|(platform, number)| format!("{number} on {platform}")).collect();
     if !pods.is_empty() {
         let _ = writeln!(text, "pods of the tests: {}", ui::printable(&pods.join(", ")));
@@ -223,8 +240,9 @@ fn failure(text: &mut String, row: &Row, folder: &Path) {
     for line in words {
         let _ = writeln!(text, "  | {}", ui::printable(line));
     }
-    let log = test.log.as_ref().map(|log| folder.join(log).display().to_string());
-    for (what, value) in [("log", &log), ("again", &test.reproduce)] {
+    let place = |path: &Option<String>| path.as_ref().map(|path| folder.join(path).display().to_string());
+    let (log, evidence) = (place(&test.log), place(&test.evidence));
+    for (what, value) in [("log", &log), ("evidence", &evidence), ("again", &test.reproduce)] {
         if let Some(value) = value {
             let _ = writeln!(text, "  {what}: {}", ui::printable(value));
         }
@@ -279,6 +297,23 @@ mod tests {
         assert_eq!((tops.asked, tops.passed, tops.failed, tops.skipped, tops.excluded), (4, 1, 1, 1, 1));
         assert_eq!((all.asked, all.passed), (5, 2));
         assert_eq!(totals(&tops), "4 tests: 1 passed, 1 failed, 1 skipped themselves, 1 left out (ci/skips.toml)");
+    }
+
+    #[test]
+    fn what_is_left_out_and_would_pass_is_said() {
+        let mut rows = Vec::new();
+        for (name, shadow) in [("TestNet", Some(Status::Passed)), ("TestOld", Some(Status::Failed)), ("TestOff", None)]
+        {
+            let test = Test { shadow, skipped_by: Some(SkipSource::Ledger), ..test(name, Status::Skipped, None) };
+            rows.push(Row { test, excerpt: Vec::new(), ran: None });
+        }
+        let mut text = String::new();
+        shadows(&mut text, &rows);
+        assert_eq!(
+            text,
+            "left out by ci/skips.toml, and would pass by now: TestNet\n\
+             left out by ci/skips.toml, and would still not pass: TestOld\n"
+        );
     }
 
     #[test]

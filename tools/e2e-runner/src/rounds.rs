@@ -1,6 +1,8 @@
 //! The rounds of a suite: all its tests, then those that skipped themselves with other settings; what failed is
 //! tried a second time in its own round.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use kit::{
     Cause, Result, Ui,
@@ -10,7 +12,8 @@ use kit::{
 use tokio::runtime::Runtime;
 
 use crate::{
-    attempts,
+    attempts, diagnose,
+    evidence::Evidence,
     health::Watch,
     parse::event::top,
     passes::{Ran, Runner},
@@ -32,6 +35,10 @@ pub struct Rounds<'a> {
     pub namespace: Option<&'a str>,
     /// Whether what failed is tried again.
     pub second_attempt: bool,
+    /// Whether what the ledger leaves out is run as well, to see.
+    pub shadow: bool,
+    /// What the cluster held meanwhile.
+    pub evidence: &'a Evidence,
     /// For people.
     pub name: &'a str,
     /// For what talks to the cluster.
@@ -49,6 +56,8 @@ pub struct Came {
     pub rounds: Vec<RoundResult>,
     /// The signal that ended them.
     pub signal: Option<i32>,
+    /// What was wrong with the cluster, if so many failed that it was looked at.
+    pub diagnosis: Vec<String>,
 }
 
 impl Rounds<'_> {
@@ -62,7 +71,7 @@ impl Rounds<'_> {
             self.runtime.block_on(async { Watch::start(place.opened.client.clone(), &place.platform, stopper) });
         let settings = self.namespace.filter(|_| self.suite.changes_settings());
         let settings = settings.map(|namespace| Settings::of(place.opened.client.clone(), namespace));
-        let came = self.all(settings.as_ref(), &watch);
+        let came = self.all(settings.as_ref(), &watch, place);
         let unset = settings.as_ref().and_then(|settings| self.put_back(settings, place));
         let mut came = came?;
         came.rows.extend(unset);
@@ -84,7 +93,7 @@ impl Rounds<'_> {
         Ok(came)
     }
 
-    fn all(&self, settings: Option<&Settings>, watch: &Watch) -> Result<Came> {
+    fn all(&self, settings: Option<&Settings>, watch: &Watch, place: &Place) -> Result<Came> {
         let mut came = Came::default();
         if let Some(settings) = settings {
             let maps = self.suite.rounds.iter().flat_map(|round| round.settings.keys());
@@ -103,6 +112,9 @@ impl Rounds<'_> {
                 let set = self.set(settings, round)?;
                 let rows;
                 (rows, ran) = self.round(round, &tests, watch)?;
+                if attempts::too_many(&rows) && ran.signal.is_none() && came.diagnosis.is_empty() {
+                    came.diagnosis = self.diagnose(&rows, place);
+                }
                 let (counts, _) = report::count(rows.iter().map(|row| &row.test));
                 came.rounds.push(RoundResult { name: name(round).into(), settings: set, counts });
                 rows
@@ -110,8 +122,37 @@ impl Rounds<'_> {
             join(&mut came.rows, rows, round);
         }
         came.rows.extend(attempts::left_out(self.selection, &self.runner.program.package));
+        if self.shadow && ran.stopped.is_none() && ran.signal.is_none() {
+            ran = self.shadows(&mut came.rows)?;
+        }
         came.signal = ran.signal;
         Ok(came)
+    }
+
+    /// Runs what the ledger leaves out, which counts for nothing, and notes what became of it.
+    fn shadows(&self, rows: &mut [Row]) -> Result<Ran> {
+        let selection = self.selection.shadow();
+        if selection.asked.is_empty() {
+            return Ok(Ran::default());
+        }
+        let title = format!("{} that ci/skips.toml leaves out, to see", selection.asked.len());
+        let logs = self.runner.logs.join("shadow");
+        let ran = self.runner.selecting(&selection, logs).run(&selection.asked, &title, self.ui)?;
+        attempts::lay_shadows(rows, &attempts::rows(&ran));
+        Ok(Ran { streams: Vec::new(), ..ran })
+    }
+
+    /// Looks what is wrong with the cluster, when more is than a test or two.
+    fn diagnose(&self, rows: &[Row], place: &Place) -> Vec<String> {
+        let failed =
+            rows.iter().filter(|row| row.test.status == Status::Failed && top(&row.test.name) == row.test.name);
+        self.ui.warn(format!("{} tests failed, more than a fifth: nothing is tried again", failed.count()));
+        let look = diagnose::look(&place.opened.client, self.namespace, &place.platform);
+        let found = self.runtime.block_on(cluster::interruptible(async { Ok(look.await) })).unwrap_or_default();
+        for line in &found {
+            self.ui.warn(format!("the cluster: {line}"));
+        }
+        found
     }
 
     fn set(&self, settings: Option<&Settings>, round: Option<&Round>) -> Result<Vec<kit::record::Setting>> {
@@ -138,15 +179,50 @@ impl Rounds<'_> {
         let mut rows = attempts::rows(&ran);
         let (package, passes) = (&self.runner.program.package, &self.runner.passes);
         rows.extend(attempts::never_began(tests, &rows, package, &ran, passes));
-        attempts::lay_over(&mut rows, &watch.outages(), Timestamp::now());
-        let again = attempts::again(&rows, &ran);
-        if !again.is_empty() && self.second_attempt {
-            self.ui.note(format!("{} failed; once more: {}", again.len(), again.join(", ")));
-            let second = self.runner.run(&again, "second attempt", self.ui)?;
-            attempts::join(&mut rows, &attempts::rows(&second));
-            (ran.signal, ran.stopped) = (second.signal, second.stopped);
+        self.judge(&mut rows, watch);
+        if self.second_attempt && !attempts::too_many(&rows) {
+            self.repeat(&mut rows, &mut ran, watch)?;
         }
         Ok((rows, ran))
+    }
+
+    /// What the tests could not know: the state of their pods, and whether the cluster was away.
+    fn judge(&self, rows: &mut [Row], watch: &Watch) {
+        self.evidence.judge(rows, &self.runner.logs);
+        attempts::lay_over(rows, &watch.outages(), Timestamp::now());
+    }
+
+    /// Further attempts of what failed.
+    fn repeat(&self, rows: &mut [Row], ran: &mut Ran, watch: &Watch) -> Result<()> {
+        for before in 1..=attempts::BACKOFF.len() {
+            let again = attempts::again(rows, ran, before);
+            if again.is_empty() {
+                break;
+            }
+            self.ui.note(format!("{} failed; once more: {}", again.len(), again.join(", ")));
+            if attempts::wants_time(rows, &again)
+                && let Err(error) = self.wait(attempts::BACKOFF[before - 1])
+            {
+                ran.signal = error.signal;
+                break;
+            }
+            let name = if before == 1 { "second attempt" } else { "third attempt" };
+            let second = self.runner.run(&again, name, self.ui)?;
+            let mut new = attempts::rows(&second);
+            self.judge(&mut new, watch);
+            attempts::join(rows, &new);
+            (ran.signal, ran.stopped) = (second.signal, second.stopped);
+        }
+        Ok(())
+    }
+
+    /// Gives the infrastructure time.
+    fn wait(&self, time: Duration) -> Result<()> {
+        let wait = async {
+            tokio::time::sleep(time).await;
+            Ok(())
+        };
+        self.runtime.block_on(cluster::interruptible(wait))
     }
 
     /// Puts the component's settings back, also after a signal; a row of the cluster's if that fails.

@@ -1,11 +1,16 @@
 //! Which tests: the suite, the ledger of skips, `--tests`; and how they are named to a test program.
 
+use std::collections::BTreeSet;
+
 use jiff::civil::Date;
 use kit::{
     Cause, Context, Error, Platform, Result,
     ci::{Skip, Suite, Unless},
+    record::Status,
 };
 use regex::Regex;
+
+use crate::{parse::event::top, report::PACKAGE, runs::Found};
 
 /// One argument of a process may be 128 KiB long (execve(2), MAX_ARG_STRLEN).
 const PATTERN_LIMIT: usize = 100_000;
@@ -46,9 +51,12 @@ pub struct Choice<'a> {
     pub today: Date,
 }
 
-/// `--tests`: names, or patterns as `go test -run` takes them for top-level tests.
+/// `--tests`: names, or patterns as `go test -run` takes them for top-level tests; or the names of an earlier record.
 #[derive(Debug, Clone, Default)]
-pub struct Wanted(Vec<(String, Regex)>);
+pub struct Wanted {
+    patterns: Vec<(String, Regex)>,
+    names: Option<BTreeSet<String>>,
+}
 
 impl Wanted {
     /// Reads the option's values: names or patterns, several with commas between.
@@ -61,18 +69,46 @@ impl Wanted {
             let regex = Regex::new(part).cause(Cause::Usage, || format!("--tests {part}: not a regular expression"))?;
             Ok((part.to_owned(), regex))
         };
-        parts.map(read).collect::<Result<_>>().map(Self)
+        Ok(Self { patterns: parts.map(read).collect::<Result<_>>()?, names: None })
+    }
+
+    /// The top-level tests that failed or did not come to their end in earlier records.
+    #[must_use]
+    pub fn failed(found: &[Found]) -> Self {
+        let tests = found.iter().flat_map(|found| &found.results.tests);
+        let bad = tests.filter(|test| matches!(test.status, Status::Failed | Status::NotRun) && test.name != PACKAGE);
+        Self { patterns: Vec::new(), names: Some(bad.map(|test| top(&test.name).to_owned()).collect()) }
+    }
+
+    /// The names, if it is names of an earlier record.
+    #[must_use]
+    pub fn names(&self) -> Option<&BTreeSet<String>> {
+        self.names.as_ref()
     }
 
     /// Whether the option was given.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.patterns.is_empty() && self.names.is_none()
     }
 
     /// A whole name means that test alone; anything else is a pattern.
     fn matches(&self, test: &str, listed: &[String]) -> bool {
-        self.0.iter().any(|(name, regex)| if listed.contains(name) { name == test } else { regex.is_match(test) })
+        let pattern =
+            |(name, regex): &(String, Regex)| if listed.contains(name) { name == test } else { regex.is_match(test) };
+        self.names.as_ref().is_some_and(|names| names.contains(test)) || self.patterns.iter().any(pattern)
+    }
+
+    /// The option as `go test -run` takes it, for tests whose names nobody has listed.
+    #[must_use]
+    pub fn pattern(&self) -> Option<String> {
+        let patterns = self.patterns.iter().map(|(name, _)| {
+            let is_name = name.chars().all(|c| c.is_alphanumeric() || c == '_');
+            if is_name { format!("^{name}$") } else { name.clone() }
+        });
+        let names = self.names.iter().flatten().map(|name| format!("^{}$", regex::escape(name)));
+        let all: Vec<_> = patterns.chain(names).collect();
+        (!all.is_empty()).then(|| all.join("|"))
     }
 }
 
@@ -167,6 +203,21 @@ impl Selection {
         }
         arguments
     }
+
+    /// The tests that the ledger leaves out, as something to be run by itself: whole top-level tests, for a name of
+    /// a subtest alone is no selection for a program that sets its own `-test.run`.
+    #[must_use]
+    pub fn shadow(&self) -> Self {
+        let mut asked: Vec<String> = Vec::new();
+        for name in self.excluded.iter().map(|(name, _)| top(name)) {
+            if !asked.iter().any(|known| known == name) {
+                asked.push(name.to_owned());
+            }
+        }
+        let all = self.asked.iter().chain(&self.others);
+        let others = all.filter(|test| !asked.contains(test)).cloned().collect();
+        Self { asked, others, ..Self::default() }
+    }
 }
 
 #[cfg(test)]
@@ -239,6 +290,45 @@ mod tests {
         assert_eq!(chosen(&suite(&[]), &[], &["TestB,TestA"]).unwrap().asked, ["TestA", "TestB"]);
         assert_eq!(chosen(&suite(&[]), &[], &["("]).unwrap_err().cause, Cause::Usage);
         assert_eq!(chosen(&suite(&[]), &[], &["Nothing"]).unwrap_err().cause, Cause::NothingRan);
+    }
+
+    #[test]
+    fn what_failed_before_is_a_selection() {
+        use crate::{report::row, runs::tests::results};
+        let tests = [
+            ("TestA/x", Status::Failed),
+            ("TestAb", Status::Passed),
+            ("TestB", Status::NotRun),
+            (PACKAGE, Status::Failed),
+            ("TestGone", Status::Failed),
+        ];
+        let tests = tests.map(|(name, status)| row(name, "p", status)).to_vec();
+        let results = results("x", "linux/amd64", tests);
+        let wanted = Wanted::failed(&[Found { path: "r".into(), digest: String::new(), results }]);
+        assert_eq!(wanted.pattern().unwrap(), "^TestA$|^TestB$|^TestGone$");
+        let suite = suite(&[]);
+        let platform = "linux/amd64".parse().unwrap();
+        let (component, suite_name, today) = ("x", "smoke", "2026-06-01".parse().unwrap());
+        let choice = Choice {
+            component,
+            suite_name,
+            suite: &suite,
+            skips: &[],
+            platform: &platform,
+            lab: true,
+            wanted: &wanted,
+            today,
+        };
+        assert_eq!(choose(&choice, &listed()).unwrap().asked, ["TestA", "TestB"]);
+        assert!(!wanted.is_empty() && wanted.names().unwrap().contains("TestGone"));
+    }
+
+    #[test]
+    fn shadows_are_whole_tests_and_nothing_else() {
+        let skips = [skip(&["TestA", "TestB/sub"], "2027-01-01")];
+        let shadow = chosen(&suite(&[]), &skips, &[]).unwrap().shadow();
+        assert_eq!(shadow.asked, ["TestA", "TestB"]);
+        assert_eq!(shadow.arguments(&shadow.asked), ["-test.run=^(TestA|TestB)$", "-test.skip=^TestAb$|^ExampleC$"]);
     }
 
     #[test]

@@ -5,22 +5,25 @@ use std::{path::Path, time::Duration};
 use jiff::Timestamp;
 use kit::{
     Cause, Context, Done, Error, Outcome, Output, Platform, Result, RunDir, Ui, dirs,
-    record::{Nature, Results, Stretch},
+    record::{Input, Nature, Results, SourceChange, Stretch},
     rundir, ui,
 };
 use tokio::runtime::Runtime;
 
 use crate::{
     arrange::{self, Arranged},
-    junit,
-    options::{PrepareArgs, RunArgs},
+    compare::SOURCES,
+    evidence::Evidence,
+    home::Home,
+    options::{Kind, PrepareArgs, RunArgs},
     pace::Pace,
     place::{Installed, Place},
     plan::{self, Plan},
-    program::{self, Program},
-    report,
+    program, report,
     rounds::{Came, Rounds},
+    script,
     settings::Settings,
+    unit,
 };
 
 /// Compiles the tests of a component, so that a later run finds them.
@@ -29,8 +32,9 @@ use crate::{
 /// As [`program::prepare`].
 pub fn prepare(args: &PrepareArgs, ui: &Ui) -> Result<Done> {
     let ci = args.ci.open()?;
-    let component = ci.component(&args.component)?;
-    let program = program::prepare(&ci, &args.component, &component, &Pace::new(args.slowdown, None), ui)?;
+    let component = plan::of_kind(ci.component(&args.component)?, args.kind);
+    let pace = Pace::new(args.slowdown, None);
+    let program = program::prepare(&ci, &args.component, args.kind, &component, &pace, ui)?;
     let tests = program.list()?;
     match ui.output {
         Output::Json => ui.json(&serde_json::json!({
@@ -49,7 +53,11 @@ pub fn prepare(args: &PrepareArgs, ui: &Ui) -> Result<Done> {
 pub fn run(args: &RunArgs, ui: &Ui) -> Result<Done> {
     let mut plan = Plan::new(args)?;
     if args.dry_run {
-        return plan::dry_run(&plan, ui);
+        return match args.kind {
+            Kind::E2e | Kind::Examples => plan::dry_run(&plan, ui),
+            Kind::Unit => unit::dry_run(&plan, ui),
+            Kind::Script => script::dry_run(&plan, ui),
+        };
     }
     let folder = match &args.run_dir {
         Some(folder) => folder.clone(),
@@ -71,8 +79,14 @@ pub fn run(args: &RunArgs, ui: &Ui) -> Result<Done> {
         results.cluster.clone_from(&place.id.uid);
     }
     let cell = run_dir.cell(&args.component, &results.platform, &name);
+    let home = Home::new(&cell, args.kind, args.shard);
     let done = place.and_then(|mut place| {
-        let done = in_place(&mut plan, &mut place, &runtime, &cell, &mut results, ui);
+        let at = At { runtime: &runtime, cell: &cell, home: &home, ui };
+        let done = match args.kind {
+            Kind::E2e | Kind::Examples => in_place(&mut plan, &mut place, &at, &mut results),
+            Kind::Unit => unit::in_place(&mut plan, &mut place, &at, &mut results),
+            Kind::Script => script::in_place(&mut plan, &mut place, &at, &mut results),
+        };
         runtime.block_on(place.give_back(ui));
         done
     });
@@ -85,40 +99,57 @@ pub fn run(args: &RunArgs, ui: &Ui) -> Result<Done> {
     if error.cause != Cause::Usage && !error.what.iter().any(|what| what == RECORDED) {
         results.head = results.head.clone().failed(&error).reproduce(plan.again(None));
         results.head.finished = Timestamp::now();
-        rundir::write_record(&cell, &results)?;
+        home.write(&results)?;
     }
     Err(error)
+}
+
+/// What the work on a cluster has at hand.
+pub(crate) struct At<'a> {
+    pub(crate) runtime: &'a Runtime,
+    /// The folder of the component on that platform of that cluster.
+    pub(crate) cell: &'a Path,
+    pub(crate) home: &'a Home,
+    pub(crate) ui: &'a Ui,
 }
 
 /// Marks an error whose record is written.
 const RECORDED: &str = "the tests were stopped";
 
-fn in_place(
-    plan: &mut Plan<'_>,
+/// What all kinds of tests need before they begin: who holds the cluster, what is installed, how slow nodes are.
+pub(crate) fn begin(
+    plan: &Plan<'_>,
     place: &mut Place,
-    runtime: &Runtime,
-    cell: &Path,
+    at: &At<'_>,
     results: &mut Results,
-    ui: &Ui,
-) -> Result<Done> {
-    let installed = place.installed(cell)?;
+) -> Result<(Installed, Pace)> {
+    let installed = place.installed(at.cell)?;
     results.nature = installed.nature.unwrap_or(place.nature);
-    plan.choose_suite(results.nature == Nature::Emulated)?;
-    plan.suite_name().clone_into(&mut results.suite);
     results.release.clone_from(&installed.release);
     results.head.inputs.extend(installed.input.clone());
+    results.head.inputs.extend(plan.inputs.iter().cloned());
     let run = results.head.run.clone();
-    runtime.block_on(cluster::interruptible(place.hold(&run)))?;
+    at.runtime.block_on(cluster::interruptible(place.hold(&run)))?;
     let pace = Pace::new(plan.args.slowdown, installed.slowdown);
-    let program = program::prepare(&plan.ci, &plan.args.component, &plan.component, &pace, ui)?;
-    results.conditions.stretch = stretch(&pace, &program);
+    Ok((installed, pace))
+}
+
+fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, results: &mut Results) -> Result<Done> {
+    let At { runtime, home, ui, .. } = *at;
+    let (installed, pace) = begin(plan, place, at, results)?;
+    plan.choose_suite(results.nature == Nature::Emulated)?;
+    plan.suite_name().clone_into(&mut results.suite);
+    let program = program::prepare(&plan.ci, &plan.args.component, plan.args.kind, &plan.component, &pace, ui)?;
+    results.head.inputs.push(Input { name: SOURCES.into(), digest: program.sources.clone() });
+    results.conditions.stretch = stretch(&pace, &program.changes);
     // Emulated nodes are machines of their own, whose store nobody fills.
     let lab = place.opened.lab.is_some() && place.platform == Platform::host();
-    let selection = plan.select(&program, &place.platform, lab, ui)?;
+    let (selection, whole) = plan.select(&program, &place.platform, lab, ui)?;
+    results.whole = whole;
     let registry = place.opened.lab.as_ref().map(|lab| lab.registry.clone());
     let values = plan.values(place.opened.kubeconfig.clone(), &place.platform, registry);
     let server = place.opened.server.trim_end_matches('/').rsplit("//").next().map(String::from);
-    let runner = plan.runner(&program, &selection, &values, cell.join("logs"), server.as_deref(), &pace)?;
+    let runner = plan.runner(&program, &selection, &values, home.logs(), server.as_deref(), &pace)?;
     let manifests = plan.component.tests.as_ref().map(|tests| tests.manifests.clone()).unwrap_or_default();
     if !manifests.is_empty() {
         let root = kit::source::checkout(&plan.ci, &plan.component, ui)?.dir;
@@ -126,30 +157,42 @@ fn in_place(
     }
     recover(plan, place, runtime, ui)?;
     runner.record(&selection.asked)?;
+    let evidence = Evidence::start(&place.opened.client, plan.namespace(), &place.platform, ui);
+    let evidence = runtime.block_on(cluster::interruptible(evidence))?;
     let rounds = Rounds {
         runner: &runner,
         selection: &selection,
         suite: &plan.suite,
         namespace: plan.namespace(),
         second_attempt: !plan.args.no_second_attempt && !plan.args.fail_fast,
+        shadow: plan.args.shadow,
+        evidence: &evidence,
         name: &format!("{} {} on {}", plan.args.component, plan.suite_name(), place.opened.name),
         runtime,
         ui,
     };
+    let run = results.head.run.clone();
     let (mut came, Arranged { set_aside, seen, rows }) =
         arrange::around(place, &run, runtime, ui, || rounds.run(place))?;
     came.rows.extend(rows);
     (results.conditions.set_aside, results.conditions.pods) = (set_aside, seen.platforms);
-    conclude(plan, results, came, cell, &installed, ui)
+    if came.signal.is_none() {
+        let collect = async { Ok(evidence.finish(&mut came.rows, home, ui).await) };
+        match runtime.block_on(cluster::interruptible(collect)) {
+            Ok(collected) => results.evidence = collected,
+            Err(error) => came.signal = error.signal,
+        }
+    }
+    conclude(plan, results, came, at, &installed)
 }
 
 /// How limits are stretched, for the record.
-fn stretch(pace: &Pace, program: &Program) -> Option<Stretch> {
+pub(crate) fn stretch(pace: &Pace, changes: &[SourceChange]) -> Option<Stretch> {
     let stretch = Stretch {
         slowdown: pace.slowdown,
         source: pace.source.into(),
         factor: pace.factor(),
-        changes: program.changes.clone(),
+        changes: changes.to_vec(),
     };
     (pace.factor() > 1).then_some(stretch)
 }
@@ -165,20 +208,22 @@ fn recover(plan: &Plan<'_>, place: &Place, runtime: &Runtime, ui: &Ui) -> Result
 }
 
 /// Writes the record, JUnit and the summary.
-fn conclude(
+pub(crate) fn conclude(
     plan: &Plan<'_>,
     results: &mut Results,
     came: Came,
-    cell: &Path,
+    at: &At<'_>,
     installed: &Installed,
-    ui: &Ui,
 ) -> Result<Done> {
-    let Came { mut rows, rounds, signal } = came;
+    let At { home, ui, .. } = *at;
+    let Came { mut rows, rounds, signal, diagnosis } = came;
     for row in &mut rows {
         let top = crate::parse::event::top(&row.test.name).to_owned();
         let again = (row.test.name != report::PACKAGE).then_some(top.as_str());
-        row.test.reproduce = row.test.cause.map(|_| plan.again(again));
+        row.test.reproduce = row.test.cause.map(|_| plan.again_in(again, &row.test.package));
+        row.test.log = row.test.log.take().map(|log| home.seen(&log));
     }
+    results.conditions.diagnosis = diagnosis;
     results.tests = rows.iter().map(|row| row.test.clone()).collect();
     (results.counts, results.all_counts) = report::count(&results.tests);
     results.conditions.rounds = if plan.suite.changes_settings() { rounds } else { Vec::new() };
@@ -197,18 +242,17 @@ fn conclude(
         head = head.failed(error);
     }
     results.head = head;
-    let written = junit::write(&cell.join("junit.xml"), results, &rows);
-    let written = written.and_then(|()| rundir::write_record(cell, results));
+    let written = home.write_junit(results, &rows).and_then(|()| home.write(results));
     // Who cannot keep the results gets to see them all the same.
     match ui.output {
         Output::Json => ui.json(&results)?,
-        Output::Text => ui.result(&report::summary(results, &rows, cell))?,
+        Output::Text => ui.result(&report::summary(results, &rows, home.folder()))?,
     }
     let digest = written?;
     let release = installed.release.as_deref().unwrap_or("no install.json");
     let took = results.head.finished.duration_since(results.head.started);
     let took = ui::duration(took.try_into().unwrap_or_default());
-    ui.note(format!("{} in {took}; release: {release}", cell.join("results.json").display()));
+    ui.note(format!("{} in {took}; release: {release}", home.record().display()));
     match interrupted {
         Some(error) => Err(error),
         None => Ok(Done { cause, exit: Some(exit), digest: Some(digest) }),

@@ -92,8 +92,9 @@ impl Drop for Lab {
 fn runs_records_and_blames() {
     let lab = Lab::new();
     type Part = (&'static str, fn(&Lab));
-    let parts: [Part; 5] = [
+    let parts: [Part; 6] = [
         ("good", what_the_tests_get_and_what_is_recorded),
+        ("unit", unit_tests_run_as_pods),
         ("refused", another_cluster_or_another_run_is_refused),
         ("interrupted", a_signal_leaves_a_record_and_gives_the_cluster_back),
         ("away", an_api_server_that_goes_away_is_never_a_test_s_failure),
@@ -139,6 +140,43 @@ fn what_the_tests_get_and_what_is_recorded(lab: &Lab) {
     let reproduce = results.head.reproduce.unwrap();
     assert!(reproduce.contains("--component own --tests TestProvoked --lab"), "{reproduce}");
     assert!(reproduce.ends_with("--env PROVOKE=fail"), "{reproduce}");
+}
+
+fn unit_tests_run_as_pods(lab: &Lab) {
+    let unit = "[own.unit]\npackages = ['./unit', './parts']\nenv = { OWN = 'for {goarch}' }\n";
+    let world = World::new("test", &format!("{SUITES}{unit}"), "").with_labs();
+    let results = |run: &str| -> Results { rundir::read_record(&lab.cell(&world, run).join("unit")).unwrap().0 };
+    let command = |run: &str, more: &[&str]| lab.command(&world, run, &[&["--kind", "unit"], more].concat());
+    let run = |run: &str, more: &[&str]| Ended::of(command(run, more).output().unwrap());
+
+    // While a test prints, the API server goes away: the pod goes on, and nothing is lost or there twice.
+    let child = command("unit", &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pods = ["kubectl", "--", "get", "pods", "-n", "other-arch", "-o", "jsonpath={.items[*].status.phase}"];
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !lab.tool(&pods).contains("Running") {
+        assert!(Instant::now() < deadline, "no pod of unit tests runs");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    lab.tool(&["kill", "kube-apiserver", "--hold"]);
+    std::thread::sleep(Duration::from_secs(2));
+    lab.tool(&["start", "kube-apiserver"]);
+    Ended::of(child.wait_with_output().unwrap()).says(0, &["9 tests: 9 passed"]);
+    let found = results("unit");
+    assert_eq!((found.kind.as_str(), found.counts.passed, found.nature), ("unit", 9, kit::record::Nature::Native));
+    let ticks = found.tests.iter().find(|test| test.name == "TestTicks").unwrap();
+    let log = std::fs::read_to_string(lab.cell(&world, "unit").join("unit").join(ticks.log.as_ref().unwrap())).unwrap();
+    let seen: Vec<_> = log.lines().filter(|line| line.starts_with("tick ")).map(String::from).collect();
+    assert_eq!(seen, (0..80).map(|n| format!("tick {n}")).collect::<Vec<_>>());
+
+    let bad = ["--package", "./unit", "--tests", "TestProvoked,TestPlace", "--env", "PROVOKE=fail"];
+    let words =
+        ["FAIL TestProvoked [product]", "told to fail", "once more: TestProvoked", "--kind unit --package own/unit"];
+    run("bad", &bad).says(1, &words);
+    let panic = ["--package", "./unit", "--tests", "TestProvoked", "--env", "PROVOKE=panic"];
+    run("panic", &panic).says(1, &["FAIL TestProvoked [product]", "panic: told to panic"]);
+    let left = ["kubectl", "--", "get", "pods", "-n", "other-arch", "-o", "name"];
+    assert_eq!(lab.tool(&left).trim(), "", "pods of unit tests are left");
 }
 
 fn another_cluster_or_another_run_is_refused(lab: &Lab) {

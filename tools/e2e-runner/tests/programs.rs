@@ -90,6 +90,38 @@ fn what_would_run_is_said_and_what_cannot_is_refused() {
     with(&["--suite", "other"]).says(2, &["there is no suite 'other'", "smoke"]);
     with(&["--tests", "["]).says(2, &["--tests [: not a regular expression"]);
     with(&["--tests", "TestParallel"]).says(4, &["no tests selected of 9 (1 are left out by ci/skips.toml)"]);
+    with(&["--shard", "1/2"]).says(0, &["# 1 tests of smoke, part 1/2", "#   TestParallel: needs the internet"]);
+    with(&["--shard", "2/2"]).says(0, &["# 1 tests of smoke, part 2/2", "# left out: 0"]);
+    with(&["--shard", "3/3"]).says(4, &["part 3/3 has no tests: there are only 2"]);
+    with(&["--shard", "0/2"]).says(2, &["as in 1/3"]);
+    with(&["--only-failed", "/nowhere"]).says(2, &["cannot read /nowhere"]);
+    with(&["--kind", "examples"]).says(2, &["component 'own' has no tests of kind examples", "[own.examples]"]);
+    with(&["--kind", "unit"]).says(2, &["component 'own' has no unit tests"]);
+    with(&["--kind", "script"]).says(2, &["component 'own' has no script that is meant"]);
+}
+
+#[test]
+fn unit_tests_are_listed_from_sources_for_the_platform() {
+    let unit = "[own.unit]\npackages = ['./...']\nenv = { OWN = 'for {goarch}' }\nbase = '{registry}/base'\n";
+    let world = World::new("test", &format!("{SUITES}{unit}"), SKIPS);
+    let with = |more: &[&str]| {
+        world.run(&[&["run", "--kind", "unit", "--dry-run", "--platform", "linux/s390x"], more].concat())
+    };
+    with(&[]).says(
+        0,
+        &[
+            "unit tests as pods on linux/s390x, in {registry}/base",
+            "export OWN='for s390x'",
+            "tests of own/test:",
+            "'-test.run=^(TestSerial|TestOther|TestNowhere|TestSubtests|TestEnvironment|TestProvoked|TestConnects|TestWaits)$'",
+            "2 tests of own/pods",
+        ],
+    );
+    let one = with(&["--package", "./test", "--tests", "TestOther"]);
+    one.says(0, &["# 1 tests of own/test:", "^(TestOther)$"]);
+    assert!(!one.out.contains("own/pods"), "{}", one.out);
+    with(&["--package", "./absent"]).says(2, &["error[usage]"]);
+    with(&["--tests", "TestGone"]).says(4, &["no unit tests selected"]);
 }
 
 /// All tests of tests/programs/own/test.
@@ -125,6 +157,7 @@ impl Made {
             test2json: String::from_utf8(tool.stdout).unwrap().trim().into(),
             compiled: true,
             changes: Vec::new(),
+            sources: String::new(),
         };
         Self { program, world }
     }
@@ -144,6 +177,7 @@ impl Made {
         let mut runner = Runner {
             program: &self.program,
             selection: &selection,
+            launcher: Vec::new(),
             arguments: vec!["-kubeconfig=/k".into()],
             passes: vec![pass("serial"), pass("parallel")],
             parallel: None,
@@ -151,7 +185,7 @@ impl Made {
             logs: self.world.path("logs"),
             deadline: None,
             silence: Duration::from_secs(60),
-            fail_fast: false,
+            max_failures: None,
             stopper: Stopper::default(),
             judge: Judge::default(),
         };
@@ -161,8 +195,8 @@ impl Made {
         let mut rows = attempts::rows(&ran);
         rows.extend(attempts::left_out(&selection, "own/test"));
         rows.extend(attempts::never_began(&selection.asked, &rows, "own/test", &ran, &runner.passes));
-        let again = attempts::again(&rows, &ran);
-        if !again.is_empty() {
+        let again = attempts::again(&rows, &ran, 1);
+        if !again.is_empty() && !attempts::too_many(&rows) {
             let second = runner.run(&again, "again", &Ui::silent()).unwrap();
             attempts::join(&mut rows, &attempts::rows(&second));
         }
@@ -239,10 +273,32 @@ fn a_flood_of_output_fills_neither_memory_nor_disk() {
 }
 
 #[test]
+fn so_many_failures_can_end_it() {
+    let made = Made::new();
+    // The second failure comes when another test hangs.
+    let env = [("OWN", "wrong"), ("PROVOKE", "hang")];
+    let asked = ["TestEnvironment", "TestOther", "TestProvoked"];
+    let (rows, ran) = made.run(&asked, &env, |runner| runner.max_failures = Some(2));
+    assert_eq!(find(&rows, "TestEnvironment").status, Status::Failed);
+    assert_eq!(find(&rows, "TestOther").status, Status::Failed);
+    let test = find(&rows, "TestProvoked");
+    assert_eq!((test.status, test.cause), (Status::NotRun, None), "{test:?}");
+    assert_eq!(test.line.as_deref(), Some("--max-failures, and 2 tests had failed"));
+    assert_eq!((ran.streams.len(), exit(&rows)), (2, 1));
+    // A test that runs when it is enough has not failed.
+    let asked = ["TestOther", "TestProvoked"];
+    let (rows, _) = made.run(&asked, &[("PROVOKE", "hang")], |runner| {
+        runner.passes.remove(0);
+        runner.max_failures = Some(1);
+    });
+    assert_eq!(find(&rows, "TestOther").status, Status::Failed);
+}
+
+#[test]
 fn the_first_failure_can_end_it() {
     let made = Made::new();
     let env = [("OWN", "wrong")];
-    let (rows, ran) = made.run(&["TestEnvironment", "TestParallel"], &env, |runner| runner.fail_fast = true);
+    let (rows, ran) = made.run(&["TestEnvironment", "TestParallel"], &env, |runner| runner.max_failures = Some(1));
     assert_eq!(find(&rows, "TestEnvironment").status, Status::Failed);
     let other = find(&rows, "TestParallel");
     assert_eq!((other.status, other.cause), (Status::NotRun, None));

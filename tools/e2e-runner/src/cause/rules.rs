@@ -222,6 +222,16 @@ mod tests {
     }
 
     #[test]
+    fn our_own_errors_count_only_where_one_of_our_programs_speaks() {
+        let log = "error[image-missing-platform]: unit-x on node n: no image\nexit status 1\nFAIL\tx\t0.1s\n";
+        assert_eq!(Judge::default().package(log).cause, Cause::Unclassified);
+        let verdict = Judge::default().of_launcher().package(log);
+        assert_eq!(verdict.cause, Cause::ImageMissingPlatform);
+        assert!(verdict.line.unwrap().ends_with("no image"));
+        assert_eq!(Judge::default().of_launcher().package("error[none]: x").cause, Cause::Unclassified);
+    }
+
+    #[test]
     fn crashes_and_time_outs() {
         let judge = Judge::default();
         let panic = "    x.go:1: about to\npanic: oh no\n\ngoroutine 1 [running]:\nlookup x: no such host\n";

@@ -1,6 +1,6 @@
 //! Lines of a stream, each of at most so many bytes: what is longer is cut, and the rest is passed over.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read};
 
 /// A longer line is cut. `go test` splits its own output at 4 KiB; what is this long comes from elsewhere.
 pub const LIMIT: usize = 8 << 20;
@@ -26,27 +26,41 @@ impl<R: BufRead> Lines<R> {
     /// What the reader returns.
     pub fn next_line(&mut self) -> io::Result<Option<&[u8]>> {
         self.buffer.clear();
+        // One byte more than the limit: the end of the line, or the sign that it is too long.
+        let whole = self.reader.by_ref().take(self.limit as u64 + 1).read_until(b'\n', &mut self.buffer)?;
+        match self.buffer.last() {
+            None => return Ok(None),
+            Some(b'\n') => {
+                self.buffer.pop();
+                if self.buffer.last() == Some(&b'\r') {
+                    self.buffer.pop();
+                }
+            }
+            Some(_) if whole > self.limit => {
+                self.buffer.truncate(self.limit);
+                self.cut += 1 + self.pass_over()?;
+            }
+            Some(_) => {}
+        }
+        Ok(Some(&self.buffer))
+    }
+
+    /// Goes to the next line; says how many bytes of this one there were.
+    fn pass_over(&mut self) -> io::Result<u64> {
+        let mut passed = 0;
         loop {
             let available = match self.reader.fill_buf() {
                 Ok(available) => available,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
-            if available.is_empty() {
-                return Ok((!self.buffer.is_empty()).then_some(&self.buffer));
-            }
             let end = available.iter().position(|byte| *byte == b'\n');
-            let piece = &available[..end.unwrap_or(available.len())];
-            let keep = piece.len().min(self.limit - self.buffer.len());
-            self.buffer.extend_from_slice(&piece[..keep]);
-            self.cut += (piece.len() - keep) as u64;
-            let used = piece.len() + usize::from(end.is_some());
-            self.reader.consume(used);
-            if end.is_some() {
-                if self.buffer.last() == Some(&b'\r') {
-                    self.buffer.pop();
-                }
-                return Ok(Some(&self.buffer));
+            let used = end.unwrap_or(available.len());
+            let more = end.is_none() && !available.is_empty();
+            self.reader.consume(used + usize::from(end.is_some()));
+            passed += used as u64;
+            if !more {
+                return Ok(passed);
             }
         }
     }
@@ -77,6 +91,7 @@ mod tests {
     fn a_long_line_is_cut_and_the_next_one_is_whole() {
         for chunk in [1, 4, 64] {
             assert_eq!(all(b"0123456789\nab\n", 4, chunk), (vec!["0123".into(), "ab".into()], 6));
+            assert_eq!(all(b"0123\n01234", 4, chunk), (vec!["0123".into(), "0123".into()], 1));
         }
     }
 }

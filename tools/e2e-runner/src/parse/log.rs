@@ -1,9 +1,11 @@
 //! A log of bounded size: its beginning and its end are kept, what lies between is left out.
 //!
 //! A log that stays small never touches the disk before it ends, so thousands of passing tests cost
-//! nothing. While a test runs, the end is a ring in the file itself: memory does not grow with output.
+//! nothing. While a test runs, the end is a ring in the file itself: memory does not grow with output,
+//! and all logs that wait in memory share one allowance.
 
 use std::{
+    cell::Cell,
     fs::{self, File},
     io,
     os::unix::fs::FileExt,
@@ -16,8 +18,12 @@ use kit::{Cause, Context, Result, digest, rundir::slug};
 pub const HEAD: u64 = 256 << 10;
 /// How much of its end is kept.
 pub const TAIL: u64 = 256 << 10;
-/// How much waits in memory.
-const BUFFER: usize = 4 << 10;
+/// How much of a log waits in memory.
+const BUFFER: usize = 64 << 10;
+/// How much of it where many logs wait.
+const SMALL: usize = 4 << 10;
+/// How much waits in memory before logs are kept small.
+const MEMORY: usize = 8 << 20;
 
 /// Where logs go.
 #[derive(Debug, Clone)]
@@ -25,6 +31,8 @@ pub struct Folder {
     path: PathBuf,
     head: u64,
     tail: u64,
+    /// Bytes that wait in memory, of all logs.
+    waiting: Cell<usize>,
 }
 
 /// A log that is being written.
@@ -49,7 +57,7 @@ impl Log {
 impl Folder {
     /// Logs in `path`, which is created when the first one is written.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), head: HEAD, tail: TAIL }
+        Self { path: path.into(), head: HEAD, tail: TAIL, waiting: Cell::new(0) }
     }
 
     /// The folder.
@@ -76,11 +84,15 @@ impl Folder {
     /// [`Cause::HostDisk`] naming the file.
     pub fn write(&self, log: &mut Log, bytes: &[u8]) -> Result<()> {
         log.buffer.extend_from_slice(bytes);
-        if log.buffer.len() >= BUFFER { self.flush(log) } else { Ok(()) }
+        let waiting = self.waiting.get() + bytes.len();
+        self.waiting.set(waiting);
+        let room = if waiting > MEMORY { SMALL } else { BUFFER };
+        if log.buffer.len() >= room { self.flush(log) } else { Ok(()) }
     }
 
     /// Forgets a log that nobody needs.
     pub fn discard(&self, log: &Log) {
+        self.waiting.set(self.waiting.get().saturating_sub(log.buffer.len()));
         if let Some(file) = &log.file {
             // It lies in a folder of ours and does no harm.
             let _ = fs::remove_file(file);
@@ -121,7 +133,9 @@ impl Folder {
             Ok(())
         };
         store().cause(Cause::HostDisk, || format!("cannot write {}", path.display()))?;
+        self.waiting.set(self.waiting.get().saturating_sub(log.buffer.len()));
         log.buffer.clear();
+        log.buffer.shrink_to(SMALL);
         Ok(())
     }
 
@@ -216,6 +230,28 @@ mod tests {
                 assert_eq!(kept, format!("{}\n[... {cut} bytes left out ...]\n{end}", &text[..8 << 10]));
             }
         }
+    }
+
+    #[test]
+    fn many_logs_at_once_do_not_fill_the_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(dir.path());
+        let mut logs: Vec<_> = (0..1000).map(|n| folder.log(&format!("Test{n}"))).collect();
+        for _ in 0..40 {
+            for log in &mut logs {
+                folder.write(log, &[b'x'; 1000]).unwrap();
+            }
+        }
+        let held: usize = logs.iter().map(|log| log.buffer.capacity()).sum();
+        assert!(held < 2 * MEMORY && folder.waiting.get() <= MEMORY + 1000 * SMALL, "{held}");
+        let (kept, dropped) = logs.split_at(500);
+        dropped.iter().for_each(|log| folder.discard(log));
+        let sizes = kept.iter().map(|log| log.written + log.buffer.len() as u64);
+        assert!(sizes.sum::<u64>() == 500 * 40_000);
+        for log in logs.drain(..500) {
+            folder.finish(log).unwrap();
+        }
+        assert_eq!((folder.waiting.get(), fs::read_dir(dir.path()).unwrap().count()), (0, 500));
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub struct PackageEnd {
 }
 
 /// All that a stream says.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Parsed {
     /// Packages, in the order in which they began.
     pub packages: Vec<PackageEnd>,
@@ -59,6 +59,14 @@ pub struct Parsed {
     pub text: VecDeque<String>,
     /// Whether the stream ended before its packages did.
     pub truncated: bool,
+}
+
+impl Parsed {
+    /// How many top-level tests have failed.
+    #[must_use]
+    pub fn failed(&self) -> usize {
+        self.tests.iter().filter(|test| test.status == Status::Failed && !test.name.contains('/')).count()
+    }
 }
 
 /// Who wants to see what goes on.

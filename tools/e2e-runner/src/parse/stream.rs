@@ -32,6 +32,10 @@ pub struct Stream<'a, O> {
     last: usize,
     builds: HashMap<Box<str>, Vec<String>>,
     order: u64,
+    /// Top-level tests that failed.
+    failed: usize,
+    /// Failures, of which the first ones keep their words.
+    excerpts: usize,
     parsed: Parsed,
 }
 
@@ -48,8 +52,16 @@ impl<'a, O: Observer> Stream<'a, O> {
             last: 0,
             builds: HashMap::new(),
             order: 0,
+            failed: 0,
+            excerpts: 0,
             parsed: Parsed::default(),
         }
+    }
+
+    /// How many top-level tests have failed until now.
+    #[must_use]
+    pub fn failed(&self) -> usize {
+        self.failed
     }
 
     /// Takes in a line, without its end.
@@ -184,9 +196,10 @@ impl<'a, O: Observer> Stream<'a, O> {
         ended.seconds = elapsed.filter(|seconds| seconds.is_finite()).unwrap_or(measured).clamp(0.0, 1e9);
         if ended.status == Status::Failed {
             self.packages[ended.package].failed += 1;
-            let kept = self.packages.iter().map(|package| package.failed).sum::<usize>();
-            if let Some(failure) = ended.failure.as_mut().filter(|_| kept > EXCERPTS) {
-                failure.excerpt.clear();
+            self.failed += usize::from(!ended.name.contains('/'));
+            self.excerpts += 1;
+            if let Some(failure) = ended.failure.as_mut().filter(|_| self.excerpts > EXCERPTS) {
+                failure.excerpt = Vec::new();
             }
         }
         self.observer.ended(&ended);
@@ -306,10 +319,10 @@ impl<'a, O: Observer> Stream<'a, O> {
     ///
     /// # Errors
     /// [`Cause::HostDisk`] if a log cannot be written.
-    pub fn finish(mut self, reason: Option<(Cause, String)>) -> Result<Parsed> {
+    pub fn finish(mut self, reason: Option<(Option<Cause>, String)>) -> Result<Parsed> {
         let now = Timestamp::now();
         let (cause, line) =
-            reason.unwrap_or_else(|| (Cause::Unclassified, "the stream ends before the test does".into()));
+            reason.unwrap_or_else(|| (Some(Cause::Unclassified), "the stream ends before the test does".into()));
         for index in 0..self.packages.len() {
             if self.packages[index].ended {
                 continue;
@@ -317,10 +330,12 @@ impl<'a, O: Observer> Stream<'a, O> {
             self.parsed.truncated = true;
             for (name, running) in self.packages[index].take_running() {
                 let (began, log) = (running.began, self.folder.finish(running.log)?);
-                let failure = Some(Box::new(Verdict::new(cause, line.clone())));
+                // Where another test's failure is the reason, this one has no cause of its own.
+                let failure = cause.map(|cause| Box::new(Verdict::new(cause, line.clone())));
+                let reason = cause.is_none().then(|| line.clone());
                 let status = Status::NotRun;
                 self.push(
-                    Ended { package: index, name, status, began, ended: now, seconds: 0.0, log, failure, reason: None },
+                    Ended { package: index, name, status, began, ended: now, seconds: 0.0, log, failure, reason },
                     None,
                 );
             }

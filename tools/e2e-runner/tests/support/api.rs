@@ -80,8 +80,13 @@ impl Api {
             if path.contains("watch=true") {
                 return self.watch(stream, path.split('?').next().unwrap_or_default());
             }
-            let (code, answer) = self.answer(&method, &path, body);
-            let answer = answer.to_string();
+            let (code, answer) = match self.log(&method, &path) {
+                Some(text) => (200, text),
+                None => {
+                    let (code, answer) = self.answer(&method, &path, body);
+                    (code, answer.to_string())
+                }
+            };
             let head = format!(
                 "HTTP/1.1 {code} x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
                 answer.len()
@@ -90,6 +95,13 @@ impl Api {
                 return;
             }
         }
+    }
+
+    /// What a container of a pod that is there has printed: the pod's own path.
+    fn log(&self, method: &str, path: &str) -> Option<String> {
+        let pod = path.split('?').next()?.strip_suffix("/log").filter(|_| method == "GET")?;
+        let there = self.store.lock().unwrap().objects.contains_key(pod);
+        there.then(|| format!("2026-01-01T00:00:00Z printed by {pod}\n"))
     }
 
     /// Every object of a collection as soon as it is stored, until nobody listens.
@@ -137,6 +149,10 @@ impl Api {
             ("PATCH", Some(mut now)) => {
                 merge(&mut now, &body);
                 self.store_at(path, now)
+            }
+            ("DELETE", Some(object)) => {
+                self.store.lock().unwrap().objects.remove(path);
+                (200, object)
             }
             ("POST", None) => {
                 let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();

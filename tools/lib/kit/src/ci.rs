@@ -16,7 +16,8 @@ use crate::{Cause, Error, Platform, Result, Within, config, dirs};
 
 pub use allow::{Allow, Allowed};
 pub use components::{
-    Component, Components, FIRST_ROUND, Overlay, Round, Select, Settings, Suite, Tests, parse_duration,
+    Component, Components, FIRST_ROUND, Overlay, Round, Script, ScriptOutput, Select, Settings, Suite, Tests, Unit,
+    parse_duration,
 };
 pub use declared::Declared;
 pub use distributions::{Distribution, Distributions, Life};
@@ -349,6 +350,12 @@ mod tests {
             ("[a]\nconfig = []\n", "needs either module and version, or path"),
             ("[a]\nconfig = []\npath = 'x'\nneeds = ['b']\n", "'b', which is no component"),
             ("[a]\nconfig = []\npath = 'x'\ncolour = 1\n", "components.toml:4:1: unknown field `colour`"),
+            ("[a]\nconfig = []\npath = 'x'\n[a.unit]\npackages = []\n", "unit: there are no packages"),
+            (
+                "[a]\nconfig = []\npath = 'x'\n[a.scripts.s]\ncommand = ['x']\noutput = 'junit'\n",
+                "script s: 'report' names the file",
+            ),
+            ("[a]\nconfig = []\npath = 'x'\n[a.scripts.s]\ncommand = []\noutput = 'tap'\n", "there is nothing to run"),
         ] {
             std::fs::write(&file, text).unwrap();
             let error = ci.components().unwrap_err();

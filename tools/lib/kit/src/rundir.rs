@@ -133,10 +133,25 @@ pub fn write_record<R: Record>(folder: &Path, record: &R) -> Result<String> {
 /// # Errors
 /// [`Cause::HostDisk`], naming the file; the earlier file stays as it was.
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<String> {
-    let mut bytes =
-        serde_json::to_vec_pretty(value).cause(Cause::Internal, || format!("cannot write {}", path.display()))?;
-    bytes.push(b'\n');
-    write(path, &bytes)
+    write_with(path, |out| {
+        serde_json::to_writer_pretty(&mut *out, value).cause(Cause::Internal, || "it cannot be put into JSON")?;
+        out.write_all(b"\n").cause(Cause::HostDisk, || "it cannot be written")
+    })
+}
+
+/// Writes a file of any size atomically, piece by piece, and returns the digest of its bytes.
+///
+/// # Errors
+/// What `work` returns, or [`Cause::HostDisk`], naming the file; the earlier file stays as it was.
+pub fn write_with(path: &Path, work: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<String> {
+    let failed = || format!("cannot write {}", path.display());
+    let file = temporary(path).cause(Cause::HostDisk, failed)?;
+    let mut out = std::io::BufWriter::with_capacity(64 << 10, digest::Hashing::new(file));
+    work(&mut out).map_err(|error| error.within(failed()))?;
+    let hashing = out.into_inner().map_err(std::io::IntoInnerError::into_error).cause(Cause::HostDisk, failed)?;
+    let (file, digits, _) = hashing.finish();
+    file.as_file().sync_all().cause(Cause::HostDisk, failed)?;
+    Staged { file, path: path.to_owned(), digest: format!("sha256:{digits}") }.keep()
 }
 
 /// Writes a file atomically (temporary file in the same folder, synced, then renamed), creating the
@@ -173,22 +188,27 @@ impl Staged {
 /// # Errors
 /// [`Cause::HostDisk`], naming the file; the earlier file stays as it was.
 pub fn stage(path: &Path, bytes: &[u8]) -> Result<Staged> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let store = || -> std::io::Result<_> {
-        if fs::symlink_metadata(path).is_ok_and(|data| data.is_dir()) {
-            return Err(std::io::ErrorKind::IsADirectory.into());
-        }
-        fs::create_dir_all(folder)?;
-        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
+        let mut file = temporary(path)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
-        // tempfile makes files private; records are for everyone who may read the folder.
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        file.as_file().set_permissions(mode)?;
         Ok(file)
     };
     let file = store().cause(Cause::HostDisk, || format!("cannot write {}", path.display()))?;
     Ok(Staged { file, path: path.to_owned(), digest: digest::sha256(bytes) })
+}
+
+/// An empty file beside `path`, whose folder is created.
+fn temporary(path: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if fs::symlink_metadata(path).is_ok_and(|data| data.is_dir()) {
+        return Err(std::io::ErrorKind::IsADirectory.into());
+    }
+    fs::create_dir_all(folder)?;
+    let file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
+    // tempfile makes files private; records are for everyone who may read the folder.
+    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    Ok(file)
 }
 
 /// Reads the record of type `R` in `folder`, with the digest of its bytes.
@@ -296,6 +316,22 @@ mod tests {
         assert_eq!(named.id(), "20261123-094113-5801e3");
         fs::write(run.path().join("run-id"), "../x").unwrap();
         assert_eq!(RunDir::open(run.path()).unwrap_err().cause, Cause::Usage);
+    }
+
+    #[test]
+    fn what_is_written_in_pieces_is_whole_or_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/x.xml");
+        let digest =
+            write_with(&path, |out| out.write_all(b"ab").and(out.write_all(b"c")).cause(Cause::HostDisk, || ""));
+        assert_eq!((fs::read(&path).unwrap(), digest.unwrap()), (b"abc".to_vec(), digest::sha256(b"abc")));
+        let error = write_with(&path, |out| {
+            out.write_all(b"half").cause(Cause::HostDisk, || "")?;
+            Err(Error::new(Cause::Internal, "no more"))
+        });
+        assert!(error.unwrap_err().to_string().contains("x.xml: no more"));
+        assert_eq!(fs::read(&path).unwrap(), b"abc");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
     }
 
     #[test]

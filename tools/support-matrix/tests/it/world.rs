@@ -229,6 +229,8 @@ impl Run {
             conditions: Default::default(),
             tests,
             shard: (1, 1),
+            whole: None,
+            evidence: None,
         };
         change(&mut results);
         self.write(&self.cell(component, on), &results);
@@ -331,6 +333,8 @@ pub(crate) fn test(name: &str, status: Status, cause: Option<Cause>) -> Test {
         attempts: 1,
         log: None,
         reproduce: None,
+        evidence: None,
+        shadow: None,
     }
 }
 

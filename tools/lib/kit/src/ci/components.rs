@@ -37,6 +37,13 @@ pub struct Component {
     pub needs: Vec<String>,
     /// End-to-end tests.
     pub tests: Option<Tests>,
+    /// Tests of its examples.
+    pub examples: Option<Tests>,
+    /// Unit tests.
+    pub unit: Option<Unit>,
+    /// Test scripts of its own, by name.
+    #[serde(default)]
+    pub scripts: BTreeMap<String, Script>,
     /// Named selections of tests.
     #[serde(default)]
     pub suites: BTreeMap<String, Suite>,
@@ -76,6 +83,59 @@ pub struct Tests {
     /// What is changed in the tests' sources for slow nodes.
     #[serde(default)]
     pub overlay: Vec<Overlay>,
+}
+
+/// Unit tests: compiled here, run as pods on the nodes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unit {
+    /// Go packages, as `go test` takes them.
+    pub packages: Vec<String>,
+    /// Build tags.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Arguments of the test programs, with placeholders.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// Environment, with placeholders.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// The image that the programs run in, as nodes reach it, with placeholders; without it they get nothing but
+    /// their sources.
+    pub base: Option<String>,
+    /// Of each package, as in `10m`; longer on slow nodes.
+    pub time_limit: Option<String>,
+}
+
+/// A test script.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Script {
+    /// Program and arguments, with placeholders; it runs in the folder of the sources.
+    pub command: Vec<String>,
+    /// What it prints or leaves.
+    pub output: ScriptOutput,
+    /// The file with its results, relative to the sources, where it does not print them.
+    pub report: Option<String>,
+    /// Environment, with placeholders.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// As in `12m`; longer on slow nodes.
+    pub time_limit: Option<String>,
+}
+
+/// In which form a script says what became of its tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScriptOutput {
+    /// What `go test -json` prints.
+    GoJson,
+    /// What `go test -v` prints.
+    Go,
+    /// The Test Anything Protocol.
+    Tap,
+    /// JUnit's XML, in a file.
+    Junit,
 }
 
 /// A length of time in the tests' sources that slow nodes need more of.
@@ -222,8 +282,28 @@ impl Component {
         })
     }
 
-    /// What is wrong with its suites, if anything is.
+    /// The component as it looks to who runs its examples: their tests, all of them.
+    #[must_use]
+    pub fn of_examples(mut self) -> Self {
+        self.tests = self.examples.take();
+        let all = Suite { default: true, all: true, ..Suite::default() };
+        self.suites = BTreeMap::from([("examples".to_owned(), all)]);
+        self
+    }
+
+    /// What is wrong with its suites or scripts, if anything is.
     pub(super) fn problem(&self) -> Option<String> {
+        for (name, script) in &self.scripts {
+            if script.command.is_empty() {
+                return Some(format!("script {name}: there is nothing to run"));
+            }
+            if (script.output == ScriptOutput::Junit) != script.report.is_some() {
+                return Some(format!("script {name}: 'report' names the file of output = \"junit\", and of no other"));
+            }
+        }
+        if self.unit.as_ref().is_some_and(|unit| unit.packages.is_empty()) {
+            return Some("unit: there are no packages".into());
+        }
         for (is_default, when) in [
             ((|suite| suite.default) as fn(&Suite) -> bool, ""),
             (|suite| suite.default_emulated, " for emulated nodes"),

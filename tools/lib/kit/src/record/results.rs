@@ -43,6 +43,33 @@ pub struct Results {
     pub tests: Vec<Test>,
     /// Which part of the suite this is, `(1, 1)` for all of it.
     pub shard: (u32, u32),
+    /// Of a part, what all parts together were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole: Option<Whole>,
+    /// What was collected of failures while it was there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Collected>,
+}
+
+/// A suite that is run in parts, so that nobody takes some of them for all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Whole {
+    /// Top-level tests of all parts, those that are left out with them.
+    pub asked: usize,
+    /// `sha256:…` of their names, sorted, one a line.
+    pub digest: String,
+}
+
+/// The state of the cluster that was kept for tests that failed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Collected {
+    /// Files.
+    pub files: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// What was left out or cut, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cut: Vec<String>,
 }
 
 impl Record for Results {
@@ -85,6 +112,9 @@ pub struct Conditions {
     /// Nodes of other platforms that took no pods meanwhile.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set_aside: Vec<String>,
+    /// What was wrong with the cluster when more than a fifth of the tests had failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub diagnosis: Vec<String>,
     /// How many pods were seen in the namespaces that the tests made, by the platform of their node.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pods: BTreeMap<String, usize>,
@@ -184,6 +214,12 @@ pub struct Test {
     /// The one command that shows its failure again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reproduce: Option<String>,
+    /// The folder with what the cluster held when it failed, relative to this record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
+    /// Of a test that `ci/skips.toml` leaves out: what became of it when it was run all the same, to see.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Status>,
 }
 
 /// What became of a test.

@@ -1,0 +1,326 @@
+//! `run --kind unit`: a component's unit tests on the wanted architecture. Each package's test program is compiled here
+//! for the nodes, put into an image together with the sources, and runs as a pod in the package's folder.
+//!
+//! What follows is as with any other tests: `in-pod` stands in for the program and passes on what it prints.
+
+mod follow;
+mod image;
+mod packages;
+mod pod;
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use kit::{
+    Cause, Context, Done, Error, Output, Platform, Result, Ui,
+    ci::{Suite, Unit, parse_duration},
+    process::Stopper,
+    record::{Input, Results},
+    source,
+};
+
+use crate::{
+    attempts,
+    cause::Judge,
+    compare::SOURCES,
+    environment::{self, Values},
+    pace::Pace,
+    passes::{Ran, Runner},
+    place::Place,
+    plan::Plan,
+    program::{self, Program},
+    report::{self, PACKAGE},
+    rounds::Came,
+    select::{self, Choice, Selection},
+    session::{self, At},
+};
+use packages::Package;
+pub use pod::{InPodArgs, in_pod};
+
+/// How long the tests of a package may take, unless its component says otherwise: as `go test` has it.
+const LIMIT: Duration = Duration::from_mins(10);
+/// How long they may print nothing.
+const SILENCE: Duration = Duration::from_mins(10);
+/// Where the program lies in its image.
+const PROGRAM: &str = "/unit.test";
+
+/// The unit tests' section of a component, and its name.
+///
+/// # Errors
+/// [`Cause::Usage`] if it has none.
+pub(crate) fn section<'p>(plan: &'p Plan<'_>) -> Result<(String, &'p Unit)> {
+    let name = &plan.args.component;
+    let unit = plan.component.unit.as_ref().ok_or_else(|| {
+        Error::new(Cause::Usage, format!("component '{name}' has no unit tests"))
+            .next(format!("add [{name}.unit] to {}", plan.ci.folder().join("components.toml").display()))
+    })?;
+    Ok(("unit".into(), unit))
+}
+
+/// The packages that are asked for, with the tests of each; those without any wanted test are left out.
+fn chosen(plan: &Plan<'_>, platform: &Platform, ui: &Ui) -> Result<(source::Checkout, Vec<(Package, Selection)>)> {
+    let (_, unit) = section(plan)?;
+    let checkout = source::checkout(&plan.ci, &plan.component, ui)?;
+    let patterns = if plan.args.package.is_empty() { &unit.packages } else { &plan.args.package };
+    let packages = packages::list(&checkout, patterns, &unit.tags, platform)?;
+    let (skips, suite) = (plan.ci.skips()?.skip, Suite { all: true, ..Suite::default() });
+    let today = jiff::Zoned::now().date();
+    let choose = |package: &Package| {
+        let choice = Choice {
+            component: &plan.args.component,
+            suite_name: "unit",
+            suite: &suite,
+            skips: &skips,
+            platform,
+            lab: false,
+            wanted: &plan.wanted,
+            today,
+        };
+        select::choose(&choice, &package.tests)
+    };
+    let mut chosen = Vec::new();
+    for package in packages {
+        match choose(&package) {
+            Ok(selection) => chosen.push((package, selection)),
+            Err(error) if error.cause == Cause::NothingRan => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if chosen.is_empty() {
+        let what = format!("no unit tests selected in {}", patterns.join(" "));
+        return Err(Error::new(Cause::NothingRan, what).next("see --tests, --package and ci/components.toml"));
+    }
+    Ok((checkout, chosen))
+}
+
+/// Says what would run: nothing is compiled or opened.
+///
+/// # Errors
+/// What is wrong with the call or the sources.
+pub(crate) fn dry_run(plan: &Plan<'_>, ui: &Ui) -> Result<Done> {
+    let platform = plan.args.platform.clone().unwrap_or_else(Platform::host);
+    let (checkout, chosen) = chosen(plan, &platform, ui)?;
+    let (_, unit) = section(plan)?;
+    let values = plan.values("KUBECONFIG-OF-THE-CLUSTER".into(), &platform, Some("REGISTRY".into()));
+    let env = variables(plan, unit, &values)?;
+    let rows = chosen.iter().map(|(package, selection)| {
+        serde_json::json!({
+            "package": package.path, "folder": checkout.dir.join(&package.folder), "asked": selection.asked,
+            "excluded": selection.excluded, "arguments": selection.arguments(&selection.asked),
+        })
+    });
+    match ui.output {
+        Output::Json => ui.json(&serde_json::json!({
+            "component": plan.args.component, "kind": "unit", "platform": platform.to_string(),
+            "environment": env, "base": unit.base, "packages": rows.collect::<Vec<_>>(),
+        }))?,
+        Output::Text => {
+            let mut text =
+                format!("# unit tests as pods on {platform}, in {}\n", unit.base.as_deref().unwrap_or("no base"));
+            for (name, value) in &env {
+                text.push_str(&format!("export {name}={}\n", kit::process::quote(value)));
+            }
+            for (package, selection) in &chosen {
+                let folder = checkout.dir.join(&package.folder).display().to_string();
+                let words: Vec<_> =
+                    selection.arguments(&selection.asked).iter().map(|word| kit::process::quote(word)).collect();
+                text.push_str(&format!("# {} tests of {}:\n", selection.asked.len(), package.path));
+                text.push_str(&format!("cd {}\n{PROGRAM} {}\n", kit::process::quote(&folder), words.join(" ")));
+            }
+            ui.result(text.trim_end())?;
+        }
+    }
+    Ok(Done::good())
+}
+
+/// What the tests get in their environment.
+fn variables(plan: &Plan<'_>, unit: &Unit, values: &Values) -> Result<BTreeMap<String, String>> {
+    let mut all = BTreeMap::from([("HOME".to_owned(), "/tmp".to_owned())]);
+    for (name, value) in &unit.env {
+        all.insert(name.clone(), values.fill(value)?);
+    }
+    all.extend(plan.args.env.iter().cloned());
+    Ok(all)
+}
+
+/// Runs them on a cluster.
+///
+/// # Errors
+/// What kept them from running, or the signal that ended them.
+pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, results: &mut Results) -> Result<Done> {
+    let (installed, pace) = session::begin(plan, place, at, results)?;
+    let registry = place.opened.lab.as_ref().map(|lab| lab.registry.clone());
+    let values = plan.values(place.opened.kubeconfig.clone(), &place.platform, registry);
+    let repo = values.repo.clone().ok_or_else(|| {
+        Error::new(Cause::Usage, "the nodes get the tests as an image, and no registry is named")
+            .next("add --repo REGISTRY/PATH, which this machine can push to and the nodes can pull from")
+    })?;
+    let (checkout, chosen) = chosen(plan, &place.platform, at.ui)?;
+    results.head.inputs.push(Input { name: SOURCES.into(), digest: program::sources(&checkout.source) });
+    results.conditions.stretch = session::stretch(&pace, &[]);
+    let work = Work { plan, place, at, pace, values, repo, checkout };
+    let mut came = Came::default();
+    at.runtime.block_on(cluster::interruptible(pod::forget(&place.opened.client)))?;
+    kit::rundir::write(&at.home.logs().join("_environment.txt"), work.environment_in_words()?.as_bytes())?;
+    let images = image::Images::new(&work.checkout.dir, &work.place.platform, &work.repo, &plan.args.component)?;
+    for (package, selection) in &chosen {
+        if came.signal.is_some() || work.enough(&came) {
+            let ran = Ran { stopped: Some(work.why(&came)), ..Ran::default() };
+            came.rows.extend(attempts::never_began(&selection.asked, &[], &package.path, &ran, &[vec![]]));
+            continue;
+        }
+        match work.package(package, selection, &images) {
+            Ok((rows, signal)) => {
+                came.rows.extend(rows);
+                came.signal = signal;
+            }
+            // One that does not compile says nothing of the others.
+            Err(error) if error.signal.is_none() => came.rows.push(failed(package, &error)),
+            Err(error) => came.signal = error.signal,
+        }
+    }
+    session::conclude(plan, results, came, at, &installed)
+}
+
+/// The row of a package that did not come to run.
+fn failed(package: &Package, error: &Error) -> report::Row {
+    let mut test = report::row(PACKAGE, &package.path, kit::record::Status::Failed);
+    (test.cause, test.line) = (Some(error.cause), Some(error.summary()));
+    let excerpt = error.line.iter().flat_map(|line| line.lines()).take(40).map(String::from).collect();
+    report::Row { test, excerpt, ran: None }
+}
+
+struct Work<'a> {
+    plan: &'a Plan<'a>,
+    place: &'a Place,
+    at: &'a At<'a>,
+    pace: Pace,
+    values: Values,
+    repo: String,
+    checkout: source::Checkout,
+}
+
+impl Work<'_> {
+    fn unit(&self) -> Result<&Unit> {
+        section(self.plan).map(|(_, unit)| unit)
+    }
+
+    fn environment_in_words(&self) -> Result<String> {
+        let all = variables(self.plan, self.unit()?, &self.values)?;
+        Ok(all.iter().map(|(name, value)| format!("export {name}={}\n", kit::process::quote(value))).collect())
+    }
+
+    fn failures(&self, came: &Came) -> usize {
+        let failed =
+            |row: &&report::Row| row.test.status == kit::record::Status::Failed && !row.test.name.contains('/');
+        came.rows.iter().filter(failed).count()
+    }
+
+    fn enough(&self, came: &Came) -> bool {
+        let most = if self.plan.args.fail_fast { Some(1) } else { self.plan.args.max_failures };
+        most.is_some_and(|most| self.failures(came) >= most as usize)
+    }
+
+    fn why(&self, came: &Came) -> crate::passes::Stopped {
+        match came.signal {
+            Some(number) => {
+                crate::passes::Stopped { cause: Some(Cause::Interrupted), why: format!("stopped by signal {number}") }
+            }
+            None => crate::passes::Stopped {
+                cause: None,
+                why: format!("{} tests had failed before (--fail-fast, --max-failures)", self.failures(came)),
+            },
+        }
+    }
+
+    /// Compiles, sends and runs one package's tests; what failed runs a second time.
+    fn package(
+        &self,
+        package: &Package,
+        selection: &Selection,
+        images: &image::Images,
+    ) -> Result<(Vec<report::Row>, Option<i32>)> {
+        let (unit, ui) = (self.unit()?, self.at.ui);
+        let go = packages::compile(&self.checkout, package, &unit.tags, &self.place.platform, ui)?;
+        let base = unit.base.as_deref().map(|base| self.values.fill(base)).transpose()?;
+        let image = images.push(&go.file, base.as_deref(), &package.path, ui)?;
+        let program = Program {
+            path: PROGRAM.into(),
+            folder: self.checkout.dir.join(&package.folder),
+            package: package.path.clone(),
+            go_bin: PathBuf::new(),
+            test2json: go.test2json,
+            compiled: true,
+            changes: Vec::new(),
+            sources: String::new(),
+        };
+        let limit = self.plan.args.timeout.map_or_else(
+            || -> Result<Duration> {
+                let said = unit.time_limit.as_deref().map(parse_duration).transpose()?;
+                Ok(self.pace.stretch(said.unwrap_or(LIMIT)))
+            },
+            Ok,
+        )?;
+        let env = variables(self.plan, unit, &self.values)?;
+        let runner = Runner {
+            program: &program,
+            selection,
+            launcher: self.launcher(&image, &program, &env)?,
+            arguments: unit.args.iter().map(|word| self.values.fill(word)).collect::<Result<_>>()?,
+            passes: vec![vec![]],
+            parallel: None,
+            environment: self.own_environment(&env)?,
+            logs: self.at.home.logs(),
+            deadline: Some(Instant::now() + limit + pod::START),
+            silence: self.plan.args.silence.unwrap_or_else(|| self.pace.stretch(SILENCE)),
+            max_failures: None,
+            stopper: Stopper::default(),
+            judge: Judge::default().of_launcher(),
+        };
+        let mut ran = runner.run(&selection.asked, &format!("{} on {}", package.path, self.place.platform), ui)?;
+        let mut rows = attempts::rows(&ran);
+        rows.extend(attempts::never_began(&selection.asked, &rows, &package.path, &ran, &runner.passes));
+        let again = attempts::again(&rows, &ran, 1);
+        if !again.is_empty() && !self.plan.args.no_second_attempt && !self.plan.args.fail_fast {
+            ui.note(format!("{} failed; once more: {}", again.len(), again.join(", ")));
+            let second = runner.run(&again, "second attempt", ui)?;
+            attempts::join(&mut rows, &attempts::rows(&second));
+            ran.signal = second.signal;
+        }
+        rows.extend(attempts::left_out(selection, &package.path));
+        Ok((rows, ran.signal))
+    }
+
+    /// The command that stands in for the program: this one, which runs it in a pod.
+    fn launcher(&self, image: &str, program: &Program, env: &BTreeMap<String, String>) -> Result<Vec<String>> {
+        let me = std::env::current_exe().cause(Cause::Internal, || "cannot find this program's own file")?;
+        let cluster = match &self.plan.args.cluster.lab {
+            Some(lab) => vec!["--lab".to_owned(), lab.clone()],
+            None if self.place.opened.lab.is_some() => Vec::new(),
+            None => vec!["--kubeconfig".to_owned(), self.place.opened.kubeconfig.display().to_string()],
+        };
+        let mut words = vec![me.display().to_string(), "in-pod".into()];
+        words.extend(cluster);
+        words.extend(["--image".into(), image.to_owned(), "--platform".into(), self.place.platform.to_string()]);
+        words.extend(["--folder".into(), program.folder.display().to_string()]);
+        words.extend(env.keys().flat_map(|name| ["--pass".to_owned(), name.clone()]));
+        words.push("--".into());
+        Ok(words)
+    }
+
+    /// What `in-pod` needs itself, and what it passes on under the names with which the tests get it.
+    fn own_environment(&self, env: &BTreeMap<String, String>) -> Result<BTreeMap<String, OsString>> {
+        let none = BTreeMap::new();
+        let folder = self.checkout.dir.clone();
+        let mut all = environment::variables(&none, &self.values, &[], &[], &PathBuf::new(), &folder)?;
+        for name in ["OTHER_ARCH_CACHE", "XDG_CACHE_HOME", "HTTPS_PROXY", "NO_PROXY", "https_proxy", "no_proxy"] {
+            all.extend(std::env::var_os(name).map(|value| (name.to_owned(), value)));
+        }
+        all.extend(env.iter().map(|(name, value)| (pod::passed(name), value.into())));
+        Ok(all)
+    }
+}

@@ -1,0 +1,317 @@
+//! `in-pod`: a program that runs in a pod, as if it ran here. What it prints comes out of standard output, its exit code
+//! is ours, and why it could not be run is an error with a cause.
+//!
+//! The pod goes on when the connection breaks; its log is asked for again from where it was.
+
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
+
+use clap::Parser;
+use cluster::{KubeContext, NAMESPACE, explain};
+use futures::{AsyncReadExt, StreamExt};
+use k8s_openapi::api::core::v1::{ContainerState, Event, Pod};
+use kit::{Cause, Context, Done, Error, Exit, Platform, Result, Ui, ui};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, ListParams, LogParams, PostParams},
+    runtime::{WatchStreamExt, watcher},
+};
+use serde_json::json;
+
+use super::follow::Follower;
+
+/// The label of all its pods.
+const LABEL: &str = "other-arch/unit";
+const CONTAINER: &str = "test";
+/// How long a pod may take to begin: its image comes over the network first.
+pub(super) const START: Duration = Duration::from_mins(10);
+/// How long an API server may be away, or a pod gone from it, before the program counts as lost.
+const AWAY: Duration = Duration::from_mins(10);
+/// How long it may take to remove the pod.
+const REMOVE: Duration = Duration::from_secs(15);
+
+/// Options of `in-pod`.
+#[derive(Debug, Parser)]
+pub struct InPodArgs {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
+    pub cluster: cluster::Options,
+    /// The image
+    #[arg(long, value_name = "REFERENCE")]
+    pub image: String,
+    /// The platform of the node
+    #[arg(long, value_name = "OS/ARCH")]
+    pub platform: Platform,
+    /// The working directory
+    #[arg(long, value_name = "DIR")]
+    pub folder: String,
+    /// A variable that the program gets; its value is in the environment of this one, under another name
+    #[arg(long, value_name = "NAME")]
+    pub pass: Vec<String>,
+    /// The program and its arguments
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
+}
+
+/// The name under which a variable is handed to `in-pod`, so that it does not change `in-pod` itself.
+#[must_use]
+pub(super) fn passed(name: &str) -> String {
+    format!("IN_POD_{name}")
+}
+
+/// Runs it.
+///
+/// # Errors
+/// Why it could not be run, with the cause that the cluster shows.
+pub fn in_pod(args: &InPodArgs, ui: &Ui) -> Result<Done> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let code = runtime.cause(Cause::Internal, || "cannot start the runtime")?.block_on(async {
+        let opened = cluster::interruptible(cluster::open(&args.cluster, &Ui::silent())).await?;
+        let pods = Api::<Pod>::namespaced(opened.client.clone(), NAMESPACE);
+        let pod = cluster::interruptible(create(&pods, args)).await?;
+        let name = pod.name_any();
+        // A signal ends the work, and the pod with it.
+        let done = cluster::interruptible(follow(&opened.client, &pods, &name, &args.platform)).await;
+        let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+        let late = || Error::new(Cause::ClusterUnreachable, "it does not answer");
+        let remove = async { pods.delete(&name, &at_once).await.kube(|| format!("cannot remove pod {name}")) };
+        if let Err(error) = cluster::within(REMOVE, late, remove).await {
+            ui.warn(format!("the next run removes it: {error}"));
+        }
+        done
+    })?;
+    Ok(Done { exit: Some(Exit(u8::try_from(code).unwrap_or(1))), ..Done::default() })
+}
+
+/// Removes pods of runs that were killed before they could do that themselves.
+///
+/// # Errors
+/// As `cluster::cause_of` says.
+pub(super) async fn forget(client: &Client) -> Result<()> {
+    let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    let pods = Api::<Pod>::namespaced(client.clone(), NAMESPACE);
+    let left = pods.delete_collection(&at_once, &ListParams::default().labels(LABEL)).await;
+    left.map(drop).kube(|| format!("cannot remove what an earlier run left in {NAMESPACE}"))
+}
+
+async fn create(pods: &Api<Pod>, args: &InPodArgs) -> Result<Pod> {
+    let pod: Pod = serde_json::from_value(manifest(args)).cause(Cause::Internal, || "cannot describe the pod")?;
+    let mut delays = kit::retry::delays();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match pods.create(&PostParams::default(), &pod).await {
+            Ok(pod) => return Ok(pod),
+            // The service account of a namespace that was just made comes a moment later.
+            Err(error) if cluster::describe(&error).contains("serviceaccount") && Instant::now() < deadline => {
+                tokio::time::sleep(delays.next().unwrap_or_default()).await;
+            }
+            Err(error) => return Err(cluster::fail("cannot create the pod of the tests", &error)),
+        }
+    }
+}
+
+/// The pod: on a node of the platform, with no rights, no root and a folder to write to.
+fn manifest(args: &InPodArgs) -> serde_json::Value {
+    let env: Vec<_> = args
+        .pass
+        .iter()
+        .map(|name| json!({"name": name, "value": std::env::var(passed(name)).unwrap_or_default()}))
+        .collect();
+    json!({
+        "metadata": {"generateName": "unit-", "labels": {LABEL: "true"}},
+        "spec": {
+            "nodeSelector": {"kubernetes.io/os": args.platform.os, "kubernetes.io/arch": args.platform.arch},
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 5,
+            "automountServiceAccountToken": false,
+            "enableServiceLinks": false,
+            "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532,
+                "seccompProfile": {"type": "RuntimeDefault"}},
+            "volumes": [{"name": "tmp", "emptyDir": {}}],
+            "containers": [{
+                "name": CONTAINER,
+                "image": args.image,
+                "command": args.command,
+                "workingDir": args.folder,
+                "env": env,
+                "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+            }],
+        },
+    })
+}
+
+/// What becomes of the container.
+enum Now {
+    Waits,
+    Runs,
+    Ended(i32),
+}
+
+fn now(pod: &Pod) -> Now {
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    let status = statuses.and_then(|statuses| statuses.iter().find(|status| status.name == CONTAINER));
+    match status.and_then(|status| status.state.clone()).unwrap_or_default() {
+        ContainerState { terminated: Some(ended), .. } => Now::Ended(ended.exit_code),
+        ContainerState { running: Some(_), .. } => Now::Runs,
+        _ => Now::Waits,
+    }
+}
+
+/// Waits for its beginning, passes on its log, returns its exit code.
+async fn follow(client: &Client, pods: &Api<Pod>, name: &str, platform: &Platform) -> Result<i32> {
+    begin(client, pods, name, platform).await?;
+    let mut follower = Follower::default();
+    let mut answered = Instant::now();
+    let mut delays = kit::retry::delays();
+    loop {
+        let before = follower.since();
+        let broken = read(pods, name, true, &mut follower).await?;
+        if follower.since() != before || broken.is_none() {
+            (answered, delays) = (Instant::now(), kit::retry::delays());
+        }
+        match pods.get(name).await {
+            Ok(pod) => match now(&pod) {
+                Now::Ended(code) => {
+                    // What came between the end of the log's connection and that of the container.
+                    while let Some(error) = read(pods, name, false, &mut follower).await? {
+                        if answered.elapsed() > AWAY {
+                            return Err(error.within("the end of the log is missing"));
+                        }
+                        tokio::time::sleep(delays.next().unwrap_or_default()).await;
+                    }
+                    return Ok(code);
+                }
+                Now::Runs | Now::Waits if is_over(&pod) => {
+                    let status = pod.status.unwrap_or_default();
+                    let why = status.message.or(status.reason).unwrap_or_else(|| "nothing says why".into());
+                    return Err(Error::new(Cause::Node, format!("the pod of the tests was ended: {why}")));
+                }
+                Now::Runs | Now::Waits => answered = Instant::now(),
+            },
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                return Err(Error::new(Cause::Node, "the pod of the tests is gone, and nobody here removed it"));
+            }
+            Err(error) if answered.elapsed() > AWAY => {
+                let away = ui::duration(AWAY);
+                return Err(cluster::fail(
+                    format!("the cluster has not answered for {away}, and the tests go on there"),
+                    &error,
+                ));
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(delays.next().unwrap_or(Duration::from_secs(5))).await;
+    }
+}
+
+/// Whether a pod will not run any more.
+fn is_over(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Failed" | "Succeeded")) || pod.metadata.deletion_timestamp.is_some()
+}
+
+/// Passes on the log from where it was; returns why it ended early, if it did.
+async fn read(pods: &Api<Pod>, name: &str, wait: bool, follower: &mut Follower) -> Result<Option<Error>> {
+    follower.resume();
+    let params = LogParams {
+        container: Some(CONTAINER.into()),
+        follow: wait,
+        timestamps: true,
+        since_time: follower.since(),
+        ..LogParams::default()
+    };
+    let stream = match pods.log_stream(name, &params).await {
+        Ok(stream) => stream,
+        Err(error) => return Ok(Some(cluster::fail("cannot read the log", &error))),
+    };
+    let mut stream = std::pin::pin!(stream);
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match stream.read(&mut buffer).await {
+            Ok(0) => return Ok(None),
+            Ok(read) => {
+                let mut out = std::io::stdout().lock();
+                let written = follower.take(&buffer[..read], &mut out).and_then(|()| out.flush());
+                written.cause(Cause::Internal, || "cannot pass on what the tests print")?;
+            }
+            Err(error) => return Ok(Some(Error::from_source(Cause::ClusterUnreachable, "the log ended", error))),
+        }
+    }
+}
+
+/// Waits by watch until the container runs or has ended.
+async fn begin(client: &Client, pods: &Api<Pod>, name: &str, platform: &Platform) -> Result<()> {
+    let deadline = Instant::now() + START;
+    let mut changes = std::pin::pin!(watcher::watch_object(pods.clone(), name).default_backoff());
+    let mut last = explain::Trouble::new(Cause::Apiserver, "the API server says nothing of it");
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let change = tokio::time::timeout(left, changes.next()).await;
+        let pod = match change {
+            Err(_) => {
+                let what = format!("the pod of the tests has not begun after {}", ui::duration(START));
+                return Err(Error::new(last.cause, what).line(last.line));
+            }
+            Ok(Some(Ok(Some(pod)))) => pod,
+            Ok(Some(Ok(None))) => {
+                return Err(Error::new(Cause::Node, "the pod of the tests was removed before it began"));
+            }
+            Ok(Some(Err(_))) => continue,
+            Ok(None) => return Err(Error::new(Cause::Internal, "the watch of the pod ended")),
+        };
+        if !matches!(now(&pod), Now::Waits) {
+            return Ok(());
+        }
+        let about = ListParams::default().fields(&format!("involvedObject.name={name}")).limit(50);
+        let events = Api::<Event>::namespaced(client.clone(), NAMESPACE).list(&about).await;
+        let events = events.map(|events| events.items).unwrap_or_default();
+        let known = explain::Context { events: &events, logs: &[], platform: Some(platform) };
+        if let Some(trouble) = explain::pod(&pod, known) {
+            if !trouble.heals {
+                return Err(Error::new(trouble.cause, trouble.line));
+            }
+            last = trouble;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(words: &[&str]) -> InPodArgs {
+        let fixed = ["in-pod", "--image", "r/x@sha256:0", "--platform", "linux/s390x", "--folder", "/src/pkg"];
+        InPodArgs::parse_from(fixed.iter().chain(words))
+    }
+
+    #[test]
+    fn the_pod_has_a_node_of_the_platform_and_no_rights() {
+        let pod = manifest(&args(&["--pass", "HOME", "--", "/unit.test", "-test.run=^(TestA)$"]));
+        let spec = &pod["spec"];
+        assert_eq!(spec["nodeSelector"]["kubernetes.io/arch"], "s390x");
+        assert_eq!(spec["containers"][0]["command"], json!(["/unit.test", "-test.run=^(TestA)$"]));
+        assert_eq!(spec["containers"][0]["env"][0]["name"], "HOME");
+        assert_eq!(
+            (&spec["automountServiceAccountToken"], &spec["securityContext"]["runAsNonRoot"]),
+            (&json!(false), &json!(true))
+        );
+        assert!(InPodArgs::try_parse_from(["in-pod", "--image", "x"]).is_err());
+    }
+
+    #[test]
+    fn what_becomes_of_a_container() {
+        let pod = |phase: &str, state: serde_json::Value| -> Pod {
+            serde_json::from_value(json!({"metadata": {"name": "p"}, "status": {"phase": phase, "containerStatuses": [
+                {"name": CONTAINER, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state}]}}))
+            .unwrap()
+        };
+        assert!(matches!(now(&pod("Running", json!({"running": {}}))), Now::Runs));
+        assert!(matches!(now(&pod("Failed", json!({"terminated": {"exitCode": 2}}))), Now::Ended(2)));
+        let waits = pod("Pending", json!({"waiting": {"reason": "ContainerCreating"}}));
+        assert!(matches!(now(&waits), Now::Waits) && !is_over(&waits));
+        assert!(is_over(&pod("Failed", json!({}))), "evicted before it ran");
+    }
+}

@@ -1,0 +1,251 @@
+//! Kinds of tests beside the end-to-end ones, parts of a suite, and what is kept of failures, on the stand-in for a
+//! cluster.
+
+#![allow(clippy::disallowed_methods, reason = "tests start the real programs and wait for what they do")]
+
+#[path = "support/api.rs"]
+mod api;
+#[path = "support/cluster.rs"]
+mod cluster;
+mod support;
+
+use cluster::Cluster;
+use kit::{
+    Cause, Outcome, Platform,
+    record::{Results, Status},
+    rundir,
+};
+use serde_json::json;
+use support::{Ended, World};
+
+const SUITES: &str = "passes = [[]]
+namespace = 'own-system'
+[own.examples]
+package = './parts'
+args = ['-kubeconfig={kubeconfig}']
+[own.suites.all]
+default = true
+all = true
+time_limit = '1m'
+[own.scripts.tap]
+command = ['sh', '-c', 'echo 1..3; echo ok 1 - a; echo \"not ok 2 - $WHAT on $PLATFORM\"; echo \"ok 3 # SKIP no\"; exit 1']
+output = 'tap'
+env = { WHAT = 'b' }
+[own.scripts.go]
+command = ['sh', '-c', 'printf \"=== RUN   TestX\\\\n--- PASS: TestX (0.10s)\\\\nPASS\\\\n\"']
+output = 'go'
+[own.scripts.none]
+command = ['sh', '-c', 'echo x: no space left on device >&2; exit 9']
+output = 'go-json'
+[own.scripts.xml]
+command = ['cp', '-v', 'OUT/made.xml', 'OUT/junit.xml']
+output = 'junit'
+report = 'OUT/junit.xml'
+[own.scripts.late]
+command = ['sleep', '60']
+output = 'tap'
+time_limit = '1s'
+";
+
+const SKIPS: &str = "[[skip]]
+component = 'own'
+tests = ['TestLeftOut', 'TestInner/one']
+reason = 'to see'
+owner = 'us'
+until = '2999-01-01'
+";
+
+/// Where records of a kind lie.
+fn results(cluster: &Cluster, run: &str, file: &str) -> Results {
+    let cell = kit::RunDir::open(cluster.world.path(run)).unwrap().cell("own", &Platform::host(), "c");
+    rundir::read_json(&cell.join(file)).unwrap().0
+}
+
+fn script(cluster: &Cluster, name: &str, more: &[&str]) -> (Ended, Results) {
+    let run = format!("script-{name}");
+    let ended = cluster.run(&run, &[&["--kind", "script", "--script", name], more].concat());
+    let results = results(cluster, &run, "script/results.json");
+    (ended, results)
+}
+
+#[test]
+fn scripts_of_every_form_become_results() {
+    let out = tempfile::tempdir().unwrap();
+    let cluster = Cluster::new(World::new("parts", &SUITES.replace("OUT", out.path().to_str().unwrap()), ""));
+    let (ended, found) = script(&cluster, "tap", &["--env", "WHAT=it answers"]);
+    ended.says(1, &["FAIL it answers on linux_", "3 tests: 1 passed, 1 failed, 1 skipped themselves"]);
+    assert_eq!((found.kind.as_str(), found.suite.as_str(), found.counts.failed), ("script", "tap", 1));
+    let again = found.tests.iter().find_map(|test| test.reproduce.as_ref()).unwrap();
+    assert!(again.contains("--kind script --script tap"), "{again}");
+
+    let (ended, found) = script(&cluster, "go", &[]);
+    ended.says(0, &["1 tests: 1 passed"]);
+    assert_eq!(found.tests[0].name, "TestX");
+
+    let (ended, found) = script(&cluster, "none", &[]);
+    ended.says(3, &["exit code 9: x: no space left on device"]);
+    assert_eq!(found.head.cause, Some(Cause::HostDisk));
+
+    let made = out.path().join("made.xml");
+    let suite =
+        "<testsuite name='s'><testcase name='a'/><testcase name='b'><failure message='no'/></testcase></testsuite>";
+    std::fs::write(&made, suite).unwrap();
+    let (ended, _) = script(&cluster, "xml", &[]);
+    ended.says(1, &["FAIL b [product]", "2 tests: 1 passed, 1 failed"]);
+    std::fs::remove_file(&made).unwrap();
+    let (ended, _) = script(&cluster, "xml", &[]);
+    ended.says(2, &["cannot read"]);
+
+    let (ended, found) = script(&cluster, "late", &[]);
+    ended.says(1, &["the script did not end within 1.0 s"]);
+    assert_eq!(found.head.cause, Some(Cause::TestTimeout));
+
+    cluster.run("which", &["--kind", "script"]).says(2, &["say with --script which: go, late, none, tap, xml"]);
+    cluster.run("part", &["--kind", "script", "--script", "go", "--tests", "TestX"]).says(2, &["runs as a whole"]);
+}
+
+#[test]
+fn examples_have_a_record_of_their_own() {
+    let cluster = Cluster::new(World::new("settings", SUITES, ""));
+    let words = ["--kind", "examples", "--env", "PROVOKE=fail", "--no-second-attempt"];
+    cluster.run("run", &words).says(1, &["FAIL TestProvoked", "--component own --kind examples --tests TestProvoked"]);
+    let found = results(&cluster, "run", "examples/results.json");
+    assert_eq!((found.kind.as_str(), found.suite.as_str(), found.counts.asked), ("examples", "examples", 6));
+    assert!(cluster.world.path("run").join("own").join(Platform::host().dir()).join("c/examples/logs").is_dir());
+}
+
+#[test]
+fn all_parts_are_the_whole_and_a_missing_one_is_said() {
+    let cluster = Cluster::new(World::new("parts", SUITES, SKIPS));
+    let whole = cluster.run("whole", &["--env", "PROVOKE=fail", "--no-second-attempt"]);
+    let expected = results(&cluster, "whole", "results.json");
+    let earlier = cluster.world.path("whole").display().to_string();
+    let mut places = Vec::new();
+    for part in ["1/2", "2/2"] {
+        let run = format!("part-{}", part.replace('/', "-"));
+        let words = ["--env", "PROVOKE=fail", "--no-second-attempt", "--shard", part, "--durations", &earlier];
+        cluster.run(&run, &words);
+        places.push(cluster.world.path(&run).display().to_string());
+    }
+    let out = cluster.world.path("merged").display().to_string();
+    let merge = |places: &[String]| {
+        let mut command = std::process::Command::new(support::TOOL);
+        Ended::of(command.arg("merge").args(places).args(["--out", &out]).output().unwrap())
+    };
+    let ended = merge(&places);
+    assert_eq!(ended.code, whole.code, "{}{}", ended.out, ended.err);
+    let merged: Results = rundir::read_record(&cluster.world.path("merged")).unwrap().0;
+    assert_eq!((merged.counts, merged.all_counts), (expected.counts, expected.all_counts));
+    let said = |results: &Results| {
+        let mut all: Vec<_> =
+            results.tests.iter().map(|test| (test.name.clone(), test.status, test.cause, test.skipped_by)).collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        format!("{all:?}")
+    };
+    assert_eq!(said(&merged), said(&expected));
+    assert_eq!((merged.shard, merged.head.cause), ((1, 1), expected.head.cause));
+
+    let half = merge(&places[1..]);
+    assert_ne!(half.code, 0);
+    assert!(half.out.contains("there are no results of part 1 of 2"), "{}", half.out);
+    merge(&[&places[..], &places[..1]].concat()).says(2, &["is there twice"]);
+    merge(&["/nowhere".into()]).says(2, &["cannot read /nowhere"]);
+}
+
+#[test]
+fn what_the_cluster_held_is_kept_of_failures_and_decides() {
+    let cluster = Cluster::new(World::new("held", SUITES, ""));
+    cluster.api.put(
+        "/api/v1/namespaces/own-system/pods/controller",
+        json!({"kind": "Pod", "metadata": {"namespace": "own-system"}, "spec": {"containers": []},
+            "status": {"containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0}]}}),
+    );
+    cluster.api.put("/api/v1/namespaces/own-system", json!({"kind": "Namespace", "metadata": {}}));
+    let ended = cluster.run("held", &["--no-second-attempt"]);
+    ended.says(
+        1,
+        &[
+            "FAIL TestFails [product]",
+            "FAIL TestPulls [image-pull]",
+            "because: pod test-pulls/p on node n1: container c: image pull of r.example/x:1: connection refused",
+            "more than a fifth failed; the cluster:",
+            "evidence: ",
+        ],
+    );
+    let found = results(&cluster, "held", "results.json");
+    let cell = kit::RunDir::open(cluster.world.path("held")).unwrap().cell("own", &Platform::host(), "c");
+    let of = |name: &str| found.tests.iter().find(|test| test.name == name).unwrap();
+    assert_eq!(of("TestPasses").evidence, None);
+    let folder = cell.join(of("TestFails").evidence.as_ref().unwrap());
+    let read =
+        |path: &str| std::fs::read_to_string(folder.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let summary = read("summary.txt");
+    assert!(
+        summary.contains("namespace test-fails (its log names it)") && !summary.contains("test-pulls"),
+        "{summary}"
+    );
+    // The pod was gone before the test had failed.
+    assert!(read("test-fails/logs/p_c.log").contains("printed by /api/v1/namespaces/test-fails/pods/p"));
+    assert!(read("test-fails/events.txt").contains("Warning Odd Pod/p: seen in test-fails"));
+    assert!(read("test-fails/objects.json").contains("\"exitCode\": 1"));
+    let collected = found.evidence.unwrap();
+    assert!(collected.files >= 7 && collected.cut.is_empty(), "{collected:?}");
+    assert!(!found.conditions.diagnosis.is_empty());
+}
+
+#[test]
+fn what_is_left_out_can_be_looked_at() {
+    let cluster = Cluster::new(World::new("parts", SUITES, SKIPS));
+    let ended = cluster.run("shadow", &["--shadow"]);
+    ended.says(
+        0,
+        &[
+            "6 tests: 5 passed, 1 left out",
+            "left out by ci/skips.toml, and would pass by now: TestLeftOut, TestInner/one",
+        ],
+    );
+    let found = results(&cluster, "shadow", "results.json");
+    let of = |name: &str| found.tests.iter().find(|test| test.name == name).unwrap();
+    assert_eq!((of("TestLeftOut").status, of("TestLeftOut").shadow), (Status::Skipped, Some(Status::Passed)));
+    assert_eq!((of("TestInner").status, of("TestInner").attempts, of("TestInner").shadow), (Status::Passed, 1, None));
+}
+
+#[test]
+fn an_expired_skip_and_one_that_fits_nothing() {
+    let skips = SKIPS.replace("2999", "2020").replace("'TestInner/one'", "'TestGone'");
+    let cluster = Cluster::new(World::new("parts", SUITES, &skips));
+    let ended = cluster.run("expired", &[]);
+    ended.says(
+        1,
+        &[
+            "6 tests: 6 passed",
+            "TestLeftOut: left out until 2020-01-01 (owner: us)",
+            "has no test TestGone",
+            "policy-refused",
+        ],
+    );
+}
+
+#[test]
+fn what_failed_before_runs_again_and_two_runs_are_compared() {
+    let cluster = Cluster::new(World::new("parts", SUITES, SKIPS));
+    cluster.run("bad", &["--env", "PROVOKE=fail", "--no-second-attempt"]);
+    let bad = results(&cluster, "bad", "results.json");
+    let failed: Vec<_> = bad.tests.iter().filter(|test| test.status == Status::Failed).map(|test| &test.name).collect();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    let place = cluster.world.path("bad").display().to_string();
+    let ended = cluster.run("again", &["--only-failed", &place]);
+    ended.says(0, &["1 tests: 1 passed"]);
+    let good = results(&cluster, "again", "results.json");
+    assert_eq!((&good.tests[0].name, good.head.outcome), (failed[0], Outcome::Passed));
+    let all_good = cluster.world.path("again").display().to_string();
+    cluster.run("none", &["--only-failed", &all_good]).says(4, &["nothing of own failed in"]);
+
+    let compare = |here: &str, there: &str| {
+        let mut command = std::process::Command::new(support::TOOL);
+        Ended::of(command.arg("compare").args([here, there]).output().unwrap())
+    };
+    compare(&place, &all_good).says(1, &["failed on linux/", " only: 1", failed[0]]);
+    compare(&place, &place).says(0, &["failed on both, so not by the architecture: 1"]);
+    compare(&place, "/nowhere").says(2, &["cannot read /nowhere"]);
+}
