@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{BufWriter, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -133,10 +133,12 @@ pub fn write_record<R: Record>(folder: &Path, record: &R) -> Result<String> {
 /// # Errors
 /// [`Cause::HostDisk`], naming the file; the earlier file stays as it was.
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<String> {
-    let mut bytes =
-        serde_json::to_vec_pretty(value).cause(Cause::Internal, || format!("cannot write {}", path.display()))?;
-    bytes.push(b'\n');
-    write(path, &bytes)
+    // Piece by piece: the text of a large record never lies in memory as a whole.
+    let fill = |out: &mut dyn Write| {
+        serde_json::to_writer_pretty(&mut *out, value)?;
+        out.write_all(b"\n")
+    };
+    stage_with(path, fill)?.keep()
 }
 
 /// Writes a file atomically (temporary file in the same folder, synced, then renamed), creating the
@@ -173,22 +175,33 @@ impl Staged {
 /// # Errors
 /// [`Cause::HostDisk`], naming the file; the earlier file stays as it was.
 pub fn stage(path: &Path, bytes: &[u8]) -> Result<Staged> {
+    stage_with(path, |out| out.write_all(bytes))
+}
+
+/// As [`stage`], for content that `fill` writes piece by piece.
+///
+/// # Errors
+/// As [`stage`], and what `fill` returns.
+pub fn stage_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<Staged> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let store = || -> std::io::Result<_> {
         if fs::symlink_metadata(path).is_ok_and(|data| data.is_dir()) {
             return Err(std::io::ErrorKind::IsADirectory.into());
         }
         fs::create_dir_all(folder)?;
-        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
-        file.write_all(bytes)?;
+        let file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
+        let mut out = digest::Hashing::new(BufWriter::new(file));
+        fill(&mut out)?;
+        let (out, digits, _) = out.finish();
+        let file = out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
         file.as_file().sync_all()?;
         // tempfile makes files private; records are for everyone who may read the folder.
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         file.as_file().set_permissions(mode)?;
-        Ok(file)
+        Ok((file, format!("sha256:{digits}")))
     };
-    let file = store().cause(Cause::HostDisk, || format!("cannot write {}", path.display()))?;
-    Ok(Staged { file, path: path.to_owned(), digest: digest::sha256(bytes) })
+    let (file, digest) = store().cause(Cause::HostDisk, || format!("cannot write {}", path.display()))?;
+    Ok(Staged { file, path: path.to_owned(), digest })
 }
 
 /// Reads the record of type `R` in `folder`, with the digest of its bytes.
