@@ -15,7 +15,7 @@ use std::{
 
 use kit::{
     Cause, Context, Done, Exit, Platform, Result, RunDir, Ui, combine,
-    record::{Head, RunRecord, Stages},
+    record::{Cleanup, Head, RunRecord, Stages},
     rundir, signal,
     ui::{duration, table},
 };
@@ -222,6 +222,7 @@ impl Nightly<'_> {
             };
             if !request.with_needs(component).all(install) {
                 self.clean(work("cleanup", "cleanup", "run"));
+                self.recreate(component, platform);
                 return;
             }
         }
@@ -237,6 +238,26 @@ impl Nightly<'_> {
             self.stage(tests.show());
         }
         self.clean(work("cleanup", "cleanup", "run"));
+        self.recreate(component, platform);
+    }
+
+    /// A lab that cleanup could not bring back, and that stays after this run, is made anew, so that the next run
+    /// begins clean. Clusters that are not ours to make are left to their owners.
+    fn recreate(&self, component: &str, platform: &Platform) {
+        let Some(lab) = &self.request.lab else { return };
+        let cell = self.run.cell(component, platform, &format!("lab-{lab}"));
+        let cleaned = rundir::read_record::<Cleanup>(&cell);
+        let needed = cleaned.is_ok_and(|(record, _)| record.stage == "needs-recreate");
+        if !needed || self.lab_is_ours.load(Ordering::SeqCst) || self.interrupted().is_some() {
+            return;
+        }
+        self.ui.note(format!("lab '{lab}' does not get back to its baseline: it is made anew"));
+        let images = self.request.ci.folder().join("images.toml").display().to_string();
+        let down = Work::new("recreate", "lab", &["down", "--name", lab]).unrecorded();
+        let up = Work::new("recreate", "lab", &["up", "--name", lab, "--images", &images]).unrecorded();
+        if self.runner.run(down).good() {
+            self.runner.run(up.args(&options("--node", &self.request.nodes)));
+        }
     }
 
     fn clean(&self, work: Work) {

@@ -52,7 +52,11 @@ pub(crate) async fn check(client: &Client, needs: BTreeSet<Need>) -> Result<()> 
         .next("nothing was changed; grant these verbs in all namespaces, or use credentials that have them"))
 }
 
-async fn may(client: &Client, verb: &str, group: &str, plural: &str) -> Result<bool> {
+/// Whether we may do that in every namespace.
+///
+/// # Errors
+/// As [`cluster::cause_of`] says.
+pub(crate) async fn may(client: &Client, verb: &str, group: &str, plural: &str) -> Result<bool> {
     let attributes = ResourceAttributes {
         verb: Some(verb.into()),
         group: Some(group.into()),

@@ -9,6 +9,10 @@ use tokio::time::Instant;
 /// How long an API server may be away: a restart takes seconds, a control plane's upgrade a minute.
 const AWAY: Duration = Duration::from_secs(90);
 
+/// How long one answer may take: long enough for a page of large objects over a slow line. A connection that
+/// swallows what is sent would otherwise hold us up as long as a watch may be silent.
+const ANSWER: Duration = Duration::from_secs(60);
+
 /// How many requests are under way at the same time. The API server's own fairness limits us further.
 pub(crate) const CONCURRENT: usize = 24;
 
@@ -37,6 +41,19 @@ impl Patience {
     }
 }
 
+/// The answer to one request, or that there was none in time.
+///
+/// # Errors
+/// What the server says; a fault of the connection if it says nothing.
+pub(crate) async fn answered<T>(attempt: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+    within(ANSWER, attempt).await
+}
+
+async fn within<T>(limit: Duration, attempt: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+    let silent = || std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {limit:?}"));
+    tokio::time::timeout(limit, attempt).await.unwrap_or_else(|_| Err(kube::Error::Service(silent().into())))
+}
+
 /// Calls `attempt` until the API server answers, waiting longer each time.
 ///
 /// # Errors
@@ -47,7 +64,7 @@ where
 {
     let mut patience = Patience::new();
     loop {
-        match attempt().await {
+        match answered(attempt()).await {
             Err(error) if patience.allows(&error) => patience.wait().await,
             answer => return answer,
         }
@@ -99,6 +116,14 @@ mod tests {
         assert!(!passes(&api(500, "Internal error occurred: failed calling webhook \"x\"")));
         assert!(!passes(&api(500, "conversion webhook for x failed")));
         assert!(passes(&kube::Error::Service(std::io::Error::other("Connection refused").into())));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_swallows_everything_is_given_up_and_tried_again() {
+        let never = std::future::pending::<Result<(), kube::Error>>();
+        let silent = within(Duration::from_millis(10), never).await.unwrap_err();
+        assert!(passes(&silent), "{silent}");
+        assert_eq!(answered(async { Ok(7) }).await.unwrap(), 7);
     }
 
     #[tokio::test]

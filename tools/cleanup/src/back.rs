@@ -4,50 +4,88 @@ use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
-use cluster::lease;
+use cluster::{Guard, lease};
 use jiff::Timestamp;
 use kit::{
     Cause, Done, Error, Result, RunDir, Ui,
-    record::{Baseline, Cleanup, ClusterId, Difference, Head, Input, Install, ObjectKey},
+    record::{Baseline, Cleanup, CleanupHistory, ClusterId, Difference, Head, Input, Install, ObjectKey},
     rundir::{self, read_record, write_record},
 };
 
+use kube::{Client, api::ApiResource};
+
 use crate::{
-    TOOL, VERSION, diff, explain,
-    list::{self, Listing},
+    TOOL, VERSION,
+    blockers::Servers,
+    budget::{self, Budget, Forced},
+    diff, explain, health,
+    list::{self, Listing, Object},
     order::{World, plan},
     passes::Passes,
     report,
     scene::{Before, Now, Place, Scene},
+    select::{Chosen, Selection},
     state,
 };
+
+/// The record of a cleanup of a part.
+const PART: &str = "cleanup-part.json";
 
 /// How to go back.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) place: Place,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
     /// Print exactly what would go and what would be put back, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Take finalizers off objects that do not go within the budget; each is recorded
-    #[arg(long)]
-    pub(crate) force_finalizers: bool,
+    /// Take finalizers off objects of these kinds that do not go within the budget (without a value: of all
+    /// kinds); each is recorded
+    #[arg(
+        long,
+        value_name = "KIND,…",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "*",
+        value_delimiter = ','
+    )]
+    pub(crate) force_finalizers: Vec<Forced>,
     /// Clean this cluster although it does not remember the baseline: the UID of its namespace kube-system
     #[arg(long, value_name = "UID")]
     pub(crate) cluster_uid: Option<String>,
-    /// The longest wait, in seconds, for the finalizers of a stage
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub(crate) budget: u64,
+    /// How long stages may take, in seconds: objects (all of it), finalizers (the longest wait for those that
+    /// somebody may still see to), force [default: objects=300,finalizers=60,force=60]
+    #[arg(long, value_name = "STAGE=SECONDS,…", value_delimiter = ',')]
+    pub(crate) budget: Vec<budget::Part>,
 }
 
 impl RunArgs {
-    /// The longest wait of a stage.
-    pub(crate) fn budget(&self) -> Duration {
-        Duration::from_secs(self.budget)
+    /// The time of the stages.
+    pub(crate) fn budget(&self) -> Budget {
+        Budget::with(&self.budget)
+    }
+
+    /// Whether finalizers of this kind may go by force.
+    pub(crate) fn forces(&self, resource: &ApiResource) -> bool {
+        self.force_finalizers.iter().any(|forced| forced.means(resource))
+    }
+
+    /// Whether any may.
+    pub(crate) fn forces_at_all(&self) -> bool {
+        !self.force_finalizers.is_empty()
+    }
+
+    /// The command that does the same again.
+    fn command(&self) -> String {
+        let mut words = self.selection.arguments();
+        words.extend(self.force_finalizers.iter().map(|kind| format!("--force-finalizers={kind}")));
+        words.extend(self.cluster_uid.iter().flat_map(|uid| ["--cluster-uid".to_owned(), uid.clone()]));
+        let words: Vec<_> = words.iter().map(|word| kit::process::quote(word)).collect();
+        format!("{} {}", self.place.command("run"), words.join(" ")).trim_end().to_owned()
     }
 }
 
@@ -57,14 +95,17 @@ pub(crate) struct Tally(Mutex<Progress>);
 
 #[derive(Debug, Default)]
 struct Progress {
-    /// Cell, cluster, digest of the baseline.
-    about: Option<(PathBuf, ClusterId, String)>,
+    /// Cell, cluster, digest of the baseline if there is one.
+    about: Option<(PathBuf, ClusterId, Option<String>)>,
+    /// What was selected, in words.
+    selection: Option<Vec<String>>,
     /// Nodes that took pods when the baseline was taken, and do not now.
     away: Vec<String>,
     seen: HashMap<String, ObjectKey>,
     left: Vec<String>,
     restored: Vec<ObjectKey>,
     forced: Vec<ObjectKey>,
+    recreated: Vec<String>,
     difference: Option<Difference>,
     unproven: Vec<String>,
     ended: bool,
@@ -89,6 +130,11 @@ impl Tally {
         self.get().forced.push(key.clone());
     }
 
+    /// It is made again whenever it goes.
+    pub(crate) fn recreated(&self, line: String) {
+        self.get().recreated.push(line);
+    }
+
     /// These were put back.
     pub(crate) fn restored(&self, keys: &[ObjectKey]) {
         let mut tally = self.get();
@@ -110,7 +156,8 @@ impl Tally {
         let tally = self.get();
         let nothing = tally.seen.is_empty() && tally.restored.is_empty();
         match tally.forced.is_empty() {
-            _ if tally.ended && !clean => "needs-recreate",
+            // Of a part it is not known whether the rest of the cluster is good.
+            _ if tally.ended && !clean && tally.selection.is_none() => "needs-recreate",
             false => "force",
             true if nothing => "none",
             true => "objects",
@@ -125,7 +172,7 @@ impl Tally {
         for (_, key) in tally.seen.iter().filter(|(uid, _)| !tally.left.contains(uid)) {
             *deleted.entry(key.kind.clone()).or_default() += 1;
         }
-        let inputs = vec![Input { name: "baseline.json".into(), digest: baseline }];
+        let inputs = baseline.map(|digest| Input { name: "baseline.json".into(), digest }).into_iter().collect();
         let record = Cleanup {
             head: Head { inputs, ..head },
             cluster,
@@ -133,6 +180,9 @@ impl Tally {
             deleted,
             restored: tally.restored.clone(),
             forced: tally.forced.clone(),
+            selection: tally.selection.clone().unwrap_or_default(),
+            recreated: tally.recreated.clone(),
+            history: None,
             difference: tally.difference.clone().unwrap_or_default(),
         };
         Some((cell, record))
@@ -147,23 +197,39 @@ impl Tally {
 /// anything is deleted; otherwise as [`cluster::cause_of`] says.
 pub(crate) fn run(args: &RunArgs, ui: &Ui) -> Result<Done> {
     let started = Timestamp::now();
-    let run = RunDir::open(&args.place.run_dir)?;
+    let part = args.selection.is_any();
+    // A part may be removed where no run has begun.
+    let run = if part { RunDir::create(&args.place.run_dir)? } else { RunDir::open(&args.place.run_dir)? };
     if args.dry_run {
         return cluster::block_on(dry_run(args, &run, ui)).map(|()| Done::good());
     }
     let tally = Tally::default();
     tally.get().about = recorded_cell(&args.place, &run);
+    tally.get().selection = part.then(Vec::new);
     let result = cluster::block_on(work(args, &run, &tally, ui));
     tally.get().ended = result.is_ok();
     let head = Head::new(TOOL, VERSION, &run.id(), started);
     let head = match &result {
         Ok(()) if tally.clean() => head,
-        Ok(()) => head.failed(&not_at_baseline(&tally)).reproduce(args.place.command("run")),
-        Err(error) => head.failed(error).reproduce(args.place.command("run")),
+        Ok(()) => head.failed(&not_at_baseline(&tally)).reproduce(args.command()),
+        Err(error) => head.failed(error).reproduce(args.command()),
     };
-    let Some((cell, record)) = tally.record(head) else { return result.map(|()| Done::good()) };
-    let digest = write_record(&cell, &record)?;
+    let Some((cell, mut record)) = tally.record(head) else { return result.map(|()| Done::good()) };
+    // A part says nothing about the whole, so it is a record of another name.
+    let digest = if part {
+        rundir::write_json(&cell.join(PART), &record)?
+    } else {
+        record.history = result.is_ok().then(|| health::history(run.path(), &record.cluster.uid, &record.stage));
+        write_record(&cell, &record)?
+    };
     result?;
+    if let Some(CleanupHistory { cleanups, late, sick: true }) = record.history {
+        let cluster = &record.cluster.name;
+        ui.warn(format!("{cluster} is sick: {late} of its last {cleanups} cleanups needed force or a new cluster"));
+    }
+    if record.stage == "needs-recreate" {
+        ui.warn("needs-recreate: this cluster does not get back; make it anew (a lab: cargo xtask lab down, then up)");
+    }
     report::cleanup(&record, ui)?;
     let done = record.head.cause.map_or_else(Done::good, Done::found);
     Ok(done.digest(digest))
@@ -171,12 +237,12 @@ pub(crate) fn run(args: &RunArgs, ui: &Ui) -> Result<Done> {
 
 /// The cell whose baseline there is, as long as the cluster has not said which one it is: also a
 /// cluster that does not answer gets a record.
-fn recorded_cell(place: &Place, run: &RunDir) -> Option<(PathBuf, ClusterId, String)> {
+fn recorded_cell(place: &Place, run: &RunDir) -> Option<(PathBuf, ClusterId, Option<String>)> {
     let folder = run.component(&rundir::slug(&place.component)).join(place.platform.dir());
     let cells = std::fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
     let mut found = cells.filter_map(|cell| {
         let (baseline, digest) = read_record::<Baseline>(&cell).ok()?;
-        Some((cell, baseline.cluster, digest))
+        Some((cell, baseline.cluster, Some(digest)))
     });
     // With several it is not known which one was meant.
     found.next().filter(|_| found.next().is_none())
@@ -193,8 +259,11 @@ fn away(then: &ClusterId, now: &ClusterId) -> Vec<String> {
 fn not_at_baseline(tally: &Tally) -> Error {
     let tally = tally.get();
     let differ = tally.difference.as_ref().map_or(0, Difference::len);
-    let message =
-        format!("{differ} objects differ from the baseline, {} kinds cannot be looked at", tally.unproven.len());
+    let what = if tally.selection.is_some() { "of what was selected are left" } else { "differ from the baseline" };
+    let mut message = format!("{differ} objects {what}, {} kinds cannot be looked at", tally.unproven.len());
+    for line in &tally.recreated {
+        message = format!("{message}; {line}");
+    }
     if tally.away.is_empty() {
         return Error::new(Cause::NotAtBaseline, message);
     }
@@ -205,13 +274,16 @@ fn not_at_baseline(tally: &Tally) -> Error {
 async fn work(args: &RunArgs, run: &RunDir, tally: &Tally, ui: &Ui) -> Result<()> {
     let scene = Scene::open(&args.place, run, ui).await?;
     let client = &scene.opened.client;
-    let before = scene.baseline().await?;
+    let before = before(args, &scene, ui).await?;
     tally.get().about = Some((scene.cell.clone(), scene.id.clone(), before.digest.clone()));
     tally.get().away = away(&before.baseline.cluster, &scene.id);
+    if let Some(chosen) = &before.chosen {
+        tally.get().selection = Some(chosen.words.clone());
+    }
     authorised(args, &scene, &before).await?;
     state::settled(client).await?;
     let mut guard = lease::take(client, &scene.run).await?;
-    if let Some(dirty) = guard.dirty() {
+    if let Some(dirty) = guard.dirty().filter(|_| before.chosen.is_none()) {
         ui.note(format!("this also cleans what run {dirty} left"));
     }
     for node in cluster::aside::give_back(client).await? {
@@ -223,18 +295,54 @@ async fn work(args: &RunArgs, run: &RunDir, tally: &Tally, ui: &Ui) -> Result<()
     if !tally.clean() {
         let now = before.compare(&listing);
         report::unproven(&now.unproven, ui);
-        explain::remaining(client, &before, &listing, ui).await?;
+        explain::remaining(client, &before, &listing, ui).await;
         return Ok(());
     }
+    if let Some(chosen) = &before.chosen {
+        return part_done(client, chosen, &before, guard, &args.place.component).await;
+    }
     if state::forget(client, before.state.as_ref(), &scene.run, &args.place.component).await? {
-        let step = ui.step("removing our own namespace");
         drop(guard);
-        state::remove_namespace(client).await?;
-        step.done("");
-        return Ok(());
+        return state::remove_namespace(client).await;
     }
     guard.adopt().await?;
     guard.release().await
+}
+
+/// What a selection's end means for our own state: an inventory goes with its installation, a baseline stays.
+async fn part_done(client: &Client, chosen: &Chosen, before: &Before, guard: Guard, component: &str) -> Result<()> {
+    let component = if chosen.installation { component } else { "" };
+    let nothing_left = state::forget(client, None, "", component).await?;
+    if before.state.is_some() {
+        // The run goes on, and holds the cluster.
+        return Ok(());
+    }
+    guard.release().await?;
+    if nothing_left { state::remove_namespace(client).await } else { Ok(()) }
+}
+
+/// What the cluster is compared with: the baseline, or a part that the call selects.
+async fn before(args: &RunArgs, scene: &Scene, ui: &Ui) -> Result<Before> {
+    match args.selection.resolve(&scene.opened.client, &args.place.component).await? {
+        Some(chosen) => scene.part(chosen, ui).await,
+        None => {
+            let before = scene.baseline().await?;
+            same_version(&before.baseline.cluster.kubernetes, &scene.id.kubernetes)?;
+            Ok(before)
+        }
+    }
+}
+
+/// An upgrade changes much of what Kubernetes itself keeps in a cluster, and nobody wants that put back.
+fn same_version(then: &str, now: &str) -> Result<()> {
+    let minor = |version: &str| version.trim_start_matches('v').split('.').take(2).collect::<Vec<_>>().join(".");
+    if minor(then) == minor(now) {
+        return Ok(());
+    }
+    let what = format!("the baseline is of Kubernetes {then}, and the cluster has {now} now");
+    Err(Error::new(Cause::Usage, what).next(
+        "what the upgrade changed would be put back; look with `cleanup diff`, remove a part (--inventory, --label, …), and take a new snapshot",
+    ))
 }
 
 /// A cluster is only cleaned if it remembers the baseline, or if the call names it.
@@ -246,10 +354,14 @@ async fn authorised(args: &RunArgs, scene: &Scene, before: &Before) -> Result<()
         }
         Some(_) => Ok(()),
         None if before.state.is_some() => Ok(()),
+        // Something of ours is installed there.
+        None if before.digest.is_none() && !cluster::inventory::list(&scene.opened.client).await?.is_empty() => Ok(()),
         // A cleanup that was done already is no reason to fail when it is asked for again.
-        None if before.compare(&list::list(&scene.opened.client, None).await?).is_clean() => Ok(()),
+        None if before.compare(&list::list(&scene.opened.client, before.with()).await?).is_clean() => Ok(()),
         None => {
-            Err(Error::new(Cause::Usage, format!("cluster {uid} ({}) does not remember this baseline", scene.id.name))
+            let lacks =
+                if before.digest.is_some() { "does not remember this baseline" } else { "holds no inventory of ours" };
+            Err(Error::new(Cause::Usage, format!("cluster {uid} ({}) {lacks}", scene.id.name))
                 .next(format!("if it is really the one to clean: --cluster-uid {uid}")))
         }
     }
@@ -262,14 +374,17 @@ fn installed(scene: &Scene) -> Option<Vec<String>> {
 
 async fn dry_run(args: &RunArgs, run: &RunDir, ui: &Ui) -> Result<()> {
     let scene = Scene::open(&args.place, run, ui).await?;
-    let (before, listing) = diff::look(&scene, ui).await?;
+    let before = before(args, &scene, ui).await?;
+    let listing = diff::look(&scene, &before, ui).await?;
     let now = before.compare(&listing);
     show_plan(&scene, &before, &listing, &now, ui)
 }
 
 fn show_plan(scene: &Scene, before: &Before, listing: &Listing, now: &Now<'_>, ui: &Ui) -> Result<()> {
     let world = World::new(listing, &now.added, installed(scene).as_deref());
-    report::plan(&plan(&now.added, &world), &now.difference, before, ui)?;
+    let servers = Servers::new(listing);
+    let first = |object: &Object| servers.blocker(object).map(|blocker| blocker.why());
+    report::plan(&plan(&now.added, &world), &now.difference, before, &first, ui)?;
     report::unproven(&now.unproven, ui);
     Ok(())
 }
@@ -299,6 +414,27 @@ mod tests {
         assert_eq!(tally.stage(), "objects");
         tally.forced(&pod.key);
         assert_eq!(tally.stage(), "force");
+        tally.saw(&now(vec![&pod]));
+        assert_eq!(tally.stage(), "needs-recreate");
+        tally.get().selection = Some(vec![]);
+        assert_eq!(tally.stage(), "force", "a part does not condemn the cluster");
+    }
+
+    #[test]
+    fn a_baseline_of_another_kubernetes_is_not_gone_back_to() {
+        for (then, now, good) in [
+            ("v1.37.2", "v1.37.2", true),
+            ("v1.37.1", "v1.37.4-gke.100", true),
+            ("v1.36.1", "v1.37.2", false),
+            ("v1.37.2", "v1.36.1", false),
+        ] {
+            let same = same_version(then, now);
+            assert_eq!(same.is_ok(), good, "{then} {now}");
+            if let Err(error) = same {
+                assert_eq!(error.cause, Cause::Usage);
+                assert!(error.to_string().contains(then) && error.to_string().contains(now), "{error}");
+            }
+        }
     }
 
     #[test]
@@ -327,7 +463,7 @@ mod tests {
     fn what_went_is_counted_by_kind() {
         let tally = Tally::default();
         let id = ClusterId { uid: "u".into(), name: "n".into(), kubernetes: String::new(), nodes: vec![] };
-        tally.get().about = Some((PathBuf::new(), id, "sha256:0".into()));
+        tally.get().about = Some((PathBuf::new(), id, Some("sha256:0".into())));
         let (one, two, stays) = (object("Pod.v1 n/a", "1"), object("Pod.v1 n/b", "2"), object("Secret.v1 n/s", "3"));
         tally.saw(&now(vec![&one, &two, &stays]));
         tally.saw(&now(vec![&stays]));

@@ -86,20 +86,13 @@ pub(crate) mod tests {
         let (kind, rest) = id.split_once('.').unwrap();
         let (api_version, name) = rest.split_once(' ').unwrap();
         let (namespace, name) = name.split_once('/').unwrap_or(("", name));
-        Object {
-            key: ObjectKey {
-                api_version: api_version.into(),
-                kind: kind.into(),
-                namespace: namespace.into(),
-                name: name.into(),
-            },
-            uid: uid.into(),
-            digest: "sha256:0".into(),
-            view: json!({}),
-            owner: None,
-            finalizers: vec![],
-            deleting: None,
-        }
+        let key = ObjectKey {
+            api_version: api_version.into(),
+            kind: kind.into(),
+            namespace: namespace.into(),
+            name: name.into(),
+        };
+        Object { digest: "sha256:0".into(), view: json!({}), ..Object::named(key, uid) }
     }
 
     fn owned(id: &str, uid: &str, owner: &str) -> Object {

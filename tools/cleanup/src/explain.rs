@@ -1,17 +1,25 @@
-//! `explain`: why an object is still there, in words.
+//! `explain`: why an object is still there, or not there again, and what to do about it.
 
 use futures::{StreamExt, stream};
+use k8s_openapi::api::core::v1::{Node, Pod, ResourceQuota};
 use kit::{Done, Output, Result, RunDir, Ui, record::ObjectKey, ui::printable};
-use kube::Client;
-use serde::Serialize;
+use kube::{
+    Api, Client,
+    api::{ApiResource, ListParams},
+};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
     api::{CONCURRENT, again},
     blockers::Servers,
-    diff,
-    list::{Listing, Object},
+    controllers::Controllers,
+    diff, finalizers,
+    list::{Kind, Listing, Object},
+    order::is,
+    reasons::{self, Reason, What},
     remove::api_of,
+    restore::impossible,
     scene::{Before, Place, Scene},
 };
 
@@ -20,14 +28,18 @@ const SHOWN: usize = 100;
 
 /// What holds one object.
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Explanation {
     /// Which.
     object: ObjectKey,
+    /// Since when it is asked to go.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
     /// Why it is there.
-    reasons: Vec<String>,
+    reasons: Vec<Reason>,
 }
 
-/// Explains every object that is not in the baseline.
+/// Explains every object that is not in the baseline, and every one of it that is not as it was.
 ///
 /// # Errors
 /// As [`crate::diff::run`].
@@ -35,7 +47,8 @@ pub(crate) fn run(place: &Place, ui: &Ui) -> Result<Done> {
     let run = RunDir::open(&place.run_dir)?;
     cluster::block_on(async {
         let scene = Scene::open(place, &run, ui).await?;
-        let (before, listing) = diff::look(&scene, ui).await?;
+        let before = scene.baseline().await?;
+        let listing = diff::look(&scene, &before, ui).await?;
         let explained = explain(&scene.opened.client, &before, &listing).await;
         match ui.output {
             Output::Json => ui.json(&explained)?,
@@ -47,137 +60,128 @@ pub(crate) fn run(place: &Place, ui: &Ui) -> Result<Done> {
 }
 
 /// Says on standard error why what remains after a cleanup is still there.
-///
-/// # Errors
-/// None for now.
-pub(crate) async fn remaining(client: &Client, before: &Before, listing: &Listing, ui: &Ui) -> Result<()> {
+pub(crate) async fn remaining(client: &Client, before: &Before, listing: &Listing, ui: &Ui) {
     let explained = explain(client, before, listing).await;
     if !explained.is_empty() {
         ui.warn(printable(&format!("still there:\n{}", text(&explained))));
     }
-    Ok(())
 }
 
 fn text(explained: &[Explanation]) -> String {
-    let one = |explanation: &Explanation| format!("{}\n    {}", explanation.object, explanation.reasons.join("\n    "));
+    let one = |explanation: &Explanation| {
+        let since = explanation.since.as_ref().map_or_else(String::new, |since| format!(", asked to go at {since}"));
+        let reasons: Vec<_> = explanation.reasons.iter().map(Reason::text).collect();
+        format!("{}{since}\n    {}", explanation.object, reasons.join("\n    "))
+    };
     explained.iter().map(one).collect::<Vec<_>>().join("\n")
 }
 
 async fn explain(client: &Client, before: &Before, listing: &Listing) -> Vec<Explanation> {
     let now = before.compare(listing);
     let servers = Servers::new(listing);
-    let looked = stream::iter(now.added.into_iter().take(SHOWN)).map(|object| {
-        let servers = &servers;
+    let controllers = Controllers::look(client).await;
+    // What is going comes first: it holds up the rest.
+    let mut added = now.added.clone();
+    added.sort_by_key(|object| (object.deleting.is_none(), object.key.clone()));
+    let looked = stream::iter(added.into_iter().take(SHOWN)).map(|object| {
+        let (servers, controllers) = (&servers, &controllers);
         async move {
-            let found = match listing.kind_of(&object.key) {
-                Some(kind) => {
-                    let api = api_of(client, &kind.resource, &object.key);
-                    again(|| api.get_opt(&object.key.name)).await.ok().flatten()
-                }
-                None => None,
+            let kind = listing.kind_of(&object.key);
+            let body = match kind {
+                Some(kind) => get(client, &kind.resource, &object.key).await,
+                None => Value::Null,
             };
-            let body = found.and_then(|found| serde_json::to_value(found).ok()).unwrap_or_default();
-            let mut reasons = reasons(object, &body, listing);
-            reasons.extend(servers.blocker(object).map(|blocker| format!("it blocks others: {}", blocker.why())));
-            Explanation { object: object.key.clone(), reasons }
+            let mut reasons = reasons::of(object, &body, listing, servers);
+            if let Some(kind) = kind {
+                ask(client, controllers, object, kind, &body, listing, &mut reasons).await;
+            }
+            let since = body["metadata"]["deletionTimestamp"].as_str().map(String::from);
+            Explanation { object: object.key.clone(), since, reasons }
         }
     });
-    looked.buffered(CONCURRENT).collect().await
+    let mut explained: Vec<Explanation> = looked.buffered(CONCURRENT).collect().await;
+    let absent = now.difference.missing.iter().map(|key| (key, "it is missing"));
+    let changed = now.difference.changed.iter().map(|key| (key, "it was changed"));
+    for (key, how) in absent.chain(changed).take(SHOWN) {
+        let why = before.object(key).and_then(impossible);
+        let next = if why.is_some() { "make it again as it was made before" } else { "cargo xtask cleanup run" };
+        let why = why.map_or_else(|| how.to_owned(), |why| format!("{how}, and cannot be put back: {why}"));
+        let mut reasons = vec![Reason::new(What::PutBack, "put back", why, next)];
+        reasons.extend(quotas(client, key).await);
+        explained.push(Explanation { object: key.clone(), since: None, reasons });
+    }
+    explained
 }
 
-/// What an object says of itself.
-fn reasons(object: &Object, body: &Value, listing: &Listing) -> Vec<String> {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let Some(since) = body["metadata"]["deletionTimestamp"].as_str() else {
-        return vec!["nobody has asked for it to go".into()];
-    };
-    let mut reasons = vec![format!("asked to go at {since}")];
-    let finalizers = [&body["metadata"]["finalizers"], &body["spec"]["finalizers"]];
-    for finalizer in finalizers.into_iter().filter_map(Value::as_array).flatten().filter_map(Value::as_str) {
-        reasons.push(format!("finalizer {finalizer}: {}", meaning(finalizer, object, listing)));
-    }
-    let conditions = body["status"]["conditions"].as_array();
-    for condition in conditions.into_iter().flatten() {
-        let bad = condition["status"] == "True" && says_why(&text(&condition["type"]));
-        if bad {
-            reasons.push(format!("{}: {}", text(&condition["type"]), text(&condition["message"])));
+/// What only the cluster can tell of an object.
+async fn ask(
+    client: &Client,
+    controllers: &Controllers<'_>,
+    object: &Object,
+    kind: &Kind,
+    body: &Value,
+    listing: &Listing,
+    reasons: &mut Vec<Reason>,
+) {
+    let key = &object.key;
+    for finalizer in reasons::finalizers_of(body) {
+        match finalizers::known(finalizer, key) {
+            Some(known) => {
+                if let Some(reason) = reasons.iter_mut().find(|reason| reason.name == finalizer) {
+                    controllers.complete(reason, known, object, kind).await;
+                }
+            }
+            None => reasons.push(controllers.of(finalizer, object, kind, body).await),
         }
     }
-    if object.key.kind == "Pod" {
-        reasons.push(format!("on node {}: does its kubelet answer?", text(&body["spec"]["nodeName"])));
+    if is(key, "", "PersistentVolumeClaim") || is(key, "", "PersistentVolume") {
+        let pods = if key.namespace.is_empty() { vec![] } else { all::<Pod>(client, &key.namespace).await };
+        let users = reasons::users(key, pods.iter());
+        reasons.extend(reasons::volume(object, body, &users, listing));
     }
-    reasons
-}
-
-/// Conditions with which a namespace or a definition tells what it waits for.
-fn says_why(condition: &str) -> bool {
-    condition.starts_with("Namespace") || condition == "Terminating"
-}
-
-/// What a finalizer stands for.
-fn meaning(finalizer: &str, object: &Object, listing: &Listing) -> String {
-    match finalizer {
-        "kubernetes" => "the namespace controller waits until it is empty".into(),
-        "kubernetes.io/pvc-protection" => "a pod uses it".into(),
-        "kubernetes.io/pv-protection" => "a claim is bound to it".into(),
-        "foregroundDeletion" => "objects that it owns are still there".into(),
-        "orphan" => "the garbage collector has to set free what it owns".into(),
-        "batch.kubernetes.io/job-tracking" => "the job controller has not counted it yet".into(),
-        "customresourcecleanup.apiextensions.k8s.io" => {
-            let spec = &object.view["spec"];
-            let of_it = |other: &&Object| {
-                let key = &other.key;
-                spec["names"]["kind"] == key.kind.as_str() && spec["group"] == crate::rules::group_of(key)
-            };
-            format!("{} objects of its kind are still there", listing.objects.iter().filter(of_it).count())
-        }
-        other => {
-            let owner = other.split_once('/').map_or(other, |(owner, _)| owner);
-            format!("the controller of {owner} has to remove it; is it alive?")
-        }
+    if is(key, "", "Pod") && object.deleting.is_some() {
+        let name = body["spec"]["nodeName"].as_str().unwrap_or_default();
+        let nodes = Api::<Node>::all(client.clone());
+        let node = if name.is_empty() { None } else { again(|| nodes.get_opt(name)).await.ok().flatten() };
+        let node = node.and_then(|node| serde_json::to_value(node).ok());
+        reasons.extend(reasons::node(body, node.as_ref()));
+    }
+    // A controller that has to make something before it lets an object go may not be able to.
+    if object.deleting.is_some() && !object.finalizers.is_empty() {
+        reasons.extend(quotas(client, key).await);
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::compare::tests::object;
-    use serde_json::json;
-
-    #[test]
-    fn a_stuck_namespace_says_what_it_waits_for() {
-        let body = json!({
-            "metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"},
-            "spec": {"finalizers": ["kubernetes"]},
-            "status": {"conditions": [
-                {"type": "NamespaceContentRemaining", "status": "True", "message": "Some resources remain: runs.tekton.dev has 1"},
-                {"type": "NamespaceDeletionDiscoveryFailure", "status": "False", "message": "fine"},
-            ]},
-        });
-        let said = reasons(&object("Namespace.v1 t", "1"), &body, &Listing::default());
-        assert_eq!(
-            said,
-            [
-                "asked to go at 2026-01-01T00:00:00Z",
-                "finalizer kubernetes: the namespace controller waits until it is empty",
-                "NamespaceContentRemaining: Some resources remain: runs.tekton.dev has 1",
-            ]
-        );
+async fn quotas(client: &Client, key: &ObjectKey) -> Vec<Reason> {
+    if key.namespace.is_empty() {
+        return vec![];
     }
+    reasons::quotas(all::<ResourceQuota>(client, &key.namespace).await.iter())
+}
 
-    #[test]
-    fn a_definition_counts_its_objects() {
-        let view = json!({"spec": {"group": "tekton.dev", "names": {"kind": "Run"}}});
-        let crd = Object { view, ..object("CustomResourceDefinition.apiextensions.k8s.io/v1 runs.tekton.dev", "1") };
-        let listing = Listing { objects: vec![object("Run.tekton.dev/v1 a/b", "2")], ..Listing::default() };
-        let said = meaning("customresourcecleanup.apiextensions.k8s.io", &crd, &listing);
-        assert_eq!(said, "1 objects of its kind are still there");
-        assert!(meaning("chains.tekton.dev/run", &crd, &listing).contains("controller of chains.tekton.dev"));
-    }
+/// The objects of a kind in a namespace; none if they may not be listed.
+async fn all<K>(client: &Client, namespace: &str) -> Vec<Value>
+where
+    K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Serialize
+        + std::fmt::Debug,
+{
+    let api = Api::<K>::namespaced(client.clone(), namespace);
+    let list = ListParams::default().limit(500);
+    let found = again(|| api.list(&list)).await.map(|list| list.items).unwrap_or_default();
+    found.iter().filter_map(|object| serde_json::to_value(object).ok()).collect()
+}
 
-    #[test]
-    fn what_nobody_asked_to_go_says_so() {
-        let said = reasons(&object("ConfigMap.v1 a/b", "1"), &json!({"metadata": {}}), &Listing::default());
-        assert_eq!(said, ["nobody has asked for it to go"]);
-    }
+/// An object as it is now; null if it cannot be read.
+async fn get(client: &Client, resource: &ApiResource, key: &ObjectKey) -> Value {
+    let api = api_of(client, resource, key);
+    let found = again(|| api.get_opt(&key.name)).await.ok().flatten();
+    found.and_then(|found| serde_json::to_value(found).ok()).unwrap_or_default()
+}
+
+/// Who wrote an object last, in words; empty if nobody knows.
+pub(crate) async fn writers(client: &Client, resource: &ApiResource, key: &ObjectKey) -> String {
+    finalizers::writers(&get(client, resource, key).await).join(", ")
 }

@@ -1,28 +1,40 @@
 //! A used cluster back at its baseline, proven by a diff.
 //!
 //! `snapshot` writes what a cluster holds, `diff` compares, `run` goes back, `explain` says why something
-//! is still there. Pure parts: `rules` (what is compared), `view` (of one object), `compare` (of all),
-//! `order` (what goes when), `blockers`. The rest talks to the API server.
+//! is still there, `sweep` removes what tests left on a cluster that is shared. Pure parts: `rules` (what is
+//! compared), `view` (of one object), `compare` (of all), `select` (a part), `order` (what goes when), `budget`,
+//! `blockers`, `reasons`, `finalizers`, `page`. The rest talks to the API server, or to the run directory
+//! (`bodies`, `health`).
 
 mod access;
 mod api;
 mod back;
 mod blockers;
+mod bodies;
+mod budget;
 mod compare;
+mod controllers;
 mod diff;
 mod explain;
+mod finalizers;
 mod gone;
-mod hmac;
+mod health;
 mod list;
+mod nodes;
 mod order;
+mod page;
 mod passes;
+mod reasons;
 mod remove;
 mod report;
 mod restore;
 mod rules;
 mod scene;
+mod secret;
+mod select;
 mod snapshot;
 mod state;
+mod sweep;
 mod view;
 
 use clap::{Parser, Subcommand};
@@ -43,16 +55,38 @@ pub struct Args {
     verb: Verb,
 }
 
+const RUN_EXAMPLES: &str = "\
+Examples:
+  cleanup run --run-dir target/runs/R --component pipeline --dry-run
+  cleanup run --run-dir target/runs/R --component pipeline --force-finalizers=PipelineRun,TaskRun
+  cleanup run --run-dir /tmp/x --component pipeline --release release.yaml --cluster-uid UID
+  cleanup run --run-dir target/runs/R --component pipeline --label tekton.dev/test-e2e=true --older-than 2h
+
+Exit codes: 0 at the baseline; 1 not, the record says what is left (stage needs-recreate: make the cluster anew);
+2 a baseline of another cluster, or of another Kubernetes, or none; 3 the cluster, its lease or our rights.";
+
+const SWEEP_EXAMPLES: &str = "\
+Examples:
+  cleanup sweep --kubeconfig in-cluster --label tekton.dev/test-e2e=true --older-than 6h
+  cleanup sweep --kubeconfig FILE --cluster-uid UID --label tekton.dev/test-e2e=true --dry-run
+
+Exit codes: 0 all gone, or nothing to sweep; 1 some are still there, each with why; 2 a cluster that is not named;
+3 the cluster or our rights. ci/sweep.yaml runs it every hour with a role that can do this and no more.";
+
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Write what the cluster holds: the baseline of the run
-    Snapshot(scene::Place),
+    Snapshot(snapshot::SnapshotArgs),
     /// Show where the cluster differs from the baseline
     Diff(scene::Place),
     /// Remove what was added since the baseline, put back what was changed
+    #[command(after_help = RUN_EXAMPLES)]
     Run(back::RunArgs),
-    /// Say why objects that were added are still there
+    /// Say why objects that were added are still there, who has to act, and what to do
     Explain(scene::Place),
+    /// Remove namespaces that tests left on a cluster that others use as well
+    #[command(after_help = SWEEP_EXAMPLES)]
+    Sweep(sweep::SweepArgs),
 }
 
 impl Tool for Args {
@@ -67,9 +101,10 @@ impl Tool for Args {
 /// What went wrong, with its cause.
 pub fn run(args: Args, ui: &Ui) -> Result<Done> {
     match args.verb {
-        Verb::Snapshot(place) => snapshot::run(&place, ui),
+        Verb::Snapshot(args) => snapshot::run(&args, ui),
         Verb::Diff(place) => diff::run(&place, ui),
         Verb::Run(args) => back::run(&args, ui),
         Verb::Explain(place) => explain::run(&place, ui),
+        Verb::Sweep(args) => sweep::run(&args, ui),
     }
 }

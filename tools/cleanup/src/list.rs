@@ -4,20 +4,22 @@ use std::collections::{BTreeMap, HashMap};
 
 use cluster::fail;
 use futures::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
 use kit::{Cause, Error, Result, record::ObjectKey};
 use kube::{
     Client, Resource,
     api::{ApiResource, DynamicObject, GetParams, ListParams},
     core::{Request, discovery::v2::APIGroupDiscovery},
 };
-use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
     api::{self, CONCURRENT, Patience, patiently},
-    hmac::Key,
+    bodies::Writing,
+    page,
     rules::{RULES, group_of},
-    view::{fingerprint, is_secret, view},
+    secret::Key,
+    view::{essential, fingerprint, is_secret, view},
 };
 
 /// Objects a page.
@@ -45,14 +47,39 @@ pub(crate) struct Object {
     pub uid: String,
     /// Of what is compared.
     pub digest: String,
-    /// What is compared; null of a Secret.
+    /// The part of what is compared that is looked at later; mostly none, and never of a Secret.
     pub view: Value,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// When it was made.
+    pub created: Option<Timestamp>,
     /// UID of the owner that manages it.
     pub owner: Option<String>,
+    /// UIDs of its other owners.
+    pub owners: Vec<String>,
     /// What must be done before it goes.
     pub finalizers: Vec<String>,
     /// Since when it is being deleted.
     pub deleting: Option<String>,
+}
+
+impl Object {
+    /// One of which only the name is known.
+    #[must_use]
+    pub(crate) fn named(key: ObjectKey, uid: &str) -> Self {
+        Self {
+            key,
+            uid: uid.into(),
+            digest: String::new(),
+            view: Value::Null,
+            labels: BTreeMap::new(),
+            created: None,
+            owner: None,
+            owners: vec![],
+            finalizers: vec![],
+            deleting: None,
+        }
+    }
 }
 
 /// What a cluster holds.
@@ -74,17 +101,26 @@ impl Listing {
     }
 }
 
-/// Lists the cluster; Secrets are hashed with `secret_key`.
+/// What a listing is made with.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct With<'a> {
+    /// Secrets are hashed with it.
+    pub key: Option<&'a Key>,
+    /// Bodies that may be put back go there.
+    pub bodies: Option<&'a Writing>,
+}
+
+/// Lists the cluster.
 ///
 /// A group whose server does not answer is named in [`Listing::unlisted`]; it does not hide the rest.
 ///
 /// # Errors
 /// [`Cause::Auth`] naming every kind that may not be listed; otherwise as [`cluster::cause_of`] says.
-pub(crate) async fn list(client: &Client, secret_key: Option<&Key>) -> Result<Listing> {
+pub(crate) async fn list(client: &Client, with: With<'_>) -> Result<Listing> {
     let (kinds, mut unlisted) = discover(client).await?;
     let wanted = kinds.iter().filter(|kind| !RULES.kind_left_out(&kind.resource.group, &kind.resource.kind));
     let pages = stream::iter(wanted.cloned()).map(|kind| async move {
-        let listed = list_kind(client, &kind, secret_key).await?;
+        let listed = list_kind(client, &kind, with).await?;
         Ok::<_, Error>((kind, listed))
     });
     let listed: Vec<_> = pages.buffer_unordered(CONCURRENT).try_collect().await?;
@@ -134,7 +170,7 @@ fn each_once(mut objects: Vec<Object>) -> Vec<Object> {
 
 /// Every listable kind, in the version that its group prefers among those that have it, with what
 /// cannot be listed.
-async fn discover(client: &Client) -> Result<(Vec<Kind>, BTreeMap<String, String>)> {
+pub(crate) async fn discover(client: &Client) -> Result<(Vec<Kind>, BTreeMap<String, String>)> {
     let what = || "cannot read which kinds the cluster serves (Kubernetes 1.26 or newer is needed)".to_owned();
     let (core, groups) = tokio::try_join!(
         patiently(what, || client.list_core_api_versions_aggregated()),
@@ -193,25 +229,11 @@ enum Listed {
     Unavailable(String),
 }
 
-#[derive(Deserialize)]
-struct Page {
-    #[serde(default)]
-    metadata: PageMetadata,
-    #[serde(default)]
-    items: Option<Vec<Value>>,
-}
-
-#[derive(Default, Deserialize)]
-struct PageMetadata {
-    #[serde(default, rename = "continue")]
-    next: Option<String>,
-}
-
-async fn list_kind(client: &Client, kind: &Kind, secret_key: Option<&Key>) -> Result<Listed> {
+async fn list_kind(client: &Client, kind: &Kind, with: With<'_>) -> Result<Listed> {
     let mut restarts = 0;
     let mut patience = Patience::new();
     loop {
-        let error = match list_pages(client, kind, secret_key).await {
+        let error = match list_pages(client, kind, with).await {
             Ok(objects) => return Ok(Listed::Objects(objects)),
             Err(error) => error,
         };
@@ -236,30 +258,36 @@ async fn ready(client: &Client) -> bool {
     }
 }
 
-async fn list_pages(client: &Client, kind: &Kind, secret_key: Option<&Key>) -> Result<Vec<Object>, kube::Error> {
+async fn list_pages(client: &Client, kind: &Kind, with: With<'_>) -> Result<Vec<Object>, kube::Error> {
     let mut found = Vec::new();
     let mut next: Option<String> = None;
     loop {
-        let page = page(client, &kind.resource, next.as_deref()).await?;
-        let items = page.items.unwrap_or_default();
-        found.extend(items.iter().filter_map(|item| object_of(&kind.resource, item, secret_key)));
-        next = page.metadata.next.filter(|next| !next.is_empty());
+        let text = api::answered(page(client, &kind.resource, next.as_deref())).await?;
+        let each = |item: Value| {
+            let Some((object, view)) = object_of(&kind.resource, &item, with.key) else { return };
+            if let Some(bodies) = with.bodies.filter(|_| RULES.keeps_body(&object.key)) {
+                bodies.add(&object.digest, &view);
+            }
+            found.push(object);
+        };
+        next = page::read(&text, each).map_err(kube::Error::SerdeError)?;
         if next.is_none() {
             return Ok(found);
         }
     }
 }
 
-async fn page(client: &Client, resource: &ApiResource, next: Option<&str>) -> Result<Page, kube::Error> {
+/// The text of a page: it is read item by item.
+async fn page(client: &Client, resource: &ApiResource, next: Option<&str>) -> Result<String, kube::Error> {
     let mut params = ListParams::default().limit(PAGE);
     params.continue_token = next.map(String::from);
     let request = Request::new(DynamicObject::url_path(resource, None)).list(&params);
-    client.request(request.map_err(kube::Error::BuildRequest)?).await
+    client.request_text(request.map_err(kube::Error::BuildRequest)?).await
 }
 
-/// What is compared of a listed item; nothing if a rule leaves it out, or if it is computed and not stored.
+/// A listed item, and what is compared of it (null of a Secret); nothing if a rule leaves it out, or if it is computed and not stored.
 #[must_use]
-pub(crate) fn object_of(resource: &ApiResource, item: &Value, secret_key: Option<&Key>) -> Option<Object> {
+pub(crate) fn object_of(resource: &ApiResource, item: &Value, secret_key: Option<&Key>) -> Option<(Object, Value)> {
     let metadata = item.get("metadata")?;
     let text = |name: &str| metadata.get(name).and_then(Value::as_str).map(String::from);
     let key = ObjectKey {
@@ -273,17 +301,28 @@ pub(crate) fn object_of(resource: &ApiResource, item: &Value, secret_key: Option
         return None;
     }
     let list = |name: &str| metadata.get(name).and_then(Value::as_array).into_iter().flatten();
-    let owner = list("ownerReferences").find(|owner| owner["controller"] == true);
     let view = view(&key, item);
-    Some(Object {
+    let digest = fingerprint(&key, &view, secret_key);
+    let view = if is_secret(&key) { Value::Null } else { view };
+    let (mut owner, mut owners) = (None, Vec::new());
+    for reference in list("ownerReferences") {
+        let Some(uid) = reference["uid"].as_str().map(String::from) else { continue };
+        if reference["controller"] == true && owner.is_none() { owner = Some(uid) } else { owners.push(uid) }
+    }
+    let labels = metadata.get("labels").and_then(Value::as_object).into_iter().flatten();
+    let object = Object {
         uid,
-        digest: fingerprint(&key, &view, secret_key),
-        view: if is_secret(&key) { Value::Null } else { view },
-        owner: owner.and_then(|owner| owner["uid"].as_str()).map(String::from),
+        digest,
+        view: essential(&key, &view),
+        labels: labels.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect(),
+        created: text("creationTimestamp").and_then(|time| time.parse().ok()),
+        owner,
+        owners,
         finalizers: list("finalizers").filter_map(|finalizer| finalizer.as_str().map(String::from)).collect(),
         deleting: text("deletionTimestamp"),
         key,
-    })
+    };
+    Some((object, view))
 }
 
 #[cfg(test)]
@@ -340,7 +379,7 @@ mod tests {
     #[test]
     fn what_could_not_be_listed_is_known_by_group_or_kind() {
         let key =
-            object_of(&api("x.dev/v1", "Thing"), &json!({"metadata": {"name": "t", "uid": "1"}}), None).unwrap().key;
+            object_of(&api("x.dev/v1", "Thing"), &json!({"metadata": {"name": "t", "uid": "1"}}), None).unwrap().0.key;
         for (name, is) in [("*.x.dev", true), ("Thing.x.dev", true), ("Other.x.dev", false), ("*.y.dev", false)] {
             assert_eq!(is_unlisted(&key, [name].into_iter()), is, "{name}");
         }
@@ -351,8 +390,12 @@ mod tests {
         let pod = json!({"metadata": {
             "name": "p", "namespace": "n", "uid": "u1", "finalizers": ["a/b"], "deletionTimestamp": "2026-01-01T00:00:00Z",
             "ownerReferences": [{"uid": "x"}, {"uid": "rs", "controller": true}],
+            "labels": {"a": "b"}, "creationTimestamp": "2026-01-01T00:00:00Z",
         }, "spec": {"nodeName": "n1"}});
-        let object = object_of(&api("v1", "Pod"), &pod, None).unwrap();
+        let (object, view) = object_of(&api("v1", "Pod"), &pod, None).unwrap();
+        assert_eq!((view["spec"]["nodeName"].as_str(), object.view.is_null()), (Some("n1"), true));
+        assert_eq!((object.owners, object.labels["a"].as_str()), (vec!["x".to_owned()], "b"));
+        assert_eq!(object.created.unwrap().to_string(), "2026-01-01T00:00:00Z");
         assert_eq!(object.key.to_string(), "Pod.v1 n/p");
         assert_eq!(object.owner.as_deref(), Some("rs"));
         assert_eq!(object.finalizers, ["a/b"]);
@@ -371,8 +414,8 @@ mod tests {
     #[test]
     fn the_content_of_a_secret_is_not_kept() {
         let secret = json!({"metadata": {"name": "s", "namespace": "n", "uid": "1"}, "data": {"p": "c2VjcmV0"}});
-        let object = object_of(&api("v1", "Secret"), &secret, Some(&Box::new([7; 32]))).unwrap();
-        assert!(object.view.is_null());
+        let (object, view) = object_of(&api("v1", "Secret"), &secret, Some(&Box::new([7; 32]))).unwrap();
+        assert!(object.view.is_null() && view.is_null());
         assert!(!format!("{object:?}").contains("c2VjcmV0"));
     }
 }

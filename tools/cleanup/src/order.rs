@@ -79,7 +79,8 @@ impl World {
                 _ => {}
             }
         }
-        let namespaces = added.iter().filter(|object| is(&object.key, "", "Namespace"));
+        let goes = |object: &&&Object| is(&object.key, "", "Namespace") && !RULES.protected(&object.key);
+        let namespaces = added.iter().filter(goes);
         world.going = namespaces.map(|object| object.key.name.clone()).collect();
         let mut homes: Vec<String> =
             added.iter().flat_map(|object| services_of(object)).map(|(home, _)| home).collect();
@@ -142,6 +143,15 @@ pub(crate) struct Plan<'a> {
     pub never: Vec<&'a Object>,
 }
 
+impl Plan<'_> {
+    /// The namespaces that go, each with everything in it.
+    #[must_use]
+    pub(crate) fn namespaces(&self) -> HashSet<&str> {
+        let all = self.stages.values().flat_map(BTreeMap::values).flatten();
+        all.filter(|object| is(&object.key, "", "Namespace")).map(|object| object.key.name.as_str()).collect()
+    }
+}
+
 /// Orders what was added.
 #[must_use]
 pub(crate) fn plan<'a>(added: &[&'a Object], world: &World) -> Plan<'a> {
@@ -154,6 +164,10 @@ pub(crate) fn plan<'a>(added: &[&'a Object], world: &World) -> Plan<'a> {
             Way::WithNamespace => plan.with_namespace.push(object),
             Way::Never => plan.never.push(object),
         }
+    }
+    for objects in plan.stages.values_mut().flat_map(BTreeMap::values_mut) {
+        // The namespace controller lets some seconds pass before it begins: they should begin at once.
+        objects.sort_by_key(|object| !is(&object.key, "", "Namespace"));
     }
     plan
 }
@@ -280,6 +294,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_a_protected_namespace_does_not_go_with_it() {
+        let objects = vec![object("Namespace.v1 kube-system", "1"), object("Pod.v1 kube-system/dns", "2")];
+        let listing = Listing { objects, ..Listing::default() };
+        let added: Vec<&Object> = listing.objects.iter().collect();
+        let world = World::new(&listing, &added, None);
+        assert_eq!(world.way(added[0]), Way::Never);
+        // Alone it counts as any other that was added.
+        assert_eq!(world.way(added[1]), Way::Deleted(Stage::Workloads, 2));
+        assert!(plan(&added, &world).namespaces().is_empty());
+    }
+
+    #[test]
     fn the_install_record_says_where_the_component_lives() {
         let installed = ["tekton-pipelines".to_owned(), "default".to_owned()];
         let ways = ways(Some(&installed));
@@ -295,6 +321,9 @@ mod tests {
         let stages: Vec<_> = plan.stages.keys().copied().collect();
         assert_eq!(stages, [Stage::Tests, Stage::Admission, Stage::Workloads, Stage::Rest, Stage::Volumes]);
         let deleted: usize = plan.stages.values().flat_map(BTreeMap::values).map(Vec::len).sum();
+        let first: Vec<_> = plan.stages[&Stage::Tests][&0].iter().map(|object| object.key.kind.as_str()).collect();
+        assert_eq!(first[0], "Namespace", "{first:?}");
+        assert_eq!(plan.namespaces(), ["bound", "tekton-pipelines", "test-1"].into());
         assert_eq!(deleted + plan.with_namespace.len() + plan.never.len(), added.len());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use cluster::Guard;
@@ -13,17 +13,21 @@ use crate::{
     access::{self, Need},
     back::{RunArgs, Tally},
     blockers::Servers,
+    budget::Budget,
+    explain,
     gone::{self, Pending},
     list::{self, Listing, Object},
     order::{Plan, Stage, World, is, plan},
     remove,
     restore::restore,
-    rules::{RULES, group_of},
+    rules::RULES,
     scene::{Before, Now},
 };
 
 /// Somebody who makes things again faster than we remove them is not fought for ever.
 const PASSES: usize = 8;
+/// What was asked to go that often, each time another object of the same name, is somebody else's will.
+const COMEBACKS: usize = 3;
 /// Finalizers without a controller are not waited for.
 const NO_CONTROLLER: Duration = Duration::from_secs(5);
 /// Pods have one second to end, and the kubelet some to say so.
@@ -43,6 +47,11 @@ pub(crate) struct Passes<'a> {
     installed: Option<&'a [String]>,
     tally: &'a Tally,
     ui: &'a Ui,
+    budget: Budget,
+    /// When the time of the present stage is over.
+    deadline: Instant,
+    /// Whether the stage is `force`.
+    forcing: bool,
     /// UIDs of what did not go within its budget.
     overdue: HashSet<String>,
     /// How often an object of a name was asked to go, each time another one.
@@ -58,7 +67,20 @@ impl<'a> Passes<'a> {
         tally: &'a Tally,
         ui: &'a Ui,
     ) -> Self {
-        Self { client, before, args, installed, tally, ui, overdue: HashSet::new(), again: HashMap::new() }
+        let budget = args.budget();
+        Self {
+            client,
+            before,
+            args,
+            installed,
+            tally,
+            ui,
+            budget,
+            deadline: Instant::now() + budget.objects,
+            forcing: false,
+            overdue: HashSet::new(),
+            again: HashMap::new(),
+        }
     }
 
     /// Works until nothing differs or nothing changes any more; returns the last look.
@@ -77,21 +99,27 @@ impl<'a> Passes<'a> {
             }
             let forced = self.force(&listing, &now).await?;
             let seen = signature(&now);
-            if !forced && (seen == last || self.only_overdue(&now)) {
+            if !forced && (seen == last || self.late() || self.only_hopeless(&now)) {
+                self.name_those_that_come_back(&listing).await;
                 return Ok(listing);
             }
             last = seen;
             self.pass(&listing, &now).await?;
         }
-        self.name_those_that_come_back();
         let listing = self.look().await?;
         self.tally.saw(&self.before.compare(&listing));
+        self.name_those_that_come_back(&listing).await;
         Ok(listing)
+    }
+
+    /// Whether the time of the present stage is over.
+    fn late(&self) -> bool {
+        Instant::now() >= self.deadline
     }
 
     async fn look(&self) -> Result<Listing> {
         let step = self.ui.step("looking at the cluster");
-        let listing = list::list(self.client, self.before.state.as_ref().map(|state| &state.key)).await?;
+        let listing = list::list(self.client, self.before.with()).await?;
         step.done(format!("{} objects", listing.objects.len()));
         Ok(listing)
     }
@@ -102,7 +130,7 @@ impl<'a> Passes<'a> {
         for kind in now.added.iter().filter_map(|object| listing.kind_of(&object.key)) {
             needs.insert(Need::new("delete", kind));
             needs.insert(Need::new("watch", kind));
-            if self.args.force_finalizers {
+            if self.args.forces(&kind.resource) {
                 needs.insert(Need::new("patch", kind));
             }
         }
@@ -123,7 +151,7 @@ impl<'a> Passes<'a> {
         let mut late = Pending::default();
         let mut pending = self.stage(listing, &plan, Stage::Tests).await?;
         let custom = pending.take(|key| world.is_custom(key));
-        late.extend(self.wait(Stage::Tests, custom, self.patience(&plan, &world)).await);
+        late.extend(self.wait(Stage::Tests, custom, self.patience(listing, &plan, &world)).await);
 
         pending.extend(self.stage(listing, &plan, Stage::Admission).await?);
         let mut workloads = self.stage(listing, &plan, Stage::Workloads).await?;
@@ -137,18 +165,22 @@ impl<'a> Passes<'a> {
         // and hardly at all if the next pass takes the finalizers off.
         let held = !late.is_empty();
         let limit = match held {
-            false => self.args.budget().max(NAMESPACES),
-            true if self.args.force_finalizers => Duration::from_secs(1),
+            false => self.budget.finalizers.max(NAMESPACES),
+            true if self.forces_any(&late) => Duration::from_secs(1),
             true => FORCED,
         };
         let left = self.wait(Stage::Rest, pending, limit).await;
-        if !(held && self.args.force_finalizers) {
+        if !(held && self.forces_any(&late)) {
             late.extend(left);
         }
         self.volumes(listing, &plan).await?;
         self.overdue.extend(late.iter().map(|(_, uid, _)| uid.clone()));
-        self.put_back(listing, now).await;
-        Ok(())
+        self.put_back(listing, now).await
+    }
+
+    /// Whether finalizers of one of these will go by force.
+    fn forces_any(&self, late: &Pending) -> bool {
+        late.iter().any(|(resource, ..)| self.args.forces(resource))
     }
 
     /// Removes what would keep other objects from going. Returns whether there was something.
@@ -166,7 +198,7 @@ impl<'a> Passes<'a> {
                 remove::stop_conversion(self.client, &kind.resource, definition).await?;
             }
         }
-        remove::delete(self.client, listing, &others).await?;
+        remove::delete(self.client, listing, &others, &HashSet::new()).await?;
         let known = listing.objects.iter().filter(|object| self.before.object(&object.key).is_some());
         for (object, blocker) in known.filter_map(|object| Some((object, servers.blocker(object)?))) {
             self.ui.warn(printable(&format!(
@@ -181,8 +213,9 @@ impl<'a> Passes<'a> {
     /// Asks for one stage, batch after batch.
     async fn stage(&mut self, listing: &Listing, plan: &Plan<'_>, stage: Stage) -> Result<Pending> {
         let mut pending = Pending::default();
+        let going = plan.namespaces();
         for objects in plan.stages.get(&stage).into_iter().flat_map(|batches| batches.values()) {
-            let asked = remove::delete(self.client, listing, objects).await?;
+            let asked = remove::delete(self.client, listing, objects, &going).await?;
             for object in objects {
                 self.again.entry(object.key.clone()).or_default().insert(object.uid.clone());
             }
@@ -199,6 +232,7 @@ impl<'a> Passes<'a> {
             return pending;
         }
         let step = self.ui.step(format!("waiting for {}", stage.name()));
+        let limit = limit.min(self.deadline.saturating_duration_since(Instant::now()));
         let left = gone::wait(self.client, pending, limit, &step).await;
         let said = if left.is_empty() { String::new() } else { format!("{} are still there", left.len()) };
         step.done(said);
@@ -207,22 +241,23 @@ impl<'a> Passes<'a> {
 
     /// How long the finalizers of custom resources are waited for: as long as the call allows while
     /// somebody may still see to them.
-    fn patience(&self, plan: &Plan<'_>, world: &World) -> Duration {
+    fn patience(&self, listing: &Listing, plan: &Plan<'_>, world: &World) -> Duration {
         let workloads = plan.stages.get(&Stage::Workloads).into_iter().flat_map(|batches| batches.values().flatten());
         let controllers = workloads.filter(|object| is(&object.key, "", "Pod") && object.deleting.is_none()).count();
         let tests = plan.stages.get(&Stage::Tests).into_iter().flat_map(|batches| batches.values().flatten());
         let foreign =
-            tests.filter(|object| world.is_custom(&object.key)).any(|object| self.defined_before(&object.key));
-        if controllers > 0 || foreign { self.args.budget() } else { self.args.budget().min(NO_CONTROLLER) }
+            tests.filter(|object| world.is_custom(&object.key)).any(|object| self.defined_before(listing, &object.key));
+        let limit = self.budget.finalizers;
+        if controllers > 0 || foreign { limit } else { limit.min(NO_CONTROLLER) }
     }
 
     /// Whether the definition of its kind was there before, and so perhaps its controller.
-    fn defined_before(&self, key: &ObjectKey) -> bool {
-        self.before.baseline.objects.iter().any(|object| {
-            let spec = object.body.as_ref().map(|body| &body["spec"]);
-            is(&object.key, "apiextensions.k8s.io", "CustomResourceDefinition")
-                && spec.is_some_and(|spec| spec["group"] == group_of(key) && spec["names"]["kind"] == key.kind.as_str())
-        })
+    fn defined_before(&self, listing: &Listing, key: &ObjectKey) -> bool {
+        let Some(kind) = listing.kind_of(key) else { return false };
+        let name = list::name_of(&kind.resource);
+        let definition =
+            |key: &ObjectKey| is(key, "apiextensions.k8s.io", "CustomResourceDefinition") && key.name == name;
+        self.before.baseline.objects.iter().any(|object| definition(&object.key))
     }
 
     /// Volumes go last: whoever provided them removes their data, and then the object.
@@ -243,9 +278,9 @@ impl<'a> Passes<'a> {
         Ok(())
     }
 
-    async fn put_back(&self, listing: &Listing, now: &Now<'_>) {
+    async fn put_back(&self, listing: &Listing, now: &Now<'_>) -> Result<()> {
         let wanted: Vec<_> = now.difference.missing.iter().chain(&now.difference.changed).cloned().collect();
-        let restored = restore(self.client, &self.before.baseline.objects, listing, &wanted).await;
+        let restored = restore(self.client, self.before, listing, &wanted).await?;
         for key in &restored.done {
             self.ui.note(printable(&format!("put back {key}")));
         }
@@ -253,23 +288,29 @@ impl<'a> Passes<'a> {
             self.ui.warn(printable(&format!("{key} was not put back: {why}")));
         }
         self.tally.restored(&restored.done);
+        Ok(())
     }
 
-    /// Takes the finalizers off what did not go within its budget, if the call says so.
+    /// Takes the finalizers off what did not go within its budget, if the call says so of its kind.
     async fn force(&mut self, listing: &Listing, now: &Now<'_>) -> Result<bool> {
-        if !self.args.force_finalizers {
+        if !self.args.forces_at_all() || (self.forcing && self.late()) {
             return Ok(false);
         }
         // A definition's finalizer stands for its objects: without it they would stay in the store, unseen.
         let definition = |object: &Object| is(&object.key, "apiextensions.k8s.io", "CustomResourceDefinition");
+        let over = self.late();
         let stuck = |object: &&&Object| {
             let held = object.deleting.is_some() && !object.finalizers.is_empty();
-            held && self.overdue.contains(&object.uid) && !definition(object) && !RULES.protected(&object.key)
+            let overdue = over || self.overdue.contains(&object.uid);
+            held && overdue && !definition(object) && !RULES.protected(&object.key)
         };
         let stuck: Vec<&Object> = now.added.iter().filter(stuck).copied().collect();
         let mut pending = Pending::default();
         for object in stuck {
             let Some(kind) = listing.kind_of(&object.key) else { continue };
+            if !self.args.forces(&kind.resource) {
+                continue;
+            }
             let finalizers = object.finalizers.join(", ");
             self.ui.warn(printable(&format!("{}: removing its finalizers by force: {finalizers}", object.key)));
             remove::force(self.client, &kind.resource, &object.uid, &object.key).await?;
@@ -278,22 +319,41 @@ impl<'a> Passes<'a> {
             pending.add(&kind.resource, &object.uid, &object.key);
         }
         let any = !pending.is_empty();
+        if any && !self.forcing {
+            self.forcing = true;
+            self.deadline = Instant::now() + self.budget.force;
+        }
         self.wait(Stage::Rest, pending, FORCED).await;
         Ok(any)
     }
 
-    /// Whether everything that is left has had its time, by itself or in a namespace that had.
-    fn only_overdue(&self, now: &Now<'_>) -> bool {
+    /// Whether everything that is left has had its time, by itself or in a namespace that had, or is made again
+    /// whenever it goes.
+    fn only_hopeless(&self, now: &Now<'_>) -> bool {
         let late = |object: &&&Object| self.overdue.contains(&object.uid);
         let namespaces: HashSet<_> = now.added.iter().filter(late).map(|object| object.key.name.as_str()).collect();
-        let had_time = |object: &&Object| late(&object) || namespaces.contains(object.key.namespace.as_str());
+        let had_time = |object: &&Object| {
+            late(&object) || namespaces.contains(object.key.namespace.as_str()) || self.comes_back(&object.key)
+        };
         !now.added.is_empty() && now.unproven.is_empty() && now.added.iter().all(had_time)
     }
 
-    fn name_those_that_come_back(&self) {
-        for (key, uids) in self.again.iter().filter(|(_, uids)| uids.len() > 2) {
-            self.ui
-                .warn(printable(&format!("{key} was deleted {} times and made again each time: by whom?", uids.len())));
+    fn comes_back(&self, key: &ObjectKey) -> bool {
+        self.again.get(key).is_some_and(|uids| uids.len() >= COMEBACKS)
+    }
+
+    /// Says who makes again what we delete: the object itself tells who wrote it.
+    async fn name_those_that_come_back(&self, listing: &Listing) {
+        for object in listing.objects.iter().filter(|object| self.comes_back(&object.key)) {
+            let times = self.again.get(&object.key).map_or(0, HashSet::len);
+            let by = match listing.kind_of(&object.key) {
+                Some(kind) => explain::writers(self.client, &kind.resource, &object.key).await,
+                None => String::new(),
+            };
+            let by = if by.is_empty() { "nobody knows by whom".into() } else { format!("written by {by}") };
+            let line = format!("{} was deleted {times} times and made again each time, {by}", object.key);
+            self.ui.warn(printable(&line));
+            self.tally.recreated(line);
         }
     }
 }

@@ -1,16 +1,22 @@
 //! What people and programs get to read.
 
+use std::collections::BTreeMap;
+
 use kit::{
     Output, Result, Ui,
-    record::{Cleanup, Difference, ObjectKey},
+    record::{Cleanup, Difference, NodeContent, ObjectKey},
     ui::printable,
 };
 use serde_json::{Value, json};
 
 use crate::{
+    list::Object,
     order::{Plan, Stage},
     scene::Before,
 };
+
+/// What a cluster is like after a cleanup.
+const AT_BASELINE: &str = "at the baseline: nothing added, missing or changed";
 
 /// A difference: `+` added, `-` missing, `~` changed.
 ///
@@ -24,13 +30,29 @@ pub(crate) fn difference(difference: &Difference, ui: &Ui) -> Result<()> {
 }
 
 fn text(difference: &Difference) -> String {
-    if difference.is_empty() {
-        return "at the baseline: nothing added, missing or changed".into();
-    }
-    let lines = |sign: char, keys: &[ObjectKey]| keys.iter().map(|key| format!("{sign} {key}\n")).collect::<String>();
-    let Difference { added, missing, changed } = difference;
+    let Difference { added, missing, changed, fields, nodes } = difference;
+    let of = |key: &ObjectKey| fields.get(&key.to_string()).map(|fields| shortly(fields)).unwrap_or_default();
+    let lines = |sign: char, keys: &[ObjectKey]| {
+        keys.iter().map(|key| format!("{sign} {key}{}\n", of(key))).collect::<String>()
+    };
+    let nodes: String = nodes.iter().map(on_node).collect();
     let counts = format!("{} added, {} missing, {} changed", added.len(), missing.len(), changed.len());
-    [lines('+', added), lines('-', missing), lines('~', changed), counts].concat()
+    let at_baseline = difference.is_empty().then(|| AT_BASELINE.to_owned());
+    [lines('+', added), lines('-', missing), lines('~', changed), nodes, at_baseline.unwrap_or(counts)].concat()
+}
+
+/// The first names of fields, in brackets.
+fn shortly(fields: &[String]) -> String {
+    let more = if fields.len() > 5 { ", …" } else { "" };
+    format!("  ({}{more})", fields.iter().take(5).cloned().collect::<Vec<_>>().join(", "))
+}
+
+/// What a node holds beyond the baseline: for information.
+fn on_node(node: &NodeContent) -> String {
+    let line = |what: &str, name: &String| format!("  node {}: {what} {name}\n", node.node);
+    let images = node.images.iter().map(|name| line("image", name));
+    let volumes = node.volumes.iter().map(|name| line("volume", name));
+    images.chain(volumes).chain(node.orphans.iter().map(|name| line("pod known only to its kubelet", name))).collect()
 }
 
 /// What could not be looked at.
@@ -44,11 +66,25 @@ pub(crate) fn unproven(unproven: &[String], ui: &Ui) {
 ///
 /// # Errors
 /// If standard output is closed.
-pub(crate) fn plan(plan: &Plan<'_>, difference: &Difference, before: &Before, ui: &Ui) -> Result<()> {
+pub(crate) fn plan(
+    plan: &Plan<'_>,
+    difference: &Difference,
+    before: &Before,
+    first: &dyn Fn(&Object) -> Option<String>,
+    ui: &Ui,
+) -> Result<()> {
     let mut rows: Vec<(String, ObjectKey)> = Vec::new();
+    let all = || plan.stages.values().flat_map(BTreeMap::values).flatten();
+    for (object, why) in all().filter_map(|object| Some((object, first(object)?))) {
+        let what =
+            if object.key.kind == "CustomResourceDefinition" { "stop its conversions first" } else { "delete first" };
+        rows.push((format!("{what}: {why}"), object.key.clone()));
+    }
     for (stage, batches) in &plan.stages {
-        let keys = batches.values().flatten().map(|object| (format!("delete: {}", stage.name()), object.key.clone()));
-        rows.extend(keys);
+        let keys = batches.values().flatten();
+        // What goes first is named there; a definition loses its conversions first, and goes later.
+        let later = keys.filter(|object| object.key.kind == "CustomResourceDefinition" || first(object).is_none());
+        rows.extend(later.map(|object| (format!("delete: {}", stage.name()), object.key.clone())));
         if *stage == Stage::Workloads || (*stage == Stage::Tests && !plan.stages.contains_key(&Stage::Workloads)) {
             rows.extend(
                 plan.with_namespace.iter().map(|object| ("goes with its namespace".into(), object.key.clone())),
@@ -87,8 +123,13 @@ pub(crate) fn cleanup(record: &Cleanup, ui: &Ui) -> Result<()> {
     let list = |name: &str, keys: &[ObjectKey]| keys.iter().map(|key| format!("{name}: {key}")).collect::<Vec<_>>();
     lines.extend(list("put back", &record.restored));
     lines.extend(list("finalizers removed by force", &record.forced));
+    lines.extend(record.recreated.iter().cloned());
     lines.push(format!("stage: {}", record.stage));
-    lines.push(text(&record.difference));
+    let clean = record.difference.is_empty();
+    lines.push(match record.selection.is_empty() {
+        false if clean => format!("gone, all of it: {}", record.selection.join(", ")),
+        _ => text(&record.difference),
+    });
     ui.result(&printable(&lines.join("\n")))
 }
 
@@ -104,11 +145,16 @@ mod tests {
             added: vec![key("Namespace.v1 test")],
             missing: vec![key("ConfigMap.v1 a/m")],
             changed: vec![key("ConfigMap.v1 a/c")],
+            fields: [("ConfigMap.v1 a/c".to_owned(), vec!["data.flag".to_owned()])].into(),
+            nodes: vec![],
         };
         assert_eq!(
             text(&difference),
-            "+ Namespace.v1 test\n- ConfigMap.v1 a/m\n~ ConfigMap.v1 a/c\n1 added, 1 missing, 1 changed"
+            "+ Namespace.v1 test\n- ConfigMap.v1 a/m\n~ ConfigMap.v1 a/c  (data.flag)\n1 added, 1 missing, 1 changed"
         );
+        let nodes = vec![NodeContent { node: "n1".into(), images: vec!["x:1".into()], ..NodeContent::default() }];
+        let images = text(&Difference { nodes, ..Difference::default() });
+        assert_eq!(images, format!("  node n1: image x:1\n{AT_BASELINE}"));
         assert!(text(&Difference::default()).starts_with("at the baseline"));
     }
 }

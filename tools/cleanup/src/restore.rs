@@ -1,9 +1,12 @@
 //! Putting back what was changed or removed, from the bodies of the baseline.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use cluster::describe;
-use kit::record::{BaselineObject, ObjectKey};
+use kit::{
+    Result,
+    record::{BaselineObject, ObjectKey},
+};
 use kube::{
     Client,
     api::{DynamicObject, Patch, PatchParams, PostParams},
@@ -12,10 +15,11 @@ use serde_json::{Value, json};
 
 use crate::{
     api::{again, code},
-    compare,
     list::{Kind, Listing},
     order::is,
     remove::api_of,
+    rules::RULES,
+    scene::Before,
     view::{is_secret, merge_patch, recreated, touched, view},
 };
 
@@ -34,23 +38,25 @@ pub(crate) struct Restored {
 }
 
 /// Puts back what is missing and what was changed: namespaces and definitions first.
+///
+/// # Errors
+/// [`kit::Cause::Usage`] if the bodies cannot be read. That one object is refused is no error here.
 pub(crate) async fn restore(
     client: &Client,
-    baseline: &[BaselineObject],
+    before: &Before,
     listing: &Listing,
     wanted: &[ObjectKey],
-) -> Restored {
-    let bodies: HashMap<_, _> = baseline.iter().map(|object| (compare::name(&object.key), object)).collect();
-    let mut wanted: Vec<_> = wanted.iter().filter_map(|key| bodies.get(&compare::name(key)).copied()).collect();
-    wanted.sort_by_key(|object| rank(&object.key));
+) -> Result<Restored> {
+    let mut wanted = before.bodies(wanted)?;
+    wanted.sort_by_key(|(object, _)| rank(&object.key));
     let mut restored = Restored::default();
-    for object in wanted {
-        match restore_one(client, listing, object).await {
+    for (object, body) in wanted {
+        match restore_one(client, listing, object, body).await {
             Ok(()) => restored.done.push(object.key.clone()),
             Err(why) => restored.refused.push((object.key.clone(), why)),
         }
     }
-    restored
+    Ok(restored)
 }
 
 /// What is needed by others comes first.
@@ -67,18 +73,25 @@ fn rank(key: &ObjectKey) -> usize {
 /// Why an object of the baseline cannot be put back, if it cannot.
 #[must_use]
 pub(crate) fn impossible(object: &BaselineObject) -> Option<&'static str> {
-    match &object.body {
-        Some(_) => None,
-        None if is_secret(&object.key) => Some("the content of a Secret is never stored"),
-        None => Some("writing its body would not bring it back"),
+    if RULES.keeps_body(&object.key) {
+        None
+    } else if is_secret(&object.key) {
+        Some("the content of a Secret is never stored")
+    } else {
+        Some("writing its body would not bring it back")
     }
 }
 
-async fn restore_one(client: &Client, listing: &Listing, object: &BaselineObject) -> Result<(), String> {
+async fn restore_one(
+    client: &Client,
+    listing: &Listing,
+    object: &BaselineObject,
+    body: Option<Value>,
+) -> Result<(), String> {
     if let Some(why) = impossible(object) {
         return Err(why.into());
     }
-    let body = object.body.as_ref().unwrap_or(&Value::Null);
+    let body = &body.ok_or("its body is not in the baseline's file, or not what its digest says")?;
     let kind = match listing.kind_of(&object.key) {
         Some(kind) => kind.clone(),
         // Its definition was put back a moment ago.
@@ -175,14 +188,14 @@ mod tests {
 
     #[test]
     fn secrets_and_pods_cannot_be_put_back() {
-        let object = |kind: &str, body: Option<Value>| BaselineObject {
+        let object = |kind: &str| BaselineObject {
             key: ObjectKey { api_version: "v1".into(), kind: kind.into(), namespace: "n".into(), name: "x".into() },
             uid: "1".into(),
             digest: String::new(),
-            body,
+            body: None,
         };
-        assert!(impossible(&object("Secret", None)).unwrap().contains("never stored"));
-        assert!(impossible(&object("Pod", None)).is_some());
-        assert!(impossible(&object("ConfigMap", Some(json!({})))).is_none());
+        assert!(impossible(&object("Secret")).unwrap().contains("never stored"));
+        assert!(impossible(&object("Pod")).is_some());
+        assert!(impossible(&object("ConfigMap")).is_none());
     }
 }

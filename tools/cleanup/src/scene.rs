@@ -1,17 +1,22 @@
 //! What every verb works on: a run's cell, the cluster, its baseline.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use cluster::Opened;
 use kit::{
     Cause, Error, Outcome, Platform, Result, RunDir, Ui,
-    record::{Baseline, BaselineObject, ClusterId, Difference, ObjectKey},
+    record::{Baseline, BaselineObject, ClusterId, Difference, Head, ObjectKey, Record},
     rundir::{self, read_record},
 };
 
+use serde_json::Value;
+
 use crate::{
+    TOOL, VERSION, bodies,
     compare::{compare, name, without_derived},
-    list::{Listing, Object, is_unlisted},
+    list::{Listing, Object, With, is_unlisted},
+    rules::RULES,
+    select::Chosen,
     state::{self, State},
 };
 
@@ -89,7 +94,28 @@ impl Scene {
             .map_err(|error| error.next("take a baseline before the install: cargo xtask cleanup snapshot"))?;
         belongs(&baseline, &self.id)?;
         let state = state::find(&self.opened.client, &digest).await?;
-        Ok(Before { baseline, digest, state })
+        Ok(Before { baseline, digest: Some(digest), state, cell: self.cell.clone(), chosen: None })
+    }
+
+    /// What a part of the cluster is compared with: the baseline if there is one, which nothing that is in it
+    /// leaves; otherwise nothing.
+    ///
+    /// # Errors
+    /// As [`Self::baseline`], but for a baseline that is not there.
+    pub(crate) async fn part(&self, chosen: Chosen, ui: &Ui) -> Result<Before> {
+        if self.cell.join(Baseline::FILE).exists() {
+            return Ok(Before { chosen: Some(chosen), ..self.baseline().await? });
+        }
+        ui.note("without a baseline: whatever is selected counts as added");
+        let baseline = Baseline {
+            head: Head::new(TOOL, VERSION, &self.run, jiff::Timestamp::now()),
+            cluster: self.id.clone(),
+            objects: vec![],
+            unlisted: vec![],
+            bodies: None,
+            nodes: vec![],
+        };
+        Ok(Before { baseline, digest: None, state: None, cell: self.cell.clone(), chosen: Some(chosen) })
     }
 }
 
@@ -97,10 +123,14 @@ impl Scene {
 pub(crate) struct Before {
     /// The record.
     pub baseline: Baseline,
-    /// The digest of its file.
-    pub digest: String,
+    /// The digest of its file; nothing if there is none, and only a part is to go.
+    pub digest: Option<String>,
     /// What the cluster keeps of it, unless that is gone.
     pub state: Option<State>,
+    /// Where its bodies lie.
+    pub cell: PathBuf,
+    /// What is to go, if that is not everything.
+    pub chosen: Option<Chosen>,
 }
 
 /// Where a cluster differs from its baseline, with the objects behind the names.
@@ -137,8 +167,35 @@ impl Before {
         difference.missing.retain(|key| !dark(key));
         let added = now.into_iter().filter(|object| !known(&object.key)).collect();
         let unproven = listing.unlisted.iter().filter(|(what, _)| !self.baseline.unlisted.contains(*what));
-        let unproven = unproven.map(|(what, why)| format!("{what}: {why}")).collect();
+        let said = |(what, why): (&String, &String)| format!("{what}: {why}");
+        let Some(chosen) = &self.chosen else {
+            return Now { difference, added, unproven: unproven.map(said).collect() };
+        };
+        let added = chosen.of(added, listing);
+        // Nothing is put back where only a part is to go.
+        let keys = added.iter().map(|object| object.key.clone()).collect();
+        difference = Difference { added: keys, ..Difference::default() };
+        let unproven = unproven.filter(|(what, _)| chosen.may_hide(what)).map(said).collect();
         Now { difference, added, unproven }
+    }
+
+    /// How a listing that is compared with it is made.
+    #[must_use]
+    pub(crate) fn with(&self) -> With<'_> {
+        With { key: self.state.as_ref().map(|state| &state.key), bodies: None }
+    }
+
+    /// The bodies of these objects of the baseline, each with its object.
+    ///
+    /// # Errors
+    /// [`Cause::Usage`] if their file cannot be read.
+    pub(crate) fn bodies(&self, keys: &[ObjectKey]) -> Result<Vec<(&BaselineObject, Option<Value>)>> {
+        let objects: Vec<_> = keys.iter().filter_map(|key| self.object(key)).collect();
+        let filed = objects.iter().filter(|object| object.body.is_none() && RULES.keeps_body(&object.key));
+        let wanted = filed.map(|object| (object.digest.clone(), object.key.clone())).collect();
+        let found = if self.baseline.bodies.is_some() { bodies::find(&self.cell, &wanted)? } else { BTreeMap::new() };
+        let body = |object: &BaselineObject| object.body.clone().or_else(|| found.get(&object.digest).cloned());
+        Ok(objects.into_iter().map(|object| (object, body(object))).collect())
     }
 
     /// The object of the baseline by that key.
@@ -186,8 +243,10 @@ mod tests {
             cluster: id("a"),
             objects: objects(&held),
             unlisted: unlisted.iter().map(|name| (*name).to_owned()).collect(),
+            bodies: None,
+            nodes: vec![],
         };
-        Before { baseline, digest: String::new(), state: None }
+        Before { baseline, digest: None, state: None, cell: PathBuf::new(), chosen: None }
     }
 
     #[test]
@@ -221,6 +280,29 @@ mod tests {
         };
         assert_eq!(before(&[]).compare(&listing).added.len(), 1);
         assert!(before(&["*.x.dev"]).compare(&listing).is_clean());
+    }
+
+    #[test]
+    fn a_part_never_takes_what_is_in_the_baseline_and_puts_nothing_back() {
+        let labelled = |id: &str, uid: &str| {
+            let labels = [("test".to_owned(), "true".to_owned())].into();
+            Object { labels, digest: "sha256:changed".into(), ..object(id, uid) }
+        };
+        let listing = Listing {
+            objects: vec![
+                labelled("Namespace.v1 kube-system", "1"),
+                labelled("ConfigMap.v1 default/new", "3"),
+                object("ConfigMap.v1 default/other", "4"),
+            ],
+            ..Listing::default()
+        };
+        let mut before = before(&[]);
+        let whole = before.compare(&listing).difference;
+        assert_eq!((whole.added.len(), whole.missing.len(), whole.changed.len()), (2, 1, 1));
+        before.chosen = Some(Chosen::labelled("test=true"));
+        let part = before.compare(&listing);
+        assert_eq!(part.difference.added, [object("ConfigMap.v1 default/new", "").key]);
+        assert_eq!(part.difference.len(), 1);
     }
 
     #[test]

@@ -18,21 +18,32 @@ use serde_json::json;
 
 use crate::{
     TOOL, VERSION,
+    bodies::{self, Writing},
     compare::without_derived,
-    hmac,
-    list::{self, Listing, Object},
-    rules::RULES,
+    list::{self, Listing, Object, With},
+    nodes,
     scene::{Place, Scene},
-    state,
+    secret, state,
 };
+
+/// What to keep in mind.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SnapshotArgs {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Also what nodes hold: images, volumes, pods that only the kubelet knows (needs get on nodes/proxy)
+    #[arg(long)]
+    pub(crate) nodes: bool,
+}
 
 /// Takes the baseline, unless the cluster already remembers the one that is there.
 ///
 /// # Errors
 /// [`Cause::LeaseHeld`] while another run uses the cluster; [`Cause::Auth`] naming what may not be
 /// listed; otherwise as [`cluster::cause_of`] says.
-pub(crate) fn run(place: &Place, ui: &Ui) -> Result<Done> {
+pub(crate) fn run(args: &SnapshotArgs, ui: &Ui) -> Result<Done> {
     let started = Timestamp::now();
+    let place = &args.place;
     let run = RunDir::create(&place.run_dir)?;
     let known = Mutex::new(None);
     let result = cluster::block_on(async {
@@ -40,26 +51,28 @@ pub(crate) fn run(place: &Place, ui: &Ui) -> Result<Done> {
         if let Ok(mut known) = known.lock() {
             *known = Some((scene.cell.clone(), scene.id.clone()));
         }
-        take(&scene, started, ui).await
+        take(&scene, args.nodes, started, ui).await
     });
     let known: Option<(PathBuf, ClusterId)> = known.into_inner().ok().flatten();
     if let (Err(error), Some((cell, cluster))) = (&result, known)
         && !cell.join("baseline.json").exists()
     {
         let head = Head::new(TOOL, VERSION, &run.id(), started).failed(error).reproduce(place.command("snapshot"));
-        write_record(&cell, &Baseline { head, cluster, objects: vec![], unlisted: vec![] })?;
+        let empty = Baseline { head, cluster, objects: vec![], unlisted: vec![], bodies: None, nodes: vec![] };
+        write_record(&cell, &empty)?;
     }
     result
 }
 
-async fn take(scene: &Scene, started: Timestamp, ui: &Ui) -> Result<Done> {
+async fn take(scene: &Scene, nodes: bool, started: Timestamp, ui: &Ui) -> Result<Done> {
     let client = &scene.opened.client;
     if let Ok(before) = scene.baseline().await
         && before.state.is_some()
     {
         ui.note("the cluster remembers the baseline of this run: it stays");
-        report(&before.baseline, &before.digest, scene, ui)?;
-        return Ok(Done::good().digest(before.digest));
+        let digest = before.digest.unwrap_or_default();
+        report(&before.baseline, &digest, scene, ui)?;
+        return Ok(Done::good().digest(digest));
     }
     state::settled(client).await?;
     let guard = lease::take(client, &scene.run).await?;
@@ -70,17 +83,26 @@ async fn take(scene: &Scene, started: Timestamp, ui: &Ui) -> Result<Done> {
         return Err(error);
     }
     let step = ui.step("snapshot");
-    let key = hmac::new_key()?;
-    let listing = list::list(client, Some(&key)).await?;
-    let baseline = baseline_of(scene, &listing, started, ui);
+    let key = secret::new_key()?;
+    let bodies = Writing::begin(&scene.cell)?;
+    let listing = list::list(client, With { key: Some(&key), bodies: Some(&bodies) }).await?;
+    // Before the record: one that can be read has its bodies.
+    bodies.keep(&scene.cell)?;
+    let kinds = listing.kinds.len();
+    let mut baseline = baseline_of(scene, listing, started, ui);
+    if nodes {
+        baseline.nodes = nodes::look(client).await?;
+        nodes::report_unasked(&baseline.nodes, ui);
+    }
     let digest = write_record(&scene.cell, &baseline)?;
     state::keep(client, &digest, &key, &scene.run).await?;
-    step.done(format!("{} objects of {} kinds", baseline.objects.len(), listing.kinds.len()));
+    step.done(format!("{} objects of {kinds} kinds", baseline.objects.len()));
     report(&baseline, &digest, scene, ui)?;
     Ok(Done::good().digest(digest))
 }
 
-fn baseline_of(scene: &Scene, listing: &Listing, started: Timestamp, ui: &Ui) -> Baseline {
+/// The record of a listing, whose objects become its own: there may be many.
+fn baseline_of(scene: &Scene, listing: Listing, started: Timestamp, ui: &Ui) -> Baseline {
     let going: HashSet<_> = listing
         .objects
         .iter()
@@ -95,17 +117,19 @@ fn baseline_of(scene: &Scene, listing: &Listing, started: Timestamp, ui: &Ui) ->
     for (what, why) in &listing.unlisted {
         ui.warn(printable(&format!("{what} cannot be listed and will not be cleaned: {why}")));
     }
-    let kept = |object: &Object| BaselineObject {
-        key: object.key.clone(),
-        uid: object.uid.clone(),
-        digest: object.digest.clone(),
-        body: RULES.keeps_body(&object.key).then(|| object.view.clone()),
-    };
+    // Those that stay are in the order of the listing.
+    let mut staying = staying.into_iter().peekable();
+    let stays: Vec<bool> =
+        listing.objects.iter().map(|object| staying.next_if(|next| std::ptr::eq(*next, object)).is_some()).collect();
+    let kept = |object: Object| BaselineObject { key: object.key, uid: object.uid, digest: object.digest, body: None };
+    let objects = listing.objects.into_iter().zip(stays).filter(|(_, stays)| *stays);
     Baseline {
         head: Head::new(TOOL, VERSION, &scene.run, started),
         cluster: scene.id.clone(),
-        objects: staying.into_iter().map(kept).collect(),
-        unlisted: listing.unlisted.keys().cloned().collect(),
+        objects: objects.map(|(object, _)| kept(object)).collect(),
+        unlisted: listing.unlisted.into_keys().collect(),
+        bodies: Some(bodies::FILE.into()),
+        nodes: vec![],
     }
 }
 

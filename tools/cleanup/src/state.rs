@@ -17,7 +17,7 @@ use kube::{
 
 use crate::{
     api::{again, code, patiently},
-    hmac::{self, Key},
+    secret::{self, Key},
 };
 
 /// Marks our state.
@@ -53,7 +53,7 @@ pub(crate) async fn find(client: &Client, digest: &str) -> Result<Option<State>>
     );
     let data = found.await?.and_then(|secret| secret.data).unwrap_or_default();
     let text = |field: &str| data.get(field).and_then(|bytes| std::str::from_utf8(&bytes.0).ok());
-    let key = text("key").and_then(hmac::from_text).filter(|_| text("digest") == Some(digest));
+    let key = text("key").and_then(secret::from_text).filter(|_| text("digest") == Some(digest));
     Ok(key.map(|key| State { name, key }))
 }
 
@@ -67,7 +67,7 @@ pub(crate) async fn keep(client: &Client, digest: &str, key: &Key, run: &str) ->
     secret.labels_mut().insert(LABEL.into(), BASELINE.into());
     secret.annotations_mut().insert(RUN.into(), run.into());
     secret.string_data = Some(
-        [("digest", digest.to_owned()), ("key", hmac::to_text(key))].map(|(name, text)| (name.into(), text)).into(),
+        [("digest", digest.to_owned()), ("key", secret::to_text(key))].map(|(name, text)| (name.into(), text)).into(),
     );
     let name = secret.name_any();
     patiently(
@@ -174,17 +174,16 @@ where
     }
 }
 
-/// Removes our namespace, with the lease in it, and waits until it is gone.
+/// Removes our namespace, with the lease in it. It takes the namespace controller some seconds, which nobody has to
+/// wait for: whoever needs the namespace next does, see [`settled`].
 ///
 /// # Errors
-/// [`Cause::NotAtBaseline`] if it is stuck; otherwise as [`cluster::cause_of`] says.
+/// As [`cluster::cause_of`] says.
 pub(crate) async fn remove_namespace(client: &Client) -> Result<()> {
     let namespaces = Api::<Namespace>::all(client.clone());
     let background = DeleteParams::background();
     match again(|| namespaces.delete(NAMESPACE, &background)).await {
-        Err(error) if code(&error) == Some(404) => return Ok(()),
-        Err(error) if code(&error) == Some(409) => {}
-        other => drop(other.kube(|| format!("cannot delete the namespace {NAMESPACE}"))?),
+        Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(()),
+        other => other.map(drop).kube(|| format!("cannot delete the namespace {NAMESPACE}")),
     }
-    settled(client).await
 }

@@ -1,10 +1,12 @@
 //! What is compared of an object, its digest, and the smallest change that puts it back. Pure.
 
-use hmac::Key;
 use kit::{digest, record::ObjectKey};
 use serde_json::{Map, Value, json};
 
-use crate::{hmac, rules::RULES};
+use crate::{
+    rules::{RULES, group_of},
+    secret::{self, Key},
+};
 
 /// What is compared of an object: everything but what the API server keeps for itself and what the
 /// rules ignore. Of its metadata: labels, annotations, finalizers.
@@ -50,9 +52,42 @@ pub(crate) fn fingerprint(key: &ObjectKey, view: &Value, secret_key: Option<&Key
     canonical(view, &mut bytes);
     match (is_secret(key), secret_key) {
         (false, _) => digest::sha256(&bytes),
-        (true, Some(secret_key)) => format!("hmac-sha256:{}", digest::to_hex(&hmac::hmac(secret_key, &bytes))),
+        (true, Some(secret_key)) => format!("hmac-sha256:{}", digest::to_hex(&secret::keyed(secret_key, &bytes))),
         (true, None) => String::new(),
     }
+}
+
+/// What other parts of the tool look at in a view. The rest of it, of most kinds all, need not stay in memory
+/// once its digest is known.
+const ESSENTIAL: &[(&str, &str, &[&str])] = &[
+    (
+        "apiextensions.k8s.io",
+        "CustomResourceDefinition",
+        &["/spec/group", "/spec/names/kind", "/spec/conversion/webhook/clientConfig/service"],
+    ),
+    ("apiregistration.k8s.io", "APIService", &["/spec/group", "/spec/service"]),
+    ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration", &["/webhooks"]),
+    ("admissionregistration.k8s.io", "MutatingWebhookConfiguration", &["/webhooks"]),
+    ("rbac.authorization.k8s.io", "ClusterRoleBinding", &["/subjects"]),
+    ("discovery.k8s.io", "EndpointSlice", &["/metadata/labels", "/endpoints"]),
+    ("", "PersistentVolume", &["/spec/persistentVolumeReclaimPolicy", "/spec/claimRef"]),
+];
+
+/// The part of a view that is looked at later.
+#[must_use]
+pub(crate) fn essential(key: &ObjectKey, view: &Value) -> Value {
+    let of_kind = |(group, kind, _): &&(&str, &str, &[&str])| *group == group_of(key) && *kind == key.kind;
+    let Some((.., paths)) = ESSENTIAL.iter().find(of_kind) else { return Value::Null };
+    let mut kept = json!({});
+    for path in *paths {
+        let Some(value) = view.pointer(path) else { continue };
+        let mut place = &mut kept;
+        for name in path.split('/').skip(1) {
+            place = &mut place[name];
+        }
+        *place = value.clone();
+    }
+    kept
 }
 
 /// Whether it is a Secret of the core group.
@@ -194,6 +229,21 @@ mod tests {
         assert_eq!(digest(None), "");
         let changed = json!({"data": {"password": "b3RoZXI="}});
         assert_ne!(digest(Some(&one)), fingerprint(&secret(), &changed, Some(&one)));
+    }
+
+    #[test]
+    fn only_what_is_looked_at_stays_in_memory() {
+        let key = |api_version: &str, kind: &str| ObjectKey {
+            api_version: api_version.into(),
+            kind: kind.into(),
+            ..map("x")
+        };
+        let definition =
+            json!({"spec": {"group": "g", "names": {"kind": "K", "plural": "ks"}, "versions": [{"schema": {}}]}});
+        let kept = essential(&key("apiextensions.k8s.io/v1", "CustomResourceDefinition"), &definition);
+        assert_eq!(kept, json!({"spec": {"group": "g", "names": {"kind": "K"}}}));
+        assert!(essential(&key("v1", "ConfigMap"), &json!({"data": {}})).is_null());
+        assert!(essential(&key("example.com/v1", "PersistentVolume"), &json!({"spec": {"claimRef": {}}})).is_null());
     }
 
     #[test]

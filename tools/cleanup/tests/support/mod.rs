@@ -8,6 +8,8 @@ use std::{
 
 use serde_json::{Value, json};
 
+pub(crate) mod objects;
+
 const CLEANUP: &str = env!("CARGO_BIN_EXE_cleanup");
 
 /// A lab for these tests alone; one that they brought up goes when they end, also by a panic.
@@ -47,7 +49,7 @@ impl Lab {
         self.tool(&[&["kubectl", "--"], args].concat())
     }
 
-    fn file(&self, name: &str, content: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str, content: &str) -> PathBuf {
         let path = self.folder.path().join(name);
         std::fs::write(&path, content).unwrap();
         path
@@ -82,11 +84,42 @@ impl Lab {
             "--clusterrole=cluster-admin",
             "--serviceaccount=kube-public:kept-reader",
         ]);
-        let token = self.kubectl(&["create", "token", "kept-reader", "-n", "kube-public"]);
+        self.account("kept-reader", "kube-public")
+    }
+
+    /// A kubeconfig with a service account's token.
+    pub(crate) fn account(&self, name: &str, namespace: &str) -> PathBuf {
+        let token = self.kubectl(&["create", "token", name, "-n", namespace]);
         let config = self.kubectl(&["config", "view", "--raw", "-o", "json"]);
         let mut config: Value = serde_json::from_str(&config).unwrap();
         config["users"][0]["user"] = json!({"token": token.trim()});
-        self.file("reader.json", &config.to_string())
+        self.file(&format!("{name}.json"), &config.to_string())
+    }
+
+    /// Whether kubectl succeeds with these arguments, and what it says if it does not.
+    pub(crate) fn may(&self, args: &[&str]) -> Result<(), String> {
+        let output = self.try_tool(&[&["kubectl", "--"], args].concat());
+        if output.status.success() { Ok(()) } else { Err(String::from_utf8(output.stderr).unwrap()) }
+    }
+
+    /// UID of the cluster.
+    pub(crate) fn uid(&self) -> String {
+        self.kubectl(&["get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}"])
+    }
+
+    /// The tool, without a run.
+    pub(crate) fn cleanup(&self, args: &[&str]) -> Ended {
+        Ended::of(Command::new(CLEANUP).args(args).output().unwrap())
+    }
+
+    /// Options that name this lab.
+    pub(crate) fn options(&self) -> [&str; 2] {
+        ["--lab", &self.name]
+    }
+
+    /// Waits until our own namespace is gone: cleanup does not.
+    pub(crate) fn forgotten(&self) {
+        self.kubectl(&["wait", "--for=delete", "namespace/other-arch", "--timeout=30s"]);
     }
 
     pub(crate) fn remove_reader(&self) {
@@ -202,11 +235,11 @@ impl<'a> Run<'a> {
         let mut objects = Vec::new();
         for index in 0..namespaces {
             let namespace = format!("{name}-{index}");
-            objects.push(super::namespace(&namespace));
-            objects.extend((0..20).map(|index| super::config_map(&namespace, &format!("c{index}"), "x")));
-            objects.push(super::deployment(&namespace, "server", 1));
+            objects.push(objects::namespace(&namespace));
+            objects.extend((0..20).map(|index| objects::config_map(&namespace, &format!("c{index}"), "x")));
+            objects.push(objects::deployment(&namespace, "server", 1));
         }
-        objects.extend((0..20).map(|index| super::config_map("default", &format!("{name}-{index}"), "x")));
+        objects.extend((0..20).map(|index| objects::config_map("default", &format!("{name}-{index}"), "x")));
         self.apply(&objects);
     }
 }

@@ -10,7 +10,7 @@ mod lab;
 mod results;
 mod run;
 
-pub use cleanup::{Baseline, BaselineObject, Cleanup, Difference, ObjectKey};
+pub use cleanup::{Baseline, BaselineObject, Cleanup, CleanupHistory, Difference, NodeContent, ObjectKey};
 pub use images::{Deep, Image, ImageKind, Images, Origin, PlatformRow, Program, Release, Replacement, Source, Unused};
 pub use install::{ClusterId, Install, Machine, Nature, Node, RunningImage};
 pub use lab::{Lab, LabMachine, LabNode, LabPhase, Subnet};

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{BufWriter, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -134,7 +134,10 @@ pub fn write_record<R: Record>(folder: &Path, record: &R) -> Result<String> {
 /// [`Cause::HostDisk`], naming the file; the earlier file stays as it was.
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<String> {
     write_with(path, |out| {
-        serde_json::to_writer_pretty(&mut *out, value).cause(Cause::Internal, || "it cannot be put into JSON")?;
+        let written = serde_json::to_writer_pretty(&mut *out, value);
+        let full = written.as_ref().is_err_and(serde_json::Error::is_io);
+        let cause = if full { Cause::HostDisk } else { Cause::Internal };
+        written.cause(cause, || "it cannot be put into JSON")?;
         out.write_all(b"\n").cause(Cause::HostDisk, || "it cannot be written")
     })
 }
@@ -142,16 +145,9 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<String> {
 /// Writes a file of any size atomically, piece by piece, and returns the digest of its bytes.
 ///
 /// # Errors
-/// What `work` returns, or [`Cause::HostDisk`], naming the file; the earlier file stays as it was.
-pub fn write_with(path: &Path, work: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<String> {
-    let failed = || format!("cannot write {}", path.display());
-    let file = temporary(path).cause(Cause::HostDisk, failed)?;
-    let mut out = std::io::BufWriter::with_capacity(64 << 10, digest::Hashing::new(file));
-    work(&mut out).map_err(|error| error.within(failed()))?;
-    let hashing = out.into_inner().map_err(std::io::IntoInnerError::into_error).cause(Cause::HostDisk, failed)?;
-    let (file, digits, _) = hashing.finish();
-    file.as_file().sync_all().cause(Cause::HostDisk, failed)?;
-    Staged { file, path: path.to_owned(), digest: format!("sha256:{digits}") }.keep()
+/// What `fill` returns, or [`Cause::HostDisk`], naming the file; the earlier file stays as it was.
+pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<String> {
+    stage_with(path, fill)?.keep()
 }
 
 /// Writes a file atomically (temporary file in the same folder, synced, then renamed), creating the
@@ -188,14 +184,22 @@ impl Staged {
 /// # Errors
 /// [`Cause::HostDisk`], naming the file; the earlier file stays as it was.
 pub fn stage(path: &Path, bytes: &[u8]) -> Result<Staged> {
-    let store = || -> std::io::Result<_> {
-        let mut file = temporary(path)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        Ok(file)
-    };
-    let file = store().cause(Cause::HostDisk, || format!("cannot write {}", path.display()))?;
-    Ok(Staged { file, path: path.to_owned(), digest: digest::sha256(bytes) })
+    stage_with(path, |out| out.write_all(bytes).cause(Cause::HostDisk, || "it cannot be written"))
+}
+
+/// As [`stage`], for content that `fill` writes piece by piece: a large text never lies in memory as a whole.
+///
+/// # Errors
+/// As [`stage`], and what `fill` returns.
+pub fn stage_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<Staged> {
+    let failed = || format!("cannot write {}", path.display());
+    let file = temporary(path).cause(Cause::HostDisk, failed)?;
+    let mut out = std::io::BufWriter::with_capacity(64 << 10, digest::Hashing::new(file));
+    fill(&mut out).map_err(|error| error.within(failed()))?;
+    let hashing = out.into_inner().map_err(std::io::IntoInnerError::into_error).cause(Cause::HostDisk, failed)?;
+    let (file, digits, _) = hashing.finish();
+    file.as_file().sync_all().cause(Cause::HostDisk, failed)?;
+    Ok(Staged { file, path: path.to_owned(), digest: format!("sha256:{digits}") })
 }
 
 /// An empty file beside `path`, whose folder is created.

@@ -247,6 +247,9 @@ impl Run {
             deleted: BTreeMap::from([("Deployment".into(), 2)]),
             restored: Vec::new(),
             forced: Vec::new(),
+            selection: Vec::new(),
+            recreated: Vec::new(),
+            history: None,
             difference: Difference::default(),
         };
         self.write(&self.cell(component, on), &cleanup);

@@ -21,6 +21,13 @@ pub struct Baseline {
     /// What could not be listed, as `Kind.group` or `*.group`: nothing of it is ever cleaned.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unlisted: Vec<String>,
+    /// The file beside this one that holds the bodies: one a line, `{"digest": …, "body": …}`, each known by the
+    /// digest that its object has here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bodies: Option<String>,
+    /// What nodes held, where that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeContent>,
 }
 
 impl Record for Baseline {
@@ -66,9 +73,28 @@ pub struct BaselineObject {
     pub uid: String,
     /// `sha256:…` of what is compared of it; a keyed hash for Secrets.
     pub digest: String,
-    /// What may be put back, where that is possible; never of a Secret.
+    /// What may be put back, in records that have no file of bodies; never of a Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<serde_json::Value>,
+}
+
+/// What a node holds beside the objects of the API: as far as its kubelet says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeContent {
+    /// The node.
+    pub node: String,
+    /// Names of images in its store. A kubelet names 50 at most, the largest.
+    pub images: Vec<String>,
+    /// Volumes that it still has attached or mounted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<String>,
+    /// Pods that its kubelet still holds, as `namespace/name`, and the API server does not know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orphans: Vec<String>,
+    /// Why the kubelet itself was not asked, if it was not: then nothing is known of orphans.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unasked: Option<String>,
 }
 
 /// Where a cluster is not what it was.
@@ -81,6 +107,13 @@ pub struct Difference {
     pub missing: Vec<ObjectKey>,
     /// There both times, with another content.
     pub changed: Vec<ObjectKey>,
+    /// Which fields of a changed object differ, by the object as text, where that was looked at. Of a Secret never.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fields: BTreeMap<String, Vec<String>>,
+    /// What nodes hold that they did not hold before, where that was asked for: reported, and no part of what has
+    /// to be empty, because kubelets remove images by themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeContent>,
 }
 
 impl Difference {
@@ -112,10 +145,31 @@ pub struct Cleanup {
     pub deleted: BTreeMap<String, usize>,
     /// What was put back.
     pub restored: Vec<ObjectKey>,
-    /// Finalizers that were removed by force.
+    /// Objects whose finalizers were removed by force.
     pub forced: Vec<ObjectKey>,
+    /// What was selected, in words; nothing if it was everything beyond the baseline.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub selection: Vec<String>,
+    /// What was deleted again and again because somebody makes it anew, with who that seems to be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recreated: Vec<String>,
+    /// How earlier cleanups of this cluster ended, as far as their records lie beside this run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<CleanupHistory>,
     /// What still differs: empty is the proof.
     pub difference: Difference,
+}
+
+/// The newest cleanups of one cluster, this one included.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CleanupHistory {
+    /// How many there are.
+    pub cleanups: usize,
+    /// How many of them needed force, or a new cluster.
+    pub late: usize,
+    /// Whether that is often: the cluster is sick.
+    pub sick: bool,
 }
 
 impl Record for Cleanup {

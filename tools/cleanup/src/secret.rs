@@ -1,9 +1,10 @@
-//! Keyed hashes (HMAC-SHA256, RFC 2104) for what must be recognised but never stored.
+//! Keyed hashes (HMAC-SHA256) for what must be recognised but never stored, and their keys.
 
 use std::{fs::File, io::Read};
 
+use hmac::{Hmac, KeyInit, Mac};
 use kit::{Cause, Context, Result, digest};
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 
 /// A key: random, one for each baseline. It is never written to a file.
 pub(crate) type Key = Box<[u8; 32]>;
@@ -41,15 +42,13 @@ pub(crate) fn from_text(text: &str) -> Option<Key> {
 
 /// The hash of `message` under `key`.
 #[must_use]
-pub(crate) fn hmac(key: &Key, message: &[u8]) -> [u8; 32] {
-    // SHA-256 works on blocks of 64 bytes; a shorter key is filled up with zeros.
-    let pad = |mask: u8| {
-        let mut block = [mask; 64];
-        block.iter_mut().zip(key.iter()).for_each(|(byte, key)| *byte ^= key);
-        block
-    };
-    let inner = Sha256::new().chain_update(pad(0x36)).chain_update(message).finalize();
-    Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize().into()
+pub(crate) fn keyed(key: &Key, message: &[u8]) -> [u8; 32] {
+    // A key of a whole block of SHA-256 needs no check of its length; a shorter one is filled up with zeros (RFC 2104).
+    let mut block = [0; 64];
+    block[..32].copy_from_slice(key.as_slice());
+    let mut mac = Hmac::<Sha256>::new(&block.into());
+    mac.update(message);
+    mac.finalize().into_bytes().into()
 }
 
 #[cfg(test)]
@@ -62,7 +61,7 @@ mod tests {
         let mut key = Box::new([0; 32]);
         key[..4].copy_from_slice(b"Jefe");
         assert_eq!(
-            digest::to_hex(&hmac(&key, b"what do ya want for nothing?")),
+            digest::to_hex(&keyed(&key, b"what do ya want for nothing?")),
             "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
         );
     }
