@@ -113,6 +113,10 @@ impl Nightly<'_> {
     /// The registry that images go to: the lab's, which is up long before the rest of the lab.
     fn reach_registry(&self) -> Option<String> {
         let request = self.request;
+        if request.named.is_some() {
+            // It takes its time, and nothing is built for it alone.
+            return request.repo.clone();
+        }
         let Some(lab) = &request.lab else {
             let status = self.stage(Work::new("cluster", "cluster-install", &["status"]).args(&request.cluster));
             return status.good().then(|| request.repo.clone().unwrap_or_default());
@@ -127,6 +131,10 @@ impl Nightly<'_> {
     }
 
     fn cluster(&self) -> bool {
+        if let Some(name) = &self.request.named {
+            let create = ["cluster", "create", name, "--run", &self.run.id()];
+            return self.stage(Work::new("cluster", "cluster-install", &create).args(&self.request.ci_args())).good();
+        }
         let Some(lab) = &self.request.lab else { return true };
         let images = self.request.ci.folder().join("images.toml").display().to_string();
         let up = Work::new("lab", "lab", &["up", "--name", lab, "--images", &images]);
@@ -329,8 +337,20 @@ impl Nightly<'_> {
         })
     }
 
-    /// Takes the lab down if this run started it; the cause if that fails.
+    /// Takes the lab down or removes the cluster if this run made it; the cause if that fails.
     fn put_away(&self) -> Option<Cause> {
+        if let Some(name) = &self.request.named {
+            if self.request.keep {
+                self.ui.note(format!(
+                    "cluster {name} stays; `cargo xtask cluster-install cluster delete {name}` removes it"
+                ));
+                return None;
+            }
+            // Whoever made it says so itself, also when this run was killed in between.
+            let delete = ["cluster", "delete", name, "--run", &self.run.id()];
+            let delete = Work::new("cluster removal", "cluster-install", &delete).args(&self.request.ci_args());
+            return self.runner.run(delete.unrecorded()).cause;
+        }
         let lab = self.request.lab.as_ref()?;
         if self.request.keep || !self.lab_is_ours.load(Ordering::SeqCst) {
             if self.runner.stages().iter().any(|stage| stage.name == "registry" && stage.cause.is_none()) {
@@ -383,7 +403,11 @@ impl Request {
             platforms: self.platforms.clone(),
             test_on: self.test_on.clone(),
             suite: self.suite.clone(),
-            cluster: self.lab.as_ref().map_or_else(|| self.cluster.join(" "), |lab| format!("lab-{lab}")),
+            cluster: match (&self.lab, &self.named) {
+                (Some(lab), _) => format!("lab-{lab}"),
+                (None, Some(name)) => name.clone(),
+                (None, None) => self.cluster.join(" "),
+            },
             continues: self.earlier.as_ref().and_then(|earlier| RunDir::open(earlier).ok()).map(|earlier| earlier.id()),
         }
     }

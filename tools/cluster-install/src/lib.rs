@@ -3,6 +3,7 @@
 //! What an installation is lies in `install`; each step of it in a file of its own.
 
 mod apply;
+mod clusters;
 mod images;
 mod install;
 mod lease;
@@ -44,6 +45,8 @@ enum Verb {
     Probe(machines::Args),
     /// Say which cluster it is, what is installed there and who holds it
     Status(status::Args),
+    /// Clusters by name: create, delete, status, kubeconfig
+    Cluster(clusters::Args),
     /// Show, take or release the lease that keeps two runs apart
     Lease(lease::Args),
 }
@@ -64,6 +67,7 @@ pub fn run(args: Args, ui: &Ui) -> Result<Done> {
         Verb::Plan(args) => plan::run(&args, ui),
         Verb::Probe(args) => machines::run(&args, ui),
         Verb::Status(args) => status::run(&args, ui),
+        Verb::Cluster(args) => clusters::run(&args, ui),
         Verb::Lease(args) => lease::run(&args, ui),
     }
 }

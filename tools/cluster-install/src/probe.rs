@@ -10,7 +10,7 @@ use cluster::{
 use futures::{StreamExt, TryStreamExt, stream};
 use kit::{
     Cause, Context, Error, Platform, Process, Result, Ui, Within,
-    ci::{CiOptions, Declared},
+    ci::{CiOptions, Cluster, Declared},
     record::{ClusterId, Node},
 };
 use oci::{Client, Place};
@@ -77,7 +77,9 @@ pub(crate) fn check_image(image: &str) -> Result<()> {
 /// [`Cause::Usage`] with file, line and field.
 pub(crate) fn declared(options: &CiOptions) -> Result<Vec<Declared>> {
     match options.open() {
-        Ok(ci) if ci.folder().join("architectures.toml").is_file() => Ok(ci.architectures()?.cluster),
+        Ok(ci) if ci.folder().join("architectures.toml").is_file() => {
+            Ok(ci.architectures()?.cluster.iter().filter_map(Cluster::declared).collect())
+        }
         _ => Ok(Vec::new()),
     }
 }

@@ -147,7 +147,14 @@ fn a_program_that_hangs_is_ended() {
     let hanging =
         json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "sleep", "args": ["600"]}});
     let config = home.kubeconfig("https://127.0.0.1:1", hanging);
-    home.fails(&["status", "--kubeconfig", path(&config)], 3, &["error[auth]", "no credentials within 30 s"]);
+    std::fs::create_dir(home.0.path().join("ci")).unwrap();
+    let cluster = "[[cluster]]\nname = 'z'\nowner = 'me'\nkubeconfig = { path = 'kubeconfig', context = 'c' }\n";
+    home.file("ci/architectures.toml", cluster);
+    let words = ["error[auth]", "no credentials within 30 s"];
+    std::thread::scope(|scope| {
+        scope.spawn(|| home.fails(&["status", "--kubeconfig", path(&config)], 3, &words));
+        scope.spawn(|| home.fails(&["cluster", "create", "z", "--ci", "ci"], 3, &words));
+    });
 }
 
 #[test]

@@ -50,6 +50,10 @@ pub(crate) struct Args {
     /// A lab by its name; it is started, and taken down at the end unless it was up before [default: default]
     #[arg(long, value_name = "NAME", help_heading = "Cluster")]
     lab: Option<String>,
+    /// A cluster of ci/architectures.toml by its name; it is made unless it is there, and removed at the end if this
+    /// run made it
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["lab", "kubeconfig"], help_heading = "Cluster")]
+    cluster: Option<String>,
     /// Folder of this run; with --from the earlier run [default: target/runs/<run id>]
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
@@ -79,7 +83,8 @@ Examples:
   cargo xtask nightly --platform linux/s390x --test-on linux/s390x   on an emulated node
   cargo xtask nightly --keep                                   look around afterwards
   cargo xtask nightly --from test --run-dir target/runs/…      run the tests again there
-  cargo xtask nightly --kubeconfig s390x.yaml --repo registry.example/tekton --test-on linux/s390x";
+  cargo xtask nightly --kubeconfig s390x.yaml --repo registry.example/tekton --test-on linux/s390x
+  cargo xtask nightly --cluster z-1 --repo registry.example/tekton   a host of ci/architectures.toml makes it";
 
 /// Stages that a run can go on from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, clap::ValueEnum)]
@@ -124,6 +129,8 @@ pub(crate) struct Request {
     pub(crate) preload: Option<PathBuf>,
     /// The cluster as options for the tools.
     pub(crate) cluster: Vec<String>,
+    /// Its name in ci/architectures.toml, if cluster-install comes by it.
+    pub(crate) named: Option<String>,
     pub(crate) run_dir: PathBuf,
     /// The run that this one goes on from.
     pub(crate) earlier: Option<PathBuf>,
@@ -185,6 +192,12 @@ impl Request {
         };
         let mut platforms = or_before(args.platforms, |run| &run.platforms);
         let mut test_on = or_before(args.test_on, |run| &run.test_on);
+        let described = args.cluster.as_deref().map(|name| ci.cluster(name)).transpose()?;
+        if let Some(platform) =
+            described.as_ref().and_then(|cluster| cluster.platform.clone()).filter(|_| test_on.is_empty())
+        {
+            test_on.push(platform);
+        }
         if platforms.is_empty() {
             platforms = known.collect();
         }
@@ -198,20 +211,43 @@ impl Request {
         if let Some(path) = args.kubeconfig.as_ref().filter(|path| !["env", "in-cluster"].contains(&path.as_str())) {
             rundir::read_limited(Path::new(path), 4 << 20).map_err(|error| error.within("--kubeconfig"))?;
         }
-        if args.kubeconfig.is_none() && args.lab.is_none() && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
+        // A lab by another name is a lab.
+        let lab = args.lab.or_else(|| described.as_ref()?.lab_name().map(String::from));
+        let named = args.cluster.filter(|_| lab.is_none());
+        let (kubeconfig, context) = match &named {
+            Some(name) if args.repo.is_none() => {
+                return Err(Error::new(
+                    Cause::Usage,
+                    format!("--cluster {name} needs a repository that it can pull from"),
+                )
+                .next("add --repo REPO"));
+            }
+            // Where `cluster-install cluster create` puts it.
+            Some(name) => {
+                let file = kit::dirs::cluster(name)?.join("kubeconfig");
+                (Some(file.display().to_string()), Some(name.clone()))
+            }
+            None => (args.kubeconfig, args.context),
+        };
+        if kubeconfig.is_none() && lab.is_none() && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
             return Err(Error::new(Cause::Usage, "this is a pod, and no cluster is named")
                 .next("--kubeconfig in-cluster for the cluster of this pod, --kubeconfig FILE for another"));
         }
-        let lab = args.kubeconfig.is_none().then(|| args.lab.unwrap_or_else(|| "default".into()));
+        let lab = kubeconfig.is_none().then(|| lab.unwrap_or_else(|| "default".into()));
         let foreign = test_on.iter().filter(|platform| lab.is_some() && **platform != Platform::host());
-        let nodes = foreign.cloned().collect();
+        let mut nodes: Vec<Platform> = foreign.cloned().collect();
+        for node in described.iter().filter_map(|cluster| cluster.lab.as_ref()).flat_map(|lab| &lab.nodes) {
+            if !nodes.contains(node) {
+                nodes.push(node.clone());
+            }
+        }
         let mut cluster = Vec::new();
         let mut option = |name: &str, value: Option<&String>| {
             cluster.extend(value.into_iter().flat_map(|value| [name.into(), value.clone()]))
         };
         option("--lab", lab.as_ref());
-        option("--kubeconfig", args.kubeconfig.as_ref());
-        option("--context", args.context.as_ref());
+        option("--kubeconfig", kubeconfig.as_ref());
+        option("--context", context.as_ref());
         let run_dir = match (args.from, args.run_dir) {
             (From::Build, Some(folder)) => folder,
             _ => tools::root().join("target/runs").join(rundir::new_run_id()),
@@ -233,6 +269,7 @@ impl Request {
             nodes,
             preload,
             cluster,
+            named,
             run_dir,
             earlier,
             from: args.from,
@@ -339,6 +376,36 @@ mod tests {
         let request = check(&line).unwrap();
         assert_eq!(request.cluster, ["--kubeconfig", path]);
         assert!(request.lab.is_none());
+    }
+
+    #[test]
+    fn a_cluster_of_the_file_is_named() {
+        let ci = tempfile::tempdir().unwrap();
+        let own = tools::root().join("ci");
+        for file in ["components.toml", "images.toml", "skips.toml", "policy.toml"] {
+            std::fs::copy(own.join(file), ci.path().join(file)).unwrap();
+        }
+        let text = "[[architecture]]\nplatform = 'linux/s390x'\n\
+                    [[cluster]]\nname = 'z-1'\nplatform = 'linux/s390x'\nowner = 'me'\nkind = {}\n\
+                    [[cluster]]\nname = 'lab-two'\nowner = 'me'\nlab = { nodes = ['linux/s390x'] }\n";
+        std::fs::write(ci.path().join("architectures.toml"), text).unwrap();
+        let check = |line: &str| check(&format!("--ci {} {line}", ci.path().display()));
+        let request = check("--cluster z-1 --repo r/x").unwrap();
+        assert_eq!((request.named.as_deref(), request.lab), (Some("z-1"), None));
+        assert_eq!(request.test_on, ["linux/s390x".parse().unwrap()]);
+        assert_eq!(
+            (request.cluster[0].as_str(), &request.cluster[2..]),
+            ("--kubeconfig", &["--context", "z-1"].map(String::from)[..])
+        );
+        assert!(request.cluster[1].ends_with("clusters/z-1/kubeconfig"), "{:?}", request.cluster);
+        let lab = check(&format!("--cluster lab-two --platform {0} --test-on {0}", Platform::host())).unwrap();
+        assert_eq!((lab.named, lab.lab.as_deref(), lab.cluster.join(" ").as_str()), (None, Some("two"), "--lab two"));
+        assert_eq!(lab.nodes, ["linux/s390x".parse().unwrap()]);
+        for (line, said) in [("--cluster z-1", "add --repo"), ("--cluster z-2 --repo r", "z-1, lab-two")] {
+            let error = check(line).err().unwrap();
+            assert!(error.cause == Cause::Usage && error.to_string().contains(said), "{error}");
+        }
+        assert!(Line::try_parse_from(["nightly", "--cluster", "z-1", "--lab", "x"]).is_err());
     }
 
     #[test]

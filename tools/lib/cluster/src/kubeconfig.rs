@@ -12,7 +12,10 @@ const LIMIT: u64 = 4 << 20;
 pub(crate) const EXEC_LIMIT: u64 = 30;
 
 /// Reads one file, with the paths in it made absolute.
-pub(crate) fn read(path: &Path) -> Result<Kubeconfig> {
+///
+/// # Errors
+/// [`Cause::Usage`] if it is none.
+pub fn read(path: &Path) -> Result<Kubeconfig> {
     // The library panics on UTF-16 of an odd length.
     std::str::from_utf8(&read_limited(path, LIMIT)?)
         .cause(Cause::Usage, || format!("{} is not a kubeconfig: it is not UTF-8", path.display()))?;
@@ -25,7 +28,10 @@ pub(crate) fn read(path: &Path) -> Result<Kubeconfig> {
 }
 
 /// Reads and merges the files of `$KUBECONFIG`; the name says which they were.
-pub(crate) fn read_env() -> Result<(Kubeconfig, String)> {
+///
+/// # Errors
+/// [`Cause::Usage`] if there are none, or if one is no kubeconfig.
+pub fn read_env() -> Result<(Kubeconfig, String)> {
     let value = std::env::var_os("KUBECONFIG").filter(|value| !value.is_empty());
     let value =
         value.ok_or_else(|| Error::new(Cause::Usage, "--kubeconfig env, but $KUBECONFIG is not set or empty"))?;
@@ -39,7 +45,10 @@ pub(crate) fn read_env() -> Result<(Kubeconfig, String)> {
 
 /// The context that is meant: the one named; the only one; or, if the file itself was named
 /// (`explicit`), the one that the file calls current.
-pub(crate) fn choose(config: &Kubeconfig, name: &str, context: Option<&str>, explicit: bool) -> Result<String> {
+///
+/// # Errors
+/// [`Cause::Usage`]; the message lists those that there are.
+pub fn choose(config: &Kubeconfig, name: &str, context: Option<&str>, explicit: bool) -> Result<String> {
     let known: Vec<&str> = config.contexts.iter().map(|context| context.name.as_str()).collect();
     let listed = || format!("its contexts: {}", known.join(", "));
     if let Some(context) = context {
@@ -57,7 +66,8 @@ pub(crate) fn choose(config: &Kubeconfig, name: &str, context: Option<&str>, exp
 }
 
 /// A copy with one context and what belongs to it: nothing else can be taken for it.
-pub(crate) fn narrow(config: &Kubeconfig, context: &str) -> Kubeconfig {
+#[must_use]
+pub fn narrow(config: &Kubeconfig, context: &str) -> Kubeconfig {
     let mut narrow = config.clone();
     narrow.current_context = Some(context.to_owned());
     narrow.contexts.retain(|named| named.name == context);

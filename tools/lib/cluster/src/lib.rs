@@ -9,7 +9,7 @@ pub mod explain;
 mod identity;
 pub mod inventory;
 mod kinds;
-mod kubeconfig;
+pub mod kubeconfig;
 mod lab;
 pub mod lease;
 pub mod nature;

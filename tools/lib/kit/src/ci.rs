@@ -3,6 +3,7 @@
 //! The heads of those files say what each field means to a person; unknown fields are refused.
 
 mod allow;
+mod clusters;
 mod components;
 mod declared;
 mod distributions;
@@ -15,6 +16,7 @@ use serde::Deserialize;
 use crate::{Cause, Error, Platform, Result, Within, config, dirs};
 
 pub use allow::{Allow, Allowed};
+pub use clusters::{Borrowed, Cluster, Jump, K8sManager, Kind, LabCluster, Limits, Provider, Ssh};
 pub use components::{
     Component, Components, FIRST_ROUND, Overlay, Round, Script, ScriptOutput, Select, Settings, Suite, Tests, Unit,
     parse_duration,
@@ -101,9 +103,9 @@ pub struct Architectures {
     /// All of them.
     #[serde(default)]
     pub architecture: Vec<Architecture>,
-    /// What owners say of their clusters' nodes.
+    /// Clusters: how they are come by, what owners say of their nodes.
     #[serde(default)]
-    pub cluster: Vec<Declared>,
+    pub cluster: Vec<Cluster>,
 }
 
 /// A platform, and who answers for it.
@@ -283,7 +285,7 @@ impl Ci {
     pub fn architectures(&self) -> Result<Architectures> {
         let path = self.folder.join("architectures.toml");
         let architectures: Architectures = config::read(&path)?;
-        declared::check(&path, &architectures.cluster)?;
+        clusters::check(&path, &architectures.cluster)?;
         Ok(architectures)
     }
 

@@ -20,6 +20,15 @@ pub fn cache() -> Result<PathBuf> {
         })
 }
 
+/// What was fetched for the cluster `name` (`cluster-install cluster`): its kubeconfig, a registry's certificate and
+/// login. Only the user may look into it, and it goes with `cluster delete`.
+///
+/// # Errors
+/// As [`cache`].
+pub fn cluster(name: &str) -> Result<PathBuf> {
+    Ok(cache()?.join("clusters").join(name))
+}
+
 /// The nearest folder from here upwards that holds `ci/components.toml`: the workspace.
 ///
 /// # Errors

@@ -1,14 +1,9 @@
-//! `[[cluster]]` in `ci/architectures.toml`.
+//! What an owner declares of a cluster in `ci/architectures.toml`.
 
-use std::path::Path;
-
-use serde::Deserialize;
-
-use crate::{Cause, Error, Platform, Result, record::Nature};
+use crate::{Platform, record::Nature};
 
 /// What an owner says of a cluster's nodes, for where no probe can tell.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Declared {
     /// The cluster as records name it, or
     pub name: Option<String>,
@@ -31,20 +26,6 @@ impl Declared {
     }
 }
 
-/// Refuses declarations that say nothing.
-pub(super) fn check(path: &Path, all: &[Declared]) -> Result<()> {
-    for declared in all {
-        let wrong = |what: &str| Err(Error::new(Cause::Usage, format!("{}: [[cluster]]: {what}", path.display())));
-        if declared.name.is_none() && declared.uid.is_none() {
-            return wrong("needs name or uid: nobody knows which cluster it is");
-        }
-        if declared.nature == Nature::Unknown {
-            return wrong("nature is native or emulated; who does not know says nothing");
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use crate::{Cause, ci::Ci};
@@ -57,7 +38,7 @@ mod tests {
             Ci::new(folder.path()).architectures()
         };
         let text = "[[cluster]]\nname = 'z'\nplatform = 'linux/s390x'\nnature = 'native'\nowner = 'me'\n";
-        let declared = read(text).unwrap().cluster.remove(0);
+        let declared = read(text).unwrap().cluster.remove(0).declared().unwrap();
         let of = |name: &str, platform: &str| declared.is_of(name, "uid", &platform.parse().unwrap());
         assert!(of("z", "linux/s390x") && !of("z", "linux/amd64") && !of("y", "linux/s390x"));
         for (text, said) in [

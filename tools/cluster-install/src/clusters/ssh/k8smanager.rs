@@ -1,0 +1,106 @@
+//! The hosts of the nightly tests as they are today: `k8smanager create` and `delete`, and three files in a folder that
+//! everybody has to know. Which run made the cluster is remembered here, for nobody does there.
+
+use kit::{Cause, Error, Result, Ui, process::quote, ui::printable};
+
+use super::{
+    Sent, Speaker, Told,
+    connection::{Answered, Call, Connection},
+};
+use crate::clusters::{
+    state::{HostSeen, Phase},
+    store::Store,
+};
+
+pub(super) struct K8sManager {
+    connection: Connection,
+    share: String,
+    store: Store,
+}
+
+impl K8sManager {
+    pub(super) fn new(connection: Connection, share: &str, store: Store) -> Self {
+        Self { connection, share: share.into(), store }
+    }
+
+    fn ask(&self, what: &str, command: &str, ui: &Ui) -> Result<Answered> {
+        let limit = self.connection.limits().answer;
+        self.connection.call(&Call { what, command, again: Some(command), limit }, ui)
+    }
+
+    /// Nobody promised that it can be called twice: what may have begun is not begun again.
+    fn work(&self, verb: &str, limit: std::time::Duration, ui: &Ui) -> Result<()> {
+        let (what, command) = (format!("k8smanager {verb}"), format!("k8smanager {verb}"));
+        let answered = self.connection.call(&Call { what: &what, command: &command, again: None, limit }, ui)?;
+        if answered.code == 0 { Ok(()) } else { Err(self.failed(&what, &answered)) }
+    }
+
+    fn failed(&self, what: &str, answered: &Answered) -> Error {
+        let said: Vec<_> = answered.last.iter().map(|line| printable(line)).collect();
+        let what = format!("{what}: exit code {} on {}", answered.code, self.connection.shown());
+        Error::new(Cause::Ssh, what).line(said.join("\n"))
+    }
+
+    /// A file of the share; nothing if there is none.
+    fn file(&self, name: &str, ui: &Ui) -> Result<Option<String>> {
+        let path = quote(&format!("{}/{name}", self.share));
+        // 44 can be nothing but this.
+        let command = format!("test -s {path} || exit 44; cat {path}");
+        let answered = self.ask(&format!("fetching of {name}"), &command, ui)?;
+        match answered.code {
+            0 => Ok(Some(answered.out)),
+            44 => Ok(None),
+            _ => Err(self.failed(&format!("fetching of {name}"), &answered)),
+        }
+    }
+
+    fn there(&self, ui: &Ui) -> Result<bool> {
+        let path = quote(&format!("{}/config", self.share));
+        Ok(self.ask("look at the cluster", &format!("test -s {path}"), ui)?.code == 0)
+    }
+}
+
+impl Speaker for K8sManager {
+    fn host(&self, host: &mut HostSeen, ui: &Ui) -> Result<()> {
+        let answered = self.ask("look at the host", "uname -m", ui)?;
+        if answered.code != 0 {
+            return Err(self.failed("look at the host", &answered));
+        }
+        host.machine = Some(printable(answered.out.trim()).chars().take(100).collect());
+        host.implementation = Some("k8smanager".into());
+        Ok(())
+    }
+
+    fn status(&self, ui: &Ui) -> Result<Told> {
+        let phase = if self.there(ui)? { Phase::Ready } else { Phase::Absent };
+        let run = self.store.made_by().filter(|_| phase == Phase::Ready);
+        Ok(Told { phase, run, since: None, message: None })
+    }
+
+    /// As the nightly tests do: it is made each time. Whether an earlier one goes first is the host's business.
+    fn create(&self, run: &str, ui: &Ui) -> Result<Told> {
+        self.store.remember(run)?;
+        self.work("create", self.connection.limits().create, ui)?;
+        self.status(ui)
+    }
+
+    fn delete(&self, run: Option<&str>, ui: &Ui) -> Result<bool> {
+        if self.store.is_of_another(run) {
+            return Ok(false);
+        }
+        self.work("delete", self.connection.limits().delete, ui)?;
+        Ok(true)
+    }
+
+    fn fetch(&self, ui: &Ui) -> Result<Sent> {
+        let none = || {
+            let what = format!("{} has no {}/config", self.connection.shown(), self.share);
+            Error::new(Cause::ClusterUnreachable, what).next("make the cluster: cluster-install cluster create NAME")
+        };
+        Ok(Sent {
+            kubeconfig: self.file("config", ui)?.ok_or_else(none)?,
+            certificate: self.file("cert.pem", ui)?,
+            login: self.file("config.json", ui)?,
+        })
+    }
+}
