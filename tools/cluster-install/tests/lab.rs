@@ -4,6 +4,10 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests start the real programs and wait for what they do")]
 
+#[path = "parts/changes.rs"]
+mod changes;
+#[path = "parts/preflight.rs"]
+mod preflight;
 mod support;
 
 use std::{
@@ -21,7 +25,7 @@ use support::{Ended, Lab, Run};
 #[ignore = "needs a lab: cargo xtask test runs it"]
 fn installs_explains_and_records() {
     let lab = Lab::new();
-    for (name, part) in PARTS {
+    for (name, part) in PARTS.iter().chain(changes::PARTS).chain(preflight::PARTS) {
         let began = Instant::now();
         part(&Run::new(&lab, name));
         eprintln!("{name}: {:.1} s", began.elapsed().as_secs_f64());
