@@ -22,7 +22,7 @@ use cluster::{Kinds, Opened, Options};
 use kit::{
     Cause, Done, Error, Exit, Output, Platform, Result, RunDir, Ui,
     ci::{Architecture, CiOptions, Declared, parse_duration},
-    record::{ClusterId, Node, SCHEMA_VERSION},
+    record::{ClusterId, Image, Node, SCHEMA_VERSION},
 };
 use serde::Serialize;
 
@@ -311,11 +311,15 @@ impl Scene<'_> {
         Some(storage::row(&self.opened.client, platform, &image, self.args.timeout).await)
     }
 
-    /// The images that the release's pods name.
+    /// The images that the release's pods name, and those that it hands to its programs, as far as they are for
+    /// these nodes.
     fn images(&self) -> BTreeSet<String> {
-        let objects = self.asked.release.iter().flat_map(|release| &release.objects);
-        let images = objects.flat_map(pods::containers).map(|(_, image)| image);
-        images.filter(|image| !image.is_empty()).collect()
+        let Some(release) = &self.asked.release else { return BTreeSet::new() };
+        let for_linux =
+            |image: &&Image| image.platforms.is_empty() || image.platforms.iter().any(|row| row.platform.os == "linux");
+        let known = release.images.iter().flatten().filter(for_linux).map(|image| image.reference.clone());
+        let named = release.objects.iter().flat_map(pods::containers).map(|(_, image)| image);
+        known.chain(named).filter(|image| !image.is_empty()).collect()
     }
 
     async fn pulls(&self, target: Option<&Platform>, id: &ClusterId, nodes: &[&Node]) -> Vec<Row> {

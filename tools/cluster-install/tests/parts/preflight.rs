@@ -179,7 +179,11 @@ fn what_a_cluster_cannot_do_and_why(run: &Run<'_>) {
     rows.unfit("internet", "cluster-unreachable", &["127.0.0.1:1 from a pod", "refused"]);
     rows.unfit("registries", "registry", &["127.0.0.1:1 from node"]);
     rows.unfit("images", "image-pull", &["the registry has no", &none, away]);
-    rows.unfit("credentials", "auth", &["the client certificate expires in", "the API server's certificate expires in"]);
+    rows.unfit(
+        "credentials",
+        "auth",
+        &["the client certificate expires in", "the API server's certificate expires in"],
+    );
     for fit in ["api", "lease", "leftovers", "access"] {
         assert_eq!(rows.row(fit)["answer"], "fit", "{}", rows.row(fit));
     }
