@@ -5,9 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cluster::{FIELD_MANAGER, Kind, KubeContext, cause_of, fail, objects::Object, watch};
+use cluster::{FIELD_MANAGER, Kind, KubeContext, cause_of, fail, inventory::Sent, objects::Object, watch};
 use futures::{StreamExt, TryStreamExt, stream};
-use kit::{Cause, Error, Result, Ui, record::ObjectKey, retry};
+use kit::{
+    Cause, Error, Result, Ui, digest,
+    record::{AppliedObject, Change, ObjectKey},
+    retry,
+};
 use kube::{
     Client, ResourceExt,
     api::{ListParams, Patch, PatchParams},
@@ -29,6 +33,69 @@ pub(crate) struct Placed {
 /// The versions of objects that were there before, by place: what tells a change from none.
 pub(crate) type Versions = BTreeMap<ObjectKey, String>;
 
+/// What was there before, and what of it came from us.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Before {
+    pub(crate) versions: Versions,
+    /// What the last installation sent, and the versions that came of it.
+    pub(crate) sent: Sent,
+}
+
+impl Before {
+    /// Whether sending the object again would change nothing: it is what was sent, and nobody has written it since.
+    fn is_settled(&self, object: &Object, version: &str) -> bool {
+        let sent = self.sent.get(&object.key.to_string());
+        sent.is_some_and(|(digest, then)| then == version && *digest == digest_of(object))
+    }
+}
+
+fn digest_of(object: &Object) -> String {
+    digest::sha256(object.value.to_string().as_bytes())
+}
+
+/// What applying has come to so far.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Applied {
+    pub(crate) counts: Counts,
+    /// What was created or changed.
+    pub(crate) objects: Vec<AppliedObject>,
+    /// What was sent, for the next installation.
+    pub(crate) sent: Sent,
+}
+
+impl Applied {
+    /// What was written before it failed, in words; nothing if nothing was.
+    pub(crate) fn words(&self) -> Option<String> {
+        const SHOWN: usize = 8;
+        let names: Vec<_> = self.objects.iter().take(SHOWN).map(|object| object.key.to_string()).collect();
+        let more = self.objects.len().checked_sub(SHOWN).filter(|more| *more > 0);
+        let more = more.map_or_else(String::new, |more| format!(", and {more} more"));
+        (!names.is_empty()).then(|| format!("{} objects were applied: {}{more}", self.objects.len(), names.join(", ")))
+    }
+
+    fn add(&mut self, object: &Object, before: Option<&String>, now: String) {
+        let change = match before {
+            None => {
+                self.counts.created += 1;
+                Some(Change::Created)
+            }
+            Some(before) if *before == now => {
+                self.counts.unchanged += 1;
+                None
+            }
+            Some(_) => {
+                self.counts.changed += 1;
+                Some(Change::Changed)
+            }
+        };
+        self.objects.extend(change.map(|change| AppliedObject { key: object.key.clone(), change }));
+        // The digest of a secret might be guessed from.
+        if object.key.kind != "Secret" {
+            self.sent.insert(object.key.to_string(), (digest_of(object), now));
+        }
+    }
+}
+
 /// What applying came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -38,10 +105,9 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.created += other.created;
-        self.changed += other.changed;
-        self.unchanged += other.unchanged;
+    /// All objects that were looked at.
+    pub(crate) fn all(&self) -> usize {
+        self.different() + self.unchanged
     }
 
     /// Objects that were not there before, or changed.
@@ -83,7 +149,7 @@ async fn list(client: &Client, placed: &[Placed]) -> Result<(Versions, BTreeSet<
             Some(name) if names.len() == 1 => ListParams::default().fields(&format!("metadata.name={name}")),
             _ => ListParams::default(),
         };
-        let listed = match api.list_metadata(&params).await {
+        let listed = match patiently(is_away, || api.list_metadata(&params)).await {
             // A kind that the release itself defines, before its definition is there.
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Vec::new()),
             listed => listed.kube(what)?,
@@ -111,30 +177,30 @@ async fn list(client: &Client, placed: &[Placed]) -> Result<(Versions, BTreeSet<
 pub(crate) async fn wave(
     client: &Client,
     placed: Vec<Placed>,
-    before: &Versions,
+    before: &Before,
     force: bool,
+    applied: &mut Applied,
     done: impl Fn(&Counts),
-) -> Result<Counts> {
-    let mut counts = Counts::default();
+) -> Result<()> {
     let mut failures = Vec::new();
     let work = placed.into_iter().map(|item| async move {
-        let applied = match before.get(&item.object.key) {
-            Some(version) if is_bare(&item.object.value) => Ok(version.clone()),
+        let version = match before.versions.get(&item.object.key) {
+            Some(version) if is_bare(&item.object.value) || before.is_settled(&item.object, version) => {
+                Ok(version.clone())
+            }
             _ => one(client, &item, force).await,
         };
-        (item.object.key, applied)
+        (item.object, version)
     });
     let mut work = std::pin::pin!(stream::iter(work).buffer_unordered(PARALLEL));
-    while let Some((key, applied)) = work.next().await {
-        match (applied, before.get(&key)) {
-            (Ok(_), None) => counts.created += 1,
-            (Ok(now), Some(before)) if now == *before => counts.unchanged += 1,
-            (Ok(_), Some(_)) => counts.changed += 1,
-            (Err(error), _) => failures.push((key, error)),
+    while let Some((object, version)) = work.next().await {
+        match version {
+            Ok(now) => applied.add(&object, before.versions.get(&object.key), now),
+            Err(error) => failures.push((object.key, error)),
         }
-        done(&counts);
+        done(&applied.counts);
     }
-    if failures.is_empty() { Ok(counts) } else { Err(explain(failures)) }
+    if failures.is_empty() { Ok(()) } else { Err(explain(failures)) }
 }
 
 /// Whether an object says nothing but its name. Applying such a one again would change who owns its
@@ -161,11 +227,20 @@ async fn one(client: &Client, item: &Placed, force: bool) -> Result<String, kube
     let mut params = PatchParams::apply(FIELD_MANAGER);
     params.force = force;
     let patch = Patch::Apply(&item.object.value);
+    let object = patiently(passes, || api.patch(&item.object.key.name, &params, &patch)).await?;
+    Ok(object.resource_version().unwrap_or_default())
+}
+
+/// Tries again what `passes`, for a while.
+async fn patiently<T, F>(passes: fn(&kube::Error) -> bool, attempt: impl Fn() -> F) -> Result<T, kube::Error>
+where
+    F: Future<Output = Result<T, kube::Error>>,
+{
     let deadline = Instant::now() + PATIENCE;
     let mut delays = retry::delays();
     loop {
-        let error = match api.patch(&item.object.key.name, &params, &patch).await {
-            Ok(object) => return Ok(object.resource_version().unwrap_or_default()),
+        let error = match attempt().await {
+            Ok(value) => return Ok(value),
             Err(error) => error,
         };
         let delay = delays.next().unwrap_or(PATIENCE);
@@ -176,12 +251,16 @@ async fn one(client: &Client, item: &Placed, force: bool) -> Result<String, kube
     }
 }
 
+/// Whether the API server is away for a moment.
+fn is_away(error: &kube::Error) -> bool {
+    [Cause::ClusterUnreachable, Cause::Apiserver].contains(&cause_of(error))
+}
+
 /// Whether it may go well the next time: the API server is away, a webhook starts, a namespace of an
 /// earlier installation goes, a kind that was just defined is not served yet.
 fn passes(error: &kube::Error) -> bool {
-    let cause = cause_of(error);
     let unknown = matches!(error, kube::Error::Api(status) if status.code == 404);
-    unknown || [Cause::ClusterUnreachable, Cause::Apiserver, Cause::Webhook, Cause::NotAtBaseline].contains(&cause)
+    unknown || is_away(error) || [Cause::Webhook, Cause::NotAtBaseline].contains(&cause_of(error))
 }
 
 fn explain(failures: Vec<(ObjectKey, kube::Error)>) -> Error {
@@ -223,6 +302,27 @@ mod tests {
         assert!(!bare("{apiVersion: v1, kind: Namespace, metadata: {name: a, labels: {x: y}}}"));
         assert!(!bare("{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {a: ''}}"));
         assert!(!bare("{apiVersion: v1, kind: ServiceAccount, metadata: {name: a}, secrets: []}"));
+    }
+
+    #[test]
+    fn what_nobody_has_written_since_is_not_sent_again() {
+        let parse = |colour: &str| {
+            let text =
+                format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: a}}, data: {{colour: {colour}}}}}");
+            cluster::objects::parse(&text, "r").unwrap().remove(0)
+        };
+        let mut applied = Applied::default();
+        applied.add(&parse("red"), None, "7".into());
+        let before = Before { sent: applied.sent.clone(), ..Before::default() };
+        assert!(before.is_settled(&parse("red"), "7"));
+        assert!(!before.is_settled(&parse("red"), "8"), "somebody has written it");
+        assert!(!before.is_settled(&parse("blue"), "7"), "it is to become another");
+        let mut secret = parse("red");
+        secret.key.kind = "Secret".into();
+        applied.add(&secret, Some(&"1".into()), "2".into());
+        assert_eq!((applied.sent.len(), applied.counts.all()), (1, 2));
+        assert_eq!(applied.words().unwrap(), "2 objects were applied: ConfigMap.v1 a, Secret.v1 a");
+        assert_eq!(Applied::default().words(), None);
     }
 
     #[test]

@@ -15,10 +15,11 @@ use crate::pods;
 /// Images looked at together.
 const PARALLEL: usize = 6;
 
-/// Verifies the images of a release that nobody has verified yet.
-pub(crate) async fn verify(objects: &[Object], platform: &Platform) -> Result<Vec<Image>> {
-    let names: BTreeSet<String> =
-        objects.iter().flat_map(pods::containers).map(|(_, image)| image).filter(|image| !image.is_empty()).collect();
+/// Verifies the images of a release that are not among those that somebody has verified.
+pub(crate) async fn verify(objects: &[Object], known: &[Image], platform: &Platform) -> Result<Vec<Image>> {
+    let is_known = |name: &String| known.iter().any(|image| image.reference == *name);
+    let names = objects.iter().flat_map(pods::containers).map(|(_, image)| image);
+    let names: BTreeSet<String> = names.filter(|name| !name.is_empty() && !is_known(name)).collect();
     let client = Client::new()?;
     let checks = names.into_iter().map(|name| {
         let client = client.clone();

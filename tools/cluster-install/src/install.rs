@@ -4,40 +4,51 @@ use std::{path::PathBuf, time::Duration};
 
 use cluster::{
     Kinds, KubeContext, Opened, Options,
-    inventory::{self, Inventory},
-    lease::{self, Guard},
+    inventory::{self, Inventory, Kept},
     nature,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kit::{
-    Cause, Done, Error, Output, Platform, Result, RunDir, Step, Ui, Within,
-    ci::{CiOptions, Declared, parse_duration},
+    Cause, Done, Error, Output, Platform, Result, RunDir, Ui,
+    ci::{CiOptions, Component, Declared, parse_duration},
     record::{ClusterId, Image, Install, SCHEMA_VERSION},
 };
 use kube::{Api, api::ListParams};
 
 use crate::{
-    apply::{self, Counts, Placed},
+    apply::{Counts, Placed},
+    extras::Extras,
     images,
+    lease::Patience,
     platform::{self, Target},
     pods,
     probe::{self, Look},
+    prune,
     record::{Progress, table},
     release::Release,
     running,
-    wait::Wait,
-    waves::Wave,
+    steps::Steps,
 };
 
-/// How long definitions may take to be established: the API server does that by itself.
-const ESTABLISH: Duration = Duration::from_secs(60);
 /// How long a release may take to become ready, unless somebody says.
 const LIMIT: Duration = Duration::from_secs(300);
 /// The same on the slowest of nodes.
 const SLOW_LIMIT: Duration = Duration::from_secs(1800);
 
+/// How much of it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Everything: objects are sent, waited for, and what runs is recorded.
+    Install,
+    /// Objects are sent.
+    Apply,
+    /// What was sent is waited for, and recorded.
+    Wait,
+}
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// The component
     #[arg(long, value_name = "NAME")]
@@ -63,30 +74,58 @@ pub(crate) struct Args {
     /// Take over fields that another manager owns
     #[arg(long)]
     force_conflicts: bool,
+    /// Do not ask whether the components that it needs are there
+    #[arg(long)]
+    no_needs_check: bool,
+    #[command(flatten)]
+    patience: Patience,
+    #[command(flatten)]
+    pub(crate) extras: Extras,
     #[command(flatten)]
     pub(crate) cluster: Options,
     #[command(flatten)]
     ci: CiOptions,
 }
 
-pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
+const EXAMPLES: &str = "Examples:
+  cluster-install install --component pipeline --run-dir target/runs/R --flags alpha
+  cluster-install install --component triggers --run-dir target/runs/R --release triggers.yaml \\
+    --extra interceptors.yaml --registry ghcr.io/tektoncd=10.1.2.3:5000/tektoncd --wait-for-lease 30m
+  cluster-install apply --component pipeline --run-dir target/runs/R --set feature-flags.results-from=sidecar-logs
+
+Exit codes: 0 it runs, 1 the component's fault, 2 the call is wrong, 3 the cluster's, the registry's or the
+network's fault. What was applied until then stands in install.json";
+
+pub(crate) fn run(args: &Args, extent: Extent, ui: &Ui) -> Result<Done> {
     // Where images.json and release.yaml are expected, a folder that is not there is a mistake.
     let run = if args.release.is_some() { RunDir::create(&args.run_dir)? } else { RunDir::open(&args.run_dir)? };
     args.cluster.source()?;
     args.probe.as_deref().map_or(Ok(()), probe::check_image)?;
     let declared = probe::declared(&args.ci)?;
+    let component = component(&args.ci, &args.component)?;
     let mut progress = Progress::new(&args.component, args.platform.as_ref());
+    let call = Call { args, extent, ui, run: &run, declared: &declared, component: component.as_ref() };
     let result = release(args, &run).and_then(|release| {
         progress.version.clone_from(&release.version);
         progress.release.clone_from(&release.digest);
+        let (release, changes) = args.extras.apply(release, component.as_ref())?;
         progress.inputs.clone_from(&release.inputs);
         progress.objects = release.objects.len();
-        cluster::block_on(install(args, &declared, ui, &run, release, &mut progress))
+        progress.changes = changes;
+        cluster::block_on(call.install(release, &mut progress))
     });
-    let counts = progress.counts.clone();
-    let written = progress.write(&run, args.cluster.name(), result.as_ref().copied());
+    if extent == Extent::Apply {
+        result.inspect_err(|_| progress.applied.words().into_iter().for_each(|words| ui.warn(words)))?;
+        return applied(args, &progress, ui);
+    }
+    let counts = progress.applied.counts.clone();
+    let words = progress.applied.words();
+    let written = match &result {
+        Ok(written) => Ok(written.clone()),
+        Err(error) => progress.write(&run, args.cluster.name(), Err(error)),
+    };
     // Why the installation failed is worth more than why its record could not be written.
-    result?;
+    result.inspect_err(|_| words.into_iter().for_each(|words| ui.warn(words)))?;
     let Some((record, digest)) = written? else {
         return Err(Error::new(Cause::Internal, "an installation without a record"));
     };
@@ -102,6 +141,39 @@ fn show(record: &Install, counts: &Counts, run: &RunDir, ui: &Ui) -> Result<()> 
     }
 }
 
+/// What `apply` says: it leaves no record, for nobody has seen anything run.
+fn applied(args: &Args, progress: &Progress, ui: &Ui) -> Result<Done> {
+    let counts = &progress.applied.counts;
+    match ui.output {
+        Output::Json => ui.json(&serde_json::json!({
+            "schemaVersion": SCHEMA_VERSION, "component": args.component, "version": progress.version,
+            "release": progress.release, "applied": progress.applied.objects, "unchanged": counts.unchanged,
+            "pruned": progress.pruned,
+        }))?,
+        Output::Text => ui.result(&format!(
+            "{} {}: {} created, {} changed, {} as they were, {} removed",
+            args.component,
+            progress.version,
+            counts.created,
+            counts.changed,
+            counts.unchanged,
+            progress.pruned.len()
+        ))?,
+    }
+    Ok(Done::good())
+}
+
+/// What `ci/components.toml` says of a component; nothing outside a workspace, or of one that it does not know.
+///
+/// # Errors
+/// [`Cause::Usage`] for a file that cannot be read.
+pub(crate) fn component(options: &CiOptions, name: &str) -> Result<Option<Component>> {
+    match options.open() {
+        Ok(ci) if ci.folder().join("components.toml").is_file() => Ok(ci.components()?.remove(name)),
+        _ => Ok(None),
+    }
+}
+
 /// Reads the release. A name that is nowhere in `ci/components.toml` is more likely wrong than not built.
 fn release(args: &Args, run: &RunDir) -> Result<Release> {
     if let Some(file) = &args.release {
@@ -113,63 +185,121 @@ fn release(args: &Args, run: &RunDir) -> Result<Release> {
     Release::from_run(run, &args.component)
 }
 
-async fn install(
-    args: &Args,
-    declared: &[Declared],
-    ui: &Ui,
-    run: &RunDir,
-    release: Release,
-    progress: &mut Progress,
-) -> Result<()> {
-    let opened = cluster::open(&args.cluster, ui).await?;
-    let mut id = cluster::identity(&opened).await?;
-    progress.cluster = Some(id.clone());
-    let target = platform::choose(&id, args.platform.as_ref())?;
-    progress.platform = Some(target.platform.clone());
-    progress.nature = target.nature;
-    progress.unchecked = args.no_image_check;
-    let verified = match args.no_image_check {
-        false => verified(&release, &target, &id, ui).await?,
-        true => {
-            ui.warn("nobody asks whether the images can run on these nodes (--no-image-check)");
-            release.images.clone().unwrap_or_default()
-        }
-    };
-    let guard = lease::take(&opened.client, &run.id()).await?;
-    if let Some(earlier) = guard.dirty() {
-        let what = format!("{} is dirty: run {earlier} used it and never cleaned it", opened.name);
-        return Err(Error::new(Cause::LeaseHeld, what).next(
-            "clean it: cargo xtask cleanup; or, if that is in order: cargo xtask cluster-install lease release --force",
-        ));
-    }
-    let platform = Some(&target.platform);
-    let limit = args.timeout.unwrap_or(LIMIT);
-    let look = Look { opened: &opened, platform, image: args.probe.as_deref(), declared, limit, ui };
-    let seen = look.at(&mut id).await;
-    progress.nature = nature::worst(&id, &target.platform).unwrap_or(target.nature);
-    progress.cluster = Some(id.clone());
-    progress.slowdown = seen?.slowdown();
-    let kinds = kinds(&opened, &release).await?;
-    let (release, placed) = place(release, &kinds, &target, progress)?;
-    inventory::store(&opened.client, &inventory_of(&release, run, &target)).await?;
-    let limit = args.timeout.unwrap_or_else(|| patience(progress.slowdown));
-    let installation =
-        Installation { args, limit, ui, opened: &opened, id: &id, kinds: &kinds, release: &release, guard: &guard };
-    installation.apply_and_wait(placed, progress).await?;
-    installation.read_back(&verified, &target, progress).await
+/// What was asked.
+struct Call<'a> {
+    args: &'a Args,
+    extent: Extent,
+    ui: &'a Ui,
+    run: &'a RunDir,
+    declared: &'a [Declared],
+    component: Option<&'a Component>,
 }
 
-/// The release's images, verified for the platform.
-async fn verified(release: &Release, target: &Target, id: &ClusterId, ui: &Ui) -> Result<Vec<Image>> {
-    let images = match &release.images {
-        Some(images) => images.clone(),
-        None => {
-            let step = ui.step("verifying the images");
-            let images = images::verify(&release.objects, &target.platform).await?;
-            step.done(format!("{} images", images.len()));
-            images
+impl Call<'_> {
+    /// All steps in their order; returns the record and its digest, but of `apply`.
+    async fn install(&self, release: Release, progress: &mut Progress) -> Result<Option<(Install, String)>> {
+        let Self { args, ui, run, .. } = *self;
+        let opened = cluster::open(&args.cluster, ui).await?;
+        let client = &opened.client;
+        let (mut id, mut kinds, mut kept) =
+            tokio::try_join!(cluster::identity(&opened), Kinds::discover(client), inventory::all(client))?;
+        let earlier = kept.iter().position(|kept| kept.inventory.component == args.component);
+        let earlier = earlier.map(|at| kept.swap_remove(at));
+        kinds.learn(&release.objects);
+        progress.cluster = Some(id.clone());
+        let target = platform::choose(&id, args.platform.as_ref())?;
+        progress.platform = Some(target.platform.clone());
+        progress.nature = target.nature;
+        progress.unchecked = args.no_image_check;
+        self.check_needs(&kept, &opened.name)?;
+        let verified = match args.no_image_check {
+            false => verified(&release, &target, &id, ui).await?,
+            true => {
+                ui.warn("nobody asks whether the images can run on these nodes (--no-image-check)");
+                release.images.clone().unwrap_or_default()
+            }
+        };
+        let guard = args.patience.take(client, &run.id(), ui).await?;
+        if let Some(earlier) = guard.dirty() {
+            let what = format!("{} is dirty: run {earlier} used it and never cleaned it", opened.name);
+            return Err(Error::new(Cause::LeaseHeld, what).next(
+                "clean it: cargo xtask cleanup; or, if that is in order: cargo xtask cluster-install lease release --force",
+            ));
         }
-    };
+        let platform = Some(&target.platform);
+        let limit = args.timeout.unwrap_or(LIMIT);
+        let (image, declared) = (args.probe.as_deref(), self.declared);
+        let look = Look { opened: &opened, platform, image, arguments: &[], declared, limit, ui };
+        let seen = look.at(&mut id).await;
+        progress.nature = nature::worst(&id, &target.platform).unwrap_or(target.nature);
+        progress.cluster = Some(id.clone());
+        progress.slowdown = seen?.slowdown();
+        let (mut release, mut placed) = place(release, &kinds, &target, progress)?;
+        args.extras.entrust(&mut placed, &kinds)?;
+        release.objects = placed.iter().map(|item| item.object.clone()).collect();
+        progress.objects = placed.len();
+        let surplus = prune::surplus(earlier.as_ref(), &kept, &release.objects);
+        let mut inventory = inventory_of(&release, run, &target);
+        let mut sent = earlier.as_ref().map(|kept| kept.sent.clone()).unwrap_or_default();
+        let steps = Steps {
+            limit: args.timeout.unwrap_or_else(|| patience(progress.slowdown)),
+            force: args.force_conflicts,
+            waits: self.extent != Extent::Apply,
+            ui,
+            opened: &opened,
+            id: &id,
+            kinds: &kinds,
+            release: &release,
+            guard: &guard,
+        };
+        if self.extent == Extent::Wait {
+            // What was sent and is to be removed stays as whoever applied it has left it.
+            inventory = earlier.map_or(inventory, |kept: Kept| kept.inventory);
+            steps.wait_for_all().await?;
+        } else {
+            // Until it is removed, what an earlier version had is ours as well.
+            inventory.objects.extend(surplus.iter().cloned());
+            inventory::store(client, &inventory).await?;
+            steps.apply_and_wait(placed, sent, progress).await?;
+            sent = progress.applied.sent.clone();
+            progress.pruned = prune::prune(client, &kinds, surplus, ui).await?;
+            inventory.objects = release.objects.iter().map(|object| object.key.clone()).collect();
+        }
+        if self.extent == Extent::Apply {
+            inventory::finish(client, &inventory, &sent, None).await?;
+            return Ok(None);
+        }
+        read_back(&opened, &release, &verified, &target, progress).await?;
+        let written = progress.clone().write(run, args.cluster.name(), Ok(()))?;
+        if let Some((record, _)) = &written {
+            let text = serde_json::to_string(record).unwrap_or_default();
+            inventory::finish(client, &inventory, &sent, Some(&text)).await?;
+        }
+        Ok(written)
+    }
+
+    /// What the component needs is installed before it; whether it is, the cluster's other inventories say.
+    fn check_needs(&self, others: &[Kept], cluster: &str) -> Result<()> {
+        let needs = self.component.filter(|_| !self.args.no_needs_check).map(|component| &component.needs);
+        for need in needs.into_iter().flatten() {
+            if !others.iter().any(|kept| kept.inventory.component == *need) {
+                let what = format!("{} needs {need}, and we have not installed it on {cluster}", self.args.component);
+                let next = format!("install it first (--component {need}); if somebody else has: --no-needs-check");
+                return Err(Error::new(Cause::Usage, what).next(next));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The release's images, verified for the platform; of what was added to it only those that nobody knows.
+async fn verified(release: &Release, target: &Target, id: &ClusterId, ui: &Ui) -> Result<Vec<Image>> {
+    let mut images = release.images.clone().unwrap_or_default();
+    if release.images.is_none() || release.added {
+        let step = ui.step("verifying the images");
+        images.extend(images::verify(&release.objects, &images, &target.platform).await?);
+        step.done(format!("{} images", images.len()));
+    }
     platform::check_images(&images, target, id)?;
     Ok(images)
 }
@@ -215,98 +345,24 @@ fn inventory_of(release: &Release, run: &RunDir, target: &Target) -> Inventory {
     }
 }
 
-/// What the last steps of an installation share.
-struct Installation<'a> {
-    args: &'a Args,
-    /// How long it may take to become ready.
-    limit: Duration,
-    ui: &'a Ui,
-    opened: &'a Opened,
-    id: &'a ClusterId,
-    kinds: &'a Kinds,
-    release: &'a Release,
-    guard: &'a Guard,
-}
-
-impl Installation<'_> {
-    /// Sends wave after wave. Before objects of custom kinds are sent, the rest is ready: their webhooks
-    /// must answer.
-    async fn apply_and_wait(&self, placed: Vec<Placed>, progress: &mut Progress) -> Result<()> {
-        let before = apply::versions(&self.opened.client, &placed, self.ui).await?;
-        let (total, version) = (placed.len(), &self.release.version);
-        let mut waited = false;
-        let mut step = Some(self.ui.step(format!("applying {} {version}", self.release.component)));
-        for wave in Wave::ALL {
-            let items: Vec<_> = placed.iter().filter(|item| Wave::of(&item.object) == wave).cloned().collect();
-            if items.is_empty() {
-                continue;
-            }
-            if wave == Wave::Customs {
-                end(&mut step, &progress.counts);
-                self.wait_for_all().await?;
-                waited = true;
-            }
-            let so_far = progress.counts.created + progress.counts.changed + progress.counts.unchanged;
-            let show = |counts: &Counts| {
-                if let Some(step) = &step {
-                    step.set(format!("{} of {total}", so_far + counts.created + counts.changed + counts.unchanged));
-                }
-            };
-            let force = self.args.force_conflicts;
-            let counts = apply::wave(&self.opened.client, items, &before, force, show).await?;
-            progress.counts.add(&counts);
-            if let (Wave::Foundations, Some(step)) = (wave, &step) {
-                self.wait(|wave| wave == Wave::Foundations, ESTABLISH, step).await?;
-            }
-        }
-        end(&mut step, &progress.counts);
-        if !waited {
-            self.wait_for_all().await?;
-        }
-        Ok(())
+/// Reads from the pods what runs, and compares it.
+async fn read_back(
+    opened: &Opened,
+    release: &Release,
+    verified: &[Image],
+    target: &Target,
+    progress: &mut Progress,
+) -> Result<()> {
+    let objects = &release.objects;
+    let mut pods: Vec<Pod> = Vec::new();
+    let namespaces = objects.iter().filter(|object| pods::has_pods(object)).map(|object| &object.key.namespace);
+    for namespace in namespaces.collect::<std::collections::BTreeSet<_>>() {
+        let api = Api::<Pod>::namespaced(opened.client.clone(), namespace);
+        pods.extend(api.list(&ListParams::default()).await.kube(|| format!("cannot list the pods of {namespace}"))?);
     }
-
-    async fn wait_for_all(&self) -> Result<()> {
-        let step = self.ui.step("waiting until it is ready");
-        let result = self.wait(|wave| wave != Wave::Customs, self.limit, &step).await;
-        match &result {
-            Ok(0) => step.done(""),
-            Ok(webhooks) => step.done(format!("{webhooks} webhooks answered a trial")),
-            Err(_) => step.failed(""),
-        }
-        result.map(drop)
-    }
-
-    async fn wait(&self, of: impl Fn(Wave) -> bool, limit: Duration, step: &Step) -> Result<usize> {
-        let objects: Vec<_> = self.release.objects.iter().filter(|object| of(Wave::of(object))).collect();
-        let wait = Wait {
-            client: &self.opened.client,
-            kinds: self.kinds,
-            nodes: &self.id.nodes,
-            services: objects.iter().any(|object| Wave::of(object) != Wave::Foundations),
-            objects,
-            limit,
-        };
-        wait.until_ready(self.guard, step)
-            .await
-            .within(|| format!("{} {}", self.release.component, self.release.version))
-    }
-
-    /// Reads from the pods what runs, and compares it.
-    async fn read_back(&self, verified: &[Image], target: &Target, progress: &mut Progress) -> Result<()> {
-        let objects = &self.release.objects;
-        let mut pods: Vec<Pod> = Vec::new();
-        let namespaces = objects.iter().filter(|object| pods::has_pods(object)).map(|object| &object.key.namespace);
-        for namespace in namespaces.collect::<std::collections::BTreeSet<_>>() {
-            let api = Api::<Pod>::namespaced(self.opened.client.clone(), namespace);
-            pods.extend(
-                api.list(&ListParams::default()).await.kube(|| format!("cannot list the pods of {namespace}"))?,
-            );
-        }
-        let found = running::find(objects, &pods);
-        progress.running = found.iter().map(|found| found.running.clone()).collect();
-        running::check(&found, verified, &target.platform).await
-    }
+    let found = running::find(objects, &pods);
+    progress.running = found.iter().map(|found| found.running.clone()).collect();
+    running::check(&found, verified, &target.platform).await
 }
 
 /// How long a release may take to become ready on nodes that are so much slower than this machine: what takes a minute
@@ -314,12 +370,6 @@ impl Installation<'_> {
 fn patience(slowdown: Option<f64>) -> Duration {
     let times = slowdown.filter(|times| times.is_finite()).unwrap_or(1.0).max(1.0);
     LIMIT.mul_f64(times.min(SLOW_LIMIT.div_duration_f64(LIMIT)))
-}
-
-fn end(step: &mut Option<kit::Step>, counts: &Counts) {
-    if let Some(step) = step.take() {
-        step.done(format!("{} created, {} changed, {} as they were", counts.created, counts.changed, counts.unchanged));
-    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! `cluster-install lease`: who may use the cluster.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
-use cluster::{Options, lease};
+use cluster::{Guard, Options, lease};
 use jiff::Timestamp;
-use kit::{Cause, Done, Error, Output, Result, RunDir, Ui};
+use kit::{Cause, Done, Error, Output, Result, RunDir, Ui, ci::parse_duration};
+use kube::Client;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -17,7 +18,12 @@ enum Verb {
     /// Say who holds it
     Show(Whose),
     /// Take it, or renew it if the run holds it already; it expires after 15 minutes without a tool that renews it
-    Take(Whose),
+    Take {
+        #[command(flatten)]
+        whose: Whose,
+        #[command(flatten)]
+        patience: Patience,
+    },
     /// Give it back
     Release {
         #[command(flatten)]
@@ -40,6 +46,25 @@ struct Whose {
     cluster: Options,
 }
 
+/// How long a cluster that another run holds is waited for.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Patience {
+    /// Wait so long for a cluster that another run holds, as in 30m [default: fail at once]
+    #[arg(long = "wait-for-lease", alias = "wait", value_name = "TIME", value_parser = parse_duration)]
+    wait: Option<Duration>,
+}
+
+impl Patience {
+    /// Takes the lease for `run`, and says who holds it as long as it is waited for.
+    ///
+    /// # Errors
+    /// As [`lease::take`], once the time is over.
+    pub(crate) async fn take(&self, client: &Client, run: &str, ui: &Ui) -> Result<Guard> {
+        let Some(limit) = self.wait else { return lease::take(client, run).await };
+        lease::wait(client, run, limit, |who| ui.note(format!("waiting: {who}"))).await
+    }
+}
+
 impl Whose {
     fn run(&self) -> Result<String> {
         match (&self.run, &self.run_dir) {
@@ -53,15 +78,15 @@ impl Whose {
 }
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
-    let (Verb::Show(whose) | Verb::Take(whose) | Verb::Release { whose, .. }) = &args.verb;
+    let (Verb::Show(whose) | Verb::Take { whose, .. } | Verb::Release { whose, .. }) = &args.verb;
     let run = match &args.verb {
         Verb::Show(_) | Verb::Release { force: true, .. } => None,
-        Verb::Take(_) | Verb::Release { .. } => Some(whose.run()?),
+        Verb::Take { .. } | Verb::Release { .. } => Some(whose.run()?),
     };
     let state = cluster::block_on(async {
         let client = cluster::open(&whose.cluster, ui).await?.client;
         match (&args.verb, &run) {
-            (Verb::Take(_), Some(run)) => drop(lease::take(&client, run).await?),
+            (Verb::Take { patience, .. }, Some(run)) => drop(patience.take(&client, run, ui).await?),
             (Verb::Release { .. }, run) => lease::release(&client, run.as_deref()).await?,
             _ => {}
         }

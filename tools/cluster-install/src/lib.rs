@@ -4,6 +4,8 @@
 
 mod apply;
 mod clusters;
+mod diff;
+mod extras;
 mod images;
 mod install;
 mod lease;
@@ -11,17 +13,21 @@ mod machines;
 mod plan;
 mod platform;
 mod pods;
+mod preflight;
 mod probe;
+mod prune;
 mod ready;
 mod record;
 mod release;
 mod running;
 mod status;
+mod steps;
 mod wait;
 mod waves;
 mod webhooks;
 
 use clap::{Parser, Subcommand};
+use install::Extent;
 use kit::{Common, Done, Result, Tool, Ui};
 
 /// Install a release on a cluster, wait until it is ready, and record what runs
@@ -37,8 +43,13 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Install a component's release, wait until it is ready, and record what runs
-    #[command(alias = "apply")]
     Install(install::Args),
+    /// Only send a component's objects: wait for nothing, record nothing
+    Apply(install::Args),
+    /// Only wait until what was applied is ready, and record what runs
+    Wait(install::Args),
+    /// Say whether a cluster can do the job, before anything is installed
+    Preflight(preflight::Args),
     /// Say what an installation would create, change and leave as it is; change nothing
     Plan(plan::Args),
     /// Say what the nodes are: native, emulated or unknown, which processors, how fast
@@ -63,7 +74,10 @@ impl Tool for Args {
 /// What the verb says.
 pub fn run(args: Args, ui: &Ui) -> Result<Done> {
     match args.verb {
-        Verb::Install(args) => install::run(&args, ui),
+        Verb::Install(args) => install::run(&args, Extent::Install, ui),
+        Verb::Apply(args) => install::run(&args, Extent::Apply, ui),
+        Verb::Wait(args) => install::run(&args, Extent::Wait, ui),
+        Verb::Preflight(args) => preflight::run(&args, ui),
         Verb::Plan(args) => plan::run(&args, ui),
         Verb::Probe(args) => machines::run(&args, ui),
         Verb::Status(args) => status::run(&args, ui),

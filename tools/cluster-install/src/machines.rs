@@ -60,12 +60,13 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
             opened: &opened,
             platform: args.platform.as_ref(),
             image: Some(&args.image),
+            arguments: &[],
             declared: &declared,
             limit: args.timeout,
             ui,
         };
         // So that nobody measures while a run works there, and the other way round.
-        let guard = lease::take(&opened.client, &holder()).await?;
+        let guard = lease::take(&opened.client, &holder("probe")).await?;
         let seen = look.at(&mut id).await;
         guard.release().await?;
         Ok(machines(id, &seen?))
@@ -77,9 +78,9 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
     Ok(if machines.nodes.is_empty() { Done::found(Cause::Node) } else { Done::good() })
 }
 
-/// A name that no run has.
-fn holder() -> String {
-    format!("probe-{}-{}", std::process::id(), jiff::Timestamp::now().as_millisecond())
+/// A name that no run has, for whoever works without one.
+pub(crate) fn holder(what: &str) -> String {
+    format!("{what}-{}-{}", std::process::id(), jiff::Timestamp::now().as_millisecond())
 }
 
 fn machines(id: kit::record::ClusterId, seen: &Seen) -> Machines {

@@ -5,8 +5,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kit::Platform;
 use serde_json::Value;
 
-/// The well-known label that each kubelet sets to its own architecture (k8s.io/api/core/v1, LabelArchStable).
-pub(crate) const ARCH_LABEL: &str = "kubernetes.io/arch";
+pub(crate) use cluster::explain::ARCH_LABEL;
 
 /// Where an object's pod specification is, if it has one.
 fn pointer(object: &Object) -> Option<&'static str> {
@@ -25,6 +24,12 @@ pub(crate) fn has_pods(object: &Object) -> bool {
     pointer(object).is_some()
 }
 
+/// An object's pod specification.
+pub(crate) fn spec_mut(object: &mut Object) -> Option<&mut Value> {
+    let pointer = pointer(object)?;
+    object.value.pointer_mut(pointer)
+}
+
 /// The containers that an object describes, with their images.
 pub(crate) fn containers(object: &Object) -> Vec<(String, String)> {
     let spec = pointer(object).and_then(|pointer| object.value.pointer(pointer));
@@ -35,8 +40,7 @@ pub(crate) fn containers(object: &Object) -> Vec<(String, String)> {
 
 /// Keeps an object's pods on nodes of `platform`, unless it says itself which architecture they are for.
 pub(crate) fn restrict(object: &mut Object, platform: &Platform) {
-    let spec = pointer(object).and_then(|pointer| object.value.pointer_mut(pointer)).and_then(Value::as_object_mut);
-    let Some(spec) = spec else { return };
+    let Some(spec) = spec_mut(object).and_then(Value::as_object_mut) else { return };
     let selector = spec.entry("nodeSelector").or_insert_with(|| Value::Object(serde_json::Map::new()));
     if selector.is_null() {
         *selector = Value::Object(serde_json::Map::new());

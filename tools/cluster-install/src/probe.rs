@@ -29,6 +29,8 @@ pub(crate) struct Look<'a> {
     pub(crate) platform: Option<&'a Platform>,
     /// The probe's image; without it only what others say is put together.
     pub(crate) image: Option<&'a str>,
+    /// What it is asked beyond what it always says.
+    pub(crate) arguments: &'a [String],
     pub(crate) declared: &'a [Declared],
     /// For each node.
     pub(crate) limit: Duration,
@@ -112,7 +114,7 @@ impl Look<'_> {
         let step = self.ui.step(format!("probing {} nodes", nodes.len()));
         probe::forget(client).await?;
         let looks = nodes.into_iter().map(|node| async move {
-            let facts = probe::run(client, image, node, self.limit).await?;
+            let facts = probe::run(client, image, self.arguments, node, self.limit).await?;
             Ok::<_, Error>((node.name.clone(), facts))
         });
         let together = if self.opened.lab.is_some() { 1 } else { PARALLEL };

@@ -78,7 +78,9 @@ fn deployment(live: &Value) -> Option<Trouble> {
     if let Some(failure) = find(live, "ReplicaFailure").filter(|failure| failure["status"] == "True") {
         let said = words(failure);
         let cause = if said.contains("quota") { Cause::Quota } else { Cause::Product };
-        return Some(Trouble::new(cause, format!("no pods: {said}")));
+        // A policy says the same of the same pod each time.
+        let heals = !said.contains("violates PodSecurity");
+        return Some(Trouble { heals, ..Trouble::new(cause, format!("no pods: {said}")) });
     }
     let left = if all > updated { format!(", {} old ones still there", all - updated) } else { String::new() };
     Some(Trouble::new(Cause::Node, format!("{available} of {wanted} pods available{left}")))
@@ -114,7 +116,8 @@ fn job(live: &Value) -> Option<Trouble> {
 
 fn definition(live: &Value) -> Option<Trouble> {
     if let Some(names) = find(live, "NamesAccepted").filter(|names| names["status"] == "False") {
-        return Some(Trouble::new(Cause::Product, format!("its names are not accepted: {}", words(names))));
+        let line = format!("its names are not accepted: {}", words(names));
+        return Some(Trouble { heals: false, ..Trouble::new(Cause::Product, line) });
     }
     condition(live, "Established", Cause::Apiserver)
 }

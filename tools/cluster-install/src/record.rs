@@ -6,11 +6,15 @@ use jiff::Timestamp;
 use kit::{
     Error, Platform, Result, RunDir,
     process::quote,
-    record::{ClusterId, Head, Input, Install, Nature, RunningImage},
+    record::{ClusterId, Head, Input, Install, Nature, ObjectKey, RunningImage},
     rundir::write_record,
 };
 
-use crate::{apply::Counts, probe};
+use crate::{
+    apply::{Applied, Counts},
+    extras::Changes,
+    probe,
+};
 
 /// What is known of an installation so far.
 #[derive(Debug, Clone)]
@@ -23,7 +27,9 @@ pub(crate) struct Progress {
     pub(crate) nature: Nature,
     pub(crate) cluster: Option<ClusterId>,
     pub(crate) objects: usize,
-    pub(crate) counts: Counts,
+    pub(crate) applied: Applied,
+    pub(crate) pruned: Vec<ObjectKey>,
+    pub(crate) changes: Changes,
     pub(crate) namespaces: Vec<String>,
     pub(crate) node_selector: BTreeMap<String, String>,
     pub(crate) slowdown: Option<f64>,
@@ -43,7 +49,9 @@ impl Progress {
             nature: Nature::Unknown,
             cluster: None,
             objects: 0,
-            counts: Counts::default(),
+            applied: Applied::default(),
+            pruned: Vec::new(),
+            changes: Changes::default(),
             namespaces: Vec::new(),
             node_selector: BTreeMap::new(),
             slowdown: None,
@@ -80,11 +88,16 @@ impl Progress {
             nature: self.nature,
             cluster,
             objects: self.objects,
-            changed: self.counts.different(),
+            changed: self.applied.counts.different(),
             namespaces: self.namespaces,
             node_selector: self.node_selector,
             slowdown: self.slowdown,
             unchecked: self.unchecked,
+            flags: self.changes.flags,
+            settings: self.changes.settings,
+            registries: self.changes.registries.into_iter().map(|rewrite| (rewrite.from, rewrite.to)).collect(),
+            applied: self.applied.objects,
+            pruned: self.pruned,
             running: self.running,
         };
         let digest = write_record(&folder, &record)?;
@@ -100,6 +113,13 @@ fn reproduce() -> String {
 
 /// What people see at the end.
 pub(crate) fn table(record: &Install, counts: &Counts, folder: &Path) -> String {
+    let pruned = match record.pruned.len() {
+        0 => String::new(),
+        count => format!(", {count} of an earlier version removed"),
+    };
+    let flags = record.flags.as_ref().map_or_else(String::new, |flags| format!("\nflags: {flags}"));
+    let values = record.settings.iter().map(|set| format!("\nset: {} {}={}", set.config_map, set.key, set.value));
+    let changes = flags + &values.collect::<String>();
     let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>();
     let mut rows = vec![row(&["CONTAINER", "IMAGE", "DIGEST"])];
     for running in &record.running {
@@ -108,7 +128,7 @@ pub(crate) fn table(record: &Install, counts: &Counts, folder: &Path) -> String 
     }
     let cluster = &record.cluster;
     format!(
-        "{} {} runs on {} (Kubernetes {}, {}, {}{})\n{} objects: {} created, {} changed, {} as they were; {} namespaces: {}\n\n{}\n{}",
+        "{} {} runs on {} (Kubernetes {}, {}, {}{})\n{} objects: {} created, {} changed, {} as they were{pruned}; {} namespaces: {}{changes}\n\n{}\n{}",
         record.component,
         record.version,
         cluster.name,

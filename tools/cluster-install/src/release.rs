@@ -26,6 +26,8 @@ pub(crate) struct Release {
     pub(crate) images: Option<Vec<Image>>,
     /// What was read, for the record.
     pub(crate) inputs: Vec<Input>,
+    /// Whether there are objects in it that are not in its file, whose images nobody has verified.
+    pub(crate) added: bool,
 }
 
 impl Release {
@@ -41,6 +43,7 @@ impl Release {
             digest,
             objects,
             images: None,
+            added: false,
         })
     }
 
@@ -77,6 +80,7 @@ impl Release {
             objects,
             images: Some(images.images),
             inputs,
+            added: false,
         })
     }
 

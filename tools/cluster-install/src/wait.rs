@@ -29,6 +29,10 @@ const HOOKS: [&str; 2] = ["MutatingWebhookConfiguration", "ValidatingWebhookConf
 /// At least that often the state is looked at again: logs are not watched.
 const TICK: Duration = Duration::from_secs(5);
 
+/// What is missing so long is told, and how many things at most.
+const AWHILE: Duration = Duration::from_secs(10);
+const TOLD: usize = 20;
+
 /// A container without a readiness probe is "ready" the moment it starts, also if it ends at once: it
 /// must have run for this long, and longer if it has ended before.
 const SETTLED: Duration = Duration::from_secs(2);
@@ -53,6 +57,9 @@ type Missing = (String, Trouble);
 /// Since when containers without a readiness probe are seen running: by pod, container and restarts.
 type Settling = BTreeMap<(String, String, i32), Instant>;
 
+/// Since when something is missing, and the reason that was told.
+type Told = BTreeMap<String, (Instant, String)>;
+
 /// The last lines that containers wrote, by pod and container, and when they were read.
 type Logs = BTreeMap<(String, String), (Instant, String)>;
 
@@ -68,6 +75,7 @@ impl Wait<'_> {
         let mut settling = Settling::new();
         let mut answered = BTreeSet::new();
         let mut missing: Vec<Missing> = vec![("cluster".into(), Trouble::new(Cause::Apiserver, "says nothing yet"))];
+        let mut told = Told::new();
         let mut again = retry::delays();
         let mut next = Instant::now() + TICK;
         loop {
@@ -105,6 +113,7 @@ impl Wait<'_> {
             if missing.iter().any(|(_, trouble)| !trouble.heals) {
                 return Err(hopeless(&missing));
             }
+            tell(&missing, &mut told, step);
             let (what, trouble) = &missing[0];
             step.set(format!("{} not ready; {what}: {}", missing.len(), trouble.line));
         }
@@ -182,7 +191,7 @@ impl Wait<'_> {
             };
             missing.extend(trouble.map(|trouble| (key.to_string(), trouble)));
             for (namespace, service) in self.services_of(object) {
-                if !slices.iter().any(|slice| has_endpoint(slice, &namespace, &service)) {
+                if !slices.iter().any(|slice| webhooks::has_endpoint(slice, &namespace, &service)) {
                     let line = format!("its service {namespace}/{service} has no ready endpoint");
                     missing.push((key.to_string(), Trouble::new(Cause::Webhook, line)));
                 }
@@ -206,7 +215,8 @@ impl Wait<'_> {
                 .collect();
             let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
             let node = node.and_then(|name| self.nodes.iter().find(|node| node.name == *name));
-            let context = explain::Context { events, logs: &lines, platform: node.map(|node| &node.platform) };
+            let platform = node.map(|node| &node.platform);
+            let context = explain::Context { events, logs: &lines, platform, nodes: self.nodes };
             let mut trouble = explain::pod(pod, context)?;
             trouble.heals |= !pods::is_current(pod, object);
             Some(trouble)
@@ -314,14 +324,16 @@ impl Wait<'_> {
     }
 }
 
-fn has_endpoint(slice: &EndpointSlice, namespace: &str, service: &str) -> bool {
-    slice.namespace().as_deref() == Some(namespace)
-        && slice.labels().get("kubernetes.io/service-name").map(String::as_str) == Some(service)
-        && slice
-            .endpoints
-            .iter()
-            .flatten()
-            .any(|endpoint| endpoint.conditions.as_ref().is_none_or(|conditions| conditions.ready != Some(false)))
+/// What is missing for a while gets a line of its own that stays, once for each reason.
+fn tell(missing: &[Missing], told: &mut Told, step: &Step) {
+    told.retain(|what, _| missing.iter().any(|(name, _)| name == what));
+    for (what, trouble) in missing.iter().take(TOLD) {
+        let (since, said) = told.entry(what.clone()).or_insert_with(|| (Instant::now(), String::new()));
+        if since.elapsed() >= AWHILE && *said != trouble.line {
+            step.note(format!("still missing: {what}: {}", trouble.line));
+            said.clone_from(&trouble.line);
+        }
+    }
 }
 
 /// The error's cause is that of the one who has to act first: as for many results, the product comes

@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use cluster::{Kind, Kinds, describe, explain::Trouble};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kit::Cause;
 use kube::{
-    Client,
+    Client, ResourceExt,
     api::{DynamicObject, PostParams},
 };
 use serde_json::{Value, json};
@@ -38,6 +39,17 @@ pub(crate) fn services(object: &Value) -> Vec<(String, String)> {
     let named =
         |service: &Value| Some((service["namespace"].as_str()?.to_owned(), service["name"].as_str()?.to_owned()));
     hooks.chain([conversion, extension]).filter_map(named).collect()
+}
+
+/// Whether a slice has an endpoint of that service that takes requests.
+pub(crate) fn has_endpoint(slice: &EndpointSlice, namespace: &str, service: &str) -> bool {
+    slice.namespace().as_deref() == Some(namespace)
+        && slice.labels().get("kubernetes.io/service-name").map(String::as_str) == Some(service)
+        && slice
+            .endpoints
+            .iter()
+            .flatten()
+            .any(|endpoint| endpoint.conditions.as_ref().is_none_or(|conditions| conditions.ready != Some(false)))
 }
 
 /// The probes for a webhook configuration as it is in the cluster, or what it lacks to be probed.

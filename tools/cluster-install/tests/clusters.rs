@@ -125,6 +125,22 @@ fn servers_that_do_not_answer_as_they_should() {
 }
 
 #[test]
+fn a_cluster_that_does_not_answer_is_not_fit() {
+    let home = Home::new();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = home.kubeconfig(&format!("http://{closed}"), json!({}));
+    let output = home.command(&["preflight", "--kubeconfig", path(&config), "--output", "json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!((&rows[0]["check"], &rows[0]["cause"]), (&json!("api"), &json!("cluster-unreachable")));
+    assert!(rows[1..].iter().all(|row| row["answer"] == "not-tried"), "{report}");
+    home.fails(&["preflight", "--kubeconfig", "nowhere"], 2, &["error[usage]"]);
+    home.fails(&["preflight", "--kubernetes", "new"], 2, &["names no versions"]);
+    home.fails(&["preflight", "--disk", "much"], 2, &["no number of bytes"]);
+}
+
+#[test]
 fn programs_of_a_kubeconfig() {
     let home = Home::new();
     let failing = json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "sh",

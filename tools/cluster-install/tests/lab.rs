@@ -4,10 +4,15 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests start the real programs and wait for what they do")]
 
+#[path = "parts/changes.rs"]
+mod changes;
+#[path = "parts/preflight.rs"]
+mod preflight;
 mod support;
 
 use std::{
     net::TcpListener,
+    panic::AssertUnwindSafe,
     sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
@@ -21,11 +26,22 @@ use support::{Ended, Lab, Run};
 #[ignore = "needs a lab: cargo xtask test runs it"]
 fn installs_explains_and_records() {
     let lab = Lab::new();
-    for (name, part) in PARTS {
+    let all = PARTS.iter().chain(changes::PARTS).chain(preflight::PARTS);
+    // One that fails does not keep the others from saying what they find.
+    let mut failed = Vec::new();
+    for (name, part) in all.filter(|(name, _)| is_wanted(name)) {
         let began = Instant::now();
-        part(&Run::new(&lab, name));
-        eprintln!("{name}: {:.1} s", began.elapsed().as_secs_f64());
+        let ran = std::panic::catch_unwind(AssertUnwindSafe(|| part(&Run::new(&lab, name))));
+        eprintln!("{name}: {:.1} s{}", began.elapsed().as_secs_f64(), if ran.is_ok() { "" } else { ", failed" });
+        failed.extend(ran.err().map(|_| *name));
     }
+    assert!(failed.is_empty(), "failed, see above: {}", failed.join(", "));
+}
+
+/// `OTHER_ARCH_TEST_PARTS=prune,flags` runs only these.
+fn is_wanted(name: &str) -> bool {
+    let wanted = std::env::var("OTHER_ARCH_TEST_PARTS").unwrap_or_default();
+    wanted.is_empty() || wanted.split(',').any(|part| part == name)
 }
 
 /// The same where it counts: a node of another architecture, with another byte order, gets this machine's program.

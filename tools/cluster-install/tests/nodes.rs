@@ -5,6 +5,8 @@
 
 #[path = "support/api.rs"]
 mod api;
+#[path = "parts/requests.rs"]
+mod requests;
 
 use std::{
     path::{Path, PathBuf},

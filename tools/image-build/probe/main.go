@@ -48,10 +48,15 @@ type Facts struct {
 	// Processor time of each round of the work. Time by the clock would also tell how busy the node is, and
 	// that a pod which asks for little has the last turn there.
 	WorkNanoseconds []int64 `json:"workNanoseconds"`
+	// What it was asked to look up (-resolve) and to connect to (-connect), with what stood in the way.
+	Names       map[string]string `json:"names,omitempty"`
+	Connections map[string]string `json:"connections,omitempty"`
 }
 
 func main() {
+	names, connections := network()
 	facts := collect()
+	facts.Names, facts.Connections = names, connections
 	first := time.Now()
 	for round := 0; round < leastRounds || (round < mostRounds && time.Since(first) < leastTime); round++ {
 		began := processorTime()

@@ -16,8 +16,16 @@ macro_rules! sources {
 }
 
 /// Its sources, which this program carries: whoever has an own `ci/` folder has no copy of them.
-const SOURCES: &[(&str, &str)] =
-    sources!("cpuid_amd64.s", "facts.go", "go.mod", "hypervisor_amd64.go", "hypervisor_other.go", "main.go", "work.go");
+const SOURCES: &[(&str, &str)] = sources!(
+    "cpuid_amd64.s",
+    "facts.go",
+    "go.mod",
+    "hypervisor_amd64.go",
+    "hypervisor_other.go",
+    "main.go",
+    "network.go",
+    "work.go"
+);
 /// Its import path.
 const IMPORT: &str = "other-arch/probe";
 /// The `[build.NAME]` of ci/images.toml that it stands on.

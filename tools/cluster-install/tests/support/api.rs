@@ -77,6 +77,21 @@ impl Api {
         object
     }
 
+    /// An object as it is stored.
+    pub(crate) fn get(&self, path: &str) -> Value {
+        self.store.0.lock().unwrap().objects[path].clone()
+    }
+
+    /// Somebody removes an object.
+    pub(crate) fn delete(&self, path: &str) {
+        self.remove(|key| key == path);
+    }
+
+    /// Method and path of every request so far.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.store.0.lock().unwrap().requests.clone()
+    }
+
     /// What a pod's container wrote.
     pub(crate) fn log(&self, pod: &str, text: &str) {
         self.store.0.lock().unwrap().logs.insert(format!("{pod}/log"), text.to_owned());

@@ -51,6 +51,15 @@ impl Lab {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// Another tool, built beside ours: what it prints.
+    pub(crate) fn beside(&self, tool: &str, args: &[&str]) -> String {
+        let program = Path::new(TOOL).with_file_name(tool);
+        assert!(program.is_file(), "{} is missing: cargo build --package {tool}", program.display());
+        let output = Command::new(program).args(args).output().unwrap();
+        assert!(output.status.success(), "{tool} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
     pub(crate) fn kubectl(&self, args: &[&str]) -> String {
         self.tool(&[&["kubectl", "--"], args].concat())
     }

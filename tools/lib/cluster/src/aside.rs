@@ -49,6 +49,15 @@ pub async fn give_back(client: &Client) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// The nodes that carry our mark, each with the run that set it aside.
+///
+/// # Errors
+/// As [`crate::cause_of`] says.
+pub async fn marked(client: &Client) -> Result<Vec<(String, String)>> {
+    let nodes = nodes(client).await?.into_iter();
+    Ok(nodes.filter_map(|node| Some((node.name_any(), node.annotations().get(MARK)?.clone()))).collect())
+}
+
 async fn nodes(client: &Client) -> Result<Vec<Node>> {
     let list = Api::<Node>::all(client.clone()).list(&ListParams::default()).await;
     list.map(|list| list.items).kube(|| "cannot list the nodes")

@@ -2,7 +2,7 @@
 //! wait can tell what it waits for and give up at once on what cannot heal.
 
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, Event, Pod};
-use kit::{Cause, Platform};
+use kit::{Cause, Platform, record::Node};
 use kube::{Api, Client, ResourceExt, api::LogParams};
 use serde::Serialize;
 
@@ -10,6 +10,9 @@ use serde::Serialize;
 const LOG_BYTES: i64 = 16 << 10;
 /// Lines longer than this are cut in explanations.
 const LINE: usize = 300;
+
+/// The well-known label that each kubelet sets to its own architecture (k8s.io/api/core/v1, LabelArchStable).
+pub const ARCH_LABEL: &str = "kubernetes.io/arch";
 
 /// What is said of a container whose probe fails, if nothing says more.
 const UNREADY: &str = "its readiness probe fails";
@@ -52,6 +55,8 @@ pub struct Context<'a> {
     pub logs: &'a [(String, String)],
     /// What its node runs.
     pub platform: Option<&'a Platform>,
+    /// All nodes of the cluster, as far as they are known.
+    pub nodes: &'a [Node],
 }
 
 /// Why the pod is not ready; nothing if it is, or has done its work.
@@ -72,7 +77,8 @@ pub fn pod(pod: &Pod, context: Context<'_>) -> Option<Trouble> {
         );
     }
     if let Some(condition) = is("PodScheduled", "False") {
-        return Some(unschedulable(condition.message.as_deref().unwrap_or_default()).within(&place));
+        let message = condition.message.as_deref().unwrap_or_default();
+        return Some(no_such_node(pod, context.nodes).unwrap_or_else(|| unschedulable(message)).within(&place));
     }
     let mut inits = status.init_container_statuses.unwrap_or_default();
     let mut mains = status.container_statuses.unwrap_or_default();
@@ -92,6 +98,13 @@ pub fn pod(pod: &Pod, context: Context<'_>) -> Option<Trouble> {
         found => warning(pod, context.events).or(found),
     };
     Some(found.unwrap_or_else(|| Trouble::new(Cause::Node, format!("{phase}, and nothing says why"))).within(&place))
+}
+
+/// An architecture that the pod insists on and that no node has: nothing in the cluster changes that.
+fn no_such_node(pod: &Pod, nodes: &[Node]) -> Option<Trouble> {
+    let wanted = pod.spec.as_ref()?.node_selector.as_ref()?.get(ARCH_LABEL)?;
+    let missing = !nodes.is_empty() && nodes.iter().all(|node| node.platform.arch != *wanted);
+    missing.then(|| Trouble::stays(Cause::Node, format!("unschedulable: no node with arch {wanted}")))
 }
 
 /// What the scheduler says (kubernetes/pkg/scheduler, `Unschedulable` messages).
@@ -158,6 +171,10 @@ fn waits(
         "ErrImageNeverPull" => {
             Trouble::stays(Cause::Product, format!("image {} is not on the node and must not be pulled", status.image))
         }
+        "CreateContainerConfigError" if message.contains("runAsNonRoot") => Trouble::stays(
+            Cause::Product,
+            format!("image {} must not run as root, and does: {}", status.image, cut(message)),
+        ),
         "CreateContainerConfigError" => Trouble::new(Cause::Product, format!("cannot be configured: {}", cut(message))),
         "CrashLoopBackOff" => {
             let how = last.map_or_else(|| format!("ended{}", log_of(log)), |last| ended(last, log));
@@ -171,17 +188,26 @@ fn waits(
     })
 }
 
-fn pull(image: &str, message: &str) -> Trouble {
+/// Why an image cannot be pulled, from the kubelet's message. What a registry says for certain (it refuses, it has no such image) it says again; that it is away, or that a
+/// disk is full, may pass.
+#[must_use]
+pub fn pull(image: &str, message: &str) -> Trouble {
     let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
     let said = || cut(message.rsplit("ErrImagePull: ").next().unwrap_or(message));
+    let refused = || if has(&[" 403", "denied", "Forbidden"]) { "403" } else { "401" };
     if has(&["no match for platform", "no matching manifest"]) {
         Trouble::stays(Cause::ImageMissingPlatform, format!("image {image} has no platform of this node: {}", said()))
     } else if has(&[" 401", " 403", "unauthorized", "Unauthorized", "denied", "authorization failed"]) {
-        Trouble::new(Cause::Auth, format!("image pull: the registry refuses {image}: {}", said()))
+        let line = format!("image pull: {} from registry, which refuses {image}: {}", refused(), said());
+        Trouble::stays(Cause::Auth, line)
     } else if has(&["no space left"]) {
         Trouble::new(Cause::HostDisk, format!("image pull: the node's disk is full: {}", said()))
     } else if has(&["no such host", "server misbehaving"]) {
         Trouble::new(Cause::Dns, format!("image pull: {}", said()))
+    } else if message.trim_end().ends_with("not found")
+        || has(&["manifest unknown", "name unknown", "MANIFEST_UNKNOWN"])
+    {
+        Trouble::stays(Cause::ImagePull, format!("image pull: the registry has no {image}: {}", said()))
     } else {
         Trouble::new(Cause::ImagePull, format!("image pull of {image}: {}", said()))
     }

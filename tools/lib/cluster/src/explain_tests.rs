@@ -14,7 +14,7 @@ fn explain(status: Value, logs: &[(String, String)], events: &[Value]) -> Option
     .unwrap();
     let events: Vec<_> = events.iter().map(|event| serde_json::from_value(event.clone()).unwrap()).collect();
     let platform: Platform = "linux/s390x".parse().unwrap();
-    super::pod(&pod, Context { events: &events, logs, platform: Some(&platform) })
+    super::pod(&pod, Context { events: &events, logs, platform: Some(&platform), ..Context::default() })
 }
 
 /// A pod with one container in that state.
@@ -56,11 +56,16 @@ fn images_that_cannot_be_pulled() {
         false,
         "webhook-7d-x on node n3: container webhook: image r/w@sha256:1 has no platform of this node",
     );
-    says(of(&format!("{back}failed to authorize: 401 Unauthorized")), Cause::Auth, true, "the registry refuses");
+    let refused = "image pull: 401 from registry, which refuses r/w@sha256:1: failed to authorize";
+    says(of(&format!("{back}failed to authorize: 401 Unauthorized")), Cause::Auth, false, refused);
+    says(of(&format!("{back}pull access denied")), Cause::Auth, false, "image pull: 403 from registry");
     says(of(&format!("{back}write /var/lib/x: no space left on device")), Cause::HostDisk, true, "disk is full");
     says(of(&format!("{back}dial tcp: lookup reg: no such host")), Cause::Dns, true, "no such host");
-    says(of(&format!("{back}r/w@sha256:1401: not found")), Cause::ImagePull, true, "r/w@sha256:1401: not found");
+    says(of(&format!("{back}r/w@sha256:1401: not found")), Cause::ImagePull, false, "r/w@sha256:1401: not found");
+    says(of(&format!("{back}dial tcp 10.0.0.1:5000: connect: connection refused")), Cause::ImagePull, true, "refused");
     says(explain(waiting("InvalidImageName", ""), &[], &[]), Cause::Product, false, "cannot be the name");
+    let root = waiting("CreateContainerConfigError", "container has runAsNonRoot and image will run as root");
+    says(explain(root, &[], &[]), Cause::Product, false, "must not run as root, and does");
 }
 
 #[test]
@@ -123,6 +128,25 @@ fn pods_that_find_no_node() {
     );
     says(of("0/1 nodes are available: 1 Insufficient cpu."), Cause::Quota, true, "Insufficient cpu");
     says(of("pod has unbound immediate PersistentVolumeClaims."), Cause::Storage, true, "unbound");
+}
+
+#[test]
+fn pods_that_want_an_architecture_that_no_node_has() {
+    let pod = |wanted: &str| {
+        let condition = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available"});
+        serde_json::from_value(json!({
+            "metadata": {"name": "web-1"}, "status": {"phase": "Pending", "conditions": [condition]},
+            "spec": {"nodeSelector": {"kubernetes.io/arch": wanted}, "containers": [{"name": "web"}]}
+        }))
+        .unwrap()
+    };
+    let node = json!({"name": "n1", "platform": "linux/amd64", "nature": "native", "kubelet": "", "kernel": "", "ready": false});
+    let nodes = [serde_json::from_value(node).unwrap()];
+    let context = Context { nodes: &nodes, ..Context::default() };
+    says(super::pod(&pod("s390x"), context), Cause::Node, false, "web-1: unschedulable: no node with arch s390x");
+    // A node of it that is not ready may come back.
+    says(super::pod(&pod("amd64"), context), Cause::Node, true, "unschedulable: 0/1 nodes");
+    says(super::pod(&pod("s390x"), Context::default()), Cause::Node, true, "unschedulable: 0/1 nodes");
 }
 
 #[test]

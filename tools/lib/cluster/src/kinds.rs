@@ -71,7 +71,8 @@ impl Kinds {
         }
     }
 
-    fn insert(&mut self, kind: Kind) {
+    /// Adds a kind.
+    pub fn insert(&mut self, kind: Kind) {
         self.0.insert((kind.resource.api_version.clone(), kind.resource.kind.clone()), kind);
     }
 

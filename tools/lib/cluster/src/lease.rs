@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::{
@@ -15,7 +16,11 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::MicroTime,
 };
 use kit::{Cause, Error, Result, retry};
-use kube::{Api, Client, ResourceExt, api::PostParams};
+use kube::{
+    Api, Client, ResourceExt,
+    api::PostParams,
+    runtime::{WatchStreamExt, watcher::watch_object},
+};
 use serde::Serialize;
 
 use crate::{KubeContext, NAMESPACE, cause_of};
@@ -136,6 +141,36 @@ pub async fn take(client: &Client, run: &str) -> Result<Guard> {
     let lost = Arc::new(OnceLock::new());
     let task = tokio::spawn(renew(client.clone(), run.to_owned(), Arc::clone(&lost)));
     Ok(Guard { client: client.clone(), run: run.to_owned(), dirty: LeaseState::of(&lease).dirty, lost, task })
+}
+
+/// As [`take`], and while another run holds the lease waits until it is given back or expires, at most `limit`.
+/// `say` is told who holds it, once for each.
+///
+/// # Errors
+/// As [`take`], once the time is over.
+pub async fn wait(client: &Client, run: &str, limit: Duration, say: impl Fn(&str)) -> Result<Guard> {
+    let deadline = tokio::time::Instant::now() + limit;
+    let mut changes = std::pin::pin!(watch_object(leases(client), LEASE).default_backoff());
+    let mut told = None;
+    loop {
+        let error = match take(client, run).await {
+            Err(error) if error.cause == Cause::LeaseHeld && tokio::time::Instant::now() < deadline => error,
+            other => return other,
+        };
+        let state = show(client).await?;
+        if told != state.holder {
+            say(&error.summary());
+            told.clone_from(&state.holder);
+        }
+        // Nobody writes a lease that expires.
+        let left = state.expires.map(|expires| expires.duration_since(Timestamp::now()));
+        let left = left.and_then(|left| Duration::try_from(left).ok()).unwrap_or_default() + Duration::from_millis(100);
+        tokio::select! {
+            Some(_) = changes.next() => {}
+            () = tokio::time::sleep(left) => {}
+            () = tokio::time::sleep_until(deadline) => {}
+        }
+    }
 }
 
 /// Who holds the cluster.

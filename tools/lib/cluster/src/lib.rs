@@ -4,6 +4,7 @@
 //! Nothing here reads `KUBECONFIG` or a user's current context unless the user said so.
 
 pub mod aside;
+pub mod credentials;
 mod error;
 pub mod explain;
 mod identity;
@@ -16,6 +17,7 @@ pub mod nature;
 pub mod objects;
 mod open;
 mod options;
+pub mod ours;
 pub mod probe;
 mod runtime;
 pub mod watch;

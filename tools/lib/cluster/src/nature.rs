@@ -55,6 +55,10 @@ pub struct Facts {
     pub files: BTreeMap<String, String>,
     /// Processor time of each round of the work.
     pub work_nanoseconds: Vec<u64>,
+    /// Names that it was asked to look up: why each has no address, empty if it has.
+    pub names: BTreeMap<String, String>,
+    /// Addresses that it was asked to connect to: why it cannot, empty if it can.
+    pub connections: BTreeMap<String, String>,
 }
 
 /// What was found, and what shows it.

@@ -33,6 +33,14 @@ impl Object {
         self.group() == group && self.key.kind == kind
     }
 
+    /// Whether both are one object of a cluster: two versions of one kind are.
+    #[must_use]
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        let (one, two) = (&self.key, &other.key);
+        let same = (&one.kind, &one.namespace, &one.name) == (&two.kind, &two.namespace, &two.name);
+        same && self.group() == other.group()
+    }
+
     /// A label of its metadata.
     #[must_use]
     pub fn label(&self, name: &str) -> Option<&str> {

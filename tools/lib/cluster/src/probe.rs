@@ -6,18 +6,19 @@ use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kit::{Cause, Error, Result, Within, record::Node, retry, ui::duration};
 use kube::{
-    Api, Client, ResourceExt,
-    api::{ApiResource, DeleteParams, GroupVersionKind, ListParams, LogParams, PostParams},
+    Client, ResourceExt,
+    api::{ApiResource, GroupVersionKind, LogParams},
 };
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
-    Kind, KubeContext, NAMESPACE, cause_of,
+    Kind, KubeContext, NAMESPACE,
     explain::{self, Trouble},
     fail,
     lease::ensure_namespace,
     nature::{ANSWER_LIMIT, Facts},
+    ours::{self, at_once, pods},
     watch::{Target, View, watch},
 };
 
@@ -28,16 +29,16 @@ const CONTAINER: &str = "probe";
 /// How long a log that does not come is asked for again.
 const LOG: Duration = Duration::from_secs(10);
 
-/// Runs `image` on `node` and reads what it found. It must come to its end within `limit`.
+/// Runs `image` on `node`, with these arguments, and reads what it found. It must come to its end within `limit`.
 ///
 /// # Errors
 /// The cause of what keeps the pod from running ([`crate::explain`]), naming the node; [`Cause::Usage`] for
 /// an image that is not the probe.
-pub async fn run(client: &Client, image: &str, node: &Node, limit: Duration) -> Result<Facts> {
+pub async fn run(client: &Client, image: &str, arguments: &[String], node: &Node, limit: Duration) -> Result<Facts> {
     let what = || format!("cannot probe node {}", node.name);
     ensure_namespace(client).await.within(what)?;
     let deadline = Instant::now() + limit;
-    let pod = create(client, image, node, deadline).await.within(what)?;
+    let pod = create(client, image, arguments, node, deadline).await.within(what)?;
     let waited = ended(client, &pod, node, deadline, limit).await.within(what);
     let answer = match waited {
         Ok(()) => log(client, &pod).await.within(what),
@@ -63,47 +64,20 @@ pub async fn run(client: &Client, image: &str, node: &Node, limit: Duration) -> 
 /// # Errors
 /// As [`crate::cause_of`] says.
 pub async fn forget(client: &Client) -> Result<()> {
-    let left = pods(client).delete_collection(&at_once(), &ListParams::default().labels(LABEL)).await;
-    left.map(drop).kube(|| format!("cannot remove the probes of {NAMESPACE}"))
+    ours::forget(client, LABEL).await
 }
 
-fn pods(client: &Client) -> Api<Pod> {
-    Api::namespaced(client.clone(), NAMESPACE)
-}
-
-fn at_once() -> DeleteParams {
-    DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }
-}
-
-/// Creates the pod. A namespace that was just made has no service account yet, and one that is just going
-/// takes nothing. Where a policy forbids it to look at the firmware, it goes without.
-async fn create(client: &Client, image: &str, node: &Node, deadline: Instant) -> Result<Pod> {
-    let (mut firmware, mut delays) = (true, retry::delays());
-    loop {
-        let pod: Pod = serde_json::from_value(manifest(image, &node.name, firmware))
-            .map_err(|error| Error::from_source(Cause::Internal, "cannot describe the pod", error))?;
-        let error = match pods(client).create(&PostParams::default(), &pod).await {
-            Ok(pod) => return Ok(pod),
-            Err(error) => error,
-        };
-        let (cause, text) = (cause_of(&error), crate::describe(&error));
-        if firmware && (cause == Cause::Product || text.contains("security context constraint")) {
-            firmware = false;
-            continue;
-        }
-        let away = [Cause::NotAtBaseline, Cause::Apiserver, Cause::ClusterUnreachable, Cause::Webhook];
-        let passes = away.contains(&cause) || text.contains("serviceaccount");
-        let delay = delays.next().unwrap_or_default();
-        if !passes || Instant::now() + delay > deadline {
-            return Err(fail("cannot create its pod", &error));
-        }
-        sleep(delay).await;
-        ensure_namespace(client).await?;
+/// Creates the pod. Where a policy forbids it to look at the firmware, it goes without.
+async fn create(client: &Client, image: &str, arguments: &[String], node: &Node, deadline: Instant) -> Result<Pod> {
+    if let Ok(pod) = ours::create(client, &manifest(image, arguments, &node.name, true), deadline).await? {
+        return Ok(pod);
     }
+    let plain = manifest(image, arguments, &node.name, false);
+    ours::create(client, &plain, deadline).await?.kube(|| "cannot create its pod")
 }
 
 /// The pod: bound to the node without the scheduler, with no rights at all.
-fn manifest(image: &str, node: &str, firmware: bool) -> serde_json::Value {
+fn manifest(image: &str, arguments: &[String], node: &str, firmware: bool) -> serde_json::Value {
     let (volumes, mounts) = if firmware {
         // Containers are not shown the device tree otherwise. Every Linux has this folder.
         let path = "/sys/firmware";
@@ -127,6 +101,7 @@ fn manifest(image: &str, node: &str, firmware: bool) -> serde_json::Value {
             "containers": [{
                 "name": CONTAINER,
                 "image": image,
+                "args": arguments,
                 "volumeMounts": mounts,
                 "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "256Mi"}},
                 "securityContext": {
@@ -229,7 +204,8 @@ fn failed(view: &View, name: &str, node: &Node, logs: &[(String, String)]) -> St
 
 fn trouble(view: &View, pod: &Pod, node: &Node, logs: &[(String, String)]) -> Trouble {
     let events: Vec<Event> = view.all("Event");
-    let context = explain::Context { events: &events, logs, platform: Some(&node.platform) };
+    let context =
+        explain::Context { events: &events, logs, platform: Some(&node.platform), ..explain::Context::default() };
     explain::pod(pod, context).unwrap_or_else(|| Trouble::new(Cause::Node, "it runs"))
 }
 

@@ -126,6 +126,12 @@ pub struct Architecture {
     /// Least number of workers.
     #[serde(default = "one_worker")]
     pub workers: u32,
+    /// Processors that will do, as the probe calls their level; any if none is named.
+    #[serde(default)]
+    pub processors: Vec<String>,
+    /// Sizes of pages that will do, in bytes; any if none is named.
+    #[serde(default)]
+    pub page_sizes: Vec<u64>,
 }
 
 const fn one_worker() -> u32 {
@@ -328,6 +334,10 @@ mod tests {
         let (name, slow) = components["pipeline"].suite_on(None, true).unwrap();
         assert!(name == "emulated" && slow.tests.len() >= 20, "{}", slow.tests.len());
         assert_eq!(components["greeter"].suite_on(None, true).unwrap().0, "smoke");
+        let flags = components["pipeline"].settings_with(Some("alpha"), &Settings::new()).unwrap();
+        assert_eq!(flags["feature-flags"]["enable-api-fields"], "alpha");
+        let error = components["pipeline"].settings_with(Some("gamma"), &Settings::new()).unwrap_err();
+        assert!(error.to_string().contains("alpha, beta, stable"), "{error}");
         let images = ci.images().unwrap();
         for image in &images.image {
             let build = image.build.as_ref();

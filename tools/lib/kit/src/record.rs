@@ -12,7 +12,7 @@ mod run;
 
 pub use cleanup::{Baseline, BaselineObject, Cleanup, CleanupHistory, Difference, NodeContent, ObjectKey};
 pub use images::{Deep, Image, ImageKind, Images, Origin, PlatformRow, Program, Release, Replacement, Source, Unused};
-pub use install::{ClusterId, Install, Machine, Nature, Node, RunningImage};
+pub use install::{AppliedObject, Change, ClusterId, Install, Machine, Nature, Node, RunningImage};
 pub use lab::{Lab, LabMachine, LabNode, LabPhase, Subnet};
 pub use results::{
     Collected, Conditions, Counts, Results, RoundResult, Setting, SkipSource, SourceChange, Status, Stretch, Test,

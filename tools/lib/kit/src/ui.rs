@@ -150,6 +150,11 @@ impl Step {
         }
     }
 
+    /// A line for people that stays, beside how far it is.
+    pub fn note(&self, line: impl AsRef<str>) {
+        self.ui.note(printable(line.as_ref()));
+    }
+
     /// It is done; `result` says what came of it.
     pub fn done(mut self, result: impl AsRef<str>) {
         self.end(&self.ui.paint("32", "done"), result.as_ref());

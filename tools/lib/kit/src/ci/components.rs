@@ -35,6 +35,14 @@ pub struct Component {
     /// Components installed before.
     #[serde(default)]
     pub needs: Vec<String>,
+    /// Versions of Kubernetes that it runs on: `1.28`, or `1.28..1.40`.
+    pub kubernetes: Option<String>,
+    /// Values that are set in its ConfigMaps whenever it is installed.
+    #[serde(default)]
+    pub settings: Settings,
+    /// Named sets of such values, as in `stable`, `beta`, `alpha`.
+    #[serde(default)]
+    pub flags: BTreeMap<String, Settings>,
     /// End-to-end tests.
     pub tests: Option<Tests>,
     /// Tests of its examples.
@@ -322,6 +330,26 @@ impl Component {
             let homeless = suite.changes_settings() && namespace.is_none();
             homeless.then(|| format!("suite {name}: settings need the namespace of the component's tests"))
         })
+    }
+
+    /// What an installation sets: the component's own values, over them those of the set `flags`, over them `more`.
+    ///
+    /// # Errors
+    /// [`Cause::Usage`] if there is no such set; the message lists those that exist.
+    pub fn settings_with(&self, flags: Option<&str>, more: &Settings) -> Result<Settings> {
+        let set = match flags {
+            Some(name) => Some(self.flags.get(name).ok_or_else(|| {
+                let known: Vec<_> = self.flags.keys().map(String::as_str).collect();
+                Error::new(Cause::Usage, format!("there is no set of flags '{name}'"))
+                    .next(format!("sets in ci/components.toml: {}", known.join(", ")))
+            })?),
+            None => None,
+        };
+        let mut all = self.settings.clone();
+        for (map, values) in set.into_iter().chain([more]).flatten() {
+            all.entry(map.clone()).or_default().extend(values.clone());
+        }
+        Ok(all)
     }
 
     /// The version to show: the module's, or `devel` for a folder.

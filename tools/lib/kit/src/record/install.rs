@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Head, Record};
+use super::{Head, ObjectKey, Record, Setting};
 use crate::arch::Platform;
 
 /// A release installed on a cluster, with what was read back from it.
@@ -45,6 +45,21 @@ pub struct Install {
     /// Whether it was installed although nobody looked whether its images can run there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unchecked: bool,
+    /// The set of feature flags that was asked for, by its name in `ci/components.toml`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flags: Option<String>,
+    /// Every value that was set in the release's ConfigMaps before anything started.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<Setting>,
+    /// Registries that images are taken from instead of those that the release names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub registries: BTreeMap<String, String>,
+    /// What was created or changed, also by an installation that failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub applied: Vec<AppliedObject>,
+    /// What an earlier version had and this one lacks, and was removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pruned: Vec<ObjectKey>,
     /// What runs, as the pods say.
     pub running: Vec<RunningImage>,
 }
@@ -54,6 +69,27 @@ impl Record for Install {
     fn head(&self) -> &Head {
         &self.head
     }
+}
+
+/// An object that an installation wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AppliedObject {
+    /// Which.
+    #[serde(flatten)]
+    pub key: ObjectKey,
+    /// Whether it was there before.
+    pub change: Change,
+}
+
+/// What came of an object that was applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// It was not there.
+    Created,
+    /// It was another.
+    Changed,
 }
 
 /// Which cluster, so that no other is taken for it.
