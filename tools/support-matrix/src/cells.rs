@@ -162,7 +162,7 @@ fn cell<'a>(library: &Library, book: &Book<'a>, entry: &Entry<'a>, rules: &Rules
     let basis = Basis { library, references: &book.references, rules, key, owned: &owned };
     let mut sheet = Sheet::default();
     told.iter().for_each(|told| sheet.enter(*told));
-    let judged = state::levels(&sheet, rules);
+    let judged = state::levels(&sheet, rules, rules.now);
     let Status { state, reason, claims } = Status::of(&basis, &sheet, rules.now)?;
     let mut reason = reason.words(library)?;
     if let Some(doubts) = state::doubts(&sheet, rules) {
@@ -220,7 +220,9 @@ pub(crate) fn line(version: &str) -> String {
     let numbers: Vec<_> = version.strip_prefix('v').unwrap_or_default().split('.').collect();
     let is_number = |text: &&str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     match numbers.as_slice() {
-        [major, minor, patch] if [major, minor, patch].iter().all(|text| is_number(text)) => format!("v{major}.{minor}"),
+        [major, minor, patch] if [major, minor, patch].iter().all(|text| is_number(text)) => {
+            format!("v{major}.{minor}")
+        }
         [major, minor, rest @ ..]
             if is_number(major) && is_number(minor) && rest.first().is_some_and(|rest| rest.contains("-rc")) =>
         {

@@ -80,9 +80,8 @@ struct Release {
 
 async fn release(client: &Client, reference: &Reference) -> Result<Release> {
     let document = client.manifest(reference).await?;
-    let manifest: oci::spec::ImageManifest = document
-        .parse()
-        .map_err(|error| error.within(format!("{reference} is no release that was pushed")))?;
+    let manifest: oci::spec::ImageManifest =
+        document.parse().map_err(|error| error.within(format!("{reference} is no release that was pushed")))?;
     let kind = manifest.artifact_type().as_ref().map(ToString::to_string);
     match (kind.as_deref(), manifest.layers().as_slice()) {
         (Some(ARTIFACT_TYPE_RELEASE), [only]) => Ok(Release {
@@ -143,7 +142,12 @@ pub(crate) fn push(args: &Push, ui: &Ui) -> Result<Done> {
                 Ok(pushed)
             })?;
             ui.note(format!("pushed run {} ({})", facts.run, short(&facts.digest)));
-            moved.push(Moved { bundle: facts.digest.clone(), run: facts.run.clone(), reference: pushed.whole(), new: true });
+            moved.push(Moved {
+                bundle: facts.digest.clone(),
+                run: facts.run.clone(),
+                reference: pushed.whole(),
+                new: true,
+            });
         }
         passed_over += usize::from(about == 0);
     }

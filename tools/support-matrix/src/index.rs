@@ -83,52 +83,51 @@ impl Index {
     /// [`Cause::Usage`] if it is of a newer version or no index: it stays as it was. [`Cause::HostDisk`] if it cannot
     /// be written, or another process does not let go of it.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs::create_dir_all(folder).cause(Cause::HostDisk, || format!("cannot create {}", folder.display()))?;
-        let was_there = fs::metadata(path).is_ok_and(|found| found.len() > 0);
-        match database(path)? {
-            Opened::Good(database) => {
-                let index = Self { database, path: path.to_path_buf() };
-                match index.state(was_there)? {
-                    State::Ours => return Ok(index),
-                    State::New => return index.mark(),
-                    State::Outdated => drop(index),
+        for _ in 0..3 {
+            if fs::metadata(path).is_ok_and(|found| found.len() == 0) {
+                // What is empty is nobody's.
+                forget_file(path)?;
+            }
+            if !path.exists() {
+                make(path)?;
+            }
+            match database(path)? {
+                Opened::Good(database) => {
+                    let index = Self { database, path: path.to_path_buf() };
+                    if index.is_ours()? {
+                        return Ok(index);
+                    }
                 }
+                // A file of somebody else is not ours to remove.
+                Opened::Damaged(why) if !looks_like_ours(path) => {
+                    let error =
+                        Error::from_source(Cause::Usage, format!("{} is no index of ours", path.display()), why);
+                    return Err(error.next("name another file with --index"));
+                }
+                Opened::Damaged(_) => {}
             }
-            // A file of somebody else is not ours to remove.
-            Opened::Damaged(why) if !looks_like_ours(path) => {
-                let error = Error::from_source(Cause::Usage, format!("{} is no index of ours", path.display()), why);
-                return Err(error.next("name another file with --index"));
-            }
-            Opened::Damaged(_) => {}
+            forget_file(path)?;
         }
-        let gone = fs::remove_file(path);
-        gone.cause(Cause::HostDisk, || format!("cannot remove the outdated index {}", path.display()))?;
-        match database(path)? {
-            Opened::Good(database) => Self { database, path: path.to_path_buf() }.mark(),
-            Opened::Damaged(why) => {
-                Err(Error::from_source(Cause::HostDisk, format!("cannot make {}", path.display()), why))
-            }
-        }
+        Err(Error::new(Cause::HostDisk, format!("cannot make the index {}: others keep removing it", path.display())))
     }
 
-    fn state(&self, was_there: bool) -> Result<State> {
+    /// Whether it is what this version wrote, here.
+    fn is_ours(&self) -> Result<bool> {
         let read = self.read()?;
-        let Some(meta) = table(&read, META, &self.path)? else {
-            return Ok(if was_there { State::Outdated } else { State::New });
-        };
+        let Some(meta) = table(&read, META, &self.path)? else { return Ok(false) };
         let get = |key: &str| -> Result<Option<Vec<u8>>> {
             Ok(meta.get(key).map_err(|error| self.broken(error))?.map(|found| found.value().to_vec()))
         };
         let version = get("version")?.and_then(|bytes| String::from_utf8(bytes).ok()?.parse::<u32>().ok());
         match version {
             Some(version) if version > VERSION => {
-                let what = format!("the index {} is of version {version}, newer than ours, {VERSION}", self.path.display());
+                let what =
+                    format!("the index {} is of version {version}, newer than ours, {VERSION}", self.path.display());
                 Err(Error::new(Cause::Usage, what)
                     .next("use the version of other-arch that wrote it, or another file with --index"))
             }
-            Some(VERSION) if get("place")?.as_deref() == Some(self.place()?.as_bytes()) => Ok(State::Ours),
-            _ => Ok(State::Outdated),
+            Some(VERSION) => Ok(get("place")?.as_deref() == Some(self.place()?.as_bytes())),
+            _ => Ok(false),
         }
     }
 
@@ -139,7 +138,7 @@ impl Index {
         Ok(format!("{}:{}", found.dev(), found.ino()))
     }
 
-    fn mark(self) -> Result<Self> {
+    fn mark(&self) -> Result<()> {
         let place = self.place()?;
         self.write(|write| {
             let mut meta = write.open_table(META)?;
@@ -151,8 +150,7 @@ impl Index {
             write.open_table(NAMES)?;
             write.open_table(NUMBERS)?;
             Ok(())
-        })?;
-        Ok(self)
+        })
     }
 
     fn read(&self) -> Result<ReadTransaction> {
@@ -246,7 +244,8 @@ impl Index {
             let mut known: HashMap<String, u32> = HashMap::new();
             let mut next = numbers.last()?.map_or(0, |(number, _)| number.value().saturating_add(1));
             for run in all {
-                for (number, attempt) in run.attempts.iter().enumerate().filter(|(_, attempt)| !attempt.all.is_empty()) {
+                for (number, attempt) in run.attempts.iter().enumerate().filter(|(_, attempt)| !attempt.all.is_empty())
+                {
                     let mut rows = Vec::with_capacity(attempt.all.len());
                     for test in &attempt.all {
                         let name = match known.get(&test.name) {
@@ -293,7 +292,8 @@ impl Index {
             for digest in digests {
                 briefs.remove(digest.as_str())?;
                 facts.remove(digest.as_str())?;
-                test_runs.retain_in::<&str, _>(format!("{digest}/").as_str()..format!("{digest}0").as_str(), |_, _| false)?;
+                test_runs
+                    .retain_in::<&str, _>(format!("{digest}/").as_str()..format!("{digest}0").as_str(), |_, _| false)?;
             }
             Ok(())
         })
@@ -305,18 +305,39 @@ impl Index {
     }
 }
 
-enum State {
-    /// It is what this program wrote here.
-    Ours,
-    /// It was made just now.
-    New,
-    /// It has to be built again.
-    Outdated,
-}
-
 enum Opened {
     Good(Database),
     Damaged(DatabaseError),
+}
+
+/// Makes an empty index: whole, or not there at all.
+fn make(path: &Path) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let cannot = || format!("cannot make the index {}", path.display());
+    fs::create_dir_all(folder).cause(Cause::HostDisk, || format!("cannot create {}", folder.display()))?;
+    let new = tempfile::Builder::new().prefix(".new-").tempfile_in(folder).cause(Cause::HostDisk, cannot)?;
+    let new = new.into_temp_path();
+    let database = Database::create(&new).cause(Cause::HostDisk, cannot)?;
+    let index = Index { database, path: new.to_path_buf() };
+    index.mark()?;
+    drop(index);
+    match new.persist_noclobber(path) {
+        // Somebody else was faster: theirs is as good.
+        Err(error) if error.error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(Error::from_source(Cause::HostDisk, cannot(), error.error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn forget_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            let what = format!("cannot remove the outdated index {}", path.display());
+            Err(Error::from_source(Cause::HostDisk, what, error))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn database(path: &Path) -> Result<Opened> {

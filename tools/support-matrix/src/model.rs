@@ -185,6 +185,8 @@ pub struct Cell {
 pub struct Change {
     /// The last moment of what it is now.
     pub at: Timestamp,
+    /// What it is after that, in words: another state, or a claim that is not met any more.
+    pub words: String,
     /// Its state after that.
     pub state: State,
     /// The strongest claim that is met then.

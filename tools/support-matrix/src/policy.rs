@@ -38,11 +38,17 @@ pub(crate) fn check(policy: &Policy) -> Result<()> {
         }
         let tests = level.evidence.iter().any(|name| name == Level::E2e.name());
         if !tests && (level.pass_rate.is_some() || level.max_skips.is_some() || level.unlike_reference.is_some()) {
-            return refuse(level, "pass_rate, max_skips and unlike_reference speak of tests: it needs evidence 'e2e'".into());
+            return refuse(
+                level,
+                "pass_rate, max_skips and unlike_reference speak of tests: it needs evidence 'e2e'".into(),
+            );
         }
     }
     if policy.states.failing == 0 {
-        return Err(Error::new(Cause::Usage, "ci/policy.toml: [states] failing: at least one run makes a cell failing"));
+        return Err(Error::new(
+            Cause::Usage,
+            "ci/policy.toml: [states] failing: at least one run makes a cell failing",
+        ));
     }
     Ok(())
 }

@@ -65,7 +65,7 @@ fn reasons(cells: &[Cell]) -> Vec<(String, String)> {
         let nodes: Vec<_> = cell.nodes.iter().filter(|node| node.model.is_some()).map(NodeRow::words).collect();
         let nodes = if nodes.is_empty() { String::new() } else { format!(" Ran on {}.", nodes.join("; ")) };
         let until = cell.changes.as_ref().map_or_else(String::new, |change| {
-            format!(" If nothing new comes: {} after {}.", change.state.words(None), day(change.at))
+            format!(" If nothing new comes: {} after {}.", change.words, day(change.at))
         });
         let reason = format!("{}.{nodes} {claim}.{until}{evidence}", cell.reason);
         match reasons.iter_mut().find(|(_, other)| *other == reason) {

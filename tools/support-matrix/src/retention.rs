@@ -61,7 +61,9 @@ pub(crate) fn prune(args: &Prune, ui: &Ui) -> Result<Done> {
             continue;
         }
         let closed = history.bundle(&run.digest)?;
-        let size = |log: bool| closed.files().iter().filter(|file| !log || is_log(&file.path)).map(|file| file.size).sum::<u64>();
+        let size = |log: bool| {
+            closed.files().iter().filter(|file| !log || is_log(&file.path)).map(|file| file.size).sum::<u64>()
+        };
         if old(run.finished, rule.runs) {
             pruned.runs.push(run.digest.to_string());
             pruned.bytes += size(false);

@@ -84,10 +84,14 @@ fn write(opened: &Opened, matrix: &Matrix, out: &Path) -> Result<Written> {
     let book = Book::new(&known, &opened.rules);
     let log = cells::log(library, &opened.rules, &|_| true, None)?;
     let skips = opened.ci.skips()?;
-    let pages = Pages::new(library, &opened.rules, matrix)?;
-    let mut folder = Folder { out, written: Written { folder: out.display().to_string(), ..Written::default() }, paths: BTreeSet::new() };
-    let cells: BTreeMap<&str, &Cell> = matrix.cells.iter().map(|cell| (cell.id.as_str(), cell)).collect();
     let runs = runs(&book, matrix, &log);
+    let pages = Pages::new(library, &opened.rules, matrix, &runs)?;
+    let mut folder = Folder {
+        out,
+        written: Written { folder: out.display().to_string(), ..Written::default() },
+        paths: BTreeSet::new(),
+    };
+    let cells: BTreeMap<&str, &Cell> = matrix.cells.iter().map(|cell| (cell.id.as_str(), cell)).collect();
     let mut of_cell: BTreeMap<&str, Vec<&LogEntry>> = BTreeMap::new();
     log.iter().for_each(|entry| of_cell.entry(&entry.cell).or_default().push(entry));
     for entry in &book.cells {
@@ -95,7 +99,7 @@ fn write(opened: &Opened, matrix: &Matrix, out: &Path) -> Result<Written> {
         let id = entry.id();
         let Some(cell) = cells.get(id.as_str()) else { continue };
         let log = of_cell.get(id.as_str()).map(Vec::as_slice).unwrap_or_default();
-        let page = pages.cell(cell, entry, log, &skips, &runs)?;
+        let page = pages.cell(cell, entry, log, &skips)?;
         folder.write(&format!("cells/{}.html", anchor(&id)), &page)?;
         folder.write(&format!("badges/{}.svg", anchor(&id)), &badge(cell))?;
     }
@@ -103,7 +107,7 @@ fn write(opened: &Opened, matrix: &Matrix, out: &Path) -> Result<Written> {
         let page = pages.owner(row, &log, &alarms(matrix, &opened.rules.policy))?;
         folder.write(&format!("owners/{}.html", rundir::slug(&row.owner)), &page)?;
     }
-    folder.write("log.html", &pages.log(&log, &runs)?)?;
+    folder.write("log.html", &pages.log(&log)?)?;
     folder.write("skips.html", &pages.skips(&skips)?)?;
     let known_stamp = memory.stamp == pages.stamp();
     for digest in &runs {
@@ -121,7 +125,7 @@ fn write(opened: &Opened, matrix: &Matrix, out: &Path) -> Result<Written> {
     let alarms = alarms(matrix, &opened.rules.policy);
     folder.write("index.html", &pages.index(&alarms, &log)?)?;
     folder.sweep()?;
-    rundir::write_json(&out.join(MEMORY), &Memory { stamp: pages.stamp().to_owned(), runs })?;
+    rundir::write_json(&out.join(MEMORY), &Memory { stamp: pages.stamp().to_owned(), runs: runs.clone() })?;
     let mut written = folder.written;
     written.pages = folder.paths.len();
     Ok(written)

@@ -146,10 +146,7 @@ impl Closed {
     /// # Errors
     /// As [`Closed::verify`].
     pub fn verify_records(&self) -> Result<()> {
-        self.files()
-            .iter()
-            .filter(|file| !is_log(&file.path))
-            .try_for_each(|file| self.copy(file, &mut io::sink()))
+        self.files().iter().filter(|file| !is_log(&file.path)).try_for_each(|file| self.copy(file, &mut io::sink()))
     }
 
     /// Says that logs are missing on purpose.
@@ -241,7 +238,6 @@ impl History {
         if is_whole(&folder) {
             return Ok(Stored { folder, new: false });
         }
-        self.sweep();
         let within = || format!("cannot store run {} in {}", closed.run(), self.folder.display());
         let new = self.unfinished().within(within)?;
         fill(new.path(), closed).within(within)?;
@@ -277,7 +273,8 @@ impl History {
         Ok(folders.iter().map(|folder| Closed::open(folder)).collect())
     }
 
-    /// The digests of all bundles, by the names of their folders alone, sorted.
+    /// The digests of all bundles, by the names of their folders alone, sorted. What killed writers left behind long ago
+    /// is removed on the way: not when something is stored, which would take longer the more there is.
     ///
     /// # Errors
     /// [`Cause::HostDisk`] if the folder cannot be read.
@@ -286,6 +283,9 @@ impl History {
             fs::read_dir(&self.folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
         };
         let mut names = read().cause(Cause::HostDisk, || format!("cannot read {}", self.folder.display()))?;
+        if names.iter().any(|name| name.starts_with(UNFINISHED)) {
+            self.sweep();
+        }
         names.retain(|name| is_folder_name(name));
         names.sort();
         Ok(names.into_iter().map(|name| name.replacen('-', ":", 1)).collect())
@@ -334,7 +334,11 @@ impl History {
                 Ok(()) => bytes += file.size,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
-                    return Err(Error::from_source(Cause::HostDisk, format!("cannot remove {}", path.display()), error));
+                    return Err(Error::from_source(
+                        Cause::HostDisk,
+                        format!("cannot remove {}", path.display()),
+                        error,
+                    ));
                 }
             }
         }

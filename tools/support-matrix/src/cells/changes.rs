@@ -26,9 +26,8 @@ impl<'a> Status<'a> {
     /// # Errors
     /// If the index is damaged.
     pub(crate) fn of(basis: &Basis<'_, 'a>, sheet: &Sheet<'a>, now: Timestamp) -> Result<Self> {
-        let rules = Rules { now, ..basis.rules.clone() };
-        let judged = state::levels(sheet, &rules);
-        let (state, reason) = state::state(basis.key, &judged, &rules);
+        let judged = state::levels(sheet, basis.rules, now);
+        let (state, reason) = state::state(basis.key, &judged, basis.rules, now);
         Ok(Self { state, reason, claims: policy::claims(basis, sheet, now)? })
     }
 
@@ -54,8 +53,12 @@ impl<'a> Status<'a> {
 pub(super) fn next<'a>(basis: &Basis<'_, 'a>, sheet: &Sheet<'a>, now: Timestamp) -> Result<Option<Change>> {
     let before = Status::of(basis, sheet, now)?;
     let Some((at, after)) = by_time(basis, sheet, &before, now, Timestamp::MAX)? else { return Ok(None) };
+    let lost = before.claims.iter().zip(&after.claims).rev().find(|(before, after)| before.met && !after.met);
+    let lost = lost.map(|(claim, _)| format!("no longer '{}'", claim.name));
+    let state = (before.state != after.state).then(|| after.state.words(None).to_owned());
     Ok(Some(Change {
         at,
+        words: state.into_iter().chain(lost).collect::<Vec<_>>().join(", "),
         state: after.state,
         claim: after.claim_name(),
         why: why(&before, &after).unwrap_or_else(|| after.reason.words(basis.library).unwrap_or_default()),
@@ -188,7 +191,9 @@ fn line(
     let (was, is) = (before.and_then(Status::claim), after.claim());
     let state = |status: Option<&Status<'_>>| status.map_or(State::Unknown, |status| status.state);
     let direction = match (is.cmp(&was), state(Some(after)).worth().cmp(&state(before).worth())) {
-        (std::cmp::Ordering::Greater, _) | (std::cmp::Ordering::Equal, std::cmp::Ordering::Greater) => Direction::Promotion,
+        (std::cmp::Ordering::Greater, _) | (std::cmp::Ordering::Equal, std::cmp::Ordering::Greater) => {
+            Direction::Promotion
+        }
         (std::cmp::Ordering::Less, _) | (std::cmp::Ordering::Equal, std::cmp::Ordering::Less) => Direction::Demotion,
         _ => Direction::Change,
     };

@@ -87,7 +87,13 @@ impl<'a> References<'a> {
     ///
     /// # Errors
     /// If the index is damaged.
-    pub(crate) fn row(&self, library: &Library, key: &Key, here: Told<'a>, now: Timestamp) -> Result<Option<Comparison>> {
+    pub(crate) fn row(
+        &self,
+        library: &Library,
+        key: &Key,
+        here: Told<'a>,
+        now: Timestamp,
+    ) -> Result<Option<Comparison>> {
         let Some((there, found)) = self.compare(library, key, here, now)? else { return Ok(None) };
         Ok(Some(Comparison {
             platform: self.platform.clone(),
@@ -103,11 +109,8 @@ impl<'a> References<'a> {
 
 /// Top-level tests that are good there and not here.
 fn differences(library: &Library, here: Told<'_>, there: Told<'_>) -> Result<TestDifferences> {
-    let mine: HashMap<u32, _> = library
-        .tests(&here.run.digest, here.attempt.number)?
-        .into_iter()
-        .map(|test| (test.name, test))
-        .collect();
+    let mine: HashMap<u32, _> =
+        library.tests(&here.run.digest, here.attempt.number)?.into_iter().map(|test| (test.name, test)).collect();
     let mut found = Vec::new();
     for test in library.tests(&there.run.digest, there.attempt.number)?.into_iter().filter(|test| test.good()) {
         let other = mine.get(&test.name);

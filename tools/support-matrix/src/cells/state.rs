@@ -1,6 +1,6 @@
 //! A cell in one word, with the reason; and its axes.
 
-
+use jiff::Timestamp;
 use kit::{Result, record::Nature};
 
 use super::{Judged, Rules, Sheet};
@@ -13,18 +13,18 @@ use crate::{
 };
 
 /// Every level, judged, in the order of [`Level::ALL`].
-pub(crate) fn levels<'a>(sheet: &Sheet<'a>, rules: &Rules) -> [Judged<'a>; 7] {
-    Level::ALL.map(|level| worst_suite(sheet, level, rules))
+pub(crate) fn levels<'a>(sheet: &Sheet<'a>, rules: &Rules, now: Timestamp) -> [Judged<'a>; 7] {
+    Level::ALL.map(|level| worst_suite(sheet, level, rules, now))
 }
 
 /// Suites are judged one by one: a small one that passes does not hide a large one that fails. A failure that is
 /// too old to say anything is hidden by something newer.
-fn worst_suite<'a>(sheet: &Sheet<'a>, level: Level, rules: &Rules) -> Judged<'a> {
+fn worst_suite<'a>(sheet: &Sheet<'a>, level: Level, rules: &Rules, now: Timestamp) -> Judged<'a> {
     let failing = rules.policy.states.failing;
     let judged: Vec<_> = sheet.suites(level).map(|suite| sheet.judge(level, Some(suite), failing)).collect();
     let newest = judged.iter().filter_map(Judged::at).max();
     let counts = |judged: &&Judged<'a>| {
-        let fresh = |at| policy::stale_after(rules).is_none_or(|days| !older(at, rules.now, days));
+        let fresh = |at| policy::stale_after(rules).is_none_or(|days| !older(at, now, days));
         judged.verdict == Verdict::Failed && judged.at().is_some_and(|at| Some(at) == newest || fresh(at))
     };
     let failed = judged.iter().filter(counts).max_by_key(|judged| judged.at());
@@ -58,19 +58,19 @@ pub(crate) enum Reason<'a> {
 }
 
 /// The state, and why.
-pub(crate) fn state<'a>(key: &Key, judged: &[Judged<'a>; 7], rules: &Rules) -> (State, Reason<'a>) {
-    let (state, reason) = fresh(key, judged, rules);
+pub(crate) fn state<'a>(key: &Key, judged: &[Judged<'a>; 7], rules: &Rules, now: Timestamp) -> (State, Reason<'a>) {
+    let (state, reason) = fresh(key, judged, rules, now);
     let Some(days) = rules.policy.states.unknown else { return (state, reason) };
     let newest = judged.iter().filter(|judged| judged.by.is_some()).max_by_key(|judged| judged.at());
     match newest {
-        Some(newest) if newest.at().is_some_and(|at| older(at, rules.now, days)) => {
+        Some(newest) if newest.at().is_some_and(|at| older(at, now, days)) => {
             (State::Unknown, Reason::Forgotten(*newest, days))
         }
         _ => (state, reason),
     }
 }
 
-fn fresh<'a>(key: &Key, judged: &[Judged<'a>; 7], rules: &Rules) -> (State, Reason<'a>) {
+fn fresh<'a>(key: &Key, judged: &[Judged<'a>; 7], rules: &Rules, now: Timestamp) -> (State, Reason<'a>) {
     let [index, contents, installs, _, e2e, ..] = judged;
     let bad = [index, contents, installs, e2e].into_iter().find(|judged| judged.verdict == Verdict::Failed);
     if let Some(bad) = bad {
@@ -78,7 +78,7 @@ fn fresh<'a>(key: &Key, judged: &[Judged<'a>; 7], rules: &Rules) -> (State, Reas
     }
     let old = |judged: &Judged<'_>, days: Option<u32>| {
         let at = judged.at().filter(|_| matches!(judged.verdict, Verdict::Shown | Verdict::NotNative));
-        at.zip(days).filter(|(at, days)| older(*at, rules.now, *days)).map(|(_, days)| days)
+        at.zip(days).filter(|(at, days)| older(*at, now, *days)).map(|(_, days)| days)
     };
     let stale = policy::stale_after(rules);
     let too_old = |judged: &Judged<'a>, days: u32| (State::Stale, Reason::TooOld(*judged, days));
@@ -303,6 +303,10 @@ pub(crate) fn tested(library: &Library, judged: &[Judged<'_>; 7]) -> Result<Test
 pub(crate) fn doubts(sheet: &Sheet<'_>, rules: &Rules) -> Option<String> {
     let bad = sheet.line(Level::E2e, None)?.bad_in_a_row();
     (bad > 0 && bad < rules.policy.states.failing).then(|| {
-        format!("{} in a row not good, of {} that make it failing", many(bad as usize, "run"), rules.policy.states.failing)
+        format!(
+            "{} in a row not good, of {} that make it failing",
+            many(bad as usize, "run"),
+            rules.policy.states.failing
+        )
     })
 }

@@ -84,9 +84,8 @@ fn origin_of(run: &Run, component: &str, release: Option<&str>) -> (OriginKind, 
     let here = run.builds.iter().find(|found| found.record.component == component).map(|found| &found.record);
     match (release.filter(|release| !release.is_empty()), here) {
         (Some(release), _) => {
-            let by = |images: &&kit::record::Images| {
-                images.release.as_ref().is_some_and(|built| built.digest == release)
-            };
+            let by =
+                |images: &&kit::record::Images| images.release.as_ref().is_some_and(|built| built.digest == release);
             let own = run.builds.iter().map(|found| &found.record).find(by);
             own.map_or_else(|| (OriginKind::Unknown, Some(clean(release))), |images| (origin(images), None))
         }

@@ -140,7 +140,9 @@ fn dashboard(closed: &Closed) -> Result<Option<String>> {
 pub(crate) fn is_link(text: &str) -> bool {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '<' | '>' | '`' | '\\');
-    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/')) && text.len() <= 2_000 && text.chars().all(plain)
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
+        && text.len() <= 2_000
+        && text.chars().all(plain)
 }
 
 fn is_results(name: &str) -> bool {

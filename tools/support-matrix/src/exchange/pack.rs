@@ -69,7 +69,8 @@ pub(super) fn unpack(packed: &[u8], parent: &Path) -> Result<Closed> {
     let mut entries = archive.entries().cause(Cause::Usage, unreadable)?;
     let first = entries.next().ok_or_else(|| Error::new(Cause::Usage, "its archive is empty"))?;
     let mut first = first.cause(Cause::Usage, unreadable)?;
-    let is_list = first.path().is_ok_and(|path| path == Path::new(bundle::FILE)) && first.header().entry_type().is_file();
+    let is_list =
+        first.path().is_ok_and(|path| path == Path::new(bundle::FILE)) && first.header().entry_type().is_file();
     if !is_list || first.size() > MAX_LIST {
         return Err(Error::new(Cause::Usage, format!("its archive does not begin with {}", bundle::FILE)));
     }

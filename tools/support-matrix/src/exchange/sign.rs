@@ -153,7 +153,8 @@ pub(super) async fn verify(client: &Client, signed: &Reference, key: &PublicKey)
     let refuse = |why: &str| Err(Error::new(Cause::PolicyRefused, format!("{}: {why}", signed.whole())));
     let Some(document) = client.find_manifest(&tag).await? else { return refuse("it is not signed") };
     let manifest: ImageManifest = document.parse()?;
-    let sizes: u64 = manifest.layers().iter().map(|layer| layer.size()).fold(manifest.config().size(), u64::saturating_add);
+    let sizes: u64 =
+        manifest.layers().iter().map(|layer| layer.size()).fold(manifest.config().size(), u64::saturating_add);
     if manifest.layers().len() > MAX_SIGNATURES || sizes > MAX_PAYLOAD * (MAX_SIGNATURES as u64 + 1) {
         return refuse("it has more signatures than anybody looks at");
     }

@@ -109,9 +109,8 @@ pub(super) fn store(run: &Facts) -> Vec<u8> {
         });
         let result = &attempt.result;
         let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let counts = result.counts.map(|c| {
-            [c.asked, c.passed, c.failed, c.flaky, c.skipped, c.excluded, c.not_run].map(small)
-        });
+        let counts =
+            result.counts.map(|c| [c.asked, c.passed, c.failed, c.flaky, c.skipped, c.excluded, c.not_run].map(small));
         let texts = [&attempt.suite, &attempt.kubernetes, &attempt.release, &attempt.builder];
         rows.push((
             (

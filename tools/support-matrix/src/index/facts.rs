@@ -80,7 +80,9 @@ impl Facts {
             complete: run.is_complete(),
             files: closed.files().len(),
             asked,
-            records: records.map(|file| number(&kit::digest::sha256(format!("{} {}", file.path, file.digest).as_bytes()))).collect(),
+            records: records
+                .map(|file| number(&kit::digest::sha256(format!("{} {}", file.path, file.digest).as_bytes())))
+                .collect(),
             builds: run.builds.iter().map(|found| build(&found.record)).collect(),
             attempts: attempts(run),
             stages: stages(run),

@@ -107,7 +107,12 @@ mod proofs {
         let mut tests: Vec<_> = all
             .iter()
             .zip([0, 127, 128, 70_000, u32::MAX])
-            .map(|(status, number)| TestRun { name: number, status: *status, excluded: false, centis: u32::MAX - number })
+            .map(|(status, number)| TestRun {
+                name: number,
+                status: *status,
+                excluded: false,
+                centis: u32::MAX - number,
+            })
             .collect();
         tests.push(TestRun { name: 1, status: Status::Skipped, excluded: true, centis: 0 });
         let bytes = encode(&tests);

@@ -54,11 +54,7 @@ pub(crate) fn alarms(matrix: &Matrix, rules: &ci::Policy) -> Vec<Alarm> {
             platform: None,
             owners: everybody(),
             at: Some(last),
-            words: format!(
-                "nothing ran at all for more than {} h: the last run ended on {}",
-                limits.night,
-                when(last)
-            ),
+            words: format!("nothing ran at all for more than {} h: the last run ended on {}", limits.night, when(last)),
         }),
         Some(_) => {}
         None => found.push(Alarm {

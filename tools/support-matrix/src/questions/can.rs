@@ -71,10 +71,16 @@ fn answer(args: &Can, matrix: &Matrix) -> Answer {
                 matrix.cells.iter().map(|cell| format!("{}@{}", cell.component, cell.version)).collect();
             let known: Vec<_> = known.into_iter().collect();
             let known = if known.is_empty() { "nothing".to_owned() } else { crate::text::list(&known, 10) };
-            reasons.push(format!("no run says anything of {}; there is evidence of {known}", clean(&args.what.to_string())));
+            reasons.push(format!(
+                "no run says anything of {}; there is evidence of {known}",
+                clean(&args.what.to_string())
+            ));
         }
         None => {
-            let on = args.kubernetes.as_deref().map_or_else(String::new, |version| format!(" on Kubernetes {}", clean(version)));
+            let on = args
+                .kubernetes
+                .as_deref()
+                .map_or_else(String::new, |version| format!(" on Kubernetes {}", clean(version)));
             reasons.push(format!("no run says anything of {}{on}", args.platform));
         }
     }

@@ -46,7 +46,9 @@ pub(crate) fn diff(args: &Diff, ui: &Ui) -> Result<Done> {
     let mut found = match (&args.before, &args.after) {
         (Point::Date(before), Point::Date(after)) => {
             let (before, after) = (opened.matrix_at(*before)?, opened.matrix_at(*after)?);
-            sides(&before.cells.iter().collect::<Vec<_>>(), &after.cells.iter().collect::<Vec<_>>(), &|cell| cell.id.clone())
+            sides(&before.cells.iter().collect::<Vec<_>>(), &after.cells.iter().collect::<Vec<_>>(), &|cell| {
+                cell.id.clone()
+            })
         }
         (Point::Version(before), Point::Version(after)) => {
             let matrix = opened.matrix(ui)?;

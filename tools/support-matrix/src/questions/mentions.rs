@@ -21,8 +21,13 @@ const ANNOTATION: &str = "tekton.dev/platforms";
 const NEGATIONS: &[&str] =
     &["not", "no", "never", "without", "unsupported", "except", "lacks", "lack", "missing", "neither", "nor", "cannot"];
 /// What people call machines, in small letters.
-const MACHINES: &[(&str, &str)] =
-    &[("ibm z", "s390x"), ("linuxone", "s390x"), ("ibm power", "ppc64le"), ("power9", "ppc64le"), ("power10", "ppc64le")];
+const MACHINES: &[(&str, &str)] = &[
+    ("ibm z", "s390x"),
+    ("linuxone", "s390x"),
+    ("ibm power", "ppc64le"),
+    ("power9", "ppc64le"),
+    ("power10", "ppc64le"),
+];
 /// Names that are words of their own: they count only behind `linux/`.
 const WORDS: &[&str] = &["arm", "386", "x86", "i386"];
 
@@ -84,7 +89,11 @@ fn without_code(line: &str) -> String {
 }
 
 fn sentences(line: &str) -> Vec<String> {
-    line.split([';', '!', '?']).flat_map(|part| part.split(". ")).flat_map(|part| part.split(" but ")).map(String::from).collect()
+    line.split([';', '!', '?'])
+        .flat_map(|part| part.split(". "))
+        .flat_map(|part| part.split(" but "))
+        .map(String::from)
+        .collect()
 }
 
 fn negated(sentence: &str) -> bool {
@@ -139,9 +148,15 @@ mod tests {
 
     #[test]
     fn sentences_that_say_something() {
-        assert_eq!(names("README.md", "Supported: amd64, arm64 and s390x."), ["1:linux/amd64", "1:linux/arm64", "1:linux/s390x"]);
+        assert_eq!(
+            names("README.md", "Supported: amd64, arm64 and s390x."),
+            ["1:linux/amd64", "1:linux/arm64", "1:linux/s390x"]
+        );
         assert_eq!(names("x.md", "| linux/ppc64le | yes |\n"), ["1:linux/ppc64le"]);
-        assert_eq!(names("x.md", "Runs on x86_64/aarch64 and on IBM Z."), ["1:linux/amd64", "1:linux/arm64", "1:linux/s390x"]);
+        assert_eq!(
+            names("x.md", "Runs on x86_64/aarch64 and on IBM Z."),
+            ["1:linux/amd64", "1:linux/arm64", "1:linux/s390x"]
+        );
         assert_eq!(names("x.md", "download `tkn_Linux_s390x.tar.gz` for linux/arm/v6"), ["1:linux/arm/v6"]);
         assert_eq!(names("x.md", "`linux/s390x` works"), ["1:linux/s390x"]);
     }
@@ -163,7 +178,8 @@ mod tests {
 
     #[test]
     fn annotations_in_yaml() {
-        let yaml = "metadata:\n  annotations:\n    tekton.dev/platforms: \"linux/amd64,linux/s390x\"  # s390x\n# arm64\n";
+        let yaml =
+            "metadata:\n  annotations:\n    tekton.dev/platforms: \"linux/amd64,linux/s390x\"  # s390x\n# arm64\n";
         let found = mentions("task.yaml", yaml);
         assert_eq!(names("task.yaml", yaml), ["3:linux/amd64", "3:linux/s390x"]);
         assert!(found.iter().all(|mention| mention.kind == ClaimKind::Annotation));

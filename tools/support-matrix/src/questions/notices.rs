@@ -118,7 +118,7 @@ fn markdown(report: &Notices) -> String {
                 "- **Coming** on {}: {} will be {}: {}\n",
                 day(coming.change.at),
                 escape(&coming.cell),
-                coming.change.state.words(None),
+                escape(&coming.change.words),
                 escape(&coming.change.why)
             ));
         }

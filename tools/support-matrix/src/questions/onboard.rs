@@ -30,8 +30,11 @@ pub(crate) fn onboard(args: &Onboard, ui: &Ui) -> Result<Done> {
     needs.push(Need {
         name: "entry".into(),
         met: row.is_some(),
-        words: if row.is_some() { "it is in ci/architectures.toml" } else { "ci/architectures.toml does not name it" }.into(),
-        next: row.is_none().then(|| format!("add [[architecture]] with platform = \"{platform}\" to ci/architectures.toml")),
+        words: if row.is_some() { "it is in ci/architectures.toml" } else { "ci/architectures.toml does not name it" }
+            .into(),
+        next: row
+            .is_none()
+            .then(|| format!("add [[architecture]] with platform = \"{platform}\" to ci/architectures.toml")),
     });
     needs.extend(images(platform, &matrix, &opened)?);
     let clusters = row.map(|row| row.clusters.clone()).unwrap_or_default();
@@ -99,7 +102,8 @@ fn name(platform: &Platform) -> Need {
 fn images(platform: &Platform, matrix: &Matrix, opened: &super::Opened) -> Result<Vec<Need>> {
     let images = opened.ci.images()?;
     let components = opened.ci.components()?;
-    let mut bases: Vec<&str> = components.values().flat_map(|component| component.bases.values()).map(String::as_str).collect();
+    let mut bases: Vec<&str> =
+        components.values().flat_map(|component| component.bases.values()).map(String::as_str).collect();
     bases.sort_unstable();
     bases.dedup();
     let unmade: Vec<_> = bases.iter().filter(|base| !images.build.contains_key(**base)).collect();
@@ -107,7 +111,9 @@ fn images(platform: &Platform, matrix: &Matrix, opened: &super::Opened) -> Resul
     let shown = here().find(|cell| cell.levels.contents.verdict == Verdict::Shown);
     let when = shown.and_then(|cell| cell.levels.contents.at).map(day);
     let said = |what: &str| match (&when, shown) {
-        (Some(day), Some(cell)) => format!("{what}: built and verified with {}@{} on {day}", cell.component, cell.version),
+        (Some(day), Some(cell)) => {
+            format!("{what}: built and verified with {}@{} on {day}", cell.component, cell.version)
+        }
         _ => format!("{what}: never built for {platform}"),
     };
     let next = |verb: String| shown.is_none().then_some(verb);
@@ -138,13 +144,14 @@ fn runs(platform: &Platform, matrix: &Matrix) -> Vec<Need> {
     let installed = here().find(|cell| cell.levels.installs.verdict == Verdict::Shown);
     let tested = here().find(|cell| cell.tested.passed);
     let lost = matrix.platforms.iter().find(|row| row.platform == *platform);
-    let share = lost.filter(|row| row.runs > 0).map_or_else(String::new, |row| {
-        format!(" ({} of {} runs lost to the infrastructure)", row.lost, row.runs)
-    });
+    let share = lost
+        .filter(|row| row.runs > 0)
+        .map_or_else(String::new, |row| format!(" ({} of {} runs lost to the infrastructure)", row.lost, row.runs));
     let named = |cell: Option<&crate::model::Cell>, what: &str| {
         cell.map_or_else(|| format!("{what}: never natively{share}"), |cell| format!("{what}: {}", cell.id))
     };
-    let next = |missing: bool| missing.then(|| format!("cargo xtask nightly --platform {platform} --test-on {platform}"));
+    let next =
+        |missing: bool| missing.then(|| format!("cargo xtask nightly --platform {platform} --test-on {platform}"));
     vec![
         Need {
             name: "installs".into(),
@@ -152,7 +159,12 @@ fn runs(platform: &Platform, matrix: &Matrix) -> Vec<Need> {
             words: named(installed, "a release that installs"),
             next: next(installed.is_none()),
         },
-        Need { name: "tests".into(), met: tested.is_some(), words: named(tested, "tests that pass"), next: next(tested.is_none()) },
+        Need {
+            name: "tests".into(),
+            met: tested.is_some(),
+            words: named(tested, "tests that pass"),
+            next: next(tested.is_none()),
+        },
     ]
 }
 

@@ -42,7 +42,7 @@ fn group(cells: &[Cell]) -> Value {
         context! {
             anchor => anchor(&cell.id),
             last => last_test(cell),
-            becomes => cell.changes.as_ref().map(|change| change.state.words(None)),
+            becomes => cell.changes.as_ref().map(|change| change.words.as_str()),
             nodeWords => cell.nodes.iter().map(NodeRow::words).collect::<Vec<_>>(),
             ..Value::from(Serde(cell))
         }

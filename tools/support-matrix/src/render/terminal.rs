@@ -114,7 +114,7 @@ fn explain(cell: &Cell) -> String {
     let mut line = |line: String| text.push_str(&wrap(&line));
     line(format!("{}: {}", cell.state_words, cell.reason));
     if let Some(change) = &cell.changes {
-        line(format!("if nothing new comes: {} after {}: {}", change.state.words(None), when(change.at), change.why));
+        line(format!("if nothing new comes: {} after {}: {}", change.words, when(change.at), change.why));
     }
     line(format!("images: {}", cell.available.words));
     line(format!("last native test: {}, {}", last_test(cell), cell.tested.words));

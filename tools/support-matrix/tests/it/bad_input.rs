@@ -152,7 +152,8 @@ fn a_kill_in_the_middle_leaves_no_half_bundle() {
     // The index is there already: it is not what is killed here.
     assert_eq!(world.render(12, &[]).unwrap().exit(), Exit::NOTHING_RAN);
     // Without the trap, the write that goes beyond the limit kills the process.
-    let finished = shell(&world, "ulimit -c 0; ulimit -f 64; exec \"$TOOL\" record runs/* --history history --index index");
+    let finished =
+        shell(&world, "ulimit -c 0; ulimit -f 64; exec \"$TOOL\" record runs/* --history history --index index");
     assert!(finished.code() > 128, "{}: {:?}", finished.code(), finished.last);
     assert_eq!(world.bundles().len(), 1, "what it left behind");
     assert_eq!(world.render(12, &[]).unwrap().exit(), Exit::NOTHING_RAN, "no reader takes it for a bundle");

@@ -38,7 +38,10 @@ fn browser_follows_a_red_cell_to_the_line_of_its_cause_by_keyboard_alone() {
     browser.tab_to("e.className === 'skip'");
     browser.tab_to("e.matches('a.cell') && e.querySelector('.failing')");
     browser.press(ENTER);
-    assert_eq!(browser.script("return document.querySelector('h1').textContent"), "climber v1.0.0 on linux/s390x, Kubernetes v1.37.2");
+    assert_eq!(
+        browser.script("return document.querySelector('h1').textContent"),
+        "climber v1.0.0 on linux/s390x, Kubernetes v1.37.2"
+    );
     browser.tab_to("e.matches('a.deciding')");
     browser.press(ENTER);
     assert_eq!(browser.script("return location.hash"), "#cause");
@@ -46,9 +49,14 @@ fn browser_follows_a_red_cell_to_the_line_of_its_cause_by_keyboard_alone() {
     assert_eq!(seen, Value::Bool(true), "the cause is on the screen");
     // From there the line itself and the log are the next stops.
     assert_eq!(browser.tab_to("e.matches('pre.line')"), 1);
-    assert_eq!(browser.script("return document.activeElement.textContent"), "endian_test.go:42: got 0x0100, want 0x0001");
+    assert_eq!(
+        browser.script("return document.activeElement.textContent"),
+        "endian_test.go:42: got 0x0100, want 0x0001"
+    );
     assert_eq!(browser.tab_to("e.matches('pre') && e.querySelector('mark')"), 1);
-    assert!(browser.script("return document.querySelector('mark').textContent").as_str().unwrap().contains("want 0x0001"));
+    assert!(
+        browser.script("return document.querySelector('mark').textContent").as_str().unwrap().contains("want 0x0001")
+    );
     browser.picture("run.png");
     is_quiet(&browser);
 }
@@ -60,7 +68,8 @@ fn browser_finds_every_page_accessible_in_light_and_dark_on_desk_and_phone() {
     let folder = site(&world, "2025-06-20");
     let mut pages = vec![folder.join("index.html"), folder.join("log.html"), folder.join("skips.html")];
     for part in ["cells", "owners", "runs"] {
-        let mut found: Vec<_> = std::fs::read_dir(folder.join(part)).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut found: Vec<_> =
+            std::fs::read_dir(folder.join(part)).unwrap().map(|entry| entry.unwrap().path()).collect();
         found.sort();
         pages.extend(found.into_iter().take(if part == "runs" { 6 } else { 40 }));
     }
@@ -92,7 +101,8 @@ fn browser_opens_a_matrix_of_80_cells_and_three_years_in_a_second() {
         for component in 0..10 {
             for platform in platforms {
                 let run = world.run_on(&format!("{year}-11-{:02}", component + 1), &format!("c{component}-{platform}"));
-                let run = run.full(&format!("component-{component}"), "v1.0.0", &format!("linux/{platform}"), passing(20));
+                let run =
+                    run.full(&format!("component-{component}"), "v1.0.0", &format!("linux/{platform}"), passing(20));
                 world.record(&run).unwrap();
             }
         }

@@ -177,10 +177,8 @@ fn what_is_no_release_and_who_is_not_there() {
     let missing = format!("{}/tekton/nothing:v1", published.registry.host);
     assert_eq!(pull(&world, &missing, &[]).unwrap_err().cause, Cause::Registry);
     let image = format!("{}/tekton/x:v1", published.registry.host);
-    oci::run(async {
-        oci::push_artifact(&Client::new()?, &oci::parse(&image)?, "application/x", "x", b"x").await
-    })
-    .unwrap();
+    oci::run(async { oci::push_artifact(&Client::new()?, &oci::parse(&image)?, "application/x", "x", b"x").await })
+        .unwrap();
     assert_eq!(pull(&world, &image, &[]).unwrap_err().cause, Cause::Usage);
     assert_eq!(pull(&world, &published.tag(), &[]).unwrap().exit(), Exit::NOTHING_RAN);
     let error = world.ask(&["push", "--release", &published.tag(), "nobody"]).unwrap_err();

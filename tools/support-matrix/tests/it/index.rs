@@ -57,7 +57,11 @@ fn a_newer_one_and_somebody_s_file_are_refused_and_stay() {
     {
         let database = redb::Database::create(&index).unwrap();
         let write = database.begin_write().unwrap();
-        write.open_table(redb::TableDefinition::<&str, &[u8]>::new("meta")).unwrap().insert("version", &b"99"[..]).unwrap();
+        write
+            .open_table(redb::TableDefinition::<&str, &[u8]>::new("meta"))
+            .unwrap()
+            .insert("version", &b"99"[..])
+            .unwrap();
         write.commit().unwrap();
     }
     let before = fs::read(&index).unwrap();

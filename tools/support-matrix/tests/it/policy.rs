@@ -12,7 +12,8 @@ const BASIS: &str = "reference = 'linux/amd64'\n[[level]]\nname = 'tested'\nevid
 
 fn world(more: &str) -> World {
     let world = World::new();
-    let supported = "[[level]]\nname = 'supported'\nevidence = ['install', 'e2e']\nsuites = ['full']\nnative = true\nmax_age = 7\n";
+    let supported =
+        "[[level]]\nname = 'supported'\nevidence = ['install', 'e2e']\nsuites = ['full']\nnative = true\nmax_age = 7\n";
     world.config("policy.toml", &format!("{BASIS}{supported}{more}"));
     world
 }
@@ -95,7 +96,10 @@ fn what_passes_on_the_reference_must_pass_here_in_the_same_version() {
 #[test]
 fn owners_and_machines_are_counted() {
     let world = world("owners = 2\nmachines = 3\n");
-    world.config("architectures.toml", "[[architecture]]\nplatform = 'linux/amd64'\nowners = ['A']\nmachines = 2\nprovider = 'OSU'\n");
+    world.config(
+        "architectures.toml",
+        "[[architecture]]\nplatform = 'linux/amd64'\nowners = ['A']\nmachines = 2\nprovider = 'OSU'\n",
+    );
     world.record(&world.run(1, "a").full("p", "v1", "linux/amd64", passing(2))).unwrap();
     let found = cell(&world, 1, "linux/amd64");
     assert_eq!(found.supported.reasons, ["1 owner of at least 2", "2 machines of at least 3"]);

@@ -30,9 +30,10 @@ impl Browser {
             panic!("chromedriver: {error}; this test needs Debian's packages chromium and chromium-driver")
         });
         let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let port = lines.by_ref().map_while(Result::ok).find_map(|line| {
-            line.split_once("successfully on port ")?.1.trim_end_matches('.').parse().ok()
-        });
+        let port = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| line.split_once("successfully on port ")?.1.trim_end_matches('.').parse().ok());
         let port = port.expect("chromedriver says its port");
         // Whoever writes into a closed pipe ends.
         std::thread::spawn(move || lines.for_each(drop));
@@ -120,7 +121,8 @@ impl Browser {
     pub(crate) fn said_and_asked(&self) -> (Vec<String>, Vec<String>) {
         let entries = |kind: &str| {
             let entries = self.call("/se/log", &json!({ "type": kind }));
-            let messages = entries.as_array().unwrap().iter().map(|entry| entry["message"].as_str().unwrap().to_owned());
+            let messages =
+                entries.as_array().unwrap().iter().map(|entry| entry["message"].as_str().unwrap().to_owned());
             messages.collect::<Vec<_>>()
         };
         let asked = entries("performance").into_iter().filter_map(|message| {
@@ -166,7 +168,8 @@ pub(crate) fn axe() -> String {
     let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));
     let mut source = String::new();
     let mut entries = archive.entries().unwrap().map(Result::unwrap);
-    let mut script = entries.find(|entry| entry.path().unwrap() == Path::new("package/axe.min.js")).expect("axe.min.js");
+    let mut script =
+        entries.find(|entry| entry.path().unwrap() == Path::new("package/axe.min.js")).expect("axe.min.js");
     script.read_to_string(&mut source).unwrap();
     source
 }

@@ -113,8 +113,7 @@ impl World {
         let [history, index, ci, out] =
             ["history", "index", "ci", "out"].map(|name| self.path(name).display().to_string());
         let date = format!("2026-01-{day:02}");
-        let args =
-            ["render", "--history", &history, "--index", &index, "--ci", &ci, "--out", &out, "--as-of", &date];
+        let args = ["render", "--history", &history, "--index", &index, "--ci", &ci, "--out", &out, "--as-of", &date];
         let format: &[&str] = if more.contains(&"--format") { &[] } else { &["--format", "markdown"] };
         self.call(&[&args[..], format, more].concat())
     }

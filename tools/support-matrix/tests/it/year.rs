@@ -37,6 +37,10 @@ const STORY: &[(&str, &str, &str, &str)] = &[
     ("2025-06-15", "public", "linux/arm64", "good"),
     ("2025-06-16", "public", "linux/arm64", "bad"),
     ("2025-08-01", "public", "linux/arm64", "lie"),
+    // Installed and not tested for a while.
+    ("2025-07-01", "idle", "linux/s390x", "build"),
+    ("2025-07-05", "idle", "linux/s390x", "install"),
+    ("2025-07-10", "idle", "linux/s390x", "good"),
     // The reference, tested every month.
     ("2025-01-15", "climber", "linux/amd64", "good"),
     ("2025-02-15", "climber", "linux/amd64", "good"),
@@ -104,7 +108,8 @@ pub(crate) fn year() -> World {
         };
         let run = match *kind {
             "good" | "bad" | "flaky" | "emulated" | "bad-emulated" => {
-                let log = b"=== RUN   TestEndian\n    endian_test.go:42: got 0x0100, want 0x0001\n--- FAIL: TestEndian <b>\n";
+                let log =
+                    b"=== RUN   TestEndian\n    endian_test.go:42: got 0x0100, want 0x0001\n--- FAIL: TestEndian <b>\n";
                 let run = run.log(component, on, "TestEndian.log", log);
                 run.tested(component, version, on, tests(kind), |results| {
                     results.suite = "full".into();
@@ -128,8 +133,15 @@ fn every_state_comes_and_goes_and_the_log_says_why() {
     let reached: BTreeSet<_> = entries.iter().map(|entry| text(entry, "to")).collect();
     let left: BTreeSet<_> = entries.iter().map(|entry| text(entry, "from")).collect();
     let all = [
-        "available", "built", "failing", "infrastructure", "installed", "stale", "tested-natively",
-        "tested-not-natively", "unknown",
+        "available",
+        "built",
+        "failing",
+        "infrastructure",
+        "installed",
+        "stale",
+        "tested-natively",
+        "tested-not-natively",
+        "unknown",
     ];
     assert_eq!(reached.iter().map(String::as_str).collect::<Vec<_>>(), all);
     for state in all {
