@@ -2,6 +2,7 @@
 //!
 //! Text in it is clean: nothing that a record said can drive a terminal or turn around what stands beside it.
 
+mod answers;
 mod words;
 
 use std::collections::BTreeMap;
@@ -14,8 +15,13 @@ use kit::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use answers::{
+    Alarm, AlarmKind, Answer, ClaimFound, ClaimKind, Coming, Difference, Direction, LogEntry, Need, Notice, Notices,
+    Onboarding, Side,
+};
+
 /// Major and minor version of the schema. A new minor version only adds fields.
-pub const SCHEMA_VERSION: &str = "1.0";
+pub const SCHEMA_VERSION: &str = "1.1";
 
 /// What is supported, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -29,10 +35,16 @@ pub struct Matrix {
     pub as_of: Timestamp,
     /// How many runs it rests on.
     pub runs: usize,
+    /// When the newest of them ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_run: Option<Timestamp>,
     /// What could not be counted, and why.
     pub left_out: Vec<LeftOut>,
     /// Every platform that is configured or seen, with those who answer for it.
     pub platforms: Vec<PlatformRow>,
+    /// Everybody who answers for a platform.
+    #[serde(default)]
+    pub owners: Vec<OwnerRow>,
     /// The matrix, ordered by component, version, origin, platform and Kubernetes version.
     pub cells: Vec<Cell>,
 }
@@ -50,7 +62,7 @@ pub struct LeftOut {
 }
 
 /// A platform and its owners.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PlatformRow {
     /// Which.
@@ -62,6 +74,27 @@ pub struct PlatformRow {
     pub runs: usize,
     /// Those of them from which nothing was learnt, for reasons of the infrastructure.
     pub lost: usize,
+    /// The lost ones as a share of all, from 0 to 1.
+    #[serde(default)]
+    pub share: f64,
+}
+
+/// Somebody who answers for platforms.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnerRow {
+    /// A person or a team; `nobody` for platforms that nobody answers for.
+    pub owner: String,
+    /// For which platforms.
+    pub platforms: Vec<Platform>,
+    /// How many machines there are for them.
+    pub machines: u32,
+    /// Runs that were to test something there.
+    pub runs: usize,
+    /// Those of them that the infrastructure lost.
+    pub lost: usize,
+    /// The lost ones as a share of all, from 0 to 1.
+    pub share: f64,
 }
 
 /// Who answers for a platform (`ci/architectures.toml`).
@@ -72,6 +105,12 @@ pub struct Owned {
     pub owners: Vec<String>,
     /// Machines, in words.
     pub hardware: Vec<String>,
+    /// How many machines.
+    #[serde(default)]
+    pub machines: u32,
+    /// Who lends or pays for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
     /// Names of clusters.
     pub clusters: Vec<String>,
 }
@@ -86,6 +125,9 @@ pub struct Cell {
     pub component: String,
     /// Its version.
     pub version: String,
+    /// The line of development that it belongs to: `v1.9`, or `main` for what is no release.
+    #[serde(default)]
+    pub line: String,
     /// Where.
     pub platform: Platform,
     /// The API server's version where it was tested; none where it was only built.
@@ -99,10 +141,19 @@ pub struct Cell {
     pub state_words: String,
     /// Why it is that, in words.
     pub reason: String,
+    /// What it will be if nothing new comes, and when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Change>,
     /// Whether the images are there and are what they say.
     pub available: Available,
     /// Whether its tests passed.
     pub tested: Tested,
+    /// Its tests beside those of the reference platform; nothing if those never ran, or if this is the reference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared: Option<Comparison>,
+    /// How many of its last valid runs of tests passed, at most 20.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pass_rate: Option<PassRow>,
     /// Who answers for the platform.
     pub owned: Owned,
     /// The nodes that it was last installed on.
@@ -121,8 +172,70 @@ pub struct Cell {
     pub run_count: usize,
     /// How many of them were lost to the infrastructure.
     pub lost_runs: usize,
+    /// When something was last tried on a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_run: Option<Timestamp>,
     /// The newest of them, newest first.
     pub runs: Vec<RunRow>,
+}
+
+/// What a cell becomes by time alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Change {
+    /// The last moment of what it is now.
+    pub at: Timestamp,
+    /// What it is after that, in words: another state, or a claim that is not met any more.
+    pub words: String,
+    /// Its state after that.
+    pub state: State,
+    /// The strongest claim that is met then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<String>,
+    /// The rule.
+    pub why: String,
+}
+
+/// Tests beside those of the reference platform.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Comparison {
+    /// The reference.
+    pub platform: Platform,
+    /// Which suite.
+    pub suite: String,
+    /// Digest of the reference's bundle.
+    pub evidence: String,
+    /// When the reference was tested.
+    pub at: Timestamp,
+    /// Whether the very same release was tested there; otherwise it is the same version only.
+    pub same_release: bool,
+    /// How many tests are good there and not here.
+    pub count: usize,
+    /// Which, at most 50.
+    pub tests: Vec<TestDifference>,
+}
+
+/// A test that is good on the reference platform and not here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TestDifference {
+    /// Its name.
+    pub name: String,
+    /// What became of it here; nothing if it is not known here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub here: Option<Status>,
+    /// Left out here by `ci/skips.toml`.
+    pub excluded: bool,
+}
+
+/// How many of so many valid runs passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PassRow {
+    /// Good.
+    pub passed: usize,
+    /// All that taught us something.
+    pub valid: usize,
 }
 
 /// Where images come from.
@@ -357,6 +470,9 @@ pub struct RunRow {
     pub finished: Timestamp,
     /// Whether it came to its own end.
     pub complete: bool,
+    /// Where the Tekton Dashboard shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dashboard: Option<String>,
     /// How it ended for this cell: a word for each record.
     pub results: Vec<RunResult>,
     /// Stages, and how long each took, in the order in which they began.
@@ -447,4 +563,19 @@ pub struct StageRow {
 #[must_use]
 pub fn schema() -> schemars::Schema {
     schemars::schema_for!(Matrix)
+}
+
+/// Every schema of this tool with the name of its file: `schemas/<name>.json`.
+#[must_use]
+pub fn schemas() -> Vec<(&'static str, schemars::Schema)> {
+    vec![
+        ("matrix", schema()),
+        ("matrix-can", schemars::schema_for!(Answer)),
+        ("matrix-log", schemars::schema_for!(Vec<LogEntry>)),
+        ("matrix-diff", schemars::schema_for!(Vec<Difference>)),
+        ("matrix-claims", schemars::schema_for!(Vec<ClaimFound>)),
+        ("matrix-stale", schemars::schema_for!(Vec<Alarm>)),
+        ("matrix-notices", schemars::schema_for!(Notices)),
+        ("matrix-onboard", schemars::schema_for!(Onboarding)),
+    ]
 }
