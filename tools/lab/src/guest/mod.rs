@@ -67,9 +67,9 @@ impl Nodes {
         Ok(machines.iter().map(|machine| &machine.qemu).chain(both.iter().copied()).collect())
     }
 
-    /// How many they are.
-    pub(crate) fn count(&self) -> Result<usize> {
-        Ok(self.machines()?.len())
+    /// How many of them are new, to a lab that is there or not.
+    pub(crate) fn count_new(&self, record: Option<&Record>) -> Result<usize> {
+        Ok(record.map_or_else(|| self.machines(), |record| self.missing(record))?.len())
     }
 
     /// What can be said before anything is done: whether this machine has wires, and so much memory at all.
@@ -207,6 +207,8 @@ pub(crate) mod tests {
         assert_eq!(missing(&[]), 0);
         assert_eq!(missing(&[&host, "linux/s390x"]), 0);
         assert_eq!(missing(&["linux/s390x", "linux/s390x", "linux/arm64"]), 2);
+        let count = |record| nodes(&["linux/s390x", "linux/arm64"]).count_new(record).unwrap();
+        assert_eq!((count(Some(&record)), count(None)), (1, 2));
     }
 
     #[test]
