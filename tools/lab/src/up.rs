@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf, time::Instant};
 
 use clap::{Args, ValueEnum};
-use kit::{Arch, Cause, Done, Error, Result, Ui};
+use kit::{Arch, Cause, Done, Error, Platform, Result, Ui};
 
 use crate::{
     cgroups, clients, config,
@@ -65,10 +65,12 @@ impl Until {
     }
 }
 
-/// Builds all parts.
-pub(crate) fn build(layout: &Layout, ui: &Ui) -> Result<Done> {
+/// Builds all parts, and those of nodes of other `platforms`.
+pub(crate) fn build(layout: &Layout, platforms: &[Platform], ui: &Ui) -> Result<Done> {
+    let nodes = guest::machines(platforms)?;
     let go = Go::find(layout)?;
     PARTS.iter().try_for_each(|part| part.build(layout, &go, Arch::host(), ui).map(drop))?;
+    nodes.into_iter().try_for_each(|machine| guest::build(layout, machine, &go, ui).map(drop))?;
     Ok(Done::good())
 }
 

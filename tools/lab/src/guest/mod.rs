@@ -27,6 +27,7 @@ use crate::{
 };
 
 pub(crate) use boot::{arguments, prepare, write};
+pub(crate) use disk::build;
 use machine::Machine;
 
 /// Where a node has its CNI plugins.
@@ -50,11 +51,19 @@ pub(crate) struct Nodes {
     cpus: u16,
 }
 
+/// The machines of platforms, this machine itself left out.
+///
+/// # Errors
+/// [`Cause::Usage`] for a platform that cannot be a node.
+pub(crate) fn machines(platforms: &[Platform]) -> Result<Vec<&'static Machine>> {
+    let foreign = platforms.iter().filter(|platform| **platform != Platform::host());
+    foreign.map(Machine::find).collect()
+}
+
 impl Nodes {
-    /// The machines that are asked for, this machine itself left out.
+    /// Those that are asked for.
     fn machines(&self) -> Result<Vec<&'static Machine>> {
-        let foreign = self.platforms.iter().filter(|platform| **platform != Platform::host());
-        foreign.map(Machine::find).collect()
+        machines(&self.platforms)
     }
 
     /// Programs that they need of this machine.
