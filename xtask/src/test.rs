@@ -31,6 +31,9 @@ pub(crate) struct Args {
     filter: Option<String>,
 }
 
+/// The nodes that tests boot.
+const NODES: &[&str] = &["linux/s390x", "linux/arm64", "linux/ppc64le"];
+
 /// A tier of tests, from the quickest to the slowest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Tier {
@@ -134,7 +137,8 @@ fn all(tiers: &[Tier], filter: Option<&str>, ui: &Ui) -> Result<(usize, usize)> 
     let stopper = Stopper::default();
     std::thread::scope(|threads| {
         let needed = tiers.iter().any(|tier| tier.needs_lab());
-        let mut programs = needed.then(|| threads.spawn(|| tools::lab_programs(&stopper, ui)));
+        let nodes = if tiers.contains(&Tier::Nodes) { NODES } else { &[] };
+        let mut programs = needed.then(|| threads.spawn(|| tools::lab_programs(nodes, &stopper, ui)));
         let (mut passed, mut failed) = (0, 0);
         for tier in tiers {
             if tier.needs_lab()

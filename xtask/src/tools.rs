@@ -80,11 +80,13 @@ pub(crate) fn build(tools: &[&str], ui: &Ui) -> Result<()> {
     Ok(())
 }
 
-/// Builds the lab's programs, which takes minutes the first time and nothing later; what else runs goes first.
-pub(crate) fn lab_programs(stopper: &Stopper, ui: &Ui) -> Result<()> {
+/// Builds the lab's programs, and those of `nodes` of other platforms, which takes minutes the first time and nothing
+/// later; what else runs goes first.
+pub(crate) fn lab_programs(nodes: &[&str], stopper: &Stopper, ui: &Ui) -> Result<()> {
     let step = ui.step("the lab's programs");
     let lab = path("lab")?;
-    let command = in_root(|shell| cmd!(shell, "nice -n 5 {lab} build").into())?;
+    let nodes = nodes.iter().flat_map(|platform| ["--node", platform]);
+    let command = in_root(|shell| cmd!(shell, "nice -n 5 {lab} build {nodes...}").into())?;
     Process::new("build of the lab's programs", command)
         .cause(Cause::BuildFailure)
         .limit(Duration::from_secs(3600))

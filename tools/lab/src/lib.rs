@@ -31,7 +31,7 @@ mod up;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use kit::{Common, Done, Result, Tool, Ui};
+use kit::{Common, Done, Platform, Result, Tool, Ui};
 
 pub use control::{ProgramState, State};
 pub use record::{Node, Phase, Record, Subnet};
@@ -60,7 +60,11 @@ impl Tool for Args {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Build the lab's programs, without starting anything
-    Build,
+    Build {
+        /// Also those of emulated nodes of this platform; repeatable
+        #[arg(long = "node", value_name = "PLATFORM")]
+        nodes: Vec<Platform>,
+    },
     /// Start the lab, or go on where an earlier `up` stopped
     ///
     /// In its JSON `fresh` says whether this very call made the lab: then its caller may take it down again. A lab
@@ -134,11 +138,11 @@ pub fn run(args: Args, ui: &Ui) -> Result<Done> {
     }
     let layout = Layout::new(&args.name)?;
     // These need no more than their files; `down` may find that there is nothing to do.
-    if !matches!(args.verb, Verb::Build | Verb::Up(_) | Verb::Down { .. } | Verb::Logs { .. }) {
+    if !matches!(args.verb, Verb::Build { .. } | Verb::Up(_) | Verb::Down { .. } | Verb::Logs { .. }) {
         prerequisites::root()?;
     }
     match args.verb {
-        Verb::Build => up::build(&layout, ui),
+        Verb::Build { nodes } => up::build(&layout, &nodes, ui),
         Verb::Up(options) => up::up(&layout, &options, ui),
         Verb::Down { purge } => down::down(&layout, purge, ui),
         Verb::Status => status::status(&layout, ui),

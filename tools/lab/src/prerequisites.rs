@@ -11,6 +11,30 @@ const DISK: u64 = 4 << 30;
 /// And so much more each node of another architecture: its programs, packages and disk, and what its pods' images take.
 const NODE_DISK: u64 = 2 << 30;
 
+/// What is to be made that takes room on the disk. A lab that is up, and nodes that it has, have theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct New {
+    /// A lab, or what is left to do of one.
+    pub(crate) lab: bool,
+    /// Nodes of other architectures.
+    pub(crate) nodes: usize,
+}
+
+impl New {
+    /// Bytes.
+    const fn room(self) -> u64 {
+        (if self.lab { DISK } else { 0 }) + NODE_DISK * self.nodes as u64
+    }
+
+    fn words(self) -> String {
+        match (self.lab, self.nodes) {
+            (true, 0) => "a lab".to_owned(),
+            (true, nodes) => format!("a lab with emulated nodes ({nodes})"),
+            (false, nodes) => format!("new emulated nodes ({nodes})"),
+        }
+    }
+}
+
 /// A program that comes with the system, and Debian's package of it.
 #[derive(Debug)]
 pub(crate) struct Program {
@@ -37,9 +61,8 @@ const PROGRAMS: &[Program] = &[
 /// Architectures that a lab can run on: the ones we know how to build all parts for.
 const HOSTS: &[&str] = &["amd64", "arm64", "s390x", "ppc64le"];
 
-/// Checks everything for a lab with so many `nodes` of other architectures, programs that are `also` needed too; what
-/// a package can bring is installed.
-pub(crate) fn check(layout: &Layout, nodes: usize, also: &[&'static Program], ui: &Ui) -> Result<()> {
+/// Checks everything for what is to be made, programs that are `also` needed too; what a package can bring is installed.
+pub(crate) fn check(layout: &Layout, new: New, also: &[&'static Program], ui: &Ui) -> Result<()> {
     let host = Arch::host().go;
     if !HOSTS.contains(&host) || std::env::consts::OS != "linux" {
         let os = std::env::consts::OS;
@@ -53,7 +76,7 @@ pub(crate) fn check(layout: &Layout, nodes: usize, also: &[&'static Program], ui
     if !missing.is_empty() {
         install(&missing, also, ui)?;
     }
-    disk(layout, nodes)?;
+    disk(layout, new)?;
     kernel()
 }
 
@@ -79,18 +102,18 @@ fn path() -> String {
     format!("{own}:/usr/local/sbin:/usr/sbin:/sbin")
 }
 
-fn disk(layout: &Layout, nodes: usize) -> Result<()> {
+fn disk(layout: &Layout, new: New) -> Result<()> {
     let cannot = || format!("cannot use {}", layout.cache().display());
     fs::create_dir_all(layout.cache()).cause(Cause::HostDisk, cannot)?;
     let free = rustix::fs::statvfs(layout.cache()).cause(Cause::HostDisk, cannot)?;
     let free = free.f_bavail * free.f_frsize;
-    let needed = DISK + NODE_DISK * nodes as u64;
+    let needed = new.room();
     if free >= needed {
         return Ok(());
     }
-    let (cache, free, needed) = (layout.cache().display(), free >> 20, needed >> 20);
-    let lab = if nodes == 0 { "a lab".to_owned() } else { format!("a lab with emulated nodes ({nodes})") };
-    Err(Error::new(Cause::HostDisk, format!("{cache} has {free} MiB left, {lab} needs {needed}"))
+    let (cache, free, needed, what) = (layout.cache().display(), free >> 20, needed >> 20, new.words());
+    let verb = if new.lab { "needs" } else { "need" };
+    Err(Error::new(Cause::HostDisk, format!("{cache} has {free} MiB left, {what} {verb} {needed}"))
         .next("free some space, or set OTHER_ARCH_CACHE to a folder on another disk"))
 }
 

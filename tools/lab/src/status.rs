@@ -11,7 +11,7 @@ use crate::{
     layout::Layout,
     parts, process,
     ready::{CONDITION, lives},
-    record::{self, Phase, Record},
+    record::{self, Node, Phase, Record},
     up,
 };
 
@@ -42,8 +42,7 @@ pub(crate) fn show(record: &Record, programs: &[ProgramState], fresh: Option<boo
     if record.phase == Phase::Ready {
         rows.push(line("kubeconfig", &record.kubeconfig.display().to_string()));
         rows.push(line("api server", &record.api_server));
-        let nodes = record.nodes.iter();
-        rows.extend(nodes.map(|n| line("node", &format!("{} ({}, {})", n.name, n.platform, n.nature.name()))));
+        rows.extend(record.nodes.iter().map(|node| line("node", &describe(node))));
     }
     for program in programs.iter().filter(|program| program.state != State::Running || program.restarts > 0) {
         let end = program.last_end.as_deref().map_or_else(String::new, |end| format!(", last: {end}"));
@@ -53,6 +52,13 @@ pub(crate) fn show(record: &Record, programs: &[ProgramState], fresh: Option<boo
         }
     }
     ui.result(&kit::ui::table(&rows))
+}
+
+/// A node in words; of one that is a machine also what it was given.
+fn describe(node: &Node) -> String {
+    let given = node.machine.as_ref().map(|m| format!(", {} processors, {} MiB", m.cpus, m.memory));
+    let given = given.unwrap_or_default();
+    format!("{} ({}, {}{given})", node.name, node.platform, node.nature.name())
 }
 
 /// The lab as it runs.
@@ -173,6 +179,13 @@ pub(crate) fn start(layout: &Layout, program: String, ui: &Ui) -> Result<Done> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_node_was_given_is_said() {
+        let (_, record) = crate::guest::tests::record_with(&["linux/s390x"]);
+        assert_eq!(describe(&record.nodes[1]), "test-s390x (linux/s390x, emulated, 2 processors, 3072 MiB)");
+        assert!(describe(&record.nodes[0]).ends_with(", native)"));
+    }
 
     #[test]
     fn a_node_that_is_not_there_is_named_although_kubernetes_has_not_missed_it() {

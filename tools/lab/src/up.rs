@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf, time::Instant};
 
 use clap::{Args, ValueEnum};
-use kit::{Arch, Cause, Done, Error, Result, Ui};
+use kit::{Arch, Cause, Done, Error, Platform, Result, Ui};
 
 use crate::{
     cgroups, clients, config,
@@ -14,7 +14,9 @@ use crate::{
     layout::{CONTAINERD, Layout, through},
     mirrors, namespace, network,
     parts::{self, Go, PARTS},
-    pki, prerequisites, process,
+    pki,
+    prerequisites::{self, New},
+    process,
     programs::{Stage, folder, programs},
     ready::{Lab, PATIENCE},
     record::{self, Phase, Record, Subnet},
@@ -53,16 +55,28 @@ enum Until {
     Ready,
 }
 
-/// Builds all parts.
-pub(crate) fn build(layout: &Layout, ui: &Ui) -> Result<Done> {
+impl Until {
+    /// What the lab is then.
+    const fn phase(self) -> Phase {
+        match self {
+            Self::Registry => Phase::Registry,
+            Self::Ready => Phase::Ready,
+        }
+    }
+}
+
+/// Builds all parts, and those of nodes of other `platforms`.
+pub(crate) fn build(layout: &Layout, platforms: &[Platform], ui: &Ui) -> Result<Done> {
+    let nodes = guest::machines(platforms)?;
     let go = Go::find(layout)?;
     PARTS.iter().try_for_each(|part| part.build(layout, &go, Arch::host(), ui).map(drop))?;
+    nodes.into_iter().try_for_each(|machine| guest::build(layout, machine, &go, ui).map(drop))?;
     Ok(Done::good())
 }
 
 /// Brings the lab up. If this call made the lab and it does not get there, nothing of it stays but its logs.
 pub(crate) fn up(layout: &Layout, options: &Options, ui: &Ui) -> Result<Done> {
-    prerequisites::check(layout, options.nodes.count()?, &options.nodes.programs()?, ui)?;
+    prerequisites::check(layout, new(options, there(layout)?.as_ref())?, &options.nodes.programs()?, ui)?;
     options.nodes.check()?;
     let mirrors = mirrors::hosts(&options.mirrors, options.images.as_deref())?;
     let _lock = parts::lock(&layout.lock(), &format!("another command on lab '{}'", layout.name), ui)?;
@@ -72,6 +86,17 @@ pub(crate) fn up(layout: &Layout, options: &Options, ui: &Ui) -> Result<Done> {
         .map_err(|error| if fresh && !options.keep { undo(layout, error) } else { with_next(error, &kept(layout)) })?;
     status::show(&record, &ask(pid, &Request::Status)?, Some(fresh), ui)?;
     Ok(Done::good())
+}
+
+/// The record of a lab that runs. What is wrong with it is said later, by [`running`].
+fn there(layout: &Layout) -> Result<Option<Record>> {
+    Ok(process::find(layout)?.and_then(|_| record::read(layout).ok().flatten()))
+}
+
+/// What this call has to make, to a lab that is there or not.
+fn new(options: &Options, there: Option<&Record>) -> Result<New> {
+    let lab = there.is_none_or(|record| record.phase < options.until.phase());
+    Ok(New { lab, nodes: options.nodes.count_new(there)? })
 }
 
 /// The lab as it runs, if it does. What is left of one that does not is removed, and one that an `up` was killed
@@ -126,7 +151,7 @@ fn advance(
             ui.warn(format!("{name} knows the new mirrors once it starts again: lab kill {name} --name {lab}"));
         }
     }
-    let wanted = if options.until == Until::Registry { Phase::Registry } else { Phase::Ready };
+    let wanted = options.until.phase();
     let more = |record: &Record| -> Result<bool> {
         // One that an `up` was killed over is in the record and was never started.
         let begun = || Ok::<_, Error>(guest::all_begun(record, &begun(pid)?));
@@ -320,4 +345,34 @@ fn load_pause(lab: &Lab<'_>) -> Result<()> {
         Ok(socket.exists().then(|| clients::load(layout, record, pid, &archive).ok()).flatten())
     })
     .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn what_is_there_needs_no_room_again() {
+        let (_, mut record) = guest::tests::record_with(&["linux/s390x"]);
+        let ask = |line: &str, there: Option<&Record>| {
+            let line = Line::parse_from(format!("up {line}").split_whitespace());
+            let New { lab, nodes } = new(&line.options, there).unwrap();
+            (lab, nodes)
+        };
+        assert_eq!(ask("--node linux/s390x", None), (true, 1));
+        record.phase = Phase::Registry;
+        assert_eq!(ask("--node linux/s390x", Some(&record)), (true, 0));
+        assert_eq!(ask("--until registry", Some(&record)), (false, 0));
+        record.phase = Phase::Ready;
+        assert_eq!(ask("--node linux/s390x", Some(&record)), (false, 0));
+        assert_eq!(ask("--node linux/s390x --node linux/arm64", Some(&record)), (false, 1));
+    }
 }

@@ -146,3 +146,24 @@ fn a_full_disk_is_named_before_anything_is_done() {
     assert_eq!(full.code(), 3, "{full:?}");
     assert!(full.last.concat().contains("host-disk") && full.last.concat().contains(&path), "{full:?}");
 }
+
+#[test]
+#[ignore = "brings a lab up: `cargo xtask test` runs it"]
+fn a_lab_that_is_up_needs_no_more_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().display().to_string();
+    let run = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(arguments).arg(&path);
+        Process::new(program, command).run().unwrap();
+    };
+    run("mount", &["-t", "tmpfs", "-o", "size=5g", "tmpfs"]);
+    let lab = Lab::in_cache(&format!("t{}l", std::process::id()), folder.path());
+    let first = lab.fails(&REGISTRY);
+    run("mount", &["-o", "remount,size=1g"]);
+    let (again, more) = (lab.fails(&REGISTRY), lab.fails(&["up"]));
+    lab.run(&["down", "--purge"]);
+    run("umount", &[]);
+    assert!(first.good() && again.good(), "{first:?} {again:?}");
+    assert!(more.code() == 3 && more.last.concat().contains("host-disk"), "{more:?}");
+}

@@ -3,15 +3,17 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use guests::{PUBLIC, apply, guest, pod_of_node, pods, push_guest, reaches, registry, said_in};
 use kit::{Arch, Error, Process};
 use serde_json::Value;
 use support::{Lab, kill, machine};
 
+#[path = "support/guests.rs"]
+mod guests;
 mod support;
 
 /// A cache of its own, with everything in it that is built already; `own` is a copy.
@@ -38,102 +40,6 @@ fn cache(own: &str) -> tempfile::TempDir {
     cache
 }
 
-/// The lab's guest program as images of the lab's registry, for one architecture.
-fn push_guest(lab: &Lab, arch: &Arch, names: &[&str]) {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest");
-    let folder = tempfile::tempdir().unwrap();
-    let program = folder.path().join("guest");
-    let mut command = kit::source::go_command("the guest", &sources).unwrap();
-    command.env("CGO_ENABLED", "0").env("GOWORK", "off").env("GOARCH", arch.go);
-    command.arg("build").arg("-o").arg(&program).arg(".");
-    Process::new("build of the guest", command).run().unwrap();
-    let archive = lab::image::archive("guest:1", &program, arch).unwrap();
-    tar::Archive::new(&archive[..]).unpack(folder.path()).unwrap();
-    let registry = registry(lab);
-    oci::run(async {
-        let layout = oci::Layout::open(folder.path())?;
-        for name in names {
-            let target = oci::parse(&format!("{registry}/{name}"))?;
-            oci::copy(&oci::Client::new()?, &layout, &layout.find(None)?, &target).await?;
-        }
-        Ok(())
-    })
-    .unwrap();
-}
-
-fn registry(lab: &Lab) -> String {
-    lab.status()["registry"].as_str().unwrap().to_owned()
-}
-
-fn pods(registry: &str, arch: &str) -> String {
-    format!(
-        r#"
-apiVersion: v1
-kind: PersistentVolumeClaim
-metadata: {{name: guest-{arch}}}
-spec: {{accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Mi}}}}}}
----
-apiVersion: v1
-kind: Pod
-metadata: {{name: guest-{arch}, labels: {{app: guest-{arch}}}}}
-spec:
-  nodeSelector: {{kubernetes.io/arch: {arch}}}
-  terminationGracePeriodSeconds: 1
-  containers:
-  - name: guest
-    image: {registry}/guest-{arch}:1
-    args: [serve, ":8080"]
-    readinessProbe: {{tcpSocket: {{port: 8080}}, periodSeconds: 1}}
-    securityContext: {{runAsNonRoot: true, seccompProfile: {{type: RuntimeDefault}}}}
-    volumeMounts: [{{name: data, mountPath: /data}}]
-  volumes: [{{name: data, persistentVolumeClaim: {{claimName: guest-{arch}}}}}]
----
-apiVersion: v1
-kind: Service
-metadata: {{name: service-{arch}}}
-spec: {{selector: {{app: guest-{arch}}}, ports: [{{port: 80, targetPort: 8080}}]}}
-"#
-    )
-}
-
-/// A pod that sees the node's name, network, resolver and authority as the node's own programs do. Its image has a
-/// public name, which the node's containerd gets from the lab.
-fn pod_of_node(arch: &str) -> String {
-    format!(
-        r#"
-apiVersion: v1
-kind: Pod
-metadata: {{name: node-{arch}}}
-spec:
-  nodeSelector: {{kubernetes.io/arch: {arch}}}
-  hostNetwork: true
-  dnsPolicy: Default
-  terminationGracePeriodSeconds: 1
-  containers:
-  - name: guest
-    image: {PUBLIC}
-    imagePullPolicy: Always
-    securityContext: {{runAsNonRoot: true, seccompProfile: {{type: RuntimeDefault}}}}
-    volumeMounts: [{{name: pki, mountPath: /pki, readOnly: true}}]
-  volumes: [{{name: pki, hostPath: {{path: /run/lab/pki}}}}]
-"#
-    )
-}
-
-/// A name of another registry, which the lab stands in for.
-const PUBLIC: &str = "docker.io/library/busybox:latest";
-
-fn guest(lab: &Lab, arch: &str, verb: &str, what: &str) -> String {
-    said_in(lab, &format!("guest-{arch}"), verb, what)
-}
-
-fn said_in(lab: &Lab, pod: &str, verb: &str, what: &str) -> String {
-    let mut said = String::new();
-    let run = lab.command(&["kubectl", "exec", pod, "--", "/guest", verb, what]);
-    run.on_line(|_, line| said.push_str(line)).finish().unwrap();
-    said
-}
-
 fn ready(lab: &Lab, node: &str) -> bool {
     lab.fails(&["kubectl", "wait", "--timeout=5s", "--for=condition=Ready", &format!("node/{node}")]).good()
 }
@@ -149,11 +55,29 @@ fn node(lab: &Lab, arch: &str) -> Value {
     serde_json::from_str::<Value>(&said).unwrap()["items"][0].clone()
 }
 
+/// What `up` says of a lab whose nodes come up in the time that they may take, once their programs are built.
+fn up_in_time(lab: &Lab, arguments: &[&str], limit: u64) -> Value {
+    let (mut said, mut began, called) = (String::new(), None, Instant::now());
+    let up = lab.command(&[&["up", "--output", "json"], arguments].concat()).on_line(|stream, line| {
+        if stream == kit::Stream::Out {
+            said += &format!("{line}\n");
+        } else if line.contains("Kubernetes of lab") {
+            began.get_or_insert_with(Instant::now);
+        }
+    });
+    let ended = up.finish().unwrap();
+    assert!(ended.good(), "{ended:?}");
+    let (took, all) = (began.unwrap().elapsed(), called.elapsed());
+    eprintln!("up {}: ready in {:.1} s, {:.1} s in all", arguments.join(" "), took.as_secs_f64(), all.as_secs_f64());
+    assert!(took < Duration::from_secs(limit), "{took:?}");
+    serde_json::from_str(&said).unwrap()
+}
+
 fn is_a_worker(arch: &str, letter: char) {
     let (lab, before) = (Lab::new(letter), machine());
     let platform = format!("linux/{arch}");
     let foreign = Arch::find(arch).unwrap();
-    let status = lab.up(&["--node", &platform]);
+    let status = up_in_time(&lab, &["--node", &platform], 120);
     assert_eq!(status["nodes"][1]["nature"], "emulated");
     assert_eq!(status["nodes"][1]["platform"], platform.as_str());
     let found = node(&lab, arch);
@@ -162,29 +86,16 @@ fn is_a_worker(arch: &str, letter: char) {
     // Again: it is there already.
     assert_eq!(lab.up(&["--node", &platform])["nodes"].as_array().unwrap().len(), 2);
 
-    let registry = registry(&lab);
-    let folder = tempfile::tempdir().unwrap();
-    push_guest(&lab, Arch::host(), &[&format!("guest-{}:1", Arch::host().go)]);
+    let (registry, host) = (registry(&lab), Arch::host().go);
+    push_guest(&lab, Arch::host(), &[&format!("guest-{host}:1")]);
     push_guest(&lab, foreign, &[&format!("guest-{arch}:1"), &format!("mirror/{PUBLIC}")]);
-    for (name, objects) in
-        [("host", pods(&registry, Arch::host().go)), ("guest", pods(&registry, arch)), ("node", pod_of_node(arch))]
-    {
-        let file: PathBuf = folder.path().join(name);
-        fs::write(&file, objects).unwrap();
-        lab.run(&["kubectl", "apply", "--filename", &file.display().to_string()]);
+    for objects in [pods(&registry, host), pods(&registry, arch), pod_of_node(arch)] {
+        apply(&lab, &objects);
     }
-    let host = Arch::host().go;
     let all = [format!("pod/guest-{host}"), format!("pod/guest-{arch}"), format!("pod/node-{arch}")];
     lab.run(&["kubectl", "wait", "--for=condition=Ready", "--timeout=120s", &all[0], &all[1], &all[2]]);
     for (from, to) in [(host, arch), (arch, host), (arch, arch)] {
-        let way = format!("service-{to}:80");
-        let mut said = String::new();
-        let late = || Error::new(kit::Cause::Node, format!("no way from {from} to {to}"));
-        let connected = kit::retry::until(Duration::from_secs(60), late, || {
-            said = guest(&lab, from, "connect", &way);
-            Ok(said.starts_with("connected").then_some(()))
-        });
-        assert!(connected.is_ok(), "from {from} to {to}: {said}");
+        reaches(&lab, from, to);
     }
     assert!(guest(&lab, arch, "connect", &registry).starts_with("connected"));
     assert!(guest(&lab, arch, "resolve", "kubernetes.default").starts_with("10.96.0.1 "));
@@ -278,6 +189,37 @@ fn nodes_join_a_lab_that_is_up_already_several_and_mixed() {
     let mut wanted = ["arm64", "s390x", "s390x", Arch::host().go];
     wanted.sort_unstable();
     assert_eq!(found, wanted);
+
+    // Also from one emulated node to another.
+    let registry = registry(&lab);
+    for arch in ["s390x", "arm64"] {
+        push_guest(&lab, Arch::find(arch).unwrap(), &[&format!("guest-{arch}:1")]);
+        apply(&lab, &pods(&registry, arch));
+    }
+    lab.run(&["kubectl", "wait", "--for=condition=Ready", "--timeout=300s", "pod/guest-s390x", "pod/guest-arm64"]);
+    reaches(&lab, "s390x", "arm64");
+    reaches(&lab, "arm64", "s390x");
+    lab.run(&["down", "--purge"]);
+    lab.expect_nothing_left(&before);
+}
+
+#[test]
+#[ignore = "boots nodes: `cargo xtask test --nodes` runs it"]
+fn nodes_get_ready_though_up_was_killed() {
+    let (lab, before) = (Lab::new('j'), machine());
+    let up = ["up", "--node", "linux/s390x", "--node-memory", "2048"];
+    // Before there is anything, before the machine is there, and while it boots.
+    for wait in [300, 2500, 6000] {
+        let killed = lab.command(&up).limit(Duration::from_millis(wait)).grace(Duration::ZERO).finish().unwrap();
+        assert!(killed.timed_out, "{killed:?}");
+    }
+    lab.run(&up);
+    assert!(ready(&lab, &format!("{}-s390x", lab.name)));
+    lab.run(&["status"]);
+    // And in the middle again, of which nothing may be left.
+    lab.run(&["down"]);
+    let killed = lab.command(&up).limit(Duration::from_secs(6)).grace(Duration::ZERO).finish().unwrap();
+    assert!(killed.timed_out && lab.leftovers().len() > 5, "{killed:?}");
     lab.run(&["down", "--purge"]);
     lab.expect_nothing_left(&before);
 }
@@ -322,9 +264,19 @@ fn nodes_get_a_damaged_disk_made_anew_with_the_same_bytes() {
     let damage = || fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(1 << 20).unwrap();
     let lab = Lab::open(&name, cache.path());
     let mends = |arguments: &[&str]| {
-        let mut said = String::new();
-        assert!(lab.command(arguments).on_line(|_, line| said.push_str(line)).finish().unwrap().good(), "{said}");
+        let (mut said, mut began, mut made) = (String::new(), Instant::now(), Duration::MAX);
+        let mends = lab.command(arguments).on_line(|_, line| {
+            said.push_str(line);
+            if line.contains("disk of linux/s390x nodes") {
+                made = began.elapsed();
+                began = Instant::now();
+            }
+        });
+        assert!(mends.finish().unwrap().good(), "{said}");
         assert!(said.contains("is damaged") && said.contains("made anew"), "{said}");
+        // Its packages are there: between the line that it begins and the line that it is done.
+        eprintln!("disk made in {:.1} s", made.as_secs_f64());
+        assert!(made < Duration::from_secs(90), "{said}");
         assert_eq!(kit::digest::sha256_file(&file).unwrap(), good);
     };
     let node = format!("{name}-s390x");

@@ -15,6 +15,7 @@ fn a_wrong_call_says_so() {
     assert_eq!(lab(&["--name", "../x", "status"]).code(), 2);
     assert_eq!(lab(&["up", "--subnet", "10.96.0.0/24"]).code(), 2);
     assert_eq!(lab(&["no-such-verb"]).code(), 2);
+    assert_eq!(lab(&["build", "--node", "linux/riscv64"]).code(), 2);
     assert_eq!(lab(&["--name", "none", "supervise", "/no/such/cache"]).code(), 2);
 }
 

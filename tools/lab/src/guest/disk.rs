@@ -109,14 +109,17 @@ fn look(folder: &Path, ui: &Ui) -> Result<bool> {
     }
 }
 
+/// Builds our programs for a machine unless the cache has them; returns their keys.
+pub(crate) fn build(layout: &Layout, machine: &Machine, go: &Go, ui: &Ui) -> Result<BTreeMap<String, String>> {
+    let arch = machine.arch()?;
+    PARTS.iter().map(|name| Ok(((*name).to_owned(), parts::part(name)?.build(layout, go, arch, ui)?))).collect()
+}
+
 /// Makes it unless the cache has it whole; returns its part and key.
 pub(crate) fn make(layout: &Layout, machine: &Machine, go: &Go, ui: &Ui) -> Result<String> {
     let arch = machine.arch()?;
     let platform = Platform::from_parts("linux", arch.go, None, None);
-    let mut keys = BTreeMap::new();
-    for name in PARTS {
-        keys.insert((*name).to_owned(), parts::part(name)?.build(layout, go, arch, ui)?);
-    }
+    let keys = build(layout, machine, go, ui)?;
     let packages = packages(&platform, machine, ui)?;
     let parent = layout.bin().join(part(machine));
     fs::create_dir_all(&parent).cause(Cause::HostDisk, || format!("cannot create {}", parent.display()))?;
@@ -132,7 +135,7 @@ pub(crate) fn make(layout: &Layout, machine: &Machine, go: &Go, ui: &Ui) -> Resu
     let work = tempfile::Builder::new().prefix(parts::NEW).tempdir_in(&parent);
     let work = work.cause(Cause::HostDisk, || format!("cannot write to {}", parent.display()))?;
     step.set("packages");
-    let files = build(layout, arch, &packages, &keys, work.path()).within(|| format!("disk of {platform} nodes"))?;
+    let files = write(layout, arch, &packages, &keys, work.path()).within(|| format!("disk of {platform} nodes"))?;
     let manifest = Manifest { schema_version: SCHEMA_VERSION.into(), platform, packages, parts: keys, files };
     kit::rundir::write_json(&work.path().join(MANIFEST), &manifest)?;
     let work = work.keep();
@@ -208,7 +211,7 @@ const RUN: &str = include_str!("../../guest/run");
 const INITTAB: &str = include_str!("../../guest/inittab");
 
 /// Writes the files; returns their digests.
-fn build(
+fn write(
     layout: &Layout,
     arch: &Arch,
     packages: &[Package],

@@ -27,6 +27,7 @@ use crate::{
 };
 
 pub(crate) use boot::{arguments, prepare, write};
+pub(crate) use disk::build;
 use machine::Machine;
 
 /// Where a node has its CNI plugins.
@@ -50,11 +51,19 @@ pub(crate) struct Nodes {
     cpus: u16,
 }
 
+/// The machines of platforms, this machine itself left out.
+///
+/// # Errors
+/// [`Cause::Usage`] for a platform that cannot be a node.
+pub(crate) fn machines(platforms: &[Platform]) -> Result<Vec<&'static Machine>> {
+    let foreign = platforms.iter().filter(|platform| **platform != Platform::host());
+    foreign.map(Machine::find).collect()
+}
+
 impl Nodes {
-    /// The machines that are asked for, this machine itself left out.
+    /// Those that are asked for.
     fn machines(&self) -> Result<Vec<&'static Machine>> {
-        let foreign = self.platforms.iter().filter(|platform| **platform != Platform::host());
-        foreign.map(Machine::find).collect()
+        machines(&self.platforms)
     }
 
     /// Programs that they need of this machine.
@@ -67,9 +76,9 @@ impl Nodes {
         Ok(machines.iter().map(|machine| &machine.qemu).chain(both.iter().copied()).collect())
     }
 
-    /// How many they are.
-    pub(crate) fn count(&self) -> Result<usize> {
-        Ok(self.machines()?.len())
+    /// How many of them are new, to a lab that is there or not.
+    pub(crate) fn count_new(&self, record: Option<&Record>) -> Result<usize> {
+        Ok(record.map_or_else(|| self.machines(), |record| self.missing(record))?.len())
     }
 
     /// What can be said before anything is done: whether this machine has wires, and so much memory at all.
@@ -207,6 +216,8 @@ pub(crate) mod tests {
         assert_eq!(missing(&[]), 0);
         assert_eq!(missing(&[&host, "linux/s390x"]), 0);
         assert_eq!(missing(&["linux/s390x", "linux/s390x", "linux/arm64"]), 2);
+        let count = |record| nodes(&["linux/s390x", "linux/arm64"]).count_new(record).unwrap();
+        assert_eq!((count(Some(&record)), count(None)), (1, 2));
     }
 
     #[test]
