@@ -171,7 +171,8 @@ impl Asked {
         let (architectures, declared) = match file {
             Some(ci) => {
                 let all = ci.architectures()?;
-                (all.architecture, all.cluster)
+                let declared = all.cluster.iter().filter_map(kit::ci::Cluster::declared).collect();
+                (all.architecture, declared)
             }
             None => (Vec::new(), Vec::new()),
         };

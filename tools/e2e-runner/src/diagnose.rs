@@ -98,7 +98,7 @@ async fn pods(client: &Client, namespace: &str, platform: &Platform, found: &mut
     let events = events.map(|events| events.items).unwrap_or_default();
     let mut lines = Vec::new();
     for pod in &pods {
-        let context = explain::Context { events: &events, logs: &[], platform: Some(platform) };
+        let context = explain::Context { events: &events, logs: &[], platform: Some(platform), nodes: &[] };
         lines.extend(
             explain::pod(pod, context).map(|trouble| format!("{namespace}/{} [{}]", trouble.line, trouble.cause)),
         );

@@ -125,7 +125,7 @@ impl Evidence {
     fn trouble(&self, held: &Held, namespace: &str) -> Option<(Cause, String)> {
         let events: Vec<Event> = held.events(namespace);
         held.pods(namespace).iter().find_map(|pod| {
-            let about = About { events: &events, logs: &[], platform: Some(&self.platform) };
+            let about = About { events: &events, logs: &[], platform: Some(&self.platform), nodes: &[] };
             let trouble = explain::pod(pod, about)?;
             cause::pods::decides(&trouble).then(|| (trouble.cause, format!("pod {namespace}/{}", trouble.line)))
         })

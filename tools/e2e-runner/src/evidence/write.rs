@@ -150,7 +150,7 @@ fn summary(about: &About<'_>, held: &Held, logs: &Logs) -> String {
         let events = held.events(namespace);
         for pod in held.pods(namespace) {
             let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
-            let known = Known { events: &events, logs: &[], platform: Some(about.platform) };
+            let known = Known { events: &events, logs: &[], platform: Some(about.platform), nodes: &[] };
             let why = explain::pod(&pod, known).map_or(String::new(), |trouble| format!(": {}", trouble.line));
             let _ = writeln!(text, "  pod {} {phase}{}", pod.name_any(), ui::printable(&why));
         }

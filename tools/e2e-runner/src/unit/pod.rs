@@ -268,7 +268,7 @@ async fn begin(client: &Client, pods: &Api<Pod>, name: &str, platform: &Platform
         let about = ListParams::default().fields(&format!("involvedObject.name={name}")).limit(50);
         let events = Api::<Event>::namespaced(client.clone(), NAMESPACE).list(&about).await;
         let events = events.map(|events| events.items).unwrap_or_default();
-        let known = explain::Context { events: &events, logs: &[], platform: Some(platform) };
+        let known = explain::Context { events: &events, logs: &[], platform: Some(platform), nodes: &[] };
         if let Some(trouble) = explain::pod(&pod, known) {
             if !trouble.heals {
                 return Err(Error::new(trouble.cause, trouble.line));

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufWriter, Read, Write},
+    io::{Read, Write},
     path::{Path, PathBuf},
 };
 
