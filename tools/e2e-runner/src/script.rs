@@ -59,9 +59,13 @@ pub(crate) fn section<'p>(plan: &'p Plan<'_>) -> Result<(String, &'p Script)> {
         let named = plan.args.script.as_ref().map(|name| format!(" '{name}'")).unwrap_or_default();
         Error::new(Cause::Usage, format!("component '{component}' has no script{named} that is meant")).next(next)
     })?;
-    if !plan.wanted.is_empty() || plan.args.shard.is_part() {
-        return Err(Error::new(Cause::Usage, "a script runs as a whole")
-            .next("leave out --tests, --only-failed and --shard; say what it is to run with --env"));
+    let args = plan.args;
+    let parts = !plan.wanted.is_empty() || args.shard.is_part() || args.suite.is_some() || args.shadow;
+    if parts || args.fail_fast || args.max_failures.is_some() {
+        return Err(Error::new(Cause::Usage, "a script runs as a whole").next(
+            "leave out --tests, --only-failed, --suite, --shard, --shadow, --fail-fast and --max-failures; say what it \
+             is to run with --env",
+        ));
     }
     Ok((name.clone(), script))
 }

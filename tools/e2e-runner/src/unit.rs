@@ -58,7 +58,16 @@ pub(crate) fn section<'p>(plan: &'p Plan<'_>) -> Result<(String, &'p Unit)> {
         Error::new(Cause::Usage, format!("component '{name}' has no unit tests"))
             .next(format!("add [{name}.unit] to {}", plan.ci.folder().join("components.toml").display()))
     })?;
-    Ok(("unit".into(), unit))
+    // What is not done must not look as if it were.
+    let given = [
+        (plan.args.shard.is_part(), "--shard", "give each machine other packages with --package"),
+        (plan.args.suite.is_some(), "--suite", "say which with --package and --tests"),
+        (plan.args.shadow, "--shadow", "name the tests with --tests, without their entries in ci/skips.toml"),
+    ];
+    match given.into_iter().find(|(given, _, _)| *given) {
+        Some((_, option, next)) => Err(Error::new(Cause::Usage, format!("{option} is not for unit tests")).next(next)),
+        None => Ok(("unit".into(), unit)),
+    }
 }
 
 /// The packages that are asked for, with the tests of each; those without any wanted test are left out.

@@ -3,8 +3,10 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests start the real programs and wait for what they do")]
 
+#[allow(dead_code, reason = "these tests need less of it than others")]
 #[path = "support/api.rs"]
 mod api;
+#[allow(dead_code, reason = "these tests need less of it than others")]
 #[path = "support/cluster.rs"]
 mod cluster;
 mod support;

@@ -40,6 +40,13 @@ struct Lab {
 }
 
 impl Lab {
+    /// One with nodes of another architecture, under emulation.
+    fn with_node(platform: &str) -> Self {
+        let lab = Self { ours: true, name: "e2e-nodes".into() };
+        lab.tool(&["up", "--node", platform]);
+        lab
+    }
+
     fn new() -> Self {
         let named = std::env::var("OTHER_ARCH_TEST_LAB_NAME").ok().filter(|name| !name.is_empty());
         let lab = Self { ours: named.is_none(), name: named.unwrap_or_else(|| "e2e-test".into()) };
@@ -105,6 +112,19 @@ fn runs_records_and_blames() {
         part(&lab);
         eprintln!("{name}: {:.1} s", began.elapsed().as_secs_f64());
     }
+}
+
+#[test]
+#[ignore = "boots a node: cargo xtask test --nodes runs it"]
+fn nodes_run_unit_tests_of_their_own_architecture() {
+    let lab = Lab::with_node("linux/s390x");
+    let unit = "[own.unit]\npackages = ['./unit']\nenv = { OWN = 'for {goarch}' }\n";
+    let world = World::new("test", &format!("{SUITES}{unit}"), "").with_labs();
+    let words = ["--kind", "unit", "--platform", "linux/s390x"];
+    Ended::of(lab.command(&world, "far", &words).output().unwrap()).says(0, &["3 tests: 3 passed"]);
+    let cell = world.path("far").join("own/linux-s390x").join(format!("lab-{}", lab.name));
+    let found: Results = rundir::read_record(&cell.join("unit")).unwrap().0;
+    assert_eq!((found.platform.to_string(), found.nature), ("linux/s390x".into(), kit::record::Nature::Emulated));
 }
 
 fn what_the_tests_get_and_what_is_recorded(lab: &Lab) {

@@ -121,6 +121,7 @@ fn unit_tests_are_listed_from_sources_for_the_platform() {
     one.says(0, &["# 1 tests of own/test:", "^(TestOther)$"]);
     assert!(!one.out.contains("own/pods"), "{}", one.out);
     with(&["--package", "./absent"]).says(2, &["error[usage]"]);
+    with(&["--shard", "1/2"]).says(2, &["--shard is not for unit tests"]);
     with(&["--tests", "TestGone"]).says(4, &["no unit tests selected"]);
 }
 
