@@ -72,7 +72,9 @@ async fn fields(
         let now = again(|| api.get_opt(&key.name)).await.ok()??;
         let now = view(key, &serde_json::to_value(now).ok()?);
         // From then to now: what was taken away is named as well.
-        Some((key.to_string(), touched(&merge_patch(&body, &now), DEPTH)))
+        let mut fields = touched(&merge_patch(&body, &now), DEPTH);
+        fields.sort();
+        Some((key.to_string(), fields))
     });
     let looked: Vec<_> = looked.buffer_unordered(CONCURRENT).collect().await;
     Ok(looked.into_iter().flatten().filter(|(_, fields)| !fields.is_empty()).collect())

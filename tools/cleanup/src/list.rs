@@ -1,6 +1,6 @@
 //! Everything that a cluster holds: each listable kind once, in pages, several at a time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use cluster::fail;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -49,8 +49,8 @@ pub(crate) struct Object {
     pub digest: String,
     /// The part of what is compared that is looked at later; mostly none, and never of a Secret.
     pub view: Value,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
+    /// Its labels. Not as a map, whose nodes would take more room than all the rest of an object.
+    pub labels: Vec<(String, String)>,
     /// When it was made.
     pub created: Option<Timestamp>,
     /// UID of the owner that manages it.
@@ -72,7 +72,7 @@ impl Object {
             uid: uid.into(),
             digest: String::new(),
             view: Value::Null,
-            labels: BTreeMap::new(),
+            labels: vec![],
             created: None,
             owner: None,
             owners: vec![],
@@ -163,8 +163,14 @@ pub(crate) fn name_of(resource: &ApiResource) -> String {
 /// Some servers show one object under two kinds: its first name stays.
 fn each_once(mut objects: Vec<Object>) -> Vec<Object> {
     objects.sort_by(|one, two| one.key.cmp(&two.key));
-    let mut seen = HashMap::new();
-    objects.retain(|object| seen.insert(object.uid.clone(), ()).is_none());
+    let mut by_uid: Vec<usize> = (0..objects.len()).collect();
+    by_uid.sort_by_key(|index| (&objects[*index].uid, *index));
+    let mut again = vec![false; objects.len()];
+    for pair in by_uid.windows(2) {
+        again[pair[1]] = objects[pair[0]].uid == objects[pair[1]].uid;
+    }
+    let mut again = again.into_iter();
+    objects.retain(|_| again.next() == Some(false));
     objects
 }
 
@@ -394,7 +400,7 @@ mod tests {
         }, "spec": {"nodeName": "n1"}});
         let (object, view) = object_of(&api("v1", "Pod"), &pod, None).unwrap();
         assert_eq!((view["spec"]["nodeName"].as_str(), object.view.is_null()), (Some("n1"), true));
-        assert_eq!((object.owners, object.labels["a"].as_str()), (vec!["x".to_owned()], "b"));
+        assert_eq!((object.owners, object.labels), (vec!["x".to_owned()], vec![("a".to_owned(), "b".to_owned())]));
         assert_eq!(object.created.unwrap().to_string(), "2026-01-01T00:00:00Z");
         assert_eq!(object.key.to_string(), "Pod.v1 n/p");
         assert_eq!(object.owner.as_deref(), Some("rs"));
@@ -409,6 +415,19 @@ mod tests {
         let root = json!({"metadata": {"name": "kube-root-ca.crt", "namespace": "x", "uid": "1"}});
         assert!(object_of(&api("v1", "ConfigMap"), &root, None).is_none());
         assert!(object_of(&api("v1", "ConfigMap"), &json!("damaged"), None).is_none());
+    }
+
+    #[test]
+    fn an_object_under_two_kinds_is_one() {
+        let object = |id: &str, uid: &str| crate::compare::tests::object(id, uid);
+        let all = vec![
+            object("Ingress.networking.k8s.io/v1 a/i", "1"),
+            object("Ingress.extensions/v1 a/i", "1"),
+            object("ConfigMap.v1 a/c", "2"),
+            object("ConfigMap.v1 a/b", "3"),
+        ];
+        let left: Vec<_> = each_once(all).iter().map(|object| object.key.to_string()).collect();
+        assert_eq!(left, ["Ingress.extensions/v1 a/i", "ConfigMap.v1 a/b", "ConfigMap.v1 a/c"]);
     }
 
     #[test]

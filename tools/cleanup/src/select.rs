@@ -2,7 +2,7 @@
 //! Several conditions have to hold together. Pure, but for reading the file and the inventories.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeSet, HashSet},
     path::PathBuf,
     str::FromStr,
     time::Duration,
@@ -26,7 +26,7 @@ pub(crate) struct Selection {
     /// Only what has this label, and everything in namespaces that have it
     #[arg(long = "label", value_name = "KEY[=VALUE]", help_heading = HEADING)]
     pub labels: Vec<Label>,
-    /// Only what this run left: what its inventories name, or is labelled or annotated other-arch/run with it
+    /// Only what this run left: what its inventories name, or has the label other-arch/run with it
     #[arg(long, value_name = "RUN", help_heading = HEADING)]
     pub of_run: Option<String>,
     /// Only what is older: 90s, 30m, 2h, 3d
@@ -72,8 +72,8 @@ impl std::fmt::Display for Label {
 impl Label {
     /// Whether it is among these.
     #[must_use]
-    pub(crate) fn is_on(&self, labels: &BTreeMap<String, String>) -> bool {
-        labels.get(&self.key).is_some_and(|found| self.value.as_ref().is_none_or(|wanted| wanted == found))
+    pub(crate) fn is_on(&self, labels: &[(String, String)]) -> bool {
+        labels.iter().any(|(key, found)| *key == self.key && self.value.as_ref().is_none_or(|wanted| wanted == found))
     }
 }
 
@@ -292,7 +292,9 @@ impl Chosen {
                     ids.contains(&id)
                 })
         };
-        let of_run = |(run, ids): &(String, HashSet<Id>)| object.labels.get(RUN) == Some(run) || named(ids);
+        let of_run = |(run, ids): &(String, HashSet<Id>)| {
+            object.labels.iter().any(|(key, value)| key == RUN && value == run) || named(ids)
+        };
         self.labels.iter().all(|label| label.is_on(&object.labels))
             && self.of_run.as_ref().is_none_or(of_run)
             && self.before.is_none_or(|before| object.created.is_some_and(|created| created < before))

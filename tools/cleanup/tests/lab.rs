@@ -7,7 +7,10 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 use support::{Lab, Run, objects::*};
@@ -59,6 +62,16 @@ const PARTS: &[(&str, Part)] = &[
 
 fn nothing_to_do(run: &Run<'_>) {
     assert_eq!(run.tool("diff", &[]).code, 0);
+    let nodes = Run::new(run.lab, "nothing-inner");
+    run.back(&[], 0);
+    run.lab.forgotten();
+    assert_eq!(nodes.tool("snapshot", &["--nodes"]).code, 0);
+    let baseline: Value = serde_json::from_slice(&std::fs::read(nodes.cell().join("baseline.json")).unwrap()).unwrap();
+    assert!(!baseline["nodes"][0]["images"].as_array().unwrap().is_empty(), "{}", baseline["nodes"]);
+    assert!(baseline["nodes"][0].get("unasked").is_none(), "{}", baseline["nodes"]);
+    assert_eq!(nodes.tool("diff", &[]).code, 0);
+    nodes.back(&[], 0);
+    run.lab.forgotten();
     let record = run.back(&[], 0);
     assert_eq!(record["stage"], "none");
     assert_eq!(record["outcome"], "passed");
@@ -77,6 +90,11 @@ fn a_dry_run_changes_nothing(run: &Run<'_>) {
     ] {
         assert!(shown.stdout.contains(line), "{line} is not in\n{}", shown.stdout);
     }
+    let rows: Value = serde_json::from_str(&run.tool("run", &["--dry-run", "--output", "json"]).stdout).unwrap();
+    let mut would: BTreeMap<String, usize> = BTreeMap::new();
+    for row in rows.as_array().unwrap() {
+        *would.entry(row["object"]["kind"].as_str().unwrap().to_owned()).or_default() += 1;
+    }
     assert!(run.lab.kubectl(&["get", "configmap", "-n", "left-dry", "a", "-o", "name"]).contains("configmap/a"));
     let diff = run.tool("diff", &["--output", "json"]);
     assert_eq!(diff.code, 1);
@@ -84,7 +102,9 @@ fn a_dry_run_changes_nothing(run: &Run<'_>) {
     assert!(
         diff["added"].as_array().unwrap().iter().any(|key| key["name"] == "left-dry" && key["kind"] == "Namespace")
     );
-    assert_eq!(run.back(&[], 0)["stage"], "objects");
+    let record = run.back(&[], 0);
+    assert_eq!(record["stage"], "objects");
+    assert_eq!(record["deleted"], json!(would), "what went is what was shown");
 }
 
 fn workloads_go_quickly(run: &Run<'_>) {
@@ -176,26 +196,19 @@ fn controllers_deleted_first(run: &Run<'_>) {
 }
 
 fn what_somebody_makes_again_is_named(run: &Run<'_>) {
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    let again = || {
-        while !stop.load(std::sync::atomic::Ordering::SeqCst) {
-            // It exists for most of the time: then this fails, and that is all right.
-            let _ = run.lab.may(&["create", "configmap", "left-again", "-n", "default"]);
-        }
-    };
-    let record = std::thread::scope(|threads| {
-        threads.spawn(again);
-        while run.lab.may(&["get", "configmap", "left-again", "-n", "default"]).is_err() {}
-        let began = Instant::now();
-        let record = run.back(&[], 1);
-        stop.store(true, std::sync::atomic::Ordering::SeqCst);
-        assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
-        record
-    });
-    let named = record["recreated"][0].as_str().unwrap();
-    assert!(named.contains("left-again") && named.contains("kubectl-create"), "{named}");
-    assert!(record["message"].as_str().unwrap().contains("made again each time"), "{record}");
     run.back(&[], 0);
+    run.lab.forgotten();
+    // The controller manager makes it again at once.
+    let account = account("default", "default");
+    let release = run.lab.file("account.json", &account.to_string());
+    let elsewhere = Run::new(run.lab, "reappears-elsewhere");
+    let began = Instant::now();
+    let ended = elsewhere.tool("run", &["--release", release.to_str().unwrap(), "--cluster-uid", &run.lab.uid()]);
+    assert_eq!(ended.code, 1, "{}", ended.everything());
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    let line = "ServiceAccount.v1 default/default was deleted 3 times and made again each time";
+    assert!(ended.stdout.contains(line), "{}", ended.everything());
+    run.lab.kubectl(&["delete", "namespace", "other-arch"]);
 }
 
 fn a_part_goes_and_the_rest_stays(run: &Run<'_>) {
@@ -418,11 +431,13 @@ fn what_was_changed_is_put_back(run: &Run<'_>) {
     inner.lab.kubectl(&["delete", "configmap", "-n", "kept", "gone"]);
     inner.lab.kubectl(&["scale", "deployment", "-n", "kept", "server", "--replicas=2"]);
     let diff = inner.tool("diff", &[]);
-    assert!(
-        diff.stdout.contains("~ ConfigMap.v1 kept/flags") && diff.stdout.contains("- ConfigMap.v1 kept/gone"),
-        "{}",
-        diff.stdout
-    );
+    for line in [
+        "~ ConfigMap.v1 kept/flags  (data.new, data.value, metadata.labels.added)",
+        "- ConfigMap.v1 kept/gone",
+        "(spec.replicas)",
+    ] {
+        assert!(diff.stdout.contains(line), "{line} is not in\n{}", diff.stdout);
+    }
     let record = inner.back(&[], 0);
     let mut restored = names(&record["restored"]);
     restored.sort();
@@ -430,7 +445,7 @@ fn what_was_changed_is_put_back(run: &Run<'_>) {
     let flags =
         inner.lab.kubectl(&["get", "configmap", "-n", "kept", "flags", "-o", "jsonpath={.data}{.metadata.labels}"]);
     assert_eq!(flags.trim(), r#"{"value":"stable"}"#);
-    inner.lab.kubectl(&["delete", "namespace", "kept"]);
+    run.back(&["--cluster-uid", &run.lab.uid()], 0);
 }
 
 fn a_changed_secret_is_reported_and_never_shown(run: &Run<'_>) {
@@ -485,6 +500,8 @@ fn the_api_server_restarts_in_the_middle(run: &Run<'_>) {
 
 fn killed_and_started_again(run: &Run<'_>) {
     run.leave_much("left-killed", 6);
+    // One that is killed may have come to its end, and the cluster have forgotten the baseline.
+    let named = ["--cluster-uid", &run.lab.uid()];
     // Twenty times, at random: most at the beginning, where most is asked for. The seed is printed, for whoever
     // has to see a failure again.
     let seed = jiff::Timestamp::now().as_nanosecond() as u64;
@@ -496,22 +513,22 @@ fn killed_and_started_again(run: &Run<'_>) {
         state ^= state >> 7;
         state ^= state << 17;
         let most = if round < 12 { 900 } else { 3000 };
-        let mut working = run.start("run", &[]);
+        let mut working = run.start("run", &named);
         std::thread::sleep(Duration::from_millis(20 + state % most));
         working.kill().unwrap();
         working.wait_with_output().unwrap();
-        if round == 10 {
+        if round == 9 {
             run.leave_much("left-killed-more", 4);
         }
     }
-    run.apply(&[config_map("default", "left-killed-last", "x")]);
-    let working = run.start("run", &[]);
+    run.leave_much("left-killed-last", 2);
+    let working = run.start("run", &named);
     std::thread::sleep(Duration::from_millis(400));
     run.interrupt(&working);
     assert_eq!(working.wait_with_output().unwrap().status.code(), Some(130));
     let record = run.record();
     assert_eq!((&record["outcome"], &record["cause"]), (&json!("failed"), &json!("interrupted")));
-    run.back(&[], 0);
+    run.back(&named, 0);
 }
 
 fn an_unreachable_cluster(run: &Run<'_>) {

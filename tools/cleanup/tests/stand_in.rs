@@ -134,7 +134,8 @@ fn selections_and_budgets_that_say_nothing_are_refused() {
     }
     std::fs::write(&release, b"\xff\xfe").unwrap();
     world.refuses(&["run", "--release", named], &["not UTF-8"]);
-    std::fs::write(&release, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n").unwrap();
+    let there = "{name: some-name-as-long-as-usual-7, namespace: namespace-7}";
+    std::fs::write(&release, format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {there}\n")).unwrap();
     world.refuses(&["run", "--release", named], &["holds no inventory of ours", "--cluster-uid the-cluster"]);
     world.refuses(&["run", "--release", named, "--cluster-uid", "another"], &["another", "the-cluster"]);
     world.refuses(&["run", "--inventory"], &["no inventory of 'x'"]);
