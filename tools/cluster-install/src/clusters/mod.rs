@@ -167,13 +167,13 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
 fn list(ci: &Ci, ui: &Ui) -> Result<Done> {
     let all: Vec<_> = ci.clusters()?.iter().map(State::of).collect();
     match ui.output {
-        Output::Json => ui.json(&all)?,
+        Output::Json => ui.json(&all.iter().map(|state| &state.known).collect::<Vec<_>>())?,
         Output::Text if all.is_empty() => ui.note("no cluster is described in ci/architectures.toml"),
         Output::Text => {
             let head = ["CLUSTER", "BY", "PLATFORM", "OWNER"].map(String::from).to_vec();
             let row = |state: &State| {
-                let platform = state.platform.as_ref().map_or_else(|| "any".into(), ToString::to_string);
-                vec![state.name.clone(), state.provider.into(), platform, state.owner.clone()]
+                let platform = state.known.platform.as_ref().map_or_else(|| "any".into(), ToString::to_string);
+                vec![state.known.name.clone(), state.known.provider.clone(), platform, state.known.owner.clone()]
             };
             ui.result(&kit::ui::table(&[vec![head], all.iter().map(row).collect()].concat()))?;
         }
@@ -214,9 +214,9 @@ impl Named {
             None => error.next(next),
             Some(_) => error,
         })?;
-        state.seen.phase = Phase::Ready;
-        state.seen.run = created.then_some(run);
-        (state.created, state.cluster) = (Some(created), Some(id));
+        state.known.seen.phase = Phase::Ready;
+        state.known.seen.run = created.then_some(run);
+        (state.known.created, state.known.cluster) = (Some(created), Some(id));
         step.done(if created { "made" } else { "was there" });
         state.show(ui)?;
         Ok(Done::good())
@@ -235,9 +235,10 @@ impl Named {
         gone?;
         step.done(if deleted { "removed" } else { "there was nothing of ours to remove" });
         let mut state = State::of(&self.entry);
-        (state.deleted, state.seen.phase) = (Some(deleted), if deleted { Phase::Absent } else { Phase::Unknown });
+        (state.known.deleted, state.known.seen.phase) =
+            (Some(deleted), if deleted { Phase::Absent } else { Phase::Unknown });
         if ui.output == Output::Json {
-            ui.json(&state)?;
+            ui.json(&state.known)?;
         }
         Ok(Done::good())
     }
@@ -245,17 +246,17 @@ impl Named {
     /// Prints also what was seen before something failed.
     fn status(&self, ui: &Ui) -> Result<Done> {
         let mut state = State::of(&self.entry);
-        let looked = self.provider.look(&mut state.seen, ui).and_then(|()| match state.seen.phase {
+        let looked = self.provider.look(&mut state.known.seen, ui).and_then(|()| match state.known.seen.phase {
             Phase::Ready => self.answers(&mut state, ui),
             phase => {
                 let what = format!("the cluster {} is {}", self.store.name(), phase.word());
                 let next = format!("make it: cluster-install cluster create {}", self.store.name());
                 let error = Error::new(Cause::ClusterUnreachable, what).next(next);
-                Err(state.seen.message.iter().fold(error, |error, message| error.line(message.clone())))
+                Err(state.known.seen.host_message.iter().fold(error, |error, message| error.line(message.clone())))
             }
         });
         if let Err(error) = &looked {
-            (state.cause, state.message) = (Some(error.cause), Some(error.summary()));
+            (state.known.cause, state.known.message) = (Some(error.cause), Some(error.summary()));
         }
         state.show(ui)?;
         looked.map(|()| Done::good())
@@ -265,16 +266,16 @@ impl Named {
     fn answers(&self, state: &mut State, ui: &Ui) -> Result<()> {
         let (access, temporary) = (self.provider.access(ui)?, Store::temporary(self.store.name())?);
         let kept = temporary.keep(&access)?;
-        state.cluster = Some(self.reach(&kept.options(), Duration::ZERO, ui)?);
+        state.known.cluster = Some(self.reach(&kept.options(), Duration::ZERO, ui)?);
         Ok(())
     }
 
     fn kubeconfig(&self, raw: bool, options: bool, ui: &Ui) -> Result<Done> {
         let mut state = State::of(&self.entry);
         state.place(self.store.keep(&self.provider.access(ui)?)?);
-        match (ui.output, &state.kubeconfig) {
-            (Output::Json, _) => ui.json(&state)?,
-            (Output::Text, _) if options => ui.result(&state.arguments.join(" "))?,
+        match (ui.output, &state.known.kubeconfig) {
+            (Output::Json, _) => ui.json(&state.known)?,
+            (Output::Text, _) if options => ui.result(&state.known.arguments.join(" "))?,
             (Output::Text, Some(path)) if raw => {
                 let text = kit::rundir::read_limited(path, 4 << 20)?;
                 ui.result(&String::from_utf8_lossy(&text))?;

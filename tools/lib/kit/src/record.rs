@@ -4,6 +4,7 @@
 //! newer major version and ignores fields that it does not know.
 
 mod cleanup;
+mod cluster;
 mod images;
 mod install;
 mod lab;
@@ -11,6 +12,7 @@ mod results;
 mod run;
 
 pub use cleanup::{Baseline, BaselineObject, Cleanup, CleanupHistory, Difference, NodeContent, ObjectKey};
+pub use cluster::{ClusterHost, ClusterPhase, ClusterSeen, ClusterState};
 pub use images::{Deep, Image, ImageKind, Images, Origin, PlatformRow, Program, Release, Replacement, Source, Unused};
 pub use install::{AppliedObject, Change, ClusterId, Install, Machine, Nature, Node, RunningImage};
 pub use lab::{Lab, LabMachine, LabNode, LabPhase, Subnet};
@@ -134,5 +136,6 @@ pub fn schemas() -> Vec<(&'static str, schemars::Schema)> {
         ("stages", schemars::schema_for!(Stages)),
         ("bundle", schemars::schema_for!(Bundle)),
         ("lab", schemars::schema_for!(Lab)),
+        ("cluster", schemars::schema_for!(ClusterState)),
     ]
 }

@@ -109,7 +109,7 @@ impl Provider for Host {
     fn look(&self, seen: &mut Seen, ui: &Ui) -> Result<()> {
         self.greet(seen.host.get_or_insert_default(), ui)?;
         let told = self.speaker.status(ui)?;
-        (seen.phase, seen.run, seen.since, seen.message) = (told.phase, told.run, told.since, told.message);
+        (seen.phase, seen.run, seen.since, seen.host_message) = (told.phase, told.run, told.since, told.message);
         Ok(())
     }
 
