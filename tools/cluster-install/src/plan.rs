@@ -185,13 +185,22 @@ async fn look(client: &Client, item: &Placed) -> Result<Planned, Error> {
     params.dry_run = true;
     let tried = api.patch(&key.name, &params, &Patch::Apply(&item.object.value)).await;
     let new = before.is_null();
+    let conflict = |error: &kube::Error| matches!(error, kube::Error::Api(status) if status.code == 409);
     let (after, problem) = match tried {
+        // What it would become, if somebody says --force-conflicts.
+        Err(error) if conflict(&error) => {
+            params.force = true;
+            let forced = api.patch(&key.name, &params, &Patch::Apply(&item.object.value)).await;
+            let forced = forced.kube(|| format!("cannot try {key}"))?;
+            (serde_json::to_value(forced).unwrap_or_default(), Some(cluster::describe(&error)))
+        }
         Ok(after) => (serde_json::to_value(after).unwrap_or_default(), None),
         // In a namespace, or of a kind, that the release makes first.
         Err(kube::Error::Api(status)) if new && status.code == 404 => (item.object.value.clone(), None),
-        Err(error) => (item.object.value.clone(), Some(cluster::describe(&error))),
+        Err(error) if new => (item.object.value.clone(), Some(cluster::describe(&error))),
+        Err(error) => (before.clone(), Some(cluster::describe(&error))),
     };
-    let diff = if problem.is_some() && !new { String::new() } else { diff::unified(&before, &after) };
+    let diff = diff::unified(&before, &after);
     let change = match (new, diff.is_empty() && problem.is_none()) {
         (true, _) => Change::New,
         (false, true) => Change::Unchanged,

@@ -354,10 +354,8 @@ impl Scene<'_> {
             limit: self.args.timeout,
             ui: self.ui,
         };
-        match look.at(id).await {
-            Ok(seen) => (seen.nodes, None),
-            Err(error) => (network::Seen::new(), Some(error)),
-        }
+        let (seen, error) = look.see(id).await;
+        (seen.nodes, error)
     }
 }
 

@@ -92,8 +92,17 @@ impl Look<'_> {
     /// # Errors
     /// What keeps the probe from running on a node; [`Cause::Usage`] if an owner declared what is not so.
     pub(crate) async fn at(&self, id: &mut ClusterId) -> Result<Seen> {
+        let (seen, wrong) = self.see(id).await;
+        wrong.map_or(Ok(seen), Err)
+    }
+
+    /// The same, for who wants to know what was seen also if it is not what was declared.
+    pub(crate) async fn see(&self, id: &mut ClusterId) -> (Seen, Option<Error>) {
         let seen = match self.image {
-            Some(image) => self.probe(image, id).await?,
+            Some(image) => match self.probe(image, id).await {
+                Ok(seen) => seen,
+                Err(error) => return (Seen::default(), Some(error)),
+            },
             None => Seen::default(),
         };
         let mut wrong = None;
@@ -102,7 +111,7 @@ impl Look<'_> {
             let settled = settle(node, seen.nodes.get(&node.name), &id.name, declared);
             wrong = wrong.or(settled.err());
         }
-        wrong.map_or(Ok(seen), Err)
+        (seen, wrong)
     }
 
     async fn probe(&self, image: &str, id: &ClusterId) -> Result<Seen> {

@@ -165,7 +165,10 @@ fn twice_is_once_and_drift_is_repaired(run: &Run<'_>) {
     let planned =
         ["plan", "--component", "try", "--release", run.folder.join("given.yaml").to_str().unwrap()].map(String::from);
     let planned: Vec<_> = planned.iter().map(String::as_str).collect();
-    run.tool(&planned).says(0, &["~ ConfigMap.v1", "0 new, 1 changed, 4 unchanged"]);
+    run.tool(&planned).says(
+        0,
+        &["! ConfigMap.v1", "conflict with", "-  colour: blue\n+  colour: red", "0 new, 1 changed, 4 unchanged"],
+    );
     run.install(&release, &["--force-conflicts"]).says(0, &["0 created, 1 changed, 4 as they were"]);
     let colour =
         run.lab.kubectl(&["get", "configmap", "settings", "-n", &run.namespace, "-o", "jsonpath={.data.colour}"]);

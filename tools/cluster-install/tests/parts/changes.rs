@@ -246,7 +246,7 @@ fn a_stored_version_that_is_gone(run: &Run<'_>) {
 }
 
 fn the_api_server_restarts_while_we_apply(run: &Run<'_>) {
-    let maps: String = (0..1000).map(|number| map(&format!("m{number}"), "1")).collect();
+    let maps: String = (0..600).map(|number| map(&format!("m{number}"), "1")).collect();
     let release = format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: NAMESPACE}}}}\n{maps}");
     let child = run.start(&release, &[]);
     until(|| {
@@ -254,7 +254,7 @@ fn the_api_server_restarts_while_we_apply(run: &Run<'_>) {
         names.lines().count() > 10
     });
     run.lab.tool(&["kill", "kube-apiserver"]);
-    Ended::of(child.wait_with_output().unwrap()).says(0, &["1001 objects:"]);
+    Ended::of(child.wait_with_output().unwrap()).says(0, &["601 objects:"]);
     let names = run.lab.kubectl(&["get", "configmaps", "-n", &run.namespace, "-o", "name"]);
-    assert_eq!(names.lines().filter(|name| name.starts_with("configmap/m")).count(), 1000);
+    assert_eq!(names.lines().filter(|name| name.starts_with("configmap/m")).count(), 600);
 }
