@@ -38,6 +38,13 @@ pub(crate) struct Told<'a> {
     pub(crate) attempt: &'a Try,
 }
 
+impl<'a> Told<'a> {
+    /// The order of time.
+    pub(crate) fn order(&self) -> (Timestamp, &'a str) {
+        (self.attempt.at, &self.run.digest)
+    }
+}
+
 /// What the matrix is computed from, beside the runs.
 #[derive(Clone)]
 pub(crate) struct Rules {
@@ -79,7 +86,7 @@ impl<'a> Book<'a> {
         }
         adopt_unknown(&mut groups);
         for told in groups.values_mut() {
-            told.sort_by(|a, b| (a.attempt.at, &a.run.digest).cmp(&(b.attempt.at, &b.run.digest)));
+            told.sort_by_key(|told| told.order());
         }
         let all = groups.iter().map(|(key, told)| (&**key, told.as_slice()));
         let references = References::new(rules.policy.reference.clone(), all);

@@ -1,10 +1,12 @@
 //! How a cell changes over time: what it was after each run, and what time alone makes of it.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use kit::Result;
 
 use super::{
-    Book, Entry, Rules, Sheet, owned,
+    Book, Entry, Rules, Sheet, Told, owned,
     state::{self, Reason},
 };
 use crate::{
@@ -141,11 +143,21 @@ fn of_cell<'a>(
     let mut sheet = Sheet::default();
     let mut last: Option<Status<'a>> = None;
     let mut clock = Timestamp::MIN;
-    // What one run says counts at once, when the last of it is known.
-    for run in entry.told.chunk_by(|a, b| a.run.digest == b.run.digest) {
-        let at = run.last().map_or(clock, |told| told.attempt.at);
+    let mut entered: Vec<Told<'a>> = Vec::new();
+    for run in by_run(&entry.told) {
+        // What a run says is known when all of it is.
+        let Some(at) = run.first().map(|told| told.run.finished) else { continue };
         last = age(&basis, &sheet, entry, (last, clock, at), since, log)?;
-        run.iter().for_each(|told| sheet.enter(*told));
+        let in_order = entered.last().zip(run.first()).is_none_or(|(a, b)| a.attempt.at <= b.attempt.at);
+        entered.extend(&run);
+        if in_order {
+            run.iter().for_each(|told| sheet.enter(*told));
+        } else {
+            // Two runs side by side, as the matrix sees them.
+            entered.sort_by_key(|told| told.order());
+            sheet = Sheet::default();
+            entered.iter().for_each(|told| sheet.enter(*told));
+        }
         let status = Status::of(&basis, &sheet, at)?;
         if last.as_ref().is_none_or(|last| !last.same(&status)) {
             if since.is_none_or(|since| at > since) {
@@ -158,6 +170,15 @@ fn of_cell<'a>(
     }
     age(&basis, &sheet, entry, (last, clock, rules.now), since, log)?;
     Ok(())
+}
+
+/// The tries of each run, the runs in the order in which they ended.
+fn by_run<'a>(told: &[Told<'a>]) -> Vec<Vec<Told<'a>>> {
+    let mut runs: BTreeMap<(Timestamp, &str), Vec<Told<'a>>> = BTreeMap::new();
+    for told in told {
+        runs.entry((told.run.finished, &told.run.digest)).or_default().push(*told);
+    }
+    runs.into_values().collect()
 }
 
 /// Lets time pass from `clock` to `end`.

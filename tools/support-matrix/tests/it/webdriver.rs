@@ -48,6 +48,8 @@ impl Browser {
         } } });
         let session = browser.request("POST", "/session", &capabilities);
         browser.session = session["sessionId"].as_str().expect("a session").to_owned();
+        // The machine may be busy with other tests.
+        browser.call("/timeouts", &json!({ "script": 120_000, "pageLoad": 120_000 }));
         browser
     }
 

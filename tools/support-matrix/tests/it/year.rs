@@ -31,6 +31,7 @@ const STORY: &[(&str, &str, &str, &str)] = &[
     ("2025-04-20", "unlucky", "linux/s390x", "emulated"),
     ("2025-05-20", "unlucky", "linux/s390x", "bad-emulated"),
     ("2025-05-25", "unlucky", "linux/s390x", "good"),
+    ("2025-12-01", "unlucky", "linux/s390x", "good"),
     // Its project publishes it; somebody else tests it.
     ("2025-06-01", "public", "linux/arm64", "publish"),
     ("2025-06-10", "public", "linux/arm64", "lost"),
