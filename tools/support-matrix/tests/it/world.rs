@@ -232,6 +232,11 @@ impl Run {
             node_selector: BTreeMap::new(),
             slowdown: None,
             unchecked: false,
+            flags: None,
+            settings: Vec::new(),
+            registries: BTreeMap::new(),
+            applied: Vec::new(),
+            pruned: Vec::new(),
         };
         change(&mut install);
         self.write(&self.cell(component, on), &install);
