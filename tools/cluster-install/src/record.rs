@@ -27,6 +27,7 @@ pub(crate) struct Progress {
     pub(crate) namespaces: Vec<String>,
     pub(crate) node_selector: BTreeMap<String, String>,
     pub(crate) slowdown: Option<f64>,
+    pub(crate) patient_probes: usize,
     pub(crate) unchecked: bool,
     pub(crate) running: Vec<RunningImage>,
     pub(crate) inputs: Vec<Input>,
@@ -47,6 +48,7 @@ impl Progress {
             namespaces: Vec::new(),
             node_selector: BTreeMap::new(),
             slowdown: None,
+            patient_probes: 0,
             unchecked: false,
             running: Vec::new(),
             inputs: Vec::new(),
@@ -84,6 +86,7 @@ impl Progress {
             namespaces: self.namespaces,
             node_selector: self.node_selector,
             slowdown: self.slowdown,
+            patient_probes: self.patient_probes,
             unchecked: self.unchecked,
             running: self.running,
         };
