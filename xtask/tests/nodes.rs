@@ -49,6 +49,8 @@ fn nodes_run_tekton_of_their_own_architecture() {
     let install = cell(&ran.run, "pipeline", "install.json");
     let (slowdown, stretch) = (install["slowdown"].as_f64().unwrap(), &results["conditions"]["stretch"]);
     assert!(slowdown > 1.5 && stretch["factor"].as_f64().unwrap() >= slowdown, "{slowdown} {stretch}");
+    // Its containers start too slowly for the probes of the release.
+    assert!(install["patientProbes"].as_u64().unwrap() >= 2, "{install}");
     println!(
         "{} s, {slowdown:.1} times slower, limits times {}: {}",
         took.as_secs(),

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kit::{
     Cause, Done, Error, Output, Platform, Result, RunDir, Ui,
     ci::{CiOptions, Component, Declared, parse_duration},
-    record::{ClusterId, Image, Install, SCHEMA_VERSION},
+    record::{ClusterId, Image, Install, Nature, SCHEMA_VERSION},
 };
 use kube::{Api, api::ListParams};
 
@@ -35,6 +35,11 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(300);
 /// The same on the slowest of nodes.
 const SLOW_LIMIT: Duration = Duration::from_secs(1800);
+/// An emulated node that is so much slower than this machine kills containers that have not yet started.
+const SLOW: f64 = 1.5;
+/// How many times as often their liveness probes may fail. One number, so that a measure that is a little different
+/// the next time does not change what is installed.
+const PATIENT: u64 = 10;
 
 /// How much of it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -235,6 +240,12 @@ impl Call<'_> {
         progress.cluster = Some(id.clone());
         progress.slowdown = seen?.slowdown();
         let (mut release, mut placed) = place(release, &kinds, &target, progress)?;
+        if progress.patient_probes > 0 {
+            let number = progress.patient_probes;
+            ui.note(format!(
+                "the nodes are emulated and slow: liveness probes of {number} containers get {PATIENT} times as long"
+            ));
+        }
         args.extras.entrust(&mut placed, &kinds)?;
         release.objects = placed.iter().map(|item| item.object.clone()).collect();
         progress.objects = placed.len();
@@ -311,7 +322,7 @@ pub(crate) async fn kinds(opened: &Opened, release: &Release) -> Result<Kinds> {
     Ok(kinds)
 }
 
-/// Gives every object its place and, on a mixed cluster, its nodes.
+/// Gives every object its place, on a mixed cluster its nodes, and on slow emulated nodes the time to start.
 pub(crate) fn place(
     mut release: Release,
     kinds: &Kinds,
@@ -325,6 +336,9 @@ pub(crate) fn place(
         if target.mixed {
             pods::restrict(object, &target.platform);
             progress.node_selector.insert(pods::ARCH_LABEL.into(), target.platform.arch.clone());
+        }
+        if kills_too_soon(progress.nature, progress.slowdown) {
+            progress.patient_probes += pods::be_patient(object, PATIENT);
         }
         placed.push(Placed { object: object.clone(), kind });
     }
@@ -372,6 +386,12 @@ fn patience(slowdown: Option<f64>) -> Duration {
     LIMIT.mul_f64(times.min(SLOW_LIMIT.div_duration_f64(LIMIT)))
 }
 
+/// Whether containers would be killed for what only the emulation is to blame for. What native nodes do stays what the
+/// release says.
+fn kills_too_soon(nature: Nature, slowdown: Option<f64>) -> bool {
+    nature == Nature::Emulated && slowdown.is_some_and(|slowdown| slowdown >= SLOW)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -382,5 +402,11 @@ mod tests {
             assert_eq!(patience(slowdown).as_secs(), seconds, "{slowdown:?}");
         }
         assert_eq!((patience(Some(f64::NAN)), patience(Some(0.0))), (LIMIT, LIMIT));
+        assert!(kills_too_soon(Nature::Emulated, Some(15.8)));
+        for (nature, slowdown) in
+            [(Nature::Native, Some(15.8)), (Nature::Emulated, Some(1.2)), (Nature::Emulated, None)]
+        {
+            assert!(!kills_too_soon(nature, slowdown), "{nature:?} {slowdown:?}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use cluster::objects::Object;
 use k8s_openapi::api::core::v1::Pod;
 use kit::Platform;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 pub(crate) use cluster::explain::ARCH_LABEL;
 
@@ -41,13 +41,33 @@ pub(crate) fn containers(object: &Object) -> Vec<(String, String)> {
 /// Keeps an object's pods on nodes of `platform`, unless it says itself which architecture they are for.
 pub(crate) fn restrict(object: &mut Object, platform: &Platform) {
     let Some(spec) = spec_mut(object).and_then(Value::as_object_mut) else { return };
-    let selector = spec.entry("nodeSelector").or_insert_with(|| Value::Object(serde_json::Map::new()));
+    let selector = spec.entry("nodeSelector").or_insert_with(|| Value::Object(Map::new()));
     if selector.is_null() {
-        *selector = Value::Object(serde_json::Map::new());
+        *selector = Value::Object(Map::new());
     }
     if let Some(selector) = selector.as_object_mut() {
         selector.entry(ARCH_LABEL).or_insert_with(|| platform.arch.clone().into());
     }
+}
+
+/// Lets the liveness and startup probes of an object's containers fail so many `times` as often before the containers
+/// are killed; returns of how many containers.
+pub(crate) fn be_patient(object: &mut Object, times: u64) -> usize {
+    let spec = spec_mut(object).and_then(Value::as_object_mut);
+    let lists = spec.into_iter().flat_map(|spec| spec.values_mut()).filter_map(Value::as_array_mut);
+    let mut changed = 0;
+    for container in lists.flatten().filter(|item| item["image"].is_string()) {
+        let mut any = false;
+        for probe in ["livenessProbe", "startupProbe"] {
+            let Some(probe) = container.get_mut(probe).and_then(Value::as_object_mut) else { continue };
+            // What the API server fills in.
+            let failures = probe.get("failureThreshold").and_then(Value::as_u64).unwrap_or(3);
+            probe.insert("failureThreshold".into(), failures.saturating_mul(times).into());
+            any = true;
+        }
+        changed += usize::from(any);
+    }
+    changed
 }
 
 /// Whether a pod belongs to an object of the release, and is not about to go.
@@ -150,6 +170,23 @@ spec:
         assert_eq!(names, ["first=i@sha256:1", "web=w@sha256:2"]);
         assert!(belongs(&pod("w@sha256:2"), &object) && is_current(&pod("w@sha256:2"), &object));
         assert!(belongs(&pod("w@sha256:0"), &object) && !is_current(&pod("w@sha256:0"), &object));
+    }
+
+    #[test]
+    fn containers_that_start_slowly_are_not_killed_for_it() {
+        let text = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: a}, spec: {template: {spec: {
+            initContainers: [{name: side, image: i, startupProbe: {failureThreshold: 5}}],
+            containers: [{name: a, image: i, livenessProbe: {periodSeconds: 10}, readinessProbe: {failureThreshold: 2}},
+                {name: b, image: i}], volumes: [{name: v, emptyDir: {}}]}}}}";
+        let mut object = parse(text, "r").unwrap().remove(0);
+        assert_eq!(be_patient(&mut object, 10), 2);
+        let spec = &object.value["spec"]["template"]["spec"];
+        let failures = |list: &str, probe: &str| spec[list][0][probe]["failureThreshold"].as_u64();
+        assert_eq!(failures("initContainers", "startupProbe"), Some(50));
+        assert_eq!(failures("containers", "livenessProbe"), Some(30));
+        assert_eq!(failures("containers", "readinessProbe"), Some(2), "it kills nobody");
+        let mut map = parse("{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}", "r").unwrap().remove(0);
+        assert_eq!(be_patient(&mut map, 10), 0);
     }
 
     #[test]

@@ -231,6 +231,7 @@ impl Run {
             running: Vec::new(),
             node_selector: BTreeMap::new(),
             slowdown: None,
+            patient_probes: 0,
             unchecked: false,
             flags: None,
             settings: Vec::new(),

@@ -42,6 +42,10 @@ pub struct Install {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1.0))]
     pub slowdown: Option<f64>,
+    /// Of how many containers the liveness probes may fail more often than the release says, because the nodes are
+    /// emulated and slow: they would be killed before they have started.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub patient_probes: usize,
     /// Whether it was installed although nobody looked whether its images can run there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unchecked: bool,
@@ -62,6 +66,11 @@ pub struct Install {
     pub pruned: Vec<ObjectKey>,
     /// What runs, as the pods say.
     pub running: Vec<RunningImage>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 impl Record for Install {
