@@ -203,7 +203,8 @@ impl Nightly<'_> {
         let request = self.request;
         let target = format!("{repo}/{component}");
         let work = match &request.release {
-            None => Work::new("build", "image-build", &["build", "--repo", &target]),
+            None if request.rebuild => Work::new("build", "image-build", &["build", "--repo", &target]),
+            None => Work::new("build", "image-build", &["build", "--reuse", "--repo", &target]),
             Some(release) => Work::new("verify", "image-build", &["verify", release]),
         };
         let work = work.component(component).args(&options("--platform", &request.platforms));

@@ -15,7 +15,7 @@ use kit::{
     ci::{CiOptions, ImageMap},
     ui,
 };
-use oci::{Client, Reference};
+use oci::{Client, Place, Reference};
 use serde::Serialize;
 
 use crate::{
@@ -236,9 +236,9 @@ async fn look_at(client: &Client, name: &str, now: Timestamp, old: Option<&Seen>
 }
 
 async fn look_now(client: &Client, reference: &Reference, now: Timestamp) -> Looked {
-    let offer = oci::offering(client, reference).await?;
-    let platforms = offer.platforms.iter().map(ToString::to_string).collect();
-    Ok(Seen { looked: now, digest: offer.digest, index: offer.index, platforms })
+    let offering = oci::offered(&Place::Registry(client.clone(), reference.clone())).await?;
+    let platforms = offering.platforms().iter().map(ToString::to_string).collect();
+    Ok(Seen { looked: now, digest: offering.digest, index: offering.index, platforms })
 }
 
 fn row(named: &Named, looked: &BTreeMap<String, Looked>, map: &ImageMap, platforms: &[Platform]) -> Result<Row> {

@@ -288,10 +288,10 @@ async fn newer(client: &Client, reference: &oci::Reference, tag: String, describ
     let registry = (reference.registry().to_owned(), reference.repository().to_owned());
     let tagged = oci::Reference::with_tag(registry.0, registry.1, tag);
     match oci::offered(&Place::Registry(client.clone(), tagged)).await {
-        Ok((digest, now)) => {
-            let now: Vec<_> = now.into_iter().map(|offer| offer.platform).collect();
+        Ok(offering) => {
+            let now = offering.platforms();
             let then: Vec<_> = described.offers.iter().map(|offer| offer.platform.clone()).collect();
-            newer.digest = Some(digest);
+            newer.digest = Some(offering.digest);
             newer.loses = without(&then, &now);
             newer.gains = without(&now, &then);
         }

@@ -3,13 +3,15 @@
 //! ko pushes into a layout on this machine; there every image is verified, and only then it is published.
 
 mod bases;
+mod fresh;
 mod named;
 mod publish;
 mod record;
+mod reuse;
 mod text;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -17,16 +19,17 @@ use std::{
 use kit::{
     Cause, Context, Done, Error, Output, Platform, Result, RunDir, Ui,
     ci::{Ci, CiOptions, Component, ImageMap},
-    record::{Image, ImageKind, Images},
+    record::{Image, Images},
     rundir, source,
 };
-use oci::{Client, Inbox, Layout, Place, Received};
+use oci::Client;
 
+use self::{fresh::Fresh, reuse::Reuse};
 use crate::{
     ko::{self, Naming},
     manifests,
     options::{BuildPlatforms, Repo},
-    release, show, verify,
+    release, show,
 };
 
 #[derive(Debug, clap::Args)]
@@ -34,6 +37,7 @@ use crate::{
 Examples:
   image-build build --component pipeline --repo 10.1.2.3:5000/nightly --platform linux/amd64,linux/s390x --run-dir run
   image-build build --component greeter --repo 10.1.2.3:5000/x --platform linux/s390x --run-dir run    plain images
+  image-build build --component pipeline --repo 10.1.2.3:5000/nightly --platform all --run-dir run --reuse     what changed
   image-build build --component pipeline --repo r.io/x --platform all --tag v1.9.0 --tag latest --run-dir run -- --image-user=65532")]
 pub(crate) struct Args {
     /// Component of ci/components.toml
@@ -69,6 +73,10 @@ pub(crate) struct Args {
     /// Most bytes that such a result may have (Tekton's max-result-size)
     #[arg(long, value_name = "BYTES", default_value_t = 4096, requires = "images_result")]
     images_result_limit: usize,
+    /// Take images from the repository whose inputs (sources, Go, ko, flags, bases, platforms) are the same, instead of
+    /// building them again; keep what new ones were made of. Not for releases: it believes whoever can write there
+    #[arg(long)]
+    reuse: bool,
     /// Base image instead of the configured one: REF for all, or IMPORTPATH=REF (repeatable)
     #[arg(long = "base", value_name = "[IMPORTPATH=]REF")]
     bases: Vec<String>,
@@ -204,22 +212,28 @@ impl<'a> Build<'a> {
         if let Some(error) = show::problems(&named.images) {
             return Err(error);
         }
-        let inbox = oci::run(Inbox::open(scratch.0.clone()))?;
-        let answer = self.build(&program, &bases, &expected, &inbox)?;
-        let below = self.args.repo.below(inbox.name());
-        let (layout, received) = (inbox.layout().clone(), inbox.received());
-        // Nothing comes after what is looked at.
-        drop(inbox);
-        let built = self.verify(&answer, &expected, &bases, &below, &layout, &received)?;
+        let reuse = self.args.reuse.then(|| Reuse::look(self, &program, &bases, &expected)).transpose()?;
+        let nothing = BTreeMap::new();
+        let known = reuse.as_ref().map_or(&nothing, Reuse::known);
+        let missing: BTreeMap<_, _> = expected.into_iter().filter(|(import, _)| !known.contains_key(import)).collect();
+        let fresh = (!missing.is_empty()).then(|| Fresh::build(self, &program, &bases, missing, &scratch.0));
+        let fresh = fresh.transpose()?;
+        let made = fresh.iter().flat_map(Fresh::images).map(|(image, _)| image);
+        let mut built: Vec<Image> = made.chain(known.values().map(|known| &known.image)).cloned().collect();
+        built.sort_by(|a, b| a.name.cmp(&b.name));
         let problems = show::problems(&built);
         record.images.splice(0..0, built.iter().cloned());
+        record.reused = known.keys().cloned().collect();
         if let Some(error) = problems {
             return Err(error);
         }
         record.replacements = named.replacements;
         let text = text::release(self, &files, &built, record)?;
         let result = publish::images_result(self, &built)?;
-        publish::images(self, &layout, &received, &built)?;
+        publish::images(self, fresh.as_ref(), reuse.as_ref())?;
+        if let (Some(reuse), Some(fresh)) = (&reuse, &fresh) {
+            reuse.remember(fresh)?;
+        }
         record.release = Some(publish::release(self, &text)?);
         match &self.args.images_result {
             Some(path) => rundir::write(path, result.as_bytes()).map(drop),
@@ -273,84 +287,11 @@ impl<'a> Build<'a> {
         if self.args.tags.is_empty() { version() } else { self.args.tags.clone() }
     }
 
-    /// Lets ko build into the inbox; returns what it called the images.
-    fn build(
-        &self,
-        program: &Path,
-        bases: &bases::Bases,
-        images: &BTreeMap<String, Vec<Platform>>,
-        inbox: &Inbox,
-    ) -> Result<BTreeMap<String, String>> {
-        rundir::write(&self.folder.join("ko.yaml"), self.ko_config(bases)?.as_bytes())?;
-        // ko runs in the sources' folder.
-        let folder =
-            self.folder.canonicalize().cause(Cause::HostDisk, || format!("cannot read {}", self.folder.display()))?;
-        // ko builds all images for the same platforms.
-        let mut groups = BTreeMap::<&[Platform], BTreeSet<String>>::new();
-        for (import, platforms) in images {
-            groups.entry(platforms).or_default().insert(import.clone());
-        }
-        let mut answer = BTreeMap::new();
-        for (platforms, images) in groups {
-            let resolve = ko::Resolve {
-                program,
-                root: &self.checkout.dir,
-                folder: &folder,
-                repo: &self.args.repo.below(inbox.name()),
-                naming: self.args.naming(),
-                tags: &self.tags(),
-                platforms,
-                images: &images,
-                sbom: &self.args.sbom,
-                jobs: self.args.jobs,
-                go_flags: self.args.go_flags.as_deref(),
-                others: &self.args.others(),
-            };
-            answer.extend(resolve.run(self.ui)?);
-        }
-        Ok(answer)
-    }
-
     /// ko's configuration, with our bases and the component's linker flags.
     fn ko_config(&self, bases: &bases::Bases) -> Result<String> {
         let commit = self.component.commit.as_deref().unwrap_or_default();
         let short = commit.get(..7).unwrap_or(commit);
         let ldflags: Vec<_> = self.component.ldflags.iter().map(|flag| flag.replace("{commit7}", short)).collect();
         self.config.with(bases, &ldflags)
-    }
-
-    /// Compares what ko pushed with what it was asked for, image by image and platform by platform.
-    fn verify(
-        &self,
-        answer: &BTreeMap<String, String>,
-        expected: &BTreeMap<String, Vec<Platform>>,
-        bases: &bases::Bases,
-        below: &str,
-        layout: &Layout,
-        received: &[Received],
-    ) -> Result<Vec<Image>> {
-        let mut places = Vec::new();
-        for (import, platforms) in expected {
-            let left_out = || Error::new(Cause::BuildFailure, format!("ko built no image for ko://{import}"));
-            let reference = oci::parse(answer.get(import).ok_or_else(left_out)?)?;
-            let name = format!("{}/{}", reference.registry(), reference.repository());
-            if name != self.args.naming().repository(below, import) {
-                let what = format!("ko called the image of {import} {name}, which is not what it was asked for");
-                return Err(Error::new(Cause::BuildFailure, what));
-            }
-            let its = |digest: &str| received.iter().find(|received| received.image.digest().to_string() == digest);
-            let image = reference.digest().and_then(its).ok_or_else(left_out)?.image.clone();
-            places.push((import, platforms, Place::Layout(layout.choose(&image))));
-        }
-        let step = self.ui.step(format!("verifying {} images on {} platforms", places.len(), self.platforms.len()));
-        let checked = oci::run(verify::check_places(&places))?;
-        step.done("");
-        let named = checked.into_iter().map(|image| {
-            let base = bases.get(&image.name).or_else(|| bases.get("default")).cloned();
-            let digest = image.digest.clone().unwrap_or_default();
-            let reference = format!("{}@{digest}", self.repository(&image.name));
-            Image { kind: ImageKind::Built, base, reference, ..image }
-        });
-        Ok(named.collect())
     }
 }

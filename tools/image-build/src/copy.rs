@@ -14,6 +14,9 @@ use crate::release;
 use plan::{Plan, Wishes};
 use tags::PutBack;
 
+/// How long tags that are being set when a signal comes may take: what is put back afterwards is put back for good.
+const UNDER_WAY: Duration = Duration::from_secs(5);
+
 /// The command line's examples.
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -116,7 +119,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
             files.push(rundir::stage(&path, target.text.as_bytes())?);
         }
     }
-    match oci::run(tags::set(&client, &changes)) {
+    match oci::run_on(UNDER_WAY, tags::set(&client, &changes)) {
         Ok(mixture) => report.mixture_milliseconds = Some(mixture.as_secs_f64() * 1e3),
         Err(error) => {
             let error = put_back(&client, &changes, error, &mut report, ui);

@@ -79,7 +79,7 @@ pub(crate) async fn push(
         let there = oci::offered(&Place::Registry(client.clone(), target.clone())).await;
         let digest = match there {
             // Others may have asked for more platforms than we do: theirs stay.
-            Ok((digest, offers)) if holds(&offers, &image) => digest,
+            Ok(there) if holds(&there.offers, &image) => there.digest,
             _ => made.push(client, &target).await?,
         };
         Ok(Image { reference: oci::pinned(&target, &digest).whole(), digest: Some(digest), ..image })

@@ -16,7 +16,7 @@ use kit::{Cause, Context, Error, Platform, Process, Result, Stream, Ui, dirs, ru
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use config::Config;
+pub(crate) use config::{Config, DEFAULT_BASE, Entry, Flags, Settings};
 
 use crate::manifests;
 
@@ -131,6 +131,30 @@ impl Naming {
     }
 }
 
+/// `GOFLAGS` for whatever calls Go: nothing of the checkout's state goes into programs.
+pub(crate) fn go_flags(more: Option<&str>) -> String {
+    more.map_or_else(|| "-buildvcs=false".to_owned(), |flags| format!("-buildvcs=false {flags}"))
+}
+
+/// What a ko program is made of: two of the same version that another Go compiled may well compress otherwise. A
+/// program that Go did not make is its own bytes.
+///
+/// # Errors
+/// [`Cause::MissingProgram`] without Go; [`Cause::Interrupted`].
+pub(crate) fn identity(program: &Path) -> Result<String> {
+    let said = version(program).unwrap_or_default();
+    let mut command = source::go_command("ko's build", Path::new("/"))?;
+    command.args(["version", "-m"]).arg(program);
+    let modules = Process::new("what ko is made of", command).limit(Duration::from_secs(20)).read();
+    let made = match modules {
+        // `PATH: VERSION`, then the modules.
+        Ok(text) if text.contains("\tpath\t") => text.split_once(": ").map_or(text.clone(), |(_, rest)| rest.into()),
+        Err(error) if error.signal.is_some() => return Err(error),
+        _ => kit::digest::sha256_file(program)?,
+    };
+    Ok(format!("{said} {}", kit::digest::sha256(made.as_bytes())))
+}
+
 /// What ko is asked to do.
 pub(crate) struct Resolve<'a> {
     pub(crate) program: &'a Path,
@@ -178,8 +202,10 @@ impl Resolve<'_> {
             command.env_remove(name);
         }
         source::clean_environment(&mut command);
-        if let Some(flags) = self.go_flags {
-            command.env("GOFLAGS", format!("-buildvcs=false {flags}"));
+        command.env("GOFLAGS", go_flags(self.go_flags));
+        // The Go that everything else here means; ko itself says it when there is none.
+        if let Ok(go) = source::go("ko") {
+            command.env("KO_GO_PATH", go);
         }
         command.env("KO_DOCKER_REPO", self.repo).env("KO_CONFIG_PATH", self.folder.join("ko.yaml"));
         // With it Go finds its earlier programs and links only what changed.

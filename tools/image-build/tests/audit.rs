@@ -18,7 +18,7 @@ struct World {
 impl World {
     /// Sources that name a good image, one without s390x, and one platform's image by digest.
     fn new() -> Self {
-        let world = Self { folder: Folder::new(), registry: Registry::start() };
+        let world = Self { folder: Folder::workspace(), registry: Registry::start() };
         image(&world.registry, "good", ALL);
         let (_, entries) = image(&world.registry, "poor", &["amd64"]);
         let host = &world.registry.host;

@@ -50,7 +50,7 @@ fn roots_of_several_platforms_become_one_base_that_is_the_same_again() {
             "--layout",
             "out",
         ];
-        world.run(&[&args[..], &["--output", "json"]].concat(), &[]).json(0)
+        world.run(&[&args[..], &["--output", "json"]].concat(), &[]).answered(0)
     };
     let (amd64, s390x) = (format!("linux/amd64={amd64}"), format!("linux/s390x={s390x}"));
     let base = make([&amd64, &s390x]);
@@ -127,7 +127,7 @@ fn linux_and_windows_become_one_index_with_their_manifests_as_they_are() {
     let to = format!("{host}/base/combined:v1");
     let combine = |bases: [&str; 2]| {
         let args = ["base", "combine", bases[0], bases[1], "--to", &to, "--layout", "out", "--output", "json"];
-        world.run(&args, &[]).json(0)
+        world.run(&args, &[]).answered(0)
     };
     let base = combine([&linux, &win]);
     assert_eq!(combine([&win, &linux]), base);
@@ -216,8 +216,8 @@ fn a_fallback_keeps_the_user_without_rights() {
                 .concat();
         let ended = world.run(&args, &[]);
         ended.said(0, &[&format!("linux/s390x: the others lack it, {alpine} steps in, as user 65532:65532")]);
-        let made = ended.json(0);
-        assert_eq!(world.run(&args, &[]).json(0), made);
+        let made = ended.answered(0);
+        assert_eq!(world.run(&args, &[]).answered(0), made);
         let rows = made["platforms"].as_array().unwrap();
         let said: Vec<_> = rows
             .iter()
@@ -244,7 +244,7 @@ fn a_fallback_keeps_the_user_without_rights() {
     let (base, good) = (format!("{host}/distroless:v1"), format!("{host}/good:v1"));
     let args =
         ["base", "combine", &base, "--fallback", &good, "--platform", PLATFORMS, "--layout", "out", "--output", "json"];
-    let made = world.run(&args, &[]).json(0);
+    let made = world.run(&args, &[]).answered(0);
     assert_eq!((&made["platforms"][1]["fallback"], &made["platforms"][1]["derivedFrom"]), (&json!(true), &Value::Null));
 }
 
@@ -380,7 +380,7 @@ fn the_static_base_has_a_short_name() {
     world.write("ci/images.toml", "[build.static]\nfiles = { '/etc/x' = 'y' }\nuser = '65532:65532'\n");
     let make = |verb: &[&str], out: &str| {
         let args = ["--ci", "ci", "--platform", PLATFORMS, "--layout", out, "--output", "json"];
-        world.run(&[verb, &args].concat(), &[]).json(0)
+        world.run(&[verb, &args].concat(), &[]).answered(0)
     };
     let one = make(&["base", "static"], "one");
     let two = make(&["base", "build", "static"], "two");

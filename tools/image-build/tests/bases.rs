@@ -56,7 +56,7 @@ fn every_base_and_every_platform_that_is_missing_is_named_at_once() {
             "next: choose a base that has them",
         ],
     );
-    let bases = ended.json(1);
+    let bases = ended.answered(1);
     assert_eq!(bases.as_array().unwrap().len(), 3);
     let good = base(&bases, "good:v1");
     assert_eq!((&good["missing"], &good["plain"], &good["newer"]), (&json!([]), &json!(false), &Value::Null));
@@ -93,14 +93,14 @@ fn media_types_of_docker_and_single_images_are_bases_too() {
         push_index(registry, "docker", "v1", &[docker("amd64"), docker("s390x")]);
         format!("defaultBaseImage: {host}/docker:v1\n")
     });
-    let bases = world.bases(&["--output", "json"]).json(0);
+    let bases = world.bases(&["--output", "json"]).answered(0);
     let media_type = "application/vnd.docker.distribution.manifest.v2+json";
     assert_eq!((&bases[0]["plain"], &bases[0]["platforms"][1]["mediaType"]), (&json!(false), &json!(media_type)));
     assert_eq!(bases[0]["platforms"][1]["distribution"]["version"], "12");
     Image::new("s390x").push(&world.registry, "docker", "v1");
     std::fs::remove_dir_all(world.path("ci")).unwrap();
     let args = ["bases", "--config", ".ko.yaml", "--platform", "linux/s390x", "--output", "json"];
-    let bases = world.run(&args, &[]).json(0);
+    let bases = world.run(&args, &[]).answered(0);
     assert_eq!((&bases[0]["plain"], &bases[0]["platforms"][0]["nonroot"]), (&json!(true), &json!(true)));
     // Without ci/ nothing is known of distributions, and it is said so.
     assert_eq!(bases[0]["platforms"][0]["distribution"]["life"], Value::Null);
@@ -151,7 +151,7 @@ fn a_newer_digest_that_would_lose_a_platform_is_said_before_it_is_taken() {
     });
     let ended = world.bases(&["--output", "json"]);
     ended.said(0, &["what the tag v1 names now has no linux/s390x, linux/arm64"]);
-    let bases = ended.json(0);
+    let bases = ended.answered(0);
     for base in bases.as_array().unwrap() {
         let reference = base["reference"].as_str().unwrap();
         let newer = &base["newer"];
@@ -189,10 +189,10 @@ fn windows_is_offered_by_its_version() {
     let asked = |platforms: &str| {
         world.run(&["bases", "--config", ".ko.yaml", "--platform", platforms, "--output", "json"], &[])
     };
-    let bases = asked("linux/amd64,windows/amd64:10.0.17763").json(0);
+    let bases = asked("linux/amd64,windows/amd64:10.0.17763").answered(0);
     assert_eq!(bases[0]["offers"], json!(["linux/amd64", "windows/amd64:10.0.17763.5"]));
     assert_eq!(bases[0]["platforms"][1]["distribution"]["version"], "10.0.17763.5");
-    assert_eq!(asked("windows/amd64:10.0.20348").json(1)[0]["missing"], json!(["windows/amd64:10.0.20348"]));
+    assert_eq!(asked("windows/amd64:10.0.20348").answered(1)[0]["missing"], json!(["windows/amd64:10.0.20348"]));
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn bases_made_here_are_looked_at_as_they_would_be() {
     );
     world.write("ci/images.toml", "[build.small]\nfiles = { '/etc/x' = 'y' }\nuser = '65532:65532'\n");
     let args = ["bases", "--component", "x", "--ci", "ci", "--platform", PLATFORMS];
-    let bases = world.run(&[&args[..], &["--output", "json"]].concat(), &[]).json(0);
+    let bases = world.run(&[&args[..], &["--output", "json"]].concat(), &[]).answered(0);
     assert_eq!((&bases[0]["madeHere"], &bases[0]["usedBy"]), (&json!(true), &json!(["default", "e.com/a"])));
     let row = &bases[0]["platforms"][1];
     assert_eq!((&row["distribution"]["id"], &row["distribution"]["version"]), (&json!("debian"), &json!("12")));
@@ -248,7 +248,7 @@ fn every_platform_that_debian_lacks_is_named_with_its_packages() {
         1,
         &["base rare (for default): image rare: Debian bookworm lacks a package for linux/s390x, linux/ppc64le: linux/s390x: rare, rarer; linux/ppc64le"],
     );
-    assert_eq!(ended.json(1)[0]["missing"], json!(["linux/s390x", "linux/ppc64le"]));
+    assert_eq!(ended.answered(1)[0]["missing"], json!(["linux/s390x", "linux/ppc64le"]));
     // Older machines than Debian's port is for get no programs of it.
     let args = ["base", "build", "rare", "--ci", "ci", "--layout", "out", "--platform", "linux/arm/v6"];
     let named = ["Debian bookworm lacks a package for linux/arm/v6", "> linux/arm/v6: only for v7: rare, rarer\n"];
@@ -271,7 +271,7 @@ fn what_cannot_be_looked_at_is_named_beside_what_can() {
             "/lacks:v1 (for e.com/a) has no linux/s390x",
         ],
     );
-    assert_eq!(base(&ended.json(1), "away:v1")["cause"], "registry");
+    assert_eq!(base(&ended.answered(1), "away:v1")["cause"], "registry");
     world.write(".ko.yaml", "defaultBaseImage: 127.0.0.1:1/away:v1\n");
     world.bases(&[]).said(3, &["error[registry]", "127.0.0.1:1/away:v1 (for default)"]);
     // An entry of the index without its manifest.

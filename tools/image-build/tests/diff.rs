@@ -16,7 +16,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        Self { folder: Folder::new(), registry: Registry::start() }
+        Self { folder: Folder::workspace(), registry: Registry::start() }
     }
 
     fn release(&self, name: &str, images: &[&str]) {

@@ -3,127 +3,13 @@
 #[path = "../../lib/oci/tests/support/mod.rs"]
 mod support;
 
-mod ended;
+mod component;
 
-mod ko;
+use std::{fs, path::Path, process::Command};
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    process::Command,
-};
-
-use ended::Ended;
+use component::{ALL, PLATFORMS, SHELL, WINDOWS, World, config, ko};
 use kit::Process;
 use serde_json::{Value, json};
-use support::{Made, Registry, index};
-
-const ALL: &[&str] = &["amd64", "arm64", "s390x", "ppc64le"];
-const PLATFORMS: &str = "linux/amd64,linux/arm64,linux/s390x,linux/ppc64le";
-const SHELL: &str = "cgr.dev/x/busybox@sha256:19f02276bf8dbdd62f069b922f10c65262cc34b710eea26ff928129a736be791";
-const WINDOWS: &str = "mcr.microsoft.com/x:win@sha256:b6d5ff841b78bdf2dfed7550000fd4f3437385b8fa686ec0f010be24777654d6";
-
-/// A component `e.com/x`, a registry with its base, and a ko that pushes what the test prepared.
-struct World {
-    folder: tempfile::TempDir,
-    registry: Registry,
-}
-
-impl World {
-    fn new() -> Self {
-        let world = Self { folder: tempfile::tempdir().unwrap(), registry: Registry::start() };
-        world.write("ci/components.toml", "[x]\npath = 'x'\nconfig = ['config']\n");
-        let images = format!(
-            "[[image]]\nnames = ['{SHELL}']\nbuild = 'shell'\n[[image]]\nnames = ['{WINDOWS}']\nunused = 'only Windows'\n\
-             [build.shell]\nfiles = {{ '/etc/x' = 'y' }}\nuser = '65532:65532'\n"
-        );
-        world.write("ci/images.toml", &images);
-        world.write("x/go.mod", "module e.com/x\n");
-        world.write("x/config/a.yaml", &config("ko://e.com/x/cmd/x"));
-        world.ko("");
-        world.push("base", ALL);
-        world.build("x", ALL);
-        world
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-
-    /// A ko that begins with these commands.
-    fn ko(&self, first: &str) {
-        self.write("bin/ko", &ko::script(self.folder.path(), first));
-        fs::set_permissions(self.path("bin/ko"), fs::Permissions::from_mode(0o755)).unwrap();
-    }
-
-    fn push(&self, repository: &str, arches: &[&str]) -> String {
-        let manifests: Vec<_> =
-            arches.iter().map(|arch| Made::new(arch, arch).push(&self.registry, repository)).collect();
-        index(&self.registry, repository, "v1", &manifests)["digest"].as_str().unwrap().to_owned()
-    }
-
-    /// Lets ko have built `e.com/x/cmd/PROGRAM` for these architectures.
-    fn build(&self, program: &str, arches: &[&str]) {
-        let platforms: Vec<_> = arches.iter().map(|arch| (*arch, *arch)).collect();
-        ko::built(self.folder.path(), &format!("e.com/x/cmd/{program}"), &platforms);
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_image-build"));
-        command.args(args).env("OTHER_ARCH_CACHE", self.path("cache")).env("DOCKER_CONFIG", self.path("none"));
-        command.env("OTHER_ARCH_KO", self.path("bin/ko"));
-        command
-    }
-
-    fn run(&self, args: &[&str], env: &[(&str, &str)]) -> Ended {
-        let mut command = self.command(args);
-        command.envs(env.iter().copied());
-        ended::run(command)
-    }
-
-    fn build_args(&self, more: &[&str]) -> Vec<String> {
-        let host = &self.registry.host;
-        let path = |name| self.path(name).display().to_string();
-        let mut args = vec![
-            "build".into(),
-            "--component=x".into(),
-            format!("--ci={}", path("ci")),
-            format!("--run-dir={}", path("run")),
-        ];
-        args.extend([format!("--repo={host}/repo"), format!("--base={host}/base:v1")]);
-        if !more.contains(&"--platform") {
-            args.push(format!("--platform={PLATFORMS}"));
-        }
-        args.extend(more.iter().map(ToString::to_string));
-        args
-    }
-
-    fn build_with(&self, more: &[&str], env: &[(&str, &str)]) -> Ended {
-        self.run(&self.build_args(more).iter().map(String::as_str).collect::<Vec<_>>(), env)
-    }
-
-    fn record(&self) -> Value {
-        serde_json::from_slice(&fs::read(self.path("run/x/images.json")).unwrap()).unwrap()
-    }
-
-    fn release(&self) -> Option<String> {
-        fs::read_to_string(self.path("run/x/release.yaml")).ok()
-    }
-}
-
-fn config(image: &str) -> String {
-    format!(
-        "# A comment\nkind: Deployment\nmetadata:\n  labels:\n    app.kubernetes.io/version: \"devel\"\nspec:\n  containers:\n  - image: {image}\n    \
-         args: [\"-shell-image\", \"{SHELL}\", \"-win\", \"{WINDOWS}\"]\n"
-    )
-}
 
 /// Nothing of a test: see [`ko`].
 #[test]
@@ -247,7 +133,7 @@ fn a_hole_that_ko_calls_success_is_not_released() {
 fn a_program_for_another_machine_is_not_published() {
     let world = World::new();
     let platforms = [("amd64", "amd64"), ("arm64", "amd64"), ("s390x", "s390x"), ("ppc64le", "ppc64le")];
-    ko::built(world.folder.path(), "e.com/x/cmd/x", &platforms);
+    ko::built(&world.path(""), "e.com/x/cmd/x", &platforms);
     let ended = world.build_with(&[], &[]);
     assert_eq!((ended.code, world.release()), (1, None), "{}", ended.err);
     assert!(ended.err.contains("e.com/x/cmd/x linux/arm64: /app/x is a program for amd64"), "{}", ended.err);
@@ -529,7 +415,7 @@ fn the_probe_is_named_by_its_digest_and_is_for_every_platform_asked_for() {
     let (ci, repo) = (world.path("ci"), format!("{}/repo", world.registry.host));
     for (arches, code) in [(ALL, 0), (&ALL[..2], 1)] {
         let platforms: Vec<_> = arches.iter().map(|arch| (*arch, *arch)).collect();
-        ko::built(world.folder.path(), "other-arch/probe", &platforms);
+        ko::built(&world.path(""), "other-arch/probe", &platforms);
         let args = ["probe", "--ci", ci.to_str().unwrap(), "--repo", &repo, "--platform", PLATFORMS];
         let ended = world.run(&args, &[]);
         assert_eq!(ended.code, code, "{}", ended.err);

@@ -3,7 +3,7 @@
 #[path = "../../lib/oci/tests/support/mod.rs"]
 mod support;
 
-mod ended;
+mod folder;
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use std::{
     process::Command,
 };
 
-use ended::Ended;
+use folder::{Ended, Folder};
 use serde_json::{Value, json};
 use support::{Answer, File, Made, Registry, elf, gzip, index, layer};
 
@@ -29,20 +29,17 @@ impl Ended {
 
 /// A folder to work in, and a registry.
 struct World {
-    folder: tempfile::TempDir,
+    folder: Folder,
     registry: Registry,
 }
 
 impl World {
     fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), registry: Registry::start() }
+        Self { folder: Folder::new(), registry: Registry::start() }
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
-        let path = self.folder.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, bytes).unwrap();
-        path
+        self.folder.write(name, bytes).into()
     }
 
     fn push(&self, repository: &str, images: &[Made<'_>]) -> String {
@@ -52,23 +49,17 @@ impl World {
     }
 
     fn verify(&self, args: &[&str]) -> Ended {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_image-build"));
-        command.arg("verify").args(args);
-        self.run(command)
+        self.folder.run(&[&["verify"], args].concat())
     }
 
     /// With so much address space that nothing large can be kept.
     fn verify_in_little_memory(&self, args: &[&str]) -> Ended {
+        let inner = self.folder.command(&[&["verify"], args].concat());
         let mut command = Command::new("sh");
-        command.args(["-c", "ulimit -v 300000; exec \"$0\" verify \"$@\"", env!("CARGO_BIN_EXE_image-build")]);
-        command.args(args).env("MALLOC_ARENA_MAX", "1");
-        self.run(command)
-    }
-
-    fn run(&self, mut command: Command) -> Ended {
-        command.current_dir(self.folder.path()).env("OTHER_ARCH_CACHE", self.folder.path().join("cache"));
-        command.env("DOCKER_CONFIG", self.folder.path().join("none"));
-        ended::run(command)
+        command.args(["-c", "ulimit -v 300000; exec \"$0\" \"$@\""]).arg(inner.get_program()).args(inner.get_args());
+        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("MALLOC_ARENA_MAX", "1");
+        command.current_dir(self.folder.path(""));
+        Ended::of(command)
     }
 }
 
@@ -176,7 +167,7 @@ fn what_the_call_names_wrongly_is_exit_2_and_named() {
     for missing in ["release.yaml", "./layout", "/no/where", "release.yaml/x.tar"] {
         verify(missing).expect(2, &format!("there is no file {missing}"));
     }
-    fs::create_dir(world.folder.path().join("folder")).unwrap();
+    fs::create_dir(world.folder.path("folder")).unwrap();
     verify("folder").expect(2, "folder is no OCI layout");
     verify("/dev/zero").expect(2, "/dev/zero is neither a file nor a folder");
     world.write("noise", &[&[1, 0, 2][..], &[0xff; 100]].concat());

@@ -63,6 +63,9 @@ pub(crate) struct Args {
     /// Leave cluster and lab as they are, for debugging
     #[arg(long)]
     keep: bool,
+    /// Build every image; without it those whose inputs have not changed are taken from the registry
+    #[arg(long, conflicts_with = "release")]
+    rebuild: bool,
     /// Environment for the tests, such as GREETER_TEST=fail; it stands in the records (may be repeated)
     #[arg(long, value_name = "KEY=VALUE")]
     env: Vec<String>,
@@ -136,6 +139,8 @@ pub(crate) struct Request {
     pub(crate) earlier: Option<PathBuf>,
     pub(crate) from: From,
     pub(crate) keep: bool,
+    /// Whether images are built that the registry has.
+    pub(crate) rebuild: bool,
     pub(crate) env: Vec<String>,
     pub(crate) history: PathBuf,
     pub(crate) out: PathBuf,
@@ -274,6 +279,7 @@ impl Request {
             earlier,
             from: args.from,
             keep: args.keep,
+            rebuild: args.rebuild,
             env: args.env,
             history: args.history.unwrap_or_else(|| tools::root().join("target/history")),
             out: args.out.unwrap_or_else(|| tools::root().join("target/matrix")),

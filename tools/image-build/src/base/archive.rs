@@ -7,11 +7,10 @@ use std::{
 };
 
 use kit::{Cause, Context, Error, Result, Within};
+use oci::Extension;
 
 use super::spool::{About, BYTES_LIMIT, CAPABILITY, CAPABILITY_BYTES, Spool, wrong};
 
-/// Bytes of a long name or of pax records.
-const EXTENSION_LIMIT: u64 = 1 << 20;
 /// Of a whole archive when decompressed: files, and as much again for headers, padding and repeated entries.
 const ARCHIVE_LIMIT: u64 = 2 * BYTES_LIMIT;
 /// What xz may take to decompress: more than its highest level needs.
@@ -56,12 +55,13 @@ pub(crate) fn unpack(reader: &mut dyn Read, spool: &mut Spool) -> Result<()> {
     // Raw: the library would read a long name of any length into memory.
     for entry in archive.entries().cause(Cause::Usage, broken)?.raw(true) {
         let mut entry = entry.cause(Cause::Usage, broken)?;
-        if extension.take(&mut entry)? {
+        if extension.take(&mut entry).cause(Cause::Usage, || "what it says of an entry cannot be used")? {
             continue;
         }
-        let said = std::mem::take(&mut extension);
-        let path = match said.path {
-            Some(path) => path,
+        let names = std::mem::take(&mut extension);
+        let said = said(&names)?;
+        let path = match names.path {
+            Some(path) => text(&path)?,
             None => text(&entry.path_bytes())?,
         };
         let Some(place) = spool.place(&path)? else { continue };
@@ -73,8 +73,8 @@ pub(crate) fn unpack(reader: &mut dyn Read, spool: &mut Spool) -> Result<()> {
             gid: said.gid.map_or_else(|| number(header.gid()), Ok)?,
             capability: said.capability,
         };
-        let link = match said.link {
-            Some(link) => link,
+        let link = match names.link {
+            Some(link) => text(&link)?,
             None => text(&header.link_name_bytes().unwrap_or_default())?,
         };
         match header.entry_type() {
@@ -105,67 +105,37 @@ fn text(bytes: &[u8]) -> Result<String> {
     Ok(text.trim_end_matches('\0').to_owned())
 }
 
-/// What the entries before an entry say about it (GNU long names, pax records).
+/// Owners and rights that pax records say.
 #[derive(Default)]
-struct Extension {
-    path: Option<String>,
-    link: Option<String>,
+struct Said {
     uid: Option<u64>,
     gid: Option<u64>,
     capability: Option<Vec<u8>>,
 }
 
-impl Extension {
-    /// Reads such an entry; false if it is an ordinary one.
-    fn take(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> Result<bool> {
-        let kind = entry.header().entry_type();
-        let special = kind.is_gnu_longname() || kind.is_gnu_longlink() || kind.is_pax_local_extensions();
-        if !special {
-            return Ok(kind.is_pax_global_extensions());
-        }
-        let mut bytes = Vec::new();
-        let read = entry.take(EXTENSION_LIMIT + 1).read_to_end(&mut bytes);
-        read.cause(Cause::Usage, || "it is a damaged tar archive")?;
-        if bytes.len() as u64 > EXTENSION_LIMIT {
-            return Err(wrong("it has a name of more than a mebibyte"));
-        }
-        if kind.is_gnu_longname() {
-            self.path = Some(text(&bytes)?);
-        } else if kind.is_gnu_longlink() {
-            self.link = Some(text(&bytes)?);
-        } else {
-            self.records(&bytes)?;
-        }
-        Ok(true)
+fn said(extension: &Extension) -> Result<Said> {
+    if extension.malformed {
+        return Err(wrong("its pax records cannot be read"));
     }
-
-    fn records(&mut self, bytes: &[u8]) -> Result<()> {
-        let number = |value: &[u8]| {
-            let parsed = str::from_utf8(value).ok().and_then(|text| text.parse().ok());
-            parsed.ok_or_else(|| wrong("an owner in its pax records is no number"))
-        };
-        for record in tar::PaxExtensions::new(bytes) {
-            let record = record.cause(Cause::Usage, || "its pax records cannot be read")?;
-            let value = record.value_bytes();
-            match record.key_bytes() {
-                b"path" => self.path = Some(text(value)?),
-                b"linkpath" => self.link = Some(text(value)?),
-                b"uid" => self.uid = Some(number(value)?),
-                b"gid" => self.gid = Some(number(value)?),
-                // Only files beyond our limit need it, and ignoring it would misread what follows.
-                b"size" => return Err(wrong("it has a file of more than 8 GiB")),
-                key if key.starts_with(b"GNU.sparse.") => return Err(wrong("it has a sparse file")),
-                key if key.strip_prefix(b"SCHILY.xattr.") == Some(CAPABILITY.as_bytes()) => {
-                    if value.len() > CAPABILITY_BYTES {
-                        return Err(wrong(format!("it has a capability of more than {CAPABILITY_BYTES} bytes")));
-                    }
-                    self.capability = Some(value.to_vec());
+    let number = |value: &[u8]| {
+        let parsed = str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+        parsed.ok_or_else(|| wrong("an owner in its pax records is no number"))
+    };
+    let mut said = Said::default();
+    for (key, value) in &extension.records {
+        match key.as_slice() {
+            b"uid" => said.uid = Some(number(value)?),
+            b"gid" => said.gid = Some(number(value)?),
+            key if key.strip_prefix(b"SCHILY.xattr.") == Some(CAPABILITY.as_bytes()) => {
+                if value.len() > CAPABILITY_BYTES {
+                    return Err(wrong(format!("it has a capability of more than {CAPABILITY_BYTES} bytes")));
                 }
-                _ => {}
+                said.capability = Some(value.clone());
             }
+            _ => {}
         }
-        Ok(())
     }
+    Ok(said)
 }
 
 #[cfg(test)]

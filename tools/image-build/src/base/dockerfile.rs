@@ -132,9 +132,8 @@ fn check_bases(bases: &[oci::Reference], platforms: &[Platform]) -> Result<()> {
     let mut lacking = Vec::new();
     for base in bases {
         let place = Place::Registry(client.clone(), base.clone());
-        let (_, offered) = oci::run(oci::offered(&place)).within(|| format!("FROM {base}"))?;
-        let missing = platforms.iter().filter(|asked| !offered.iter().any(|offer| offers(&offer.platform, asked)));
-        let missing: Vec<_> = missing.map(ToString::to_string).collect();
+        let offering = oci::run(oci::offered(&place)).within(|| format!("FROM {base}"))?;
+        let missing: Vec<_> = platforms.iter().filter(|asked| !offering.has(asked)).map(ToString::to_string).collect();
         if !missing.is_empty() {
             lacking.push(format!("FROM {base} has no {}", missing.join(", ")));
         }

@@ -37,8 +37,8 @@ pub(super) fn all(build: &Build<'_>, ci: &Ci) -> Result<Vec<Platform>> {
     let platforms: Vec<Platform> = match bases.get("default") {
         Some(base) if !is_build(base) => {
             let place = Place::Registry(build.client.clone(), oci::parse(base)?);
-            let (_, offered) = oci::run(oci::offered(&place)).within(|| format!("base {base}"))?;
-            offered.into_iter().map(|offer| offer.platform).filter(|platform| platform.row().is_ok()).collect()
+            let offering = oci::run(oci::offered(&place)).within(|| format!("base {base}"))?;
+            offering.platforms().into_iter().filter(|platform| platform.row().is_ok()).collect()
         }
         _ => ci.architectures()?.architecture.into_iter().map(|architecture| architecture.platform).collect(),
     };
@@ -73,14 +73,14 @@ pub(super) fn check(build: &Build<'_>, bases: &Bases, expected: &BTreeMap<String
     let mut lacking = Vec::new();
     for reference in references {
         let place = Place::Registry(build.client.clone(), oci::parse(reference)?);
-        let (_, offered) = oci::run(oci::offered(&place)).within(|| format!("base {reference}"))?;
-        let lacks = |asked: &&Platform| !offered.iter().any(|offer| oci::offers(&offer.platform, asked));
+        let offering = oci::run(oci::offered(&place)).within(|| format!("base {reference}"))?;
+        let lacks = |asked: &&Platform| !offering.has(asked);
         let asked = platforms(build, reference, bases, expected);
         let missing: Vec<_> = asked.iter().filter(lacks).map(ToString::to_string).collect();
         if !missing.is_empty() {
             let users: Vec<_> =
                 needed.iter().filter(|(_, base)| **base == reference).map(|(path, _)| path.as_str()).collect();
-            let offered: Vec<_> = offered.iter().map(|offer| offer.platform.to_string()).collect();
+            let offered: Vec<_> = offering.platforms().iter().map(ToString::to_string).collect();
             lacking.push(bases::lacking(reference, &users, &missing, &offered));
         }
     }

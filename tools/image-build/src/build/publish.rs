@@ -10,24 +10,48 @@ use kit::{
 };
 use oci::{Layout, Received};
 
-use super::Build;
+use super::{Build, fresh::Fresh, reuse::Reuse};
 use crate::manifests;
 
 /// Images pushed at the same time.
 const PARALLEL: usize = 4;
 
-/// Pushes what was verified and what ko wrote about it (SBOMs), all by digest; then the tags.
-pub(super) fn images(build: &Build<'_>, layout: &Layout, received: &[Received], built: &[Image]) -> Result<()> {
-    let verified: BTreeSet<_> = built.iter().filter_map(|image| image.digest.as_deref()).collect();
-    let wanted = |received: &Received| {
+/// Pushes what was built and what ko wrote about it (SBOMs), all by digest; then the tags, also of images that the
+/// registry had.
+pub(super) fn images(build: &Build<'_>, fresh: Option<&Fresh>, reuse: Option<&Reuse<'_>>) -> Result<()> {
+    if let Some(fresh) = fresh {
+        pushed(build, fresh, reuse)?;
+    }
+    let tags = build.tags();
+    let mut wanted = Vec::new();
+    for (import, known) in reuse.map(Reuse::known).into_iter().flatten() {
+        for tag in &tags {
+            wanted.push((oci::parse(&format!("{}:{tag}", build.repository(import)))?, &known.document));
+        }
+    }
+    oci::run(async {
+        let sets = stream::iter(&wanted).map(|(tag, document)| async move {
+            let there = build.client.find_manifest(tag).await?;
+            if there.is_some_and(|there| there.digest == document.digest) {
+                return Ok(());
+            }
+            build.client.push_manifest(tag, document).await
+        });
+        sets.buffer_unordered(PARALLEL).try_collect::<()>().await
+    })
+}
+
+fn pushed(build: &Build<'_>, fresh: &Fresh, reuse: Option<&Reuse<'_>>) -> Result<()> {
+    let verified: BTreeSet<_> = fresh.images().filter_map(|(image, _)| image.digest.as_deref()).collect();
+    let wanted = |received: &&Received| {
         // What is about an image has the image's digest as its tag, as cosign writes it.
         received.tag.starts_with("sha256-") || verified.contains(received.image.digest().to_string().as_str())
     };
-    let received: Vec<_> = received.iter().filter(|received| wanted(received)).collect();
+    let received: Vec<_> = fresh.received().iter().filter(wanted).collect();
     let step = build.ui.step(format!("pushing to {}", build.args.repo.name()));
     oci::run(async {
         for tagged in [false, true] {
-            let pushes = stream::iter(&received).map(|received| push(build, layout, received, tagged));
+            let pushes = stream::iter(&received).map(|received| push(build, fresh.layout(), received, reuse, tagged));
             pushes.buffer_unordered(PARALLEL).try_collect::<()>().await?;
         }
         Ok(())
@@ -36,11 +60,20 @@ pub(super) fn images(build: &Build<'_>, layout: &Layout, received: &[Received], 
     Ok(())
 }
 
-async fn push(build: &Build<'_>, layout: &Layout, received: &Received, tagged: bool) -> Result<()> {
+async fn push(
+    build: &Build<'_>,
+    layout: &Layout,
+    received: &Received,
+    reuse: Option<&Reuse<'_>>,
+    tagged: bool,
+) -> Result<()> {
     let Received { repository, tag, image } = received;
     let target = oci::parse(&format!("{}/{repository}:{tag}", build.args.repo.registry()?))?;
     let target = if tagged { target } else { oci::pinned(&target, image.digest().as_ref()) };
-    oci::copy(&build.client, layout, image, &target).await.map(drop)
+    match reuse.is_some_and(|reuse| reuse.is_damaged(repository)) && !tagged {
+        true => oci::restore(&build.client, layout, image, &target).await.map(drop),
+        false => oci::copy(&build.client, layout, image, &target).await.map(drop),
+    }
 }
 
 /// The images by digest for Tekton Chains (`docs/config.md`, type hinting); an error if they are too many.

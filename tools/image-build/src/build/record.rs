@@ -19,7 +19,7 @@ pub(super) fn begin(args: &Args, component: &Component, run: &RunDir) -> Images 
         (Some(path), _) => {
             Source::Module { path: path.clone(), version: component.version().into(), sum: String::new() }
         }
-        (None, path) => Source::Folder { path: path.clone().unwrap_or_default(), digest: String::new() },
+        (None, path) => Source::Folder { path: path.clone().unwrap_or_default(), digest: String::new(), commit: None },
     };
     Images {
         head: Head::new("image-build", env!("CARGO_PKG_VERSION"), &run.id(), Timestamp::now()),
@@ -29,6 +29,7 @@ pub(super) fn begin(args: &Args, component: &Component, run: &RunDir) -> Images 
         origin: Origin::BuiltHere,
         platforms: args.platforms.list().unwrap_or_default(),
         images: Vec::new(),
+        reused: Vec::new(),
         replacements: Vec::new(),
         unused: Vec::new(),
         release: None,
@@ -64,7 +65,7 @@ fn reproduce(args: &Args) -> String {
     if let Some(flags) = &args.go_flags {
         option("go-flags", flags);
     }
-    let switches = [(args.bare, "--bare"), (args.base_import_paths, "--base-import-paths")];
+    let switches = [(args.bare, "--bare"), (args.base_import_paths, "--base-import-paths"), (args.reuse, "--reuse")];
     words.extend(switches.iter().filter(|(given, _)| *given).map(|(_, switch)| (*switch).to_owned()));
     let others = args.others();
     if !others.is_empty() {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use kit::{Cause, Error, Result};
-use oci::{ARTIFACT_TYPE_RELEASE, Artifact, Client, Document, Place, Pushed, Reference, Tree};
+use oci::{ARTIFACT_TYPE_INPUTS, ARTIFACT_TYPE_RELEASE, Artifact, Client, Document, Place, Pushed, Reference, Tree};
 
 use super::plan::{Image, Item, Plan, Target};
 
@@ -78,6 +78,10 @@ async fn load_one(client: &Client, item: &Item) -> Result<Loaded> {
 async fn notes_about(client: &Client, source: &Reference, digest: &str) -> Result<Vec<Note>> {
     let mut notes = Vec::new();
     for referrer in oci::referrers(client, &oci::pinned(source, digest), None).await? {
+        // What an image was made of is for whoever builds into the repository that it comes from.
+        if referrer.artifact_type().as_ref().is_some_and(|kind| kind.to_string() == ARTIFACT_TYPE_INPUTS) {
+            continue;
+        }
         // A list may name what is gone.
         let reference = oci::pinned(source, referrer.digest().as_ref());
         if let Some(top) = client.find_manifest(&reference).await? {
@@ -146,15 +150,7 @@ async fn verify_one(client: &Client, loaded: &Loaded, at: &Reference) -> Result<
             client.manifest(&oci::pinned(at, &document.digest)).await.map(drop)
         });
         reads.buffer_unordered(REQUESTS).try_collect::<()>().await?;
-        let blobs = tree.blobs()?;
-        let looks = stream::iter(&blobs).map(|blob| async move {
-            match client.blob_size(at, blob.digest().as_ref()).await? {
-                Some(size) if size == blob.size() => Ok(()),
-                Some(size) => Err(gone(at, blob.digest().as_ref(), &format!("has {size} bytes of {}", blob.size()))),
-                None => Err(gone(at, blob.digest().as_ref(), "is not there")),
-            }
-        });
-        looks.buffer_unordered(REQUESTS).try_collect::<()>().await?;
+        tree.check_blobs(client, at).await?;
     }
     for note in &loaded.notes {
         let Some(subject) = &note.subject else { continue };

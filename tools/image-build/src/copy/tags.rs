@@ -66,7 +66,7 @@ pub(super) async fn prepare(client: &Client, plan: &Plan, loaded: &[Loaded]) -> 
     reads.buffered(PARALLEL).collect::<Vec<Result<Change>>>().await.into_iter().collect()
 }
 
-/// Sets all tags. Returns how long readers could see some of the images' tags changed and others not.
+/// Sets all tags; after a signal no more of them, but none is left half set. Returns how long readers could see some of the images' tags changed and others not.
 pub(super) async fn set(client: &Client, changes: &[Change]) -> Result<Duration> {
     let mut began = None;
     for stage in [Stage::Note, Stage::Image, Stage::Release] {
@@ -74,7 +74,10 @@ pub(super) async fn set(client: &Client, changes: &[Change]) -> Result<Duration>
         if stage != Stage::Note && !of_stage.is_empty() {
             began.get_or_insert_with(Instant::now);
         }
-        let sets = stream::iter(of_stage).map(|change| client.push_manifest(&change.tag, &change.to));
+        let sets = stream::iter(of_stage).map(|change| async {
+            kit::signal::check()?;
+            client.push_manifest(&change.tag, &change.to).await
+        });
         // Those that are on their way come to their end, so that what is put back stays so.
         let ended: Vec<Result<()>> = sets.buffer_unordered(PARALLEL).collect().await;
         ended.into_iter().collect::<Result<()>>()?;

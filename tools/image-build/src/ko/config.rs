@@ -62,6 +62,66 @@ impl Config {
     }
 }
 
+/// What a configuration says about how Go is called, and everything else in it but the bases.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// All of it without the bases, as text: what is equal there is equal for ko.
+    pub(crate) text: String,
+    pub(crate) default: Flags,
+    pub(crate) builds: Vec<Entry>,
+}
+
+/// Variables and flags for `go build`.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Flags {
+    pub(crate) env: Vec<String>,
+    pub(crate) flags: Vec<String>,
+    pub(crate) ldflags: Vec<String>,
+}
+
+/// An entry of `builds`: the folder of a command, and how it is built.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) dir: String,
+    pub(crate) main: String,
+    pub(crate) own: Flags,
+}
+
+impl Settings {
+    /// Reads a configuration's text.
+    pub(crate) fn read(text: &str) -> Result<Self> {
+        let unreadable = || "ko's configuration cannot be read";
+        let mut config: Mapping = serde_yaml_ng::from_str(text).cause(Cause::Internal, unreadable)?;
+        for base in ["defaultBaseImage", "baseImageOverrides"] {
+            config.remove(base);
+        }
+        let default = Flags {
+            env: words(&config, "defaultEnv"),
+            flags: words(&config, "defaultFlags"),
+            ldflags: words(&config, "defaultLdflags"),
+        };
+        let builds = config.get("builds").and_then(Value::as_sequence).cloned().unwrap_or_default();
+        let entry = |build: &Mapping| {
+            let text = |key| build.get(key).and_then(Value::as_str).unwrap_or(".").to_owned();
+            let own =
+                Flags { env: words(build, "env"), flags: words(build, "flags"), ldflags: words(build, "ldflags") };
+            Entry { dir: text("dir"), main: text("main"), own }
+        };
+        let builds = builds.iter().filter_map(Value::as_mapping).map(entry).collect();
+        let text = serde_yaml_ng::to_string(&config).cause(Cause::Internal, unreadable)?;
+        Ok(Self { text, default, builds })
+    }
+}
+
+/// A list of words, or the words of a text, as ko reads both.
+fn words(map: &Mapping, key: &str) -> Vec<String> {
+    match map.get(key) {
+        Some(Value::Sequence(all)) => all.iter().filter_map(Value::as_str).map(String::from).collect(),
+        Some(Value::String(text)) => text.split_whitespace().map(String::from).collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// Adds to a list of flags; makes the list if asked to.
 fn add_flags(map: &mut Mapping, key: &str, flags: &[String], make: bool) {
     if make && !map.contains_key(key) {
@@ -77,6 +137,20 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn settings_are_all_but_the_bases() {
+        let text = "defaultBaseImage: a\nbaseImageOverrides: {e.com/x: b}\ndefaultEnv: [X=1]\ndefaultFlags: -tags a\n\
+                    builds:\n- main: ./cmd/x\n  ldflags: [-s]\n  env: [Y=2]\n";
+        let settings = Settings::read(text).unwrap();
+        assert_eq!(settings.default.env, ["X=1"]);
+        assert_eq!(settings.default.flags, ["-tags", "a"]);
+        assert_eq!((settings.builds[0].dir.as_str(), settings.builds[0].main.as_str()), (".", "./cmd/x"));
+        assert_eq!(settings.builds[0].own.env, ["Y=2"]);
+        assert!(!settings.text.contains("Base") && settings.text.contains("-s"), "{}", settings.text);
+        assert_eq!(Settings::read(&text.replace("Image: a", "Image: c")).unwrap(), settings);
+        assert_ne!(Settings::read(&text.replace("-s", "-w")).unwrap(), settings);
+    }
 
     #[test]
     fn a_component_s_configuration_keeps_all_but_its_bases() {

@@ -51,6 +51,7 @@ pub(super) fn adopt(args: &Args, started: Timestamp, found: &Found, error: Optio
         origin: origin(found),
         platforms: args.platforms.list(),
         images: found.images.clone(),
+        reused: Vec::new(),
         replacements: Vec::new(),
         unused: found.unused.clone(),
         release,

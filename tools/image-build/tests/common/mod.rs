@@ -2,78 +2,40 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-#[path = "../ended/mod.rs"]
-mod ended;
+#[path = "../folder/mod.rs"]
+mod folder;
 
-use std::{fs, path::PathBuf, process::Command};
+use std::ops::Deref;
 
 use serde_json::{Value, json};
 
-pub(crate) use ended::Ended;
+pub(crate) use folder::Ended;
+use folder::Folder;
 
 use crate::support::{
     DOCKER_LIST, DOCKER_MANIFEST, File, OCI_INDEX, OCI_MANIFEST, Registry, elf, gzip, layer as archive,
 };
 
-impl Ended {
-    /// What it printed as JSON, when it ended with `code`.
-    pub(crate) fn json(&self, code: i32) -> Value {
-        assert_eq!(self.code, code, "{}{}", self.out, self.err);
-        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}", self.out))
-    }
-
-    /// Fails unless it ended with `code` and said all of this on standard error.
-    pub(crate) fn said(&self, code: i32, words: &[&str]) {
-        assert_eq!(self.code, code, "{}{}", self.out, self.err);
-        for word in words {
-            assert!(self.err.contains(word), "'{word}' is not in: {}", self.err);
-        }
-    }
+pub(crate) struct World {
+    folder: Folder,
+    pub(crate) registry: Registry,
 }
 
-pub(crate) struct World {
-    folder: tempfile::TempDir,
-    pub(crate) registry: Registry,
+impl Deref for World {
+    type Target = Folder;
+
+    fn deref(&self) -> &Folder {
+        &self.folder
+    }
 }
 
 impl World {
     pub(crate) fn new() -> Self {
-        let world = Self { folder: tempfile::tempdir().unwrap(), registry: Registry::start() };
-        fs::create_dir(world.path("tmp")).unwrap();
-        world
-    }
-
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// The same as text.
-    pub(crate) fn name(&self, name: &str) -> String {
-        self.path(name).display().to_string()
-    }
-
-    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, content).unwrap();
-        path.display().to_string()
-    }
-
-    /// A program of the test's own.
-    pub(crate) fn program(&self, name: &str, script: &str) -> String {
-        let path = self.write(name, format!("#!/bin/sh\n{script}\n"));
-        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        path
+        Self { folder: Folder::new(), registry: Registry::start() }
     }
 
     pub(crate) fn run(&self, args: &[&str], env: &[(&str, &str)]) -> Ended {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_image-build"));
-        command.args(args).env("OTHER_ARCH_CACHE", self.path("cache")).env("DOCKER_CONFIG", self.path("none"));
-        command.env("TMPDIR", self.path("tmp")).current_dir(self.folder.path()).envs(env.iter().copied());
-        let ended = ended::run(command);
-        let left: Vec<_> = fs::read_dir(self.path("tmp")).unwrap().flatten().map(|entry| entry.path()).collect();
-        assert!(left.is_empty(), "left behind: {left:?}");
-        ended
+        self.folder.run_with(args, env)
     }
 }
 

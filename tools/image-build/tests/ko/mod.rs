@@ -20,11 +20,11 @@ use crate::support::{File, elf, gzip, layer};
 /// Names the folder of the test whose images are pushed; without it the test of that name does nothing.
 const FOLDER: &str = "STAND_IN_KO";
 
-/// What stands on the path; `first` is done before anything else.
+/// The script that stands on the path; `first` is done before anything else.
 pub(crate) fn script(folder: &Path, first: &str) -> String {
     let (folder, program) = (folder.display(), std::env::current_exe().unwrap());
     format!(
-        "#!/bin/sh\n[ \"$1\" = version ] && echo v0.19.1 && exit\n{first}\nenv > {folder}/env\nfor word; do echo \"$word\"; done > {folder}/called\n\
+        "[ \"$1\" = version ] && echo v0.19.1 && exit\n{first}\nenv > {folder}/env\nfor word; do echo \"$word\"; done > {folder}/called\n\
          echo '2026/01/01 Building e.com/x/cmd/x for linux/amd64' >&2\n\
          {FOLDER}={folder} {} --exact stand_in_ko > {folder}/ko.out 2>&1 || {{ cat {folder}/ko.out >&2; exit 1; }}\n\
          cat {folder}/answer\n",

@@ -92,10 +92,30 @@ pub fn checkout(ci: &Ci, component: &Component, ui: &Ui) -> Result<Checkout> {
             }
             let dir = dir.canonicalize().cause(Cause::Usage, || format!("cannot read {}", dir.display()))?;
             let digest = folder_digest(&dir)?;
-            Ok(Checkout { dir, source: Source::Folder { path: path.clone(), digest } })
+            let commit = commit(&dir)?;
+            Ok(Checkout { dir, source: Source::Folder { path: path.clone(), digest, commit } })
         }
         _ => Err(Error::new(Cause::Usage, "a component needs either module and version, or path")),
     }
+}
+
+/// The commit of a folder in a git checkout, and whether its files are those of the commit. Programs do not have it
+/// stamped in, so that is where it is kept. Nothing without git.
+fn commit(dir: &Path) -> Result<Option<String>> {
+    let git = |arguments: &[&str]| {
+        let mut command = Command::new("git");
+        // What a checkout's own configuration would have run is not wanted here.
+        command.args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"]).args(arguments).current_dir(dir);
+        match Process::new("the commit of the sources", command).limit(Duration::from_secs(60)).read() {
+            Err(error) if error.signal.is_some() => Err(error),
+            said => Ok(said.ok().map(|said| said.trim().to_owned())),
+        }
+    };
+    let Some(commit) = git(&["rev-parse", "--verify", "HEAD"])?.filter(|commit| !commit.is_empty()) else {
+        return Ok(None);
+    };
+    let clean = git(&["status", "--porcelain", "--", "."])?.is_some_and(|changes| changes.is_empty());
+    Ok(Some(if clean { commit } else { format!("{commit}-dirty") }))
 }
 
 /// What `go mod download -json` says (`go help mod download`).
@@ -238,6 +258,28 @@ mod tests {
         assert_ne!(first, second);
         fs::write(dir.path().join("pkg/b.go"), "package b").unwrap();
         assert_ne!(second, folder_digest(dir.path()).unwrap());
+    }
+
+    #[test]
+    fn a_checkout_says_its_commit_and_whether_it_was_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(commit(dir.path()).unwrap(), None);
+        let git = |arguments: &[&str]| {
+            let mut command = Command::new("git");
+            command
+                .args(["-c", "user.name=x", "-c", "user.email=x@example.com"])
+                .args(arguments)
+                .current_dir(dir.path());
+            Process::new("git", command).run().unwrap();
+        };
+        fs::write(dir.path().join("a"), "a").unwrap();
+        git(&["init", "-q"]);
+        git(&["add", "."]);
+        git(&["commit", "-q", "-m", "x"]);
+        let first = commit(dir.path()).unwrap().unwrap();
+        assert!(first.len() >= 40 && first.bytes().all(|b| b.is_ascii_hexdigit()), "{first}");
+        fs::write(dir.path().join("a"), "b").unwrap();
+        assert_eq!(commit(dir.path()).unwrap().unwrap(), format!("{first}-dirty"));
     }
 
     #[test]

@@ -13,6 +13,8 @@ use crate::{
 
 /// The type of a release file that is pushed as an artifact.
 pub const ARTIFACT_TYPE_RELEASE: &str = "application/vnd.other-arch.release.v1+yaml";
+/// The type of a note about what an image was made of.
+pub const ARTIFACT_TYPE_INPUTS: &str = "application/vnd.other-arch.inputs.v1+json";
 /// The files of an artifact that is read are at most this large together.
 const ARTIFACT_LIMIT: u64 = 64 << 20;
 /// An artifact that is read has at most so many files.
@@ -125,8 +127,14 @@ pub async fn push_artifact(
 /// # Errors
 /// [`Cause::Auth`] or [`Cause::Registry`] naming what could not be pushed.
 pub async fn store_artifact(client: &Client, target: &Reference, artifact: &Artifact) -> Result<Reference> {
+    let by_digest = pinned(target, &artifact.manifest()?.digest);
+    if artifact.subject.is_none() && target.tag().is_some() {
+        let there = client.find_written(target).await?;
+        if there.is_some_and(|there| Some(there.digest.as_str()) == by_digest.digest()) {
+            return Ok(by_digest);
+        }
+    }
     let document = artifact.push_files(client, target).await?;
-    let by_digest = pinned(target, &document.digest);
     if artifact.subject.is_some() || target.tag().is_none() {
         store_referrer(client, &by_digest, &document).await?;
     }

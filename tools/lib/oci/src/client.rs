@@ -165,6 +165,23 @@ impl Client {
         good(response, repository).await.within(|| fetch::blob_name(repository, digest))
     }
 
+    /// So many bytes of a blob, unchecked; nothing from a registry that only gives all of it.
+    pub(crate) async fn blob_part(
+        &self,
+        repository: &Reference,
+        digest: &str,
+        first: u64,
+        count: u64,
+    ) -> Result<Option<Vec<u8>>> {
+        let last = first.saturating_add(count).saturating_sub(1);
+        let response = self.get_blob(repository, digest, Some((first, last))).await?;
+        if response.status() != StatusCode::PARTIAL_CONTENT {
+            return Ok(None);
+        }
+        let bytes = limited(response, count, repository).await?;
+        Ok((bytes.len() as u64 == count).then_some(bytes))
+    }
+
     fn reading(&self, method: Method, url: &str) -> RequestBuilder {
         self.0.http.request(method, url).header(header::ACCEPT, MANIFEST_TYPES)
     }

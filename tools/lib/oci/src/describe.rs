@@ -223,6 +223,7 @@ mod tests {
                     kind: kind.clone(),
                     size: 0,
                     head: path.as_bytes().to_vec(),
+                    end: 0,
                 });
             }
             search.end_layer();

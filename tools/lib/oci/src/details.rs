@@ -42,38 +42,10 @@ pub struct PlatformDetails {
     pub size: u64,
 }
 
-/// What an image is and for which platforms, and no more.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offering {
-    /// Of the index, or of the manifest of a plain image.
-    pub digest: String,
-    /// Whether it is an index.
-    pub index: bool,
-    /// In the index's order.
-    pub platforms: Vec<Platform>,
-}
-
-/// Reads for which platforms an image is.
-///
-/// # Errors
-/// [`Cause::Auth`] or [`Cause::Registry`] with the image.
-pub async fn offering(client: &Client, reference: &Reference) -> Result<Offering> {
-    let (top, _, entries) = top(client, reference).await?;
-    let platforms = entries.into_iter().map(|entry| entry.platform).collect();
-    Ok(Offering { digest: top.digest, index: is_index(&top.media_type), platforms })
-}
-
 /// Whether a registry answers when it is asked for an image, if only by a no. What was known of the image before
 /// counts as long as it does not.
 pub async fn answers(client: &Client, reference: &Reference) -> bool {
     !matches!(client.find_manifest(reference).await, Err(error) if error.cause == Cause::Registry)
-}
-
-async fn top(client: &Client, reference: &Reference) -> Result<(Document, Place, Vec<Entry>)> {
-    let top = client.manifest(reference).await?;
-    let place = Place::Registry(client.clone(), pinned(reference, &top.digest));
-    let entries = index::entries(&place, &top).await?;
-    Ok((top, place, entries))
 }
 
 /// Reads what an image says of itself, without its layers.
@@ -81,8 +53,9 @@ async fn top(client: &Client, reference: &Reference) -> Result<(Document, Place,
 /// # Errors
 /// [`Cause::Auth`] or [`Cause::Registry`] with the image.
 pub async fn details(client: &Client, reference: &Reference) -> Result<Details> {
-    let (top, place, entries) = top(client, reference).await?;
-    let (top, place) = (&top, &place);
+    let top = &client.manifest(reference).await?;
+    let place = &Place::Registry(client.clone(), pinned(reference, &top.digest));
+    let entries = index::entries(place, top).await?;
     let reads = stream::iter(entries).map(|entry| one(place, top, entry));
     let read: Vec<(Platform, Option<PlatformDetails>)> = reads.buffered(PARALLEL).try_collect().await?;
     let (mut platforms, mut gone) = (Vec::new(), Vec::new());

@@ -82,6 +82,13 @@ pub fn is_image(media_type: &str) -> bool {
         .contains(&media_type)
 }
 
+/// Whether a layer is of those that only their maker distributes, as of Windows (image-spec, layer.md,
+/// "Non-Distributable Layers").
+pub(crate) fn is_foreign(layer: &Descriptor) -> bool {
+    let media_type = layer.media_type().to_string();
+    media_type.contains(".nondistributable.") || media_type.contains(".foreign.")
+}
+
 /// A value as JSON with sorted keys, so that equal values have equal bytes and so equal digests.
 ///
 /// # Errors
@@ -114,6 +121,17 @@ pub fn descriptor(media_type: MediaType, bytes: &[u8]) -> Result<Descriptor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn layers_that_may_not_be_distributed_are_known() {
+        for (media_type, expected) in [
+            ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", true),
+            ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", true),
+            ("application/vnd.oci.image.layer.v1.tar+gzip", false),
+        ] {
+            assert_eq!(is_foreign(&descriptor(media_type.into(), b"").unwrap()), expected, "{media_type}");
+        }
+    }
 
     #[test]
     fn a_base_is_named_by_what_there_is() {

@@ -139,7 +139,7 @@ fn zip(path: &Path, found: &mut Programs<'_>) -> Result<()> {
             let file = entry.with_reader(&mut content, ZipReadOptions::default()).cause(Cause::Usage, broken)?;
             first = head(file).within(broken)?;
         }
-        found.entry(&Entry { path, kind, size, head: first })?;
+        found.entry(&Entry { path, kind, size, head: first, end: 0 })?;
     }
     Ok(())
 }

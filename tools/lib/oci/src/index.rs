@@ -11,6 +11,8 @@ use crate::{Document, Place, document::CONFIG_LIMIT, is_image, is_index};
 const DEPTH: usize = 4;
 /// Entries of an index and those inside it.
 const ENTRIES: usize = 1000;
+/// Bytes of indexes inside it and of configs that have to be read to know a platform, all together.
+const BYTES: usize = 64 << 20;
 /// What configs of images are called; artifacts have others.
 const CONFIG_TYPES: [&str; 2] =
     ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
@@ -37,6 +39,31 @@ pub struct Offer {
     pub manifest: String,
 }
 
+/// What an image is and for which platforms, and no more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offering {
+    /// Of the index, or of the manifest of a plain image.
+    pub digest: String,
+    /// Whether it is an index.
+    pub index: bool,
+    /// In the index's order.
+    pub offers: Vec<Offer>,
+}
+
+impl Offering {
+    /// Whether it serves who asks for this platform.
+    #[must_use]
+    pub fn has(&self, asked: &Platform) -> bool {
+        self.offers.iter().any(|offer| offers(&offer.platform, asked))
+    }
+
+    /// Its platforms, in the index's order.
+    #[must_use]
+    pub fn platforms(&self) -> Vec<Platform> {
+        self.offers.iter().map(|offer| offer.platform.clone()).collect()
+    }
+}
+
 /// Whether something for `offered` serves who asks for `asked`: what the asker leaves open may be anything,
 /// and versions of Windows may be cut short (`10.0.17763`), as ko matches platforms.
 #[must_use]
@@ -50,14 +77,15 @@ pub fn offers(offered: &Platform, asked: &Platform) -> bool {
         && version
 }
 
-/// The digest of an image, and the platforms that it offers.
+/// Reads for which platforms an image is.
 ///
 /// # Errors
 /// [`Cause::Auth`] or [`Cause::Registry`] with the image.
-pub async fn offered(place: &Place) -> Result<(String, Vec<Offer>)> {
+pub async fn offered(place: &Place) -> Result<Offering> {
     let top = place.top().await?;
     let offer = |entry: Entry| Offer { platform: entry.platform, manifest: entry.descriptor.digest().to_string() };
-    Ok((top.digest.clone(), entries(place, &top).await?.into_iter().map(offer).collect()))
+    let offers = entries(place, &top).await?.into_iter().map(offer).collect();
+    Ok(Offering { index: is_index(&top.media_type), digest: top.digest, offers })
 }
 
 /// The versions of Windows in an index. oci-spec looks for them under `os_version` there, which is no name of the
@@ -88,6 +116,11 @@ pub(crate) async fn entries(place: &Place, top: &Document) -> Result<Vec<Entry>>
     let mut found = Vec::new();
     let mut todo = vec![(0, top.clone())];
     let mut seen = HashSet::from([top.digest.clone()]);
+    let mut left = BYTES;
+    let large = || {
+        let what = format!("{place}: its index needs more than {} MiB to be read, which is the limit", BYTES >> 20);
+        Error::new(Cause::Registry, what)
+    };
     while let Some((depth, document)) = todo.pop() {
         let index: ImageIndex = document.parse()?;
         let versions: Versions = document.parse()?;
@@ -115,13 +148,18 @@ pub(crate) async fn entries(place: &Place, top: &Document) -> Result<Vec<Entry>>
                     found.push(Entry { platform, descriptor: descriptor.clone(), declared: true, image: None });
                 }
                 // Without a platform its config has to tell.
-                _ => match place.child(descriptor).await? {
-                    Some(inner) if is_index(&inner.media_type) => todo.push((depth + 1, inner)),
-                    Some(inner) if is_image(&inner.media_type) => {
-                        found.push(undeclared(place, &inner, descriptor.clone()).await?);
+                _ => {
+                    let Some(inner) = place.child(descriptor).await? else { continue };
+                    left = left.checked_sub(inner.bytes.len()).ok_or_else(large)?;
+                    if is_index(&inner.media_type) {
+                        todo.push((depth + 1, inner));
+                    } else if is_image(&inner.media_type) {
+                        let entry = undeclared(place, &inner, descriptor.clone()).await?;
+                        let config = entry.image.as_ref().map_or(0, |image| image.0.config().size());
+                        left = left.checked_sub(usize::try_from(config).unwrap_or(usize::MAX)).ok_or_else(large)?;
+                        found.push(entry);
                     }
-                    _ => {}
-                },
+                }
             }
         }
     }

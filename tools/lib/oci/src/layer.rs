@@ -4,10 +4,10 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use kit::{Cause, Context, Error, Result};
 
+use crate::Extension;
+
 /// Decompressed bytes of one layer; more is taken as an attack.
 const BYTES_LIMIT: u64 = 4 << 30;
-/// Bytes of a long name or of pax records.
-const EXTENSION_LIMIT: u64 = 1 << 20;
 /// Entries of all layers of an image together; more is taken as an attack.
 pub(crate) const ENTRIES_LIMIT: usize = 400_000;
 /// Bytes of their names together.
@@ -30,6 +30,8 @@ pub(crate) struct Entry {
     pub(crate) kind: Kind,
     pub(crate) size: u64,
     pub(crate) head: Vec<u8>,
+    /// Where the archive goes on behind it.
+    pub(crate) end: u64,
 }
 
 /// Counts entries, so that whoever remembers them does so in bounded memory.
@@ -86,15 +88,17 @@ pub(crate) fn tar_entries(
     // Raw: the library would read a long name of any length into memory.
     for entry in archive.entries().cause(Cause::Registry, broken)?.raw(true) {
         let mut entry = entry.cause(Cause::Registry, broken)?;
-        if extension.take(&mut entry)? {
+        if extension.take(&mut entry).cause(Cause::Registry, broken)? {
             continue;
         }
         let names = std::mem::take(&mut extension);
         let header = entry.header();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let path = names.path.unwrap_or_else(|| text(&entry.path_bytes()));
-        let link =
-            || names.link.clone().or_else(|| header.link_name_bytes().map(|name| text(&name))).unwrap_or_default();
+        let path = names.path.map_or_else(|| text(&entry.path_bytes()), |path| text(&path));
+        let link = || match &names.link {
+            Some(link) => text(link),
+            None => header.link_name_bytes().map(|name| text(&name)).unwrap_or_default(),
+        };
         let kind = match header.entry_type() {
             tar::EntryType::Regular | tar::EntryType::Continuous => Kind::File,
             tar::EntryType::Directory => Kind::Directory,
@@ -106,59 +110,15 @@ pub(crate) fn tar_entries(
             _ => Kind::Other,
         };
         let (size, mut first) = (entry.size(), Vec::new());
+        let end = entry.raw_file_position().saturating_add(size.next_multiple_of(512));
         if kind == Kind::File {
             entry.take(head(&path) as u64).read_to_end(&mut first).cause(Cause::Registry, broken)?;
         }
-        if !visit(Entry { path, kind, size, head: first })? {
+        if !visit(Entry { path, kind, size, head: first, end })? {
             return Ok(false);
         }
     }
     Ok(true)
-}
-
-/// What the entries before an entry say about it (GNU long names, pax records).
-#[derive(Default)]
-struct Extension {
-    path: Option<String>,
-    link: Option<String>,
-}
-
-impl Extension {
-    /// Reads such an entry; false if it is an ordinary one.
-    fn take(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> Result<bool> {
-        let kind = entry.header().entry_type();
-        let special = kind.is_gnu_longname() || kind.is_gnu_longlink() || kind.is_pax_local_extensions();
-        if !special {
-            return Ok(kind.is_pax_global_extensions());
-        }
-        let mut bytes = Vec::new();
-        let read = entry.take(EXTENSION_LIMIT + 1).read_to_end(&mut bytes);
-        read.cause(Cause::Registry, broken)?;
-        if bytes.len() as u64 > EXTENSION_LIMIT {
-            return Err(Error::new(Cause::Registry, "the archive has a name of more than a mebibyte"));
-        }
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();
-        if kind.is_gnu_longname() {
-            self.path = Some(text(&bytes));
-        } else if kind.is_gnu_longlink() {
-            self.link = Some(text(&bytes));
-        } else {
-            for record in tar::PaxExtensions::new(&bytes).flatten() {
-                match record.key_bytes() {
-                    b"path" => self.path = Some(text(record.value_bytes())),
-                    b"linkpath" => self.link = Some(text(record.value_bytes())),
-                    // Only files beyond our limit need it, and ignoring it would misread what follows.
-                    b"size" => return Err(Error::new(Cause::Registry, "the archive has a file of more than 8 GiB")),
-                    // Others take the path from these and see another file than we do.
-                    sparse if sparse.starts_with(b"GNU.sparse.") => {
-                        return Err(Error::new(Cause::Registry, "a sparse file in an archive"));
-                    }
-                    _ => {}
-                }
-            }
-        }
-        Ok(true)
-    }
 }
 
 /// The bytes that gzip or zstd made smaller, at most 4 GiB of them; others as they are.
@@ -277,10 +237,10 @@ mod tests {
     fn a_name_without_end_is_refused() {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::GNULongName);
-        header.set_size(EXTENSION_LIMIT * 3);
+        header.set_size(3 << 20);
         header.set_cksum();
         let mut bytes = header.as_bytes().to_vec();
-        bytes.resize(bytes.len() + (EXTENSION_LIMIT as usize) * 3, b'a');
+        bytes.resize(bytes.len() + (3 << 20), b'a');
         assert!(names(&bytes).unwrap_err().to_string().contains("mebibyte"));
     }
 

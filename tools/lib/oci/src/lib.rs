@@ -13,6 +13,7 @@ mod deep;
 mod describe;
 mod details;
 mod document;
+mod extension;
 mod fetch;
 mod files;
 mod header;
@@ -33,23 +34,25 @@ mod verify;
 
 pub use archive::archive;
 pub use artifact::{
-    ARTIFACT_TYPE_RELEASE, Artifact, ArtifactFile, find_artifact, pull_artifact, push_artifact, store_artifact,
+    ARTIFACT_TYPE_INPUTS, ARTIFACT_TYPE_RELEASE, Artifact, ArtifactFile, find_artifact, pull_artifact, push_artifact,
+    store_artifact,
 };
 pub use client::{Client, Sent};
 pub use deep::Memory;
 pub use describe::{About, Described, describe};
-pub use details::{Details, Offering, PlatformDetails, answers, details, offering};
+pub use details::{Details, PlatformDetails, answers, details};
 pub use document::{Document, canonical, descriptor, is_image, is_index};
+pub use extension::Extension;
 pub use files::{FileKind, file_kind, verify_file};
 pub use header::program_header;
 pub use inbox::{Inbox, Received};
-pub use index::{Offer, offered, offers};
+pub use index::{Offer, Offering, offered, offers};
 pub use layout::Layout;
 pub use oci_spec::image as spec;
 pub use place::Place;
 pub use program::program;
 pub use pull::{Part, parts, platform_json, pull};
-pub use push::{Pushed, Tree, copy};
+pub use push::{Pushed, Tree, copy, restore};
 pub use reference::{Reference, insecure, mirror, parse, pinned};
 pub use referrers::{digest_tag, push_referrer, referrers, subject};
 pub use verify::{Checked, verify, verify_deep};
@@ -57,6 +60,7 @@ pub use verify::{Checked, verify, verify_deep};
 use std::{
     future::Future,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use kit::{Cause, Context, Error, Result};
@@ -70,26 +74,38 @@ use tokio::runtime::Runtime;
 /// # Errors
 /// What the work returns, or [`Cause::Interrupted`].
 pub fn run<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    static RUNTIME: Mutex<Option<Arc<Runtime>>> = Mutex::new(None);
-    let runtime = {
-        let mut shared = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*shared {
-            Some(runtime) => Arc::clone(runtime),
-            None => {
-                let made = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build();
-                let made = Arc::new(made.cause(Cause::Internal, || "cannot start the asynchronous runtime")?);
-                *shared = Some(Arc::clone(&made));
-                made
-            }
-        }
-    };
+    run_on(Duration::ZERO, work)
+}
+
+/// As [`run`], for work that looks for signals itself ([`kit::signal::check`]): after one it has `grace` to come to an
+/// end, so that nothing is broken off in the middle.
+///
+/// # Errors
+/// What the work returns, or [`Cause::Interrupted`].
+pub fn run_on<T>(grace: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
     let (stop, mut stopped) = tokio::sync::mpsc::unbounded_channel();
     let _subscription = kit::signal::subscribe(move |number| stop.send(number).is_ok());
     kit::signal::check()?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
+        let mut work = std::pin::pin!(work);
         tokio::select! {
-            result = work => result,
-            Some(number) = stopped.recv() => Err(Error::interrupted(number)),
+            result = &mut work => result,
+            Some(number) = stopped.recv() => match tokio::time::timeout(grace, work).await {
+                Ok(result) => result,
+                Err(_) => Err(Error::interrupted(number)),
+            },
         }
     })
+}
+
+fn runtime() -> Result<Arc<Runtime>> {
+    static RUNTIME: Mutex<Option<Arc<Runtime>>> = Mutex::new(None);
+    let mut shared = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(runtime) = &*shared {
+        return Ok(Arc::clone(runtime));
+    }
+    let made = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build();
+    let made = Arc::new(made.cause(Cause::Internal, || "cannot start the asynchronous runtime")?);
+    *shared = Some(Arc::clone(&made));
+    Ok(made)
 }

@@ -42,6 +42,26 @@ impl Place {
         self.lazy_blob(descriptor, Want::All).await
     }
 
+    /// The last bytes of a blob, unchecked; nothing where they cannot be had without the others.
+    pub(crate) async fn tail(&self, descriptor: &Descriptor, count: u64) -> Result<Option<Vec<u8>>> {
+        let Some(first) = descriptor.size().checked_sub(count) else { return Ok(None) };
+        match self {
+            Self::Registry(client, reference) => {
+                client.blob_part(reference, descriptor.digest().as_ref(), first, count).await
+            }
+            Self::Layout(layout) => {
+                use std::io::{Read, Seek, SeekFrom};
+                let mut bytes = Vec::new();
+                let read = std::fs::File::open(layout.path(descriptor)).and_then(|mut file| {
+                    file.seek(SeekFrom::Start(first))?;
+                    file.take(count).read_to_end(&mut bytes)
+                });
+                Ok(read.is_ok_and(|read| read as u64 == count).then_some(bytes))
+            }
+        }
+        .within(|| self.to_string())
+    }
+
     /// A blob of which the beginning may be enough.
     pub(crate) async fn lazy_blob(&self, descriptor: &Descriptor, want: Want) -> Result<Body> {
         match self {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Document, Layout, Place,
+    document::is_foreign,
     index::{self, entries},
     is_image,
 };
@@ -112,10 +113,4 @@ async fn fetch(place: &Place, blob: &Descriptor, layout: &Layout) -> Result<()> 
         Err(error) if error.cause == Cause::Registry && is_foreign(blob) => Ok(()),
         stored => stored.map(drop),
     }
-}
-
-/// A layer that may not be handed on, as those of Windows were once.
-pub(crate) fn is_foreign(blob: &Descriptor) -> bool {
-    let media_type = blob.media_type().to_string();
-    media_type.contains("nondistributable") || media_type.contains("foreign")
 }

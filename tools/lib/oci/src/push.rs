@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, HashSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use kit::{Cause, Error, Result, Within};
-use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 
 use crate::{
     Client, Document, Layout, Place, Reference, Sent,
     body::file_chunks,
     client::{Chunks, skip},
+    document::is_foreign,
     is_image, is_index, pinned,
     referrers::{refers, store_referrer},
 };
@@ -31,6 +32,14 @@ pub struct Tree {
     children: BTreeMap<String, Document>,
     /// Indexes inside the index, each after those that name it.
     indexes: Vec<String>,
+}
+
+/// What is believed of a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    /// What a manifest names that is there is there as well.
+    Manifests,
+    Nothing,
 }
 
 /// What a push came to.
@@ -108,11 +117,29 @@ impl Tree {
         blobs_of(self.documents())
     }
 
+    /// Looks whether a repository has all its configs and layers, each with its size.
+    ///
+    /// # Errors
+    /// [`Cause::Registry`] naming the one that is not there; [`Cause::Auth`].
+    pub async fn check_blobs(&self, client: &Client, at: &Reference) -> Result<()> {
+        let gone = |blob: &Descriptor, how: &str| Error::new(Cause::Registry, format!("{at}: {} {how}", blob.digest()));
+        let blobs = self.blobs()?;
+        let looks = stream::iter(&blobs).map(|blob| async move {
+            match client.blob_size(at, blob.digest().as_ref()).await? {
+                Some(size) if size == blob.size() => Ok(()),
+                Some(size) => Err(gone(blob, &format!("has {size} bytes of {}", blob.size()))),
+                None => Err(gone(blob, "is not there")),
+            }
+        });
+        looks.buffer_unordered(PARALLEL).try_collect().await
+    }
+
     /// Copies it from where it was read into a repository, but for the top.
-    async fn push_below(&self, client: &Client, from: &Place, target: &Reference) -> Result<Pushed> {
+    async fn push_below(&self, client: &Client, from: &Place, target: &Reference, trust: Trust) -> Result<Pushed> {
         let manifests = self.children.values().filter(|document| is_image(&document.media_type));
         let missing = stream::iter(manifests).map(|document| async move {
-            let there = client.find_written(&pinned(target, &document.digest)).await?.is_some();
+            let there =
+                trust == Trust::Manifests && client.find_written(&pinned(target, &document.digest)).await?.is_some();
             Ok::<_, Error>((!there).then_some(document))
         });
         // A registry takes a manifest only when it has what the manifest names.
@@ -139,7 +166,7 @@ impl Tree {
         if there && !refers(&self.top)? {
             return Ok(Pushed::default());
         }
-        let pushed = self.push_below(client, from, target).await?;
+        let pushed = self.push_below(client, from, target, Trust::Manifests).await?;
         store(client, target, &self.top).await?;
         Ok(pushed)
     }
@@ -155,9 +182,21 @@ pub async fn copy(client: &Client, layout: &Layout, image: &Descriptor, target: 
     if client.find_written(target).await?.is_some_and(|there| there.digest == top.digest) {
         return Ok(top.digest);
     }
+    write(client, layout, top, target, Trust::Manifests).await
+}
+
+/// As [`copy`], where something of the image is gone: each blob is looked at, and each manifest sent again.
+///
+/// # Errors
+/// [`Cause::Auth`] or [`Cause::Registry`] naming what could not be pushed.
+pub async fn restore(client: &Client, layout: &Layout, image: &Descriptor, target: &Reference) -> Result<String> {
+    write(client, layout, layout.manifest(image).await?, target, Trust::Nothing).await
+}
+
+async fn write(client: &Client, layout: &Layout, top: Document, target: &Reference, trust: Trust) -> Result<String> {
     let from = Place::Layout(layout.clone());
     let tree = Tree::read(&from, top).await?;
-    tree.push_below(client, &from, target).await?;
+    tree.push_below(client, &from, target, trust).await?;
     client.push_manifest(target, &tree.top).await?;
     Ok(tree.top.digest)
 }
@@ -176,18 +215,12 @@ fn blobs_of<'a>(documents: impl Iterator<Item = &'a Document>) -> Result<Vec<Des
     for document in documents.filter(|document| is_image(&document.media_type)) {
         let manifest: ImageManifest = document.parse()?;
         for blob in manifest.layers().iter().chain([manifest.config()]) {
-            if !foreign(blob.media_type()) && seen.insert(blob.digest().to_string()) {
+            if !is_foreign(blob) && seen.insert(blob.digest().to_string()) {
                 blobs.push(blob.clone());
             }
         }
     }
     Ok(blobs)
-}
-
-/// Layers of Windows that only their maker distributes (image-spec, layer.md, "Non-Distributable Layers").
-fn foreign(media_type: &MediaType) -> bool {
-    let media_type = media_type.to_string();
-    media_type.contains(".nondistributable.") || media_type.contains(".foreign.")
 }
 
 async fn push_blobs<'a>(
@@ -232,17 +265,6 @@ async fn store(client: &Client, target: &Reference, document: &Document) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn layers_that_may_not_be_distributed_are_not_sent() {
-        for (media_type, expected) in [
-            ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", true),
-            ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", true),
-            ("application/vnd.oci.image.layer.v1.tar+gzip", false),
-        ] {
-            assert_eq!(foreign(&media_type.into()), expected, "{media_type}");
-        }
-    }
 
     #[test]
     fn what_is_neither_image_nor_index_is_refused() {

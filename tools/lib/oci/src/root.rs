@@ -197,7 +197,7 @@ mod tests {
 
     fn entry(path: &str, kind: Kind) -> Entry {
         let head = if kind == Kind::File { b"#!/bin/x -e\n".to_vec() } else { vec![] };
-        Entry { path: path.into(), kind, size: head.len() as u64, head }
+        Entry { path: path.into(), kind, size: head.len() as u64, head, end: 0 }
     }
 
     fn root(layers: &[&[(&str, Kind)]]) -> Root {

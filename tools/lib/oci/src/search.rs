@@ -7,6 +7,7 @@ use oci_spec::image::{Config, Descriptor, ImageManifest};
 
 use crate::{
     Place,
+    document::is_foreign,
     fetch::Want,
     header::HEADER_BYTES,
     layer,
@@ -18,6 +19,11 @@ use crate::{
 const SCRIPTS: usize = 4;
 /// Layers of one image; Docker's engine allows 127.
 const LAYERS: usize = 500;
+
+/// A larger layer is not read to its end only to see whether it has the program a second time.
+const CHEAP: u64 = 16 << 20;
+/// What may follow the last entry of an archive: two empty blocks. One that has more has room for another entry.
+const END: u64 = 1024;
 
 /// What a look into the layers brought.
 #[derive(Debug, Default)]
@@ -33,11 +39,7 @@ pub(crate) fn layers(manifest: &ImageManifest) -> Result<Vec<&Descriptor>> {
     if manifest.layers().len() > LAYERS {
         return Err(Error::new(Cause::Registry, format!("it has more than {LAYERS} layers, which is the limit")));
     }
-    let foreign = |descriptor: &&Descriptor| {
-        let media_type = descriptor.media_type().to_string();
-        media_type.contains("nondistributable") || media_type.contains("foreign")
-    };
-    Ok(manifest.layers().iter().rev().filter(|descriptor| !foreign(descriptor)).collect())
+    Ok(manifest.layers().iter().rev().filter(|descriptor| !is_foreign(descriptor)).collect())
 }
 
 /// How much is wanted of a file at this path of a layer.
@@ -65,6 +67,8 @@ pub(crate) async fn program_of(
         paths: candidates(&word, settings, platform),
         scripts: 0,
         passwd: None,
+        whole: false,
+        stopped: None,
     }));
     let lock = || search.lock().unwrap_or_else(PoisonError::into_inner);
     for descriptor in layers(manifest)? {
@@ -75,6 +79,20 @@ pub(crate) async fn program_of(
             layer::entries(reader, head, |entry| search.visit(entry))
         });
         scan.await?;
+        let stopped = lock().stopped.take();
+        if let Some(end) = stopped
+            && goes_on(place, descriptor, end).await?
+        {
+            // Of two entries with the same path the last one counts.
+            lock().whole = true;
+            let mine = Arc::clone(&search);
+            let again = place.blob(descriptor).await?.scan(move |reader| {
+                let mut search = mine.lock().unwrap_or_else(PoisonError::into_inner);
+                layer::entries(reader, head, |entry| search.visit(entry))
+            });
+            again.await?;
+            lock().whole = false;
+        }
         let answer = lock().answer(false)?;
         if let Some(program) = answer {
             return Ok(Seen { program: Some(program), passwd: lock().passwd.take() });
@@ -83,6 +101,21 @@ pub(crate) async fn program_of(
     let answer = lock().answer(true)?;
     let missing = || Error::new(Cause::Product, format!("its entrypoint {word} is in none of its layers"));
     Ok(Seen { program: Some(answer.ok_or_else(missing)?), passwd: lock().passwd.take() })
+}
+
+/// Whether more of a layer is to be read when the program has been seen, which ended there in the archive. How large
+/// the archive is stands at the end of a layer that gzip made (RFC 1952, ISIZE); if nothing follows, as in ko's layers,
+/// the program is final.
+async fn goes_on(place: &Place, layer: &Descriptor, end: u64) -> Result<bool> {
+    let media_type = layer.media_type().to_string();
+    let size = if media_type.ends_with("gzip") {
+        let tail = place.tail(layer, 4).await?;
+        tail.and_then(|tail| Some(u64::from(u32::from_le_bytes(tail.try_into().ok()?))))
+    } else {
+        media_type.ends_with(".tar").then_some(layer.size())
+    };
+    let ended = size.and_then(|size| size.checked_sub(end)).is_some_and(|rest| rest <= END);
+    Ok(!ended && layer.size() <= CHEAP)
 }
 
 /// Where the program may be: the path itself, or the word in each folder of PATH.
@@ -109,18 +142,28 @@ struct Search {
     paths: Vec<String>,
     scripts: usize,
     passwd: Option<Vec<u8>>,
+    /// Whether the layer is read to its end, whatever comes.
+    whole: bool,
+    /// Where in the archive the search ended, if that was before the end.
+    stopped: Option<u64>,
 }
 
 impl Search {
     /// Takes an entry; false when the answer is known and the rest of the layer need not be read.
     fn visit(&mut self, mut entry: layer::Entry) -> Result<bool> {
         let is_file = entry.kind == layer::Kind::File;
+        let end = entry.end;
         let passwd = (is_file && clean(&entry.path) == PASSWD).then(|| std::mem::take(&mut entry.head));
         let Some(path) = self.root.add(entry)? else { return Ok(true) };
         self.passwd = passwd.or(self.passwd.take());
-        // With links or several candidates the whole layer decides; a plain path is final.
-        let final_path = self.paths.len() == 1 && self.paths[0].trim_start_matches('/') == path;
-        Ok(!(is_file && final_path && self.answer(false)?.is_some()))
+        // With links or several candidates the whole layer decides.
+        let plain = self.paths.len() == 1 && self.paths[0].trim_start_matches('/') == path;
+        let program = || matches!(self.root.find(&path), Found::File(_, Content::Program(_)));
+        if !self.whole && is_file && plain && program() {
+            self.stopped = Some(end);
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     /// The program, if what was read of the layers decides it; at the `end` what is unknown is missing.

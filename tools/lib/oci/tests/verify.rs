@@ -75,6 +75,52 @@ fn programs_are_read_and_not_believed() {
 }
 
 #[test]
+fn of_two_entries_with_the_same_path_the_last_one_counts() {
+    let registry = Registry::start();
+    let padding = vec![7; 100_000];
+    let (program, other) = (elf("s390x"), elf("amd64"));
+    let files = [("app/x", File::Content(&program)), ("b", File::Content(&padding)), ("app/x", File::Content(&other))];
+    let archive = layer(&files);
+    let layers = [archive.clone(), gzip(&archive), zstd::encode_all(&archive[..], 1).unwrap()];
+    for (number, bytes) in layers.into_iter().enumerate() {
+        let name = format!("twice{number}");
+        let made = Made { layers: vec![bytes], ..Made::new("s390x", "s390x") }.push(&registry, &name);
+        index(&registry, &name, "v1", &[made]);
+        let checked = verify(&registry, &format!("{name}:v1"), &["s390x"]);
+        assert_eq!(causes(&checked), [Some(Cause::ImageWrongArch)], "{checked:?}");
+        assert!(checked.rows[0].problem.clone().unwrap().contains("/app/x is a program for amd64"));
+    }
+    // A script in the place of a program, and the other way round.
+    for (files, cause) in [
+        ([("app/x", File::Content(&program)), ("app/x", File::Content(b"#!/app/y\n"))], Some(Cause::Product)),
+        ([("app/x", File::Content(b"#!/app/y\n")), ("app/x", File::Content(&program))], None),
+    ] {
+        let made = Made { layers: vec![gzip(&layer(&files))], ..Made::new("s390x", "s390x") }.push(&registry, "script");
+        index(&registry, "script", "v1", &[made]);
+        assert_eq!(causes(&verify(&registry, "script:v1", &["s390x"])), [cause]);
+    }
+}
+
+#[test]
+fn an_index_is_read_in_bounded_memory() {
+    let registry = Registry::start();
+    let padding = "x".repeat(3_900_000);
+    // Their platforms are in their configs only, so that all of them have to be read.
+    let manifests: Vec<_> = (0..18)
+        .map(|number| {
+            let annotations = json!({ "number": number.to_string(), "padding": padding });
+            let mut made = Made { annotations, ..Made::new("s390x", "s390x") }.push(&registry, "large");
+            made.as_object_mut().unwrap().remove("platform");
+            made
+        })
+        .collect();
+    index(&registry, "large", "v1", &manifests);
+    let checked = verify(&registry, "large:v1", &["s390x"]);
+    assert_eq!(causes(&checked), [Some(Cause::Registry)], "{checked:?}");
+    assert!(checked.rows[0].problem.clone().unwrap().contains("more than 64 MiB"));
+}
+
+#[test]
 fn media_types_compressions_and_nesting_do_not_matter() {
     let registry = Registry::start();
     let plain = layer(&[("app/x", File::Content(&elf("s390x")))]);

@@ -205,6 +205,7 @@ impl Run {
             origin: Origin::BuiltHere,
             platforms: FOUR.map(platform).to_vec(),
             images: vec![image("controller"), image("webhook")],
+            reused: Vec::new(),
             replacements: Vec::new(),
             unused: Vec::new(),
             release: Some(Release { digest, objects: 7, artifact: None }),

@@ -164,6 +164,10 @@ impl Registry {
         if let Some(Trouble::Status(status, headers)) = trouble {
             return write(&mut stream, &method, Answer::Status(status, headers), |_| ());
         }
+        if let Some(Trouble::Late(milliseconds)) = trouble {
+            #[allow(clippy::disallowed_methods, reason = "a registry that takes its time")]
+            std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+        }
         let answer = match method.as_str() {
             "GET" | "HEAD" => self.asked(&path).unwrap_or_else(|| self.answer(&path, range)),
             _ => self.store(&wanted, body),

@@ -21,6 +21,8 @@ pub(crate) enum Trouble {
     Cut(usize),
     /// It is done, and the answer is lost.
     Silent,
+    /// It is done so many milliseconds later, whether or not somebody waits for it.
+    Late(u64),
     /// Nothing is done, and nobody ever answers.
     Hang,
 }
