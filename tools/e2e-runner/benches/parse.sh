@@ -86,7 +86,8 @@ def run(name, command):
     began = time.monotonic()
     child = os.posix_spawn(command[0], command, os.environ, file_actions=actions)
     _, status, usage = os.wait4(child, 0)
-    if os.waitstatus_to_exitcode(status) != 1:
+    # There are failures in the stream, which are nothing to gotestsum where `cat` ended well.
+    if os.waitstatus_to_exitcode(status) != (0 if name == "gotestsum" else 1):
         sys.exit(f"{name} ended with {os.waitstatus_to_exitcode(status)}:\n{open(out).read()[-2000:]}")
     return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, time.monotonic() - began, open(out).read()
 

@@ -189,7 +189,11 @@ pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, resu
             }
             // One that does not compile says nothing of the others.
             Err(error) if error.signal.is_none() => came.rows.push(failed(package, &error)),
-            Err(error) => came.signal = error.signal,
+            Err(error) => {
+                came.signal = error.signal;
+                let ran = Ran { stopped: Some(work.why(&came)), ..Ran::default() };
+                came.rows.extend(attempts::never_began(&selection.asked, &[], &package.path, &ran, &[vec![]]));
+            }
         }
     }
     session::conclude(plan, results, came, at, &installed)
