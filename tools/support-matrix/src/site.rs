@@ -79,6 +79,10 @@ pub(crate) fn site(args: &Site, ui: &Ui) -> Result<Done> {
 
 fn write(opened: &Opened, matrix: &Matrix, out: &Path) -> Result<Written> {
     let memory = remembered(out)?;
+    if !out.join(MEMORY).is_file() {
+        // The mark first: killed now, the folder is ours all the same.
+        rundir::write_json(&out.join(MEMORY), &Memory::default())?;
+    }
     let library = &opened.library;
     let known = library.at(opened.rules.now);
     let book = Book::new(&known, &opened.rules);

@@ -135,11 +135,15 @@ fn a_full_disk_leaves_nothing_half_done() {
     fs::create_dir(world.path("history")).unwrap();
     assert_eq!(world.render(12, &[]).unwrap().exit(), Exit::NOTHING_RAN);
     // No file may grow beyond 64 blocks of 512 bytes: writing then fails as on a full disk.
-    let script = "trap '' XFSZ; ulimit -f 64; exec \"$TOOL\" record runs/* --history history --index index";
-    let finished = shell(&world, script);
-    assert_eq!(finished.code(), i32::from(Exit::INFRASTRUCTURE.0), "{:?}", finished.last);
-    assert!(finished.last.join(" ").contains("host-disk"), "{:?}", finished.last);
-    assert!(world.bundles().is_empty());
+    // Neither with an index that is there nor with one that has yet to be made.
+    for index in ["index", "new"] {
+        let script =
+            format!("trap '' XFSZ; ulimit -f 64; exec \"$TOOL\" record runs/* --history history --index {index}");
+        let finished = shell(&world, &script);
+        assert_eq!(finished.code(), i32::from(Exit::INFRASTRUCTURE.0), "{index}: {:?}", finished.last);
+        assert!(finished.last.join(" ").contains("host-disk"), "{index}: {:?}", finished.last);
+        assert!(world.bundles().is_empty() && !world.path("new").exists());
+    }
     world.record(&run).unwrap();
     assert_eq!(world.bundles().len(), 1);
 }
