@@ -211,6 +211,6 @@ fn conclude(
     ui.note(format!("{} in {took}; release: {release}", cell.join("results.json").display()));
     match interrupted {
         Some(error) => Err(error),
-        None => Ok(Done { cause, exit: Some(exit), digest: Some(digest) }),
+        None => Ok(Done { cause, exit: Some(exit), digest: Some(digest), ..Done::default() }),
     }
 }
