@@ -4,6 +4,7 @@
 //! what may be said of it; `render` shows it. Nothing here talks to a cluster or a registry.
 
 mod cells;
+mod conclude;
 mod evidence;
 mod history;
 pub mod model;
@@ -15,6 +16,7 @@ mod verbs;
 use clap::{Parser, Subcommand};
 use kit::{Common, Done, Result, Tool, Ui};
 
+pub use conclude::Conclude;
 pub use model::schema;
 pub use verbs::{Format, Record, Render, Why};
 
@@ -30,6 +32,9 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Say what the stages of a run come to, and write stages.json
+    #[command(after_help = conclude::EXAMPLES)]
+    Conclude(Conclude),
     /// Seal a run directory and keep it in the history
     Record(Record),
     /// Show the matrix
@@ -50,6 +55,7 @@ impl Tool for Args {
 /// Usage errors, and what goes wrong with files; see each verb.
 pub fn run(args: Args, ui: &Ui) -> Result<Done> {
     match args.verb {
+        Verb::Conclude(conclude) => conclude::run(&conclude, ui),
         Verb::Record(record) => verbs::record(&record, ui),
         Verb::Render(render) => verbs::render(&render, ui),
         Verb::Why(why) => verbs::why(&why, ui),
