@@ -123,6 +123,10 @@ pub struct Architecture {
     /// Least number of workers.
     #[serde(default = "one_worker")]
     pub workers: u32,
+    /// When a CronJob starts its night, as cron(5) writes it; never without one.
+    pub schedule: Option<String>,
+    /// The label of GitHub's machines of that architecture.
+    pub runner: Option<String>,
 }
 
 const fn one_worker() -> u32 {
