@@ -1,10 +1,10 @@
-//! `cargo xtask check`: formatting, clippy, tidy and generated files, all of them even if one fails.
+//! `cargo xtask check`: formatting, clippy, tidy, generated files and ci/tekton, all of them even if one fails.
 
 use std::{path::Path, time::Duration};
 
-use kit::{Cause, Context, Done, Error, Process, Result, Ui};
+use kit::{Cause, Context, Done, Error, Process, Result, Ui, ci::Ci};
 
-use crate::{generate, tools};
+use crate::{generate, tekton, tools};
 
 /// Formatting, clippy, tidy and generated files
 #[derive(clap::Args)]
@@ -19,9 +19,10 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
         cargo("formatting", &["fmt", "--all"], ui)?;
         generate::run(ui)?;
     }
-    let checks: [(&str, Check); 4] = [
+    let checks: [(&str, Check); 5] = [
         ("formatting", |ui| cargo("formatting", &["fmt", "--all", "--check"], ui)),
         ("generated files", |_| generated()),
+        ("ci/tekton", |_| tekton::check(&Ci::new(tools::root().join("ci")))),
         ("tidy", |_| tidy(&tools::root())),
         ("clippy", |ui| {
             cargo("clippy", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"], ui)

@@ -1,10 +1,11 @@
-//! What is derived from the code and checked in: the JSON Schemas. `cargo xtask check` compares.
+//! What is derived and checked in: JSON Schemas from the code; CronJobs and a workflow from `ci/*.toml`.
+//! `cargo xtask check` compares.
 
 use std::path::PathBuf;
 
-use kit::{Cause, Context, Done, Result, Ui, rundir};
+use kit::{Cause, Context, Done, Result, Ui, ci::Ci, rundir};
 
-use crate::tools;
+use crate::{tekton, tools};
 
 /// Every generated file with its content.
 pub(crate) fn files() -> Result<Vec<(PathBuf, String)>> {
@@ -13,7 +14,10 @@ pub(crate) fn files() -> Result<Vec<(PathBuf, String)>> {
         let text = serde_json::to_string_pretty(&schema).cause(Cause::Internal, || format!("schema {name}"))?;
         Ok((folder.join(format!("{name}.json")), text + "\n"))
     };
-    kit::record::schemas().into_iter().chain(support_matrix::schemas()).map(text).collect()
+    let schemas = kit::record::schemas().into_iter().chain(support_matrix::schemas()).map(text);
+    let mut files = schemas.collect::<Result<Vec<_>>>()?;
+    files.extend(tekton::generated(&Ci::new(tools::root().join("ci")))?);
+    Ok(files)
 }
 
 pub(crate) fn run(ui: &Ui) -> Result<Done> {

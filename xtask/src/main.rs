@@ -1,8 +1,11 @@
 //! `cargo xtask`: the one entry point of the workspace. Almost no logic: tools do the work.
 
 mod check;
+mod dogfood;
 mod generate;
+mod images;
 mod nightly;
+mod tekton;
 mod test;
 mod tools;
 
@@ -26,6 +29,7 @@ Examples:
   cargo xtask nightly                        Tekton Pipelines from source to a support matrix
   cargo xtask nightly --component greeter    the same, quickly, with a tiny component
   cargo xtask test                           this project's own tests
+  cargo xtask dogfood                        the tools as Tekton steps: one lab drives another
   cargo xtask lab up                         a Kubernetes on this machine, to look around in
   cargo xtask image-build arch aarch64       any tool, with its own arguments
 
@@ -40,7 +44,13 @@ enum Task {
     Test(test::Args),
     /// Formatting, clippy, tidy and generated files
     Check(check::Args),
-    /// Write what is generated from the code: schemas
+    /// Build the step images for all platforms, look into them, start them, push them
+    Images(images::Args),
+    /// Print the Tasks, Pipelines and Triggers for a cluster, or check them
+    Tekton(tekton::Args),
+    /// Two labs: Tekton in the first builds, installs and tests on the second
+    Dogfood(Box<dogfood::Args>),
+    /// Write what is generated: schemas from the code; CronJobs and a workflow from ci/
     Generate,
     #[command(flatten)]
     Tool(tools::Passthrough),
@@ -57,6 +67,9 @@ fn run(args: Args, ui: &Ui) -> Result<Done> {
         Task::Nightly(task) => nightly::run(*task, ui),
         Task::Test(task) => test::run(&task, ui),
         Task::Check(task) => check::run(&task, ui),
+        Task::Images(task) => images::run(&task, ui),
+        Task::Tekton(task) => tekton::run(&task, ui),
+        Task::Dogfood(task) => dogfood::run(&task, ui),
         Task::Generate => generate::run(ui),
         Task::Tool(_) => Err(Error::new(Cause::Usage, "a tool's name comes right after `cargo xtask`")),
     }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use kit::{
-    Cause, Context, Done, Exit, Platform, Result, RunDir, Ui, combine,
+    Cause, Context, Done, Exit, Platform, Result, RunDir, Ui,
     record::{Cleanup, Head, RunRecord, Stages},
     rundir, signal,
     ui::{duration, table},
@@ -61,7 +61,7 @@ pub(crate) fn run(args: Args, ui: &Ui) -> Result<Done> {
     };
     let exit = nightly.interrupted().map_or(exit, |number| Exit(u8::try_from(128 + number).unwrap_or(255)));
     ui.note(format!("{}: {}", run.id(), cause.map_or_else(|| "good".to_owned(), |cause| cause.to_string())));
-    Ok(Done { cause, exit: Some(exit), digest: None })
+    Ok(Done { cause, exit: Some(exit), ..Done::default() })
 }
 
 struct Nightly<'a> {
@@ -298,16 +298,10 @@ impl Nightly<'_> {
     /// Writes how the stages ended, seals the run and renders the matrix.
     fn seal(&self, head: Head) -> Result<(Option<Cause>, Exit)> {
         let stages = self.runner.stages();
-        let ran = stages.iter().filter(|stage| stage.name == "test" && stage.cause != Some(Cause::NothingRan)).count();
-        let mut causes: Vec<_> =
-            stages.iter().filter(|stage| stage.name != "prepare").filter_map(|stage| stage.cause).collect();
-        // Also when it came between two stages.
-        causes.extend(self.interrupted().map(|_| Cause::Interrupted));
-        // A run that was asked to do nothing but clean up has done what it was asked.
-        let ran = if self.request.from > From::Test { 1 } else { ran };
-        let exit = combine(causes.iter().copied(), ran);
-        let cause = causes.into_iter().find(|cause| cause.exit() == exit && exit != Exit::GOOD);
-        let cause = cause.or_else(|| (exit == Exit::NOTHING_RAN).then_some(Cause::NothingRan));
+        // A signal also counts when it came between two stages. A run that was asked to do nothing but clean up has
+        // done what it was asked.
+        let also: Vec<_> = self.interrupted().map(|_| Cause::Interrupted).into_iter().collect();
+        let (cause, exit) = kit::stage::conclude(&stages, &also, self.request.from <= From::Test);
         let mut head = Head { finished: jiff::Timestamp::now(), ..head };
         if let Some(cause) = cause {
             head.outcome = kit::Outcome::Failed;

@@ -74,7 +74,7 @@ pub fn run(args: &ParseArgs, ui: &Ui) -> Result<Done> {
         Output::Text => ui.result(&summary)?,
     }
     let (exit, cause) = report::verdict(&results.tests);
-    Ok(Done { cause, exit: Some(exit), digest: None })
+    Ok(Done { cause, exit: Some(exit), ..Done::default() })
 }
 
 fn parse(args: &ParseArgs, folder: Folder) -> Result<Parsed> {

@@ -255,6 +255,6 @@ pub(crate) fn conclude(
     ui.note(format!("{} in {took}; release: {release}", home.record().display()));
     match interrupted {
         Some(error) => Err(error),
-        None => Ok(Done { cause, exit: Some(exit), digest: Some(digest) }),
+        None => Ok(Done { cause, exit: Some(exit), digest: Some(digest), ..Done::default() }),
     }
 }

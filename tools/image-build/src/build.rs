@@ -138,8 +138,8 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
         }
     }
     result?;
-    let release = record.release.map(|release| release.digest);
-    Ok(Done::good().digest(release.unwrap_or(digest)))
+    let (release, reference) = record.release.map(|release| (release.digest, release.artifact)).unzip();
+    Ok(Done::good().digest(release.unwrap_or(digest)).reference(reference.flatten()))
 }
 
 /// Where the images lie until they are published; what an earlier attempt left goes first.

@@ -137,7 +137,8 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
         Output::Text => ui.result(&text(&report))?,
     }
     let digest = plan.targets.first().map(|target| kit::digest::sha256(target.text.as_bytes()));
-    Ok(Done { digest, ..Done::good() })
+    let reference = report.targets.first().map(|target| target.release.clone());
+    Ok(Done { digest, reference, ..Done::good() })
 }
 
 /// Undoes what was done of the tags, also after a signal, and says what could not be undone.

@@ -6,6 +6,7 @@
 //! are made from Debian's packages, so that no architecture runs out of them.
 
 mod arch;
+mod attach;
 mod audit;
 mod base;
 mod bases;
@@ -49,6 +50,9 @@ enum Verb {
     /// Compare images, releases, OCI layouts, programs and archives with the platforms asked for
     #[command(after_help = verify::EXAMPLES)]
     Verify(verify::Args),
+    /// Attach a file to an image, as an artifact that refers to it: an SBOM, a provenance
+    #[command(after_help = attach::EXAMPLES)]
+    Attach(attach::Args),
     /// Copy a release with its signatures to other repositories, as one change
     Copy(copy::Args),
     /// Find every image that a component's sources name, and those that lack a platform
@@ -77,6 +81,7 @@ pub fn run(args: Args, ui: &Ui) -> Result<Done> {
         Verb::Base(args) => base::run(&args, ui),
         Verb::Probe(args) => probe::run(&args, ui),
         Verb::Verify(args) => verify::run(&args, ui),
+        Verb::Attach(args) => attach::run(&args, ui),
         Verb::Copy(args) => copy::run(&args, ui),
         Verb::Audit(args) => audit::run(&args, ui),
         Verb::Diff(args) => diff::run(&args, ui),

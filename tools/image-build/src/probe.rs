@@ -85,7 +85,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
         Output::Json => ui.json(&serde_json::json!({ "reference": reference, "digest": digest }))?,
         Output::Text => ui.result(&reference)?,
     }
-    Ok(Done::good().digest(digest))
+    Ok(Done::good().digest(digest).reference(Some(reference)))
 }
 
 /// Puts the sources into the cache; returns their folder and what names their content.

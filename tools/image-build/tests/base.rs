@@ -391,3 +391,44 @@ fn the_static_base_has_a_short_name() {
     let ended = world.run(&["base", "build", "other", "--ci", "ci", "--platform", PLATFORMS, "--layout", "x"], &[]);
     ended.said(2, &["there is no [build.other]", "builds there: static"]);
 }
+
+#[test]
+fn what_is_added_is_a_layer_of_its_own_that_belongs_to_root() {
+    let world = World::new();
+    world.write("ci/images.toml", "[build.static]\nfiles = { '/etc/x' = 'y' }\nuser = '65532:65532'\n");
+    for arch in ["amd64", "s390x"] {
+        let program = world.write(&format!("{arch}/usr/local/bin/tool"), elf(arch));
+        fs::set_permissions(program, std::os::unix::fs::PermissionsExt::from_mode(0o750)).unwrap();
+    }
+    let make = |added: &[&str], out: &str| {
+        let args = ["base", "static", "--ci", "ci", "--platform", PLATFORMS, "--layout", out];
+        world.run(&[&args, added].concat(), &[])
+    };
+    let added = ["--add", "linux/amd64=amd64", "--add", "linux/s390x=s390x"];
+    make(&[], "bare").said(0, &[]);
+    make(&added, "one").said(0, &[]);
+    make(&added, "two").said(0, &[]);
+    assert_eq!(index(&world.path("one")), index(&world.path("two")));
+    let layers = |layout: &str, at: usize| {
+        let manifest = document(&world.path(layout), &index(&world.path(layout))["manifests"][at]);
+        let config = document(&world.path(layout), &manifest["config"]);
+        let layers = manifest["layers"].as_array().unwrap().clone();
+        assert_eq!(config["rootfs"]["diff_ids"].as_array().unwrap().len(), layers.len());
+        layers
+    };
+    for at in [0, 1] {
+        let (bare, two) = (layers("bare", at), layers("one", at));
+        assert!(two.len() == bare.len() + 1 && two.starts_with(&bare), "{two:?}");
+    }
+    let layer = world.path("one/blobs").join(layers("one", 1)[1]["digest"].as_str().unwrap().replace(':', "/"));
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(fs::File::open(layer).unwrap()));
+    let entry = archive.entries().unwrap().map(Result::unwrap).last().unwrap();
+    let header = entry.header();
+    assert_eq!((header.mode().unwrap(), header.uid().unwrap(), header.gid().unwrap()), (0o755, 0, 0));
+    world.run(&["verify", "one", "--platform", PLATFORMS, "--deep", "--nonroot"], &[]).said(0, &[]);
+
+    make(&["--add", "linux/s390x=amd64"], "wrong").said(1, &["not for linux/s390x but for amd64"]);
+    make(&["--add", "linux/arm64=amd64"], "wrong").said(2, &["that platform is not built", "--platform linux/arm64"]);
+    make(&["--add", "linux/amd64=nowhere"], "wrong").said(2, &["cannot read", "nowhere"]);
+    assert!(!world.path("wrong").exists());
+}

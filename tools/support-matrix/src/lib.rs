@@ -5,6 +5,7 @@
 //! and `site` show it; `exchange` carries it between machines through a registry. Nothing here talks to a cluster.
 
 mod cells;
+mod conclude;
 mod evidence;
 mod exchange;
 mod history;
@@ -21,6 +22,7 @@ mod verbs;
 use clap::{Parser, Subcommand};
 use kit::{Common, Done, Result, Tool, Ui};
 
+pub use conclude::Conclude;
 pub use exchange::{Pull, Push};
 pub use model::{schema, schemas};
 pub use questions::{Badge, Can, Claims, Diff, Log, NoticesArgs, Onboard, Stale};
@@ -57,6 +59,9 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Say what the stages of a run come to, and write stages.json
+    #[command(after_help = conclude::EXAMPLES)]
+    Conclude(Conclude),
     /// Seal a run directory and keep it in the history
     Record(Record),
     /// Show the matrix
@@ -101,6 +106,7 @@ impl Tool for Args {
 /// Usage errors, and what goes wrong with files; see each verb.
 pub fn run(args: Args, ui: &Ui) -> Result<Done> {
     match args.verb {
+        Verb::Conclude(conclude) => conclude::run(&conclude, ui),
         Verb::Record(record) => verbs::record(&record, ui),
         Verb::Render(render) => verbs::render(&render, ui),
         Verb::Site(site) => site::site(&site, ui),

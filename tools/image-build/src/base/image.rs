@@ -11,7 +11,7 @@ use oci::{
 use serde_json::{Value, json};
 
 /// No time of ours: the same content has the same digest on every day.
-const CREATED: &str = "1970-01-01T00:00:00Z";
+pub(crate) const CREATED: &str = "1970-01-01T00:00:00Z";
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What an image's config says beside its content.

@@ -1,5 +1,6 @@
 //! `image-build base`: bases that do not run out of architectures, in four ways, the same bytes each time.
 
+mod add;
 mod archive;
 mod buildah;
 mod combine;
@@ -29,6 +30,7 @@ const EXAMPLES: &str = "\
 Examples:
   image-build base static --platform linux/arm64,linux/s390x --to 10.1.2.3:5000/base/static
   image-build base build git --platform linux/s390x --layout git
+  image-build base build git --platform linux/s390x --add linux/s390x=./root --to 10.1.2.3:5000/mine
   image-build base rootfs --root linux/amd64=amd64.tar --root linux/s390x=s390x.tar.zst --drop /dev \\
       --entrypoint /usr/bin/tini --entrypoint -- --to 10.1.2.3:5000/base/resolvers:v1
   image-build base combine gcr.io/distroless/static:nonroot mcr.microsoft.com/windows/nanoserver:ltsc2022 \\
@@ -73,6 +75,10 @@ struct BuildArgs {
 struct StaticArgs {
     #[command(flatten)]
     platforms: Platforms,
+    /// Put what this folder holds on top of the root of that platform, as a layer of its own that belongs to root
+    /// (repeatable)
+    #[arg(long = "add", value_name = "PLATFORM=DIR")]
+    added: Vec<rootfs::Root>,
     #[command(flatten)]
     target: Target,
     #[command(flatten)]
@@ -96,5 +102,9 @@ fn build(name: &str, args: &StaticArgs, ui: &Ui) -> Result<Done> {
     let made = make(&map, name, &platforms, ui)?;
     let (layout, index) = made.parts();
     let rows = platforms.iter().map(|platform| Row::new(platform, format!("[build.{name}]"))).collect();
-    args.target.deliver(layout, index, rows, ui)
+    if args.added.is_empty() {
+        return args.target.deliver(layout, index, rows, ui);
+    }
+    let (_folder, layout, index) = add::add(layout, index, &args.added)?;
+    args.target.deliver(&layout, &index, rows, ui)
 }

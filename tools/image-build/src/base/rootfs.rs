@@ -44,9 +44,9 @@ pub(crate) struct Args {
 
 /// A platform and where its files are.
 #[derive(Debug, Clone)]
-struct Root {
-    platform: Platform,
-    path: PathBuf,
+pub(super) struct Root {
+    pub(super) platform: Platform,
+    pub(super) path: PathBuf,
 }
 
 impl std::str::FromStr for Root {

@@ -153,6 +153,14 @@ impl Spool {
         Ok(())
     }
 
+    /// Everything belongs to root, can be read by everyone, and be run if its owner may run it.
+    pub(crate) fn belongs_to_root(&mut self) {
+        for node in self.nodes.values_mut() {
+            let runs = matches!(node.kind, Kind::Directory) || node.about.mode & 0o100 != 0;
+            node.about = About { mode: if runs { 0o755 } else { 0o644 }, ..About::default() };
+        }
+    }
+
     /// Checks what can only be said of the whole: everything lies in folders, and there is something for
     /// the platform if there are programs at all.
     pub(crate) fn check(&mut self, platform: &Platform) -> Result<()> {

@@ -140,7 +140,7 @@ impl Target {
                 ui.result(&folder.as_ref().map_or_else(String::new, |folder| folder.display().to_string()))?;
             }
         }
-        Ok(Done::good().digest(digest))
+        Ok(Done::good().digest(digest).reference(base.reference))
     }
 }
 

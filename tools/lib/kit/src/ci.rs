@@ -139,6 +139,10 @@ pub struct Architecture {
     /// Sizes of pages that will do, in bytes; any if none is named.
     #[serde(default)]
     pub page_sizes: Vec<u64>,
+    /// When a CronJob starts its night, as cron(5) writes it; never without one.
+    pub schedule: Option<String>,
+    /// The label of GitHub's machines of that architecture.
+    pub runner: Option<String>,
 }
 
 const fn one_worker() -> u32 {

@@ -4,7 +4,13 @@ use std::{io::Write, panic::AssertUnwindSafe, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser};
 
-use crate::{Cause, Error, Exit, Outcome, Output, Result, Ui, rundir, signal};
+use crate::{
+    Cause, Error, Exit, Outcome, Output, Result, Ui, rundir, signal,
+    stage::{self, Ended},
+};
+
+/// The results that `--results-dir` writes, one file each.
+pub const RESULTS: [&str; 4] = ["outcome", "cause", "digest", "reference"];
 
 /// Options that every tool takes.
 #[derive(Debug, Clone, Default, Args)]
@@ -22,9 +28,13 @@ pub struct Common {
     /// Say nothing but warnings and errors on standard error
     #[arg(long, short, global = true, help_heading = "General options")]
     pub quiet: bool,
-    /// Write Tekton results (outcome, cause, digest) as files into this folder
+    /// Write Tekton results (outcome, cause, digest, reference) as files into this folder
     #[arg(long, global = true, value_name = "DIR", help_heading = "General options")]
     pub results_dir: Option<PathBuf>,
+    /// This call is a stage of a run that something else wires: write how it ended into FILE, and exit with 0 when the
+    /// work was done, whatever it found
+    #[arg(long, global = true, value_name = "FILE", help_heading = "General options")]
+    pub stage: Option<PathBuf>,
 }
 
 /// A tool's arguments, which contain the common ones.
@@ -42,6 +52,8 @@ pub struct Done {
     pub exit: Option<Exit>,
     /// Digest of the record or the release that it wrote.
     pub digest: Option<String>,
+    /// Reference by digest of what it published: a release, an image.
+    pub reference: Option<String>,
 }
 
 impl Done {
@@ -64,6 +76,13 @@ impl Done {
         self
     }
 
+    /// With the reference of what it published.
+    #[must_use]
+    pub fn reference(mut self, reference: Option<String>) -> Self {
+        self.reference = reference;
+        self
+    }
+
     /// The exit code.
     #[must_use]
     pub fn exit(&self) -> Exit {
@@ -74,12 +93,14 @@ impl Done {
 /// Parses the arguments, runs the tool, writes Tekton results, says what went wrong, returns the exit code.
 pub fn main<T: Tool>(run: impl FnOnce(T, &Ui) -> Result<Done>) -> ExitCode {
     signal::install();
+    let started = jiff::Timestamp::now();
     let mut command = T::command().subcommand(
         clap::Command::new("completions")
             .about("Print the completions for a shell")
             .arg(clap::arg!(<SHELL>).value_parser(clap::value_parser!(clap_complete::Shell))),
     );
-    let matches = command.clone().get_matches();
+    let words = stage::words(std::env::args_os().skip(1).collect());
+    let matches = command.clone().get_matches_from(std::env::args_os().take(1).chain(words.iter().cloned()));
     if let Some(("completions", matches)) = matches.subcommand() {
         if let Some(shell) = matches.get_one::<clap_complete::Shell>("SHELL") {
             // Whoever reads them may stop early, as `| head` does.
@@ -94,16 +115,21 @@ pub fn main<T: Tool>(run: impl FnOnce(T, &Ui) -> Result<Done>) -> ExitCode {
     let caught = std::panic::catch_unwind(AssertUnwindSafe(|| run(tool, &ui)));
     let result = caught.unwrap_or_else(|_| Err(Error::new(Cause::Internal, "a bug of this tool: see above")));
     let result = result.and_then(|done| write_results(&common, Ok(&done)).map(|()| done));
-    match result {
-        Ok(done) => ExitCode::from(done.exit().0),
+    let ended = match result {
+        Ok(done) => Ended { cause: done.cause, exit: done.exit() },
         Err(error) => {
             report(&ui, &error);
             if let Err(second) = write_results(&common, Err(&error)) {
                 report(&ui, &second);
             }
-            ExitCode::from(error.exit().0)
+            Ended { cause: Some(error.cause), exit: error.exit() }
         }
-    }
+    };
+    let exit = match &common.stage {
+        Some(file) => stage::end(file, command.get_name(), &words, started, ended, &ui),
+        None => ended.exit,
+    };
+    ExitCode::from(exit.0)
 }
 
 fn completions(command: &mut clap::Command, shell: clap_complete::Shell) -> Vec<u8> {
@@ -123,17 +149,19 @@ pub fn report(ui: &Ui, error: &Error) {
 
 fn write_results(common: &Common, result: Result<&Done, &Error>) -> Result<()> {
     let Some(folder) = &common.results_dir else { return Ok(()) };
-    let (cause, digest) = match result {
-        Ok(done) if done.cause.is_none() && done.exit() != Exit::GOOD => (Some(Cause::Interrupted), None),
-        Ok(done) => (done.cause, done.digest.as_deref()),
-        Err(error) => (Some(error.cause), None),
+    let (cause, digest, reference) = match result {
+        Ok(done) if done.cause.is_none() && done.exit() != Exit::GOOD => (Some(Cause::Interrupted), None, None),
+        Ok(done) => (done.cause, done.digest.as_deref(), done.reference.as_deref()),
+        Err(error) => (Some(error.cause), None, None),
     };
     let good = cause.is_none_or(|cause| cause.class() == crate::Class::Flaky);
     let outcome = if good { Outcome::Passed } else { Outcome::Failed };
     let outcome = serde_json::to_value(outcome).ok().and_then(|value| value.as_str().map(String::from));
-    rundir::write(&folder.join("outcome"), outcome.unwrap_or_default().as_bytes())?;
-    rundir::write(&folder.join("cause"), cause.map_or("", Cause::name).as_bytes())?;
-    rundir::write(&folder.join("digest"), digest.unwrap_or_default().as_bytes())?;
+    let outcome = outcome.unwrap_or_default();
+    let values = [outcome.as_str(), cause.map_or("", Cause::name), digest.unwrap_or(""), reference.unwrap_or("")];
+    for (name, value) in RESULTS.iter().zip(values) {
+        rundir::write(&folder.join(name), value.as_bytes())?;
+    }
     Ok(())
 }
 

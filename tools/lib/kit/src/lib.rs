@@ -17,6 +17,7 @@ pub mod retry;
 pub mod rundir;
 pub mod signal;
 pub mod source;
+pub mod stage;
 pub mod ui;
 
 pub use arch::{Arch, Platform};

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod browser;
+mod conclude;
 mod exchange;
 mod golden;
 mod index;

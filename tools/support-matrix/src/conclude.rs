@@ -1,0 +1,160 @@
+//! `support-matrix conclude`: what the stages of a run come to, for wirings that cannot say it themselves: a Tekton
+//! Pipeline, a script. Each stage left a file (`--stage`); together they are `stages.json`.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use kit::{
+    Cause, Done, Error, Outcome, Output, Result, RunDir, Ui,
+    record::{Head, Stage, Stages},
+    rundir, stage,
+    ui::{duration, table},
+};
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  support-matrix conclude target/runs/mine
+  support-matrix conclude run --status install=Succeeded --status e2e=Failed     as a Tekton Pipeline calls it
+
+Exit codes are those of the whole run: 1 the product is not good, 3 infrastructure, 4 no test ran, and so on.";
+
+/// Says what the stages of a run come to.
+#[derive(Debug, clap::Args)]
+pub struct Conclude {
+    /// The run's folder; each stage has left a file in its folder 'stages'
+    run_dir: PathBuf,
+    /// How the wiring says that a stage ended: Succeeded, Failed or None, as Tekton's $(tasks.NAME.status) (repeatable);
+    /// one that failed and left no file was interrupted
+    #[arg(long = "status", value_name = "STAGE=STATUS", num_args = 1..)]
+    statuses: Vec<Status>,
+    /// Whether a run in which no test ran has shown nothing
+    #[arg(long, value_enum, value_name = "required|none", default_value_t)]
+    tests: Tests,
+    /// Exit with 0 if a status says that a stage failed: then the wiring knows already that the run is not good
+    #[arg(long)]
+    unless_failed: bool,
+}
+
+/// Whether a run is to have tests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Tests {
+    /// It tests
+    #[default]
+    Required,
+    /// It only builds
+    None,
+}
+
+/// What a wiring knows of a stage.
+#[derive(Debug, Clone)]
+struct Status {
+    stage: String,
+    ended: Ended,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Succeeded,
+    Failed,
+    NotBegun,
+}
+
+impl std::str::FromStr for Status {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = || {
+            Error::new(Cause::Usage, format!("'{text}' is not STAGE=STATUS"))
+                .next("the statuses are Succeeded, Failed and None")
+        };
+        let (stage, status) = text.split_once('=').filter(|(stage, _)| !stage.is_empty()).ok_or_else(wrong)?;
+        let ended = match status {
+            "Succeeded" | "Completed" => Ended::Succeeded,
+            "Failed" => Ended::Failed,
+            "None" => Ended::NotBegun,
+            _ => return Err(wrong()),
+        };
+        Ok(Self { stage: stage.into(), ended })
+    }
+}
+
+pub(crate) fn run(args: &Conclude, ui: &Ui) -> Result<Done> {
+    // A wiring whose first stage failed has nothing to show but that.
+    let run = if args.statuses.is_empty() { RunDir::open(&args.run_dir)? } else { RunDir::create(&args.run_dir)? };
+    let mut stages = stage::read(run.path())?;
+    add_unheard(&mut stages, &args.statuses);
+    let (cause, exit) = stage::conclude(&stages, &[], args.tests == Tests::Required);
+    let head = head(&run, &stages, cause);
+    let record = Stages { head: head.clone(), stages: stages.clone() };
+    // What is sealed stays as it is.
+    if !run.path().join(kit::bundle::FILE).exists() {
+        rundir::write_record(run.path(), &record)?;
+    }
+    match ui.output {
+        Output::Json => ui.json(&record)?,
+        Output::Text => ui.result(&text(&stages))?,
+    }
+    let said =
+        cause.map_or_else(|| "good".into(), |cause| format!("{cause} ({})", cause.meaning().trim_end_matches('.')));
+    ui.note(format!("run {}: {said}", run.id()));
+    if let Some(again) = head.reproduce.filter(|again| !again.is_empty()) {
+        ui.note(format!("again: {again}"));
+    }
+    if args.unless_failed && args.statuses.iter().any(|status| status.ended == Ended::Failed) {
+        return Ok(Done::good());
+    }
+    Ok(Done { cause, exit: Some(exit), ..Done::default() })
+}
+
+/// What the wiring knows and no file says: a pod that never ran, or that was killed.
+fn add_unheard(stages: &mut Vec<Stage>, statuses: &[Status]) {
+    // Where no baseline was taken there is nothing to go back to, and cleanup said so.
+    let untouched = statuses.iter().any(|status| status.stage == "snapshot" && status.ended != Ended::Succeeded);
+    stages.retain(|stage| !(untouched && stage.name == "cleanup" && stage.cause == Some(Cause::Usage)));
+    for Status { stage: name, .. } in statuses.iter().filter(|status| status.ended == Ended::Failed) {
+        if stages.iter().any(|stage| stage.name == *name && stage.cause.is_some()) {
+            continue;
+        }
+        let now = Timestamp::now();
+        let cause = Cause::Interrupted;
+        stages.push(Stage {
+            name: name.clone(),
+            component: None,
+            platform: None,
+            started: now,
+            finished: now,
+            outcome: Outcome::Failed,
+            cause: Some(cause),
+            exit: i32::from(cause.exit().0),
+            command: String::new(),
+        });
+    }
+}
+
+fn head(run: &RunDir, stages: &[Stage], cause: Option<Cause>) -> Head {
+    let now = Timestamp::now();
+    let started = stages.iter().map(|stage| stage.started).min().unwrap_or(now);
+    let head = Head::new("support-matrix", env!("CARGO_PKG_VERSION"), &run.id(), started);
+    let deciding = stages.iter().find(|stage| cause.is_some() && stage.cause == cause);
+    Head {
+        outcome: if cause.is_some() { Outcome::Failed } else { Outcome::Passed },
+        cause,
+        reproduce: deciding.map(|stage| stage.command.clone()),
+        ..head
+    }
+}
+
+fn text(stages: &[Stage]) -> String {
+    let mut rows = vec![["stage", "component", "platform", "took", "outcome"].map(String::from).to_vec()];
+    for stage in stages {
+        let took = stage.finished.duration_since(stage.started).unsigned_abs();
+        rows.push(vec![
+            stage.name.clone(),
+            stage.component.clone().unwrap_or_default(),
+            stage.platform.as_ref().map(ToString::to_string).unwrap_or_default(),
+            duration(took),
+            stage.cause.map_or_else(|| "good".into(), |cause| cause.to_string()),
+        ]);
+    }
+    kit::ui::printable(&table(&rows))
+}

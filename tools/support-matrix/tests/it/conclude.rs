@@ -1,0 +1,87 @@
+//! What the stages of a run come to, as a Tekton Pipeline or a script asks it.
+
+use std::fs;
+
+use kit::{Cause, Exit, Outcome, record::Stages, rundir};
+
+use crate::world::{Run, World};
+
+/// A stage's file as a tool leaves it with `--stage`.
+fn stage(run: &Run, name: &str, cause: Option<Cause>) {
+    let (outcome, exit) = cause.map_or(("passed", 0), |cause| ("failed", cause.exit().0));
+    let stage = serde_json::json!({
+        "schemaVersion": "1.0", "name": name, "component": "greeter", "platform": "linux/s390x", "outcome": outcome,
+        "started": "2026-01-10T01:00:00Z", "finished": "2026-01-10T01:02:00Z", "cause": cause, "exit": exit,
+        "command": format!("cargo xtask {name}"),
+    });
+    let file = run.dir.path().join(format!("stages/{name}.json"));
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(file, stage.to_string()).unwrap();
+}
+
+fn conclude(world: &World, run: &Run, options: &[&str]) -> (Option<Cause>, Exit) {
+    let folder = run.dir.path().display().to_string();
+    let done = world.call(&[&["conclude", &folder], options].concat()).unwrap();
+    (done.cause, done.exit())
+}
+
+#[test]
+fn a_product_failure_and_an_unreachable_target_are_two_results() {
+    let world = World::new();
+    let run = world.run(10, "red");
+    stage(&run, "install", None);
+    stage(&run, "e2e", Some(Cause::Product));
+    stage(&run, "cleanup", None);
+    assert_eq!(conclude(&world, &run, &[]), (Some(Cause::Product), Exit::NOT_GOOD));
+    let (stages, _) = rundir::read_record::<Stages>(run.dir.path()).unwrap();
+    assert_eq!(
+        (stages.head.outcome, stages.head.cause, stages.stages.len()),
+        (Outcome::Failed, Some(Cause::Product), 3)
+    );
+    assert_eq!(stages.head.reproduce.as_deref(), Some("cargo xtask e2e"));
+
+    let run = world.run(11, "away");
+    stage(&run, "lease", Some(Cause::ClusterUnreachable));
+    // There was nothing to go back to, and nobody to ask.
+    stage(&run, "cleanup", Some(Cause::Usage));
+    let statuses = ["--status", "lease=Failed", "snapshot=None", "e2e=None"];
+    let ended = conclude(&world, &run, &statuses);
+    assert_eq!(ended, (Some(Cause::ClusterUnreachable), Exit::INFRASTRUCTURE));
+    // The wiring has seen that a stage failed: the task that closes the run has done its work.
+    let closing = conclude(&world, &run, &[&statuses[..], &["--unless-failed"]].concat());
+    assert_eq!(closing, (None, Exit::GOOD));
+}
+
+#[test]
+fn a_good_run_whose_cleanup_is_not_good_is_not_good() {
+    let world = World::new();
+    let run = world.run(10, "left");
+    stage(&run, "e2e", None);
+    stage(&run, "cleanup", Some(Cause::NotAtBaseline));
+    let ended = conclude(&world, &run, &["--status", "e2e=Succeeded", "--unless-failed"]);
+    assert_eq!(ended, (Some(Cause::NotAtBaseline), Exit::NOT_GOOD));
+}
+
+#[test]
+fn what_failed_and_left_nothing_was_interrupted() {
+    let world = World::new();
+    let run = world.run(10, "killed");
+    stage(&run, "snapshot", None);
+    let ended = conclude(&world, &run, &["--status", "snapshot=Succeeded", "--status", "install=Failed"]);
+    assert_eq!(ended, (Some(Cause::Interrupted), Exit::INFRASTRUCTURE));
+    let run = world.run(11, "nothing");
+    assert_eq!(conclude(&world, &run, &[]), (Some(Cause::NothingRan), Exit::NOTHING_RAN));
+    assert_eq!(conclude(&world, &run, &["--tests", "none"]), (None, Exit::GOOD));
+}
+
+#[test]
+fn a_wrong_call_is_named() {
+    let world = World::new();
+    let run = world.run(10, "wrong");
+    let folder = run.dir.path().display().to_string();
+    stage(&run, "e2e", None);
+    fs::write(run.dir.path().join("stages/x.json"), "[]").unwrap();
+    let error = world.call(&["conclude", &folder]).unwrap_err();
+    assert!(error.cause == Cause::Usage && error.to_string().contains("stages/x.json"), "{error}");
+    assert_eq!(world.call(&["conclude", "/no/such/run"]).unwrap_err().cause, Cause::Usage);
+}

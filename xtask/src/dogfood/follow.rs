@@ -1,0 +1,177 @@
+//! PipelineRuns from outside: found, watched to their end, and what they said of it.
+
+use std::{fs, time::Duration};
+
+use kit::{Cause, Context, Error, Result, Ui, retry};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Cancel, driver::NAMESPACE, labs::Labs, not_done};
+
+/// The longest run of ours; Tekton ends it before.
+const LIMIT: Duration = Duration::from_secs(6 * 3600);
+/// Until a PipelineRun that was asked for is there.
+const BEGIN: Duration = Duration::from_secs(120);
+
+/// A PipelineRun that has ended.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Followed {
+    pub(super) name: String,
+    pub(super) pipeline: String,
+    /// Tekton's word for how it ended.
+    pub(super) reason: String,
+    /// The results that it shows.
+    pub(super) outcome: String,
+    pub(super) cause: Option<Cause>,
+    pub(super) evidence: Option<String>,
+    pub(super) release: Option<String>,
+    pub(super) took: String,
+    /// How each of its tasks ended.
+    pub(super) tasks: Vec<(String, String)>,
+}
+
+/// The newest run of a component at a place that has not ended.
+pub(super) fn next(labs: &Labs, component: &str, place: &str, ui: &Ui) -> Result<String> {
+    let selector = format!("other-arch.dev/component={component},other-arch.dev/place={place}");
+    let late = || not_done(format!("nobody started a run of {component} at {place}"));
+    let found = retry::until(BEGIN, late, || {
+        let runs = labs.driver.json(&["get", "pipelineruns", "--namespace", NAMESPACE, "--selector", &selector])?;
+        let items = runs["items"].as_array().cloned().unwrap_or_default();
+        let open = items.iter().filter(|run| run["status"]["completionTime"].is_null());
+        let newest = open.max_by_key(|run| text(&run["metadata"]["creationTimestamp"]));
+        Ok(newest.map(|run| text(&run["metadata"]["name"])))
+    })?;
+    ui.note(format!("PipelineRun {found}"));
+    Ok(found)
+}
+
+/// Watches a run to its end; cancels it while its tests run, if that is wanted.
+pub(super) fn to_the_end(labs: &Labs, name: &str, cancel: Option<Cancel>, ui: &Ui) -> Result<Followed> {
+    let step = ui.step(name.to_owned());
+    let mut cancelled = false;
+    let late = || not_done(format!("PipelineRun {name} has not ended in {} hours", LIMIT.as_secs() / 3600));
+    let run = retry::until(LIMIT, late, || {
+        let run = labs.driver.json(&["get", "pipelinerun", name, "--namespace", NAMESPACE])?;
+        let tasks = tasks(labs, name)?;
+        let shown: Vec<_> = tasks.iter().map(|(task, how)| format!("{task} {how}")).collect();
+        step.set(shown.join(", "));
+        let testing = tasks.iter().any(|(task, how)| task == "e2e" && how == "Running");
+        if let (Some(how), true, false) = (cancel, testing, cancelled) {
+            let patch = format!(r#"{{"spec":{{"status":"{}"}}}}"#, how.status());
+            let arguments = ["patch", "pipelinerun", name, "--namespace", NAMESPACE, "--type=merge", "--patch", &patch];
+            labs.driver.kubectl(&arguments)?;
+            cancelled = true;
+        }
+        Ok((!run["status"]["completionTime"].is_null()).then_some(run))
+    })?;
+    let followed = read(name, &run, tasks(labs, name)?)?;
+    step.done(format!("{} {}", followed.reason, followed.outcome));
+    Ok(followed)
+}
+
+/// How each TaskRun stands, in the order in which they began.
+fn tasks(labs: &Labs, run: &str) -> Result<Vec<(String, String)>> {
+    let selector = format!("tekton.dev/pipelineRun={run}");
+    let list = labs.driver.json(&["get", "taskruns", "--namespace", NAMESPACE, "--selector", &selector])?;
+    let mut items = list["items"].as_array().cloned().unwrap_or_default();
+    items.sort_by_key(|task| text(&task["status"]["startTime"]));
+    let one = |task: &Value| {
+        let name = text(&task["metadata"]["labels"]["tekton.dev/pipelineTask"]);
+        (name, text(&task["status"]["conditions"][0]["reason"]))
+    };
+    Ok(items.iter().map(one).collect())
+}
+
+fn read(name: &str, run: &Value, tasks: Vec<(String, String)>) -> Result<Followed> {
+    let status = &run["status"];
+    let results = status["results"].as_array().cloned().unwrap_or_default();
+    let result = |wanted: &str| {
+        let found = results.iter().find(|result| result["name"] == wanted).map(|result| text(&result["value"]));
+        found.filter(|value| !value.is_empty())
+    };
+    let reason = text(&status["conditions"][0]["reason"]);
+    let said = result("cause").map(|cause| {
+        let known = kit::Cause::ALL.iter().copied().find(|one| one.name() == cause);
+        known.ok_or_else(|| Error::new(Cause::Internal, format!("PipelineRun {name} has the cause '{cause}'")))
+    });
+    let good = status["conditions"][0]["status"] == "True";
+    // A run that was ended hard says nothing.
+    let cause = said.transpose()?.or((!good).then_some(Cause::Interrupted));
+    let time = |field: &str| text(&status[field]).parse::<jiff::Timestamp>().ok();
+    let took = time("startTime").zip(time("completionTime")).map(|(from, to)| to.duration_since(from).unsigned_abs());
+    Ok(Followed {
+        name: name.into(),
+        pipeline: text(&run["spec"]["pipelineRef"]["name"]),
+        reason,
+        outcome: result("outcome").unwrap_or_default(),
+        cause,
+        evidence: result("evidence"),
+        release: result("release"),
+        took: took.map(kit::ui::duration).unwrap_or_default(),
+        tasks,
+    })
+}
+
+/// Keeps what a person would look at: the run, its TaskRuns, the log of each step.
+pub(super) fn keep(labs: &Labs, name: &str, folder: &std::path::Path) -> Result<()> {
+    let selector = format!("tekton.dev/pipelineRun={name}");
+    let list = labs.driver.kubectl(&[
+        "get",
+        "pipelinerun,taskrun,pod",
+        "--namespace",
+        NAMESPACE,
+        "--selector",
+        &selector,
+        "--output=yaml",
+    ])?;
+    let logs = labs.driver.kubectl(&[
+        "logs",
+        "--namespace",
+        NAMESPACE,
+        "--selector",
+        &selector,
+        "--all-containers",
+        "--prefix",
+        "--tail=-1",
+        "--max-log-requests=100",
+    ]);
+    let write = |file: &str, text: &str| {
+        let path = folder.join(format!("{name}.{file}"));
+        fs::write(&path, text).cause(Cause::HostDisk, || format!("cannot write {}", path.display()))
+    };
+    write("yaml", &list)?;
+    write("log", &logs.unwrap_or_else(|error| error.to_string()))
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_run_says_is_its_cause_and_a_run_that_says_nothing_was_stopped() {
+        let run = |status: &str, results: Value| {
+            json!({
+                "spec": { "pipelineRef": { "name": "other-arch-test" } },
+                "status": {
+                    "conditions": [{ "status": status, "reason": "Failed" }], "results": results,
+                    "startTime": "2026-01-01T00:00:00Z", "completionTime": "2026-01-01T00:01:05Z",
+                },
+            })
+        };
+        let results = json!([{ "name": "cause", "value": "product" }, { "name": "outcome", "value": "failed" }]);
+        let red = read("x", &run("False", results), Vec::new()).unwrap();
+        assert_eq!((red.cause, red.outcome.as_str()), (Some(Cause::Product), "failed"));
+        let results = json!([{ "name": "cause", "value": "" }, { "name": "outcome", "value": "passed" }]);
+        assert_eq!(read("x", &run("True", results), Vec::new()).unwrap().cause, None);
+        assert_eq!(read("x", &run("False", json!([])), Vec::new()).unwrap().cause, Some(Cause::Interrupted));
+        let wrong = json!([{ "name": "cause", "value": "bad luck" }]);
+        assert_eq!(read("x", &run("False", wrong), Vec::new()).unwrap_err().cause, Cause::Internal);
+    }
+}

@@ -1,0 +1,105 @@
+//! `cargo xtask tekton`: what lies in `ci/tekton` for a cluster, and whether it fits together.
+//!
+//! Tasks, Pipelines and Triggers are written by hand. Put in are the step images by digest, what every Task has
+//! (`common.yaml`), and what belongs to a place: namespace, repositories. CronJobs and volumes follow from
+//! `ci/architectures.toml` and `ci/components.toml`.
+
+mod lint;
+pub(crate) mod places;
+mod render;
+mod workflow;
+
+use std::path::PathBuf;
+
+use kit::{Cause, Done, Error, Result, Ui, ci::Ci};
+
+use crate::{images::Made, tools};
+
+pub(crate) use places::{job, payload};
+pub(crate) use render::{Place, documents, render};
+pub(crate) use workflow::workflow;
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask images --to registry.example/other-arch/steps
+  cargo xtask tekton --repo registry.example/nightly --repository https://git.example/other-arch | kubectl apply -f -
+  cargo xtask tekton --check
+
+The namespace must exist, and a Secret target-OS-ARCH in it for each platform that is tested, with the target's
+kubeconfig as a file of that name.";
+
+/// Print the Tasks, Pipelines and Triggers for a cluster, or check them
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Check that steps, Tasks, Pipelines and Triggers fit together; print nothing
+    #[arg(long, conflicts_with_all = ["repo", "repository"])]
+    check: bool,
+    /// Repository that images are pushed under
+    #[arg(long, value_name = "REPO", required_unless_present = "check")]
+    repo: Option<String>,
+    /// The git repository that holds ci/, as steps reach it
+    #[arg(long, value_name = "URL", required_unless_present = "check")]
+    repository: Option<String>,
+    /// The namespace
+    #[arg(long, value_name = "NAME", default_value = "other-arch")]
+    namespace: String,
+    /// Size of each target's volume, for caches and runs
+    #[arg(long, value_name = "QUANTITY", default_value = "20Gi")]
+    storage: String,
+}
+
+pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
+    let ci = Ci::new(tools::root().join("ci"));
+    if args.check {
+        check(&ci)?;
+        ui.note("ci/tekton fits together");
+        return Ok(Done::good());
+    }
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let place = Place {
+        namespace: args.namespace.clone(),
+        repo: text(&args.repo),
+        repository: text(&args.repository),
+        storage: args.storage.clone(),
+    };
+    ui.result(render(&ci, &place, &Made::read()?)?.trim_end())?;
+    Ok(Done::good())
+}
+
+/// Everything that can be wrong with `ci/tekton` by itself.
+///
+/// # Errors
+/// [`Cause::PolicyRefused`] naming all of it.
+pub(crate) fn check(ci: &Ci) -> Result<()> {
+    let mut problems = lint::problems(&documents(&folder(ci))?)?;
+    for (path, text) in generated(ci)? {
+        if std::fs::read_to_string(&path).ok().as_ref() != Some(&text) {
+            problems.push(format!("{} is not what ci/*.toml say: cargo xtask generate", path.display()));
+        }
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(Cause::PolicyRefused, format!("ci/tekton does not fit together in {} places", problems.len()))
+        .line(problems.join("\n")))
+}
+
+/// What is generated from `ci/*.toml`, with where it lies.
+///
+/// # Errors
+/// [`Cause::Usage`] if they are wrong.
+pub(crate) fn generated(ci: &Ci) -> Result<Vec<(PathBuf, String)>> {
+    let (root, folder) = (ci.folder().parent().unwrap_or(ci.folder()).to_path_buf(), folder(ci));
+    Ok(vec![
+        (folder.join("generated/places.yaml"), places::places(ci)?),
+        (root.join(".github/workflows/nightly.yaml"), workflow(ci)?),
+    ])
+}
+
+fn folder(ci: &Ci) -> PathBuf {
+    ci.folder().join("tekton")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+//! What Tekton would only say when it runs, or never: names that nobody declares, params that nobody gives, results
+//! that nobody writes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kit::Result;
+use serde_yaml_ng::Value;
+
+use super::render::{Document, IMAGE};
+use crate::{images::Definitions, tools};
+
+/// All problems, each with its file.
+///
+/// # Errors
+/// [`kit::Cause::Usage`] if the definition of the step images cannot be read.
+pub(super) fn problems(documents: &[Document]) -> Result<Vec<String>> {
+    let images = Definitions::read(&tools::root().join("ci/step-images"))?;
+    let of = |kind: &str| {
+        let found = documents.iter().filter(|document| document.kind() == kind);
+        found.map(|document| (document.name().to_owned(), &document.value["spec"])).collect::<BTreeMap<_, _>>()
+    };
+    let (tasks, pipelines) = (of("Task"), of("Pipeline"));
+    let mut problems = Vec::new();
+    for document in documents {
+        let mut found = Vec::new();
+        let spec = &document.value["spec"];
+        match document.kind() {
+            "Task" => task(spec, &images, &mut found),
+            "Pipeline" => pipeline(spec, &tasks, &mut found),
+            "TriggerTemplate" => template(spec, &pipelines, &of("TriggerBinding"), &mut found),
+            "TriggerBinding" => binding(spec, &of("EventListener"), &mut found),
+            _ => {}
+        }
+        problems.extend(found.into_iter().map(|what| format!("{} {}: {what}", document.file, document.name())));
+    }
+    Ok(problems)
+}
+
+fn task(spec: &Value, images: &Definitions, found: &mut Vec<String>) {
+    let used = variables(spec);
+    let declared: BTreeSet<_> = ["params", "workspaces", "results"]
+        .iter()
+        .flat_map(|list| names(&spec[*list]).into_iter().map(move |name| format!("{list}.{name}")))
+        .collect();
+    let first_two = |used: &String| used.split('.').take(2).collect::<Vec<_>>().join(".").replace("[*]", "");
+    let used: BTreeSet<_> = used.iter().filter(|used| !used.starts_with("step")).map(first_two).collect();
+    found.extend(used.difference(&declared).map(|name| format!("$({name}) is declared nowhere")));
+    // Results are written into Tekton's folder for them, not by name.
+    let idle = declared.difference(&used).filter(|name| !name.starts_with("results."));
+    found.extend(idle.map(|name| format!("{name} is used by no step")));
+    for step in list(&spec["steps"]) {
+        let name = text(&step["name"]);
+        match text(&step["image"]).strip_prefix(IMAGE) {
+            Some(image) if images.image.contains_key(image) => {}
+            _ => found.push(format!("step {name}: '{}' is no step image", text(&step["image"]))),
+        }
+        if step["command"].is_null() && step["script"].is_null() {
+            found.push(format!("step {name}: without a command Tekton has to ask a registry for the entrypoint"));
+        }
+    }
+}
+
+fn pipeline(spec: &Value, tasks: &BTreeMap<String, &Value>, found: &mut Vec<String>) {
+    let (dag, last) = (list(&spec["tasks"]), list(&spec["finally"]));
+    let all: BTreeMap<_, _> = dag.iter().chain(&last).map(|task| (text(&task["name"]), *task)).collect();
+    let spec_of = |name: &str| all.get(name).and_then(|task| tasks.get(text(&task["taskRef"]["name"])));
+    for used in variables(spec) {
+        let parts: Vec<_> = used.split('.').collect();
+        let good = match parts[..] {
+            ["params", name] => names(&spec["params"]).contains(name),
+            ["tasks" | "finally", task, "results", result] => {
+                spec_of(task).is_some_and(|spec| names(&spec["results"]).contains(result))
+            }
+            ["tasks", task, "status"] => dag.iter().any(|one| text(&one["name"]) == task),
+            _ => false,
+        };
+        if !good {
+            found.push(format!("$({used}) is declared nowhere"));
+        }
+    }
+    let used = variables(spec);
+    let idle = |kind: &str, name: &str| !used.contains(&format!("{kind}.{name}"));
+    found.extend(
+        names(&spec["params"])
+            .iter()
+            .filter(|name| idle("params", name))
+            .map(|name| format!("param {name} is used by no task")),
+    );
+    for (name, task) in &all {
+        let Some(its) = spec_of(name) else {
+            found.push(format!("{name}: there is no Task '{}'", text(&task["taskRef"]["name"])));
+            continue;
+        };
+        let (given, known) = (names(&task["params"]), names(&its["params"]));
+        let needed = |entry: &&&Value| entry["default"].is_null();
+        let required =
+            list(&its["params"]).iter().filter(needed).map(|entry| text(&entry["name"]).to_owned()).collect();
+        compare(&format!("{name}: param"), &given, &known, &required, found);
+        let (given, known) = (names(&task["workspaces"]), names(&its["workspaces"]));
+        let needed = |entry: &&&Value| entry["optional"] != true;
+        let required: BTreeSet<_> =
+            list(&its["workspaces"]).iter().filter(needed).map(|entry| text(&entry["name"]).to_owned()).collect();
+        compare(&format!("{name}: workspace"), &given, &known, &required, found);
+        compare(&format!("{name}: workspace"), &given, &names(&spec["workspaces"]), &BTreeSet::new(), found);
+        let before = list(&task["runAfter"]);
+        for other in before.iter().map(|other| text(other)).filter(|other| !all.contains_key(other)) {
+            found.push(format!("{name}: runs after '{other}', which there is not"));
+        }
+    }
+    // What is not told of a stage that failed before it could leave a record is not known to anybody.
+    for task in &dag {
+        let status = format!("tasks.{}.status", text(&task["name"]));
+        if !last.is_empty() && !used.contains(&status) {
+            found.push(format!("finally does not hear how {} ended", text(&task["name"])));
+        }
+    }
+    if last.is_empty() {
+        found.push("nothing is done finally".into());
+    }
+}
+
+fn compare(
+    what: &str,
+    given: &BTreeSet<String>,
+    known: &BTreeSet<String>,
+    required: &BTreeSet<String>,
+    found: &mut Vec<String>,
+) {
+    found.extend(given.difference(known).map(|name| format!("{what} {name} is declared nowhere")));
+    found.extend(required.difference(given).map(|name| format!("{what} {name} is missing")));
+}
+
+fn template(
+    spec: &Value,
+    pipelines: &BTreeMap<String, &Value>,
+    bindings: &BTreeMap<String, &Value>,
+    found: &mut Vec<String>,
+) {
+    let declared = names(&spec["params"]);
+    let used: BTreeSet<_> = variables(&spec["resourcetemplates"])
+        .iter()
+        .filter_map(|used| Some(used.strip_prefix("tt.params.")?.to_owned()))
+        .collect();
+    compare("param", &used, &declared, &declared, found);
+    let bound: BTreeSet<_> = bindings.values().flat_map(|binding| names(&binding["params"])).collect();
+    compare("the binding's param", &bound, &declared, &declared, found);
+    for run in list(&spec["resourcetemplates"]) {
+        let run = &run["spec"];
+        if run["timeouts"]["finally"].is_null() {
+            found.push("timeouts.finally is not set: a run that is too slow would not be cleaned up after".into());
+        }
+        for (name, pipeline) in pipelines {
+            for (kind, key) in [("params", "default"), ("workspaces", "optional")] {
+                let given = names(&run[kind]);
+                let required = list(&pipeline[kind]).into_iter().filter(|entry| entry[key].is_null());
+                let missing = required.map(|entry| text(&entry["name"])).filter(|name| !given.contains(*name));
+                found.extend(missing.map(|missing| format!("{kind}: {missing} of {name} is missing")));
+            }
+        }
+    }
+}
+
+fn binding(spec: &Value, listeners: &BTreeMap<String, &Value>, found: &mut Vec<String>) {
+    let interceptors = listeners.values().flat_map(|listener| list(&listener["triggers"]));
+    let interceptors = interceptors.flat_map(|trigger| list(&trigger["interceptors"]));
+    let params = interceptors.flat_map(|interceptor| list(&interceptor["params"]));
+    let overlays = params.filter(|param| param["name"] == "overlays").flat_map(|param| list(&param["value"]));
+    let keys: BTreeSet<_> = overlays.map(|overlay| text(&overlay["key"]).to_owned()).collect();
+    let used: BTreeSet<_> =
+        variables(spec).iter().filter_map(|used| Some(used.strip_prefix("extensions.")?.to_owned())).collect();
+    compare("extension", &used, &keys, &keys, found);
+}
+
+pub(super) fn list(value: &Value) -> Vec<&Value> {
+    value.as_sequence().map(|list| list.iter().collect()).unwrap_or_default()
+}
+
+pub(super) fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+pub(super) fn names(value: &Value) -> BTreeSet<String> {
+    list(value).iter().map(|entry| text(&entry["name"]).to_owned()).collect()
+}
+
+/// What stands between `$(` and `)` anywhere in a value. A shell's own `$(…)` has spaces.
+pub(super) fn variables(value: &Value) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    match value {
+        Value::String(text) => {
+            for part in text.split("$(").skip(1) {
+                let name = part.split(')').next().unwrap_or_default();
+                if !name.contains(' ') && name.contains('.') {
+                    found.insert(name.to_owned());
+                }
+            }
+        }
+        Value::Sequence(list) => list.iter().for_each(|value| found.extend(variables(value))),
+        Value::Mapping(map) => map.values().for_each(|value| found.extend(variables(value))),
+        _ => {}
+    }
+    found
+}

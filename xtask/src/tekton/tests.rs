@@ -1,0 +1,290 @@
+//! `ci/tekton` against the programs that its steps call, and against itself.
+
+use clap::Parser;
+use serde_yaml_ng::Value;
+
+use super::{
+    lint::{list, names, text},
+    *,
+};
+
+fn ci() -> Ci {
+    Ci::new(tools::root().join("ci"))
+}
+
+fn all() -> Vec<render::Document> {
+    documents(&folder(&ci())).unwrap()
+}
+
+#[test]
+fn everything_fits_together() {
+    if let Err(error) = check(&ci()) {
+        panic!("{error}");
+    }
+}
+
+/// What a variable of a step may well be.
+fn sample(variable: &str) -> &'static str {
+    match variable {
+        "params.platform" => "linux/s390x",
+        "params.platforms" => "linux/amd64,linux/s390x",
+        "params.repo" => "registry.example/nightly",
+        "params.release" => "registry.example/nightly/release/pipeline@sha256:00",
+        "params.statuses[*]" => "install=Succeeded",
+        "params.env" => "A=b",
+        "params.tests" => "none",
+        _ if variable.ends_with(".path") => "/workspace/x",
+        _ => "x",
+    }
+}
+
+/// The arguments of a step as Tekton gives them, with every variable a good value, or with those that may be empty
+/// empty.
+fn arguments(step: &Value, defaults: &Value, empty: bool) -> Vec<String> {
+    let may_be_empty =
+        |name: &str| list(defaults).iter().any(|param| text(&param["name"]) == name && param["default"] == "");
+    let fill = |argument: &&Value| {
+        let argument = text(argument);
+        let Some((before, rest)) = argument.split_once("$(") else { return vec![argument.to_owned()] };
+        let (variable, after) = rest.split_once(')').unwrap();
+        let name = variable.trim_start_matches("params.");
+        match variable {
+            "params.statuses[*]" => ["install=Succeeded", "e2e=Failed", "gate=None"].map(String::from).into(),
+            _ if empty && may_be_empty(name) => vec![format!("{before}{after}")],
+            _ => {
+                let after = after.replace("$(params.component)", "greeter");
+                vec![format!("{before}{}{after}", sample(variable))]
+            }
+        }
+    };
+    list(&step["args"]).iter().flat_map(fill).collect()
+}
+
+/// Parses as the program itself does.
+fn parse(program: &str, arguments: &[String]) -> Result<(), clap::Error> {
+    let words = kit::stage::words(arguments.iter().map(Into::into).collect());
+    let words = std::iter::once(program.into()).chain(words);
+    match program {
+        "image-build" => image_build::Args::try_parse_from(words).map(drop),
+        "cluster-install" => cluster_install::Args::try_parse_from(words).map(drop),
+        "e2e-runner" => e2e_runner::Args::try_parse_from(words).map(drop),
+        "cleanup" => cleanup::Args::try_parse_from(words).map(drop),
+        "support-matrix" => support_matrix::Args::try_parse_from(words).map(drop),
+        other => panic!("{other} is no tool"),
+    }
+}
+
+#[test]
+fn every_step_s_arguments_are_arguments_of_its_program() {
+    let mut parsed = std::collections::BTreeSet::new();
+    for document in all().iter().filter(|document| document.kind() == "Task") {
+        let spec = &document.value["spec"];
+        for step in list(&spec["steps"]) {
+            let command = list(&step["command"]).first().map(|word| text(word)).unwrap_or_default();
+            let Some(program) = command.strip_prefix("/usr/local/bin/") else { continue };
+            assert_eq!(step["image"], format!("step-image://{program}"), "{}", document.file);
+            for empty in [false, true] {
+                let arguments = arguments(step, &spec["params"], empty);
+                if let Err(error) = parse(program, &arguments) {
+                    panic!("{}: {program} {}\n{error}", document.file, arguments.join(" "));
+                }
+            }
+            parsed.insert(program.to_owned());
+        }
+    }
+    assert_eq!(parsed.len(), 5, "{parsed:?}");
+    assert!(parse("cleanup", &["run".into(), "--no-such-option=x".into()]).is_err());
+}
+
+#[test]
+fn a_task_promises_only_results_that_its_tool_writes() {
+    for document in all().iter().filter(|document| document.kind() == "Task") {
+        let spec = &document.value["spec"];
+        let results = list(&spec["results"]);
+        let promised = results.iter().filter(|result| result["value"].is_null()).map(|result| text(&result["name"]));
+        for name in promised {
+            let written = |step: &&Value| {
+                let arguments: Vec<_> = list(&step["args"]).iter().map(|argument| text(argument).to_owned()).collect();
+                let common =
+                    kit::cli::RESULTS.contains(&name) && arguments.contains(&"--results-dir=/tekton/results".into());
+                common || arguments.iter().any(|argument| argument.contains(&format!("$(results.{name}.path)")))
+            };
+            assert!(list(&spec["steps"]).iter().any(written), "{}: result {name}", document.file);
+        }
+        for result in results.iter().filter(|result| !result["value"].is_null()) {
+            let value = text(&result["value"]).trim_start_matches("$(steps.").trim_end_matches(')');
+            let (step, result) = value.split_once(".results.").unwrap();
+            let steps = list(&spec["steps"]);
+            let step = steps.iter().find(|one| one["name"] == step).unwrap_or_else(|| panic!("no step {step}"));
+            assert!(names(&step["results"]).contains(result), "{}: {value}", document.file);
+            let folder = format!("--results-dir=/tekton/steps/step-{}/results", text(&step["name"]));
+            assert!(list(&step["args"]).iter().any(|argument| text(argument) == folder), "{}", document.file);
+        }
+    }
+}
+
+#[test]
+fn every_stage_says_what_came_of_it_and_no_step_is_more_than_it_has_to_be() {
+    for document in all().iter().filter(|document| document.kind() == "Task") {
+        let spec = &document.value["spec"];
+        let context = &spec["stepTemplate"]["securityContext"];
+        assert!(context["runAsNonRoot"] == true && context["readOnlyRootFilesystem"] == true, "{}", document.file);
+        for step in list(&spec["steps"]) {
+            assert!(step["securityContext"].is_null(), "{}: {step:?}", document.file);
+        }
+        let stage = |step: &&&Value| list(&step["args"]).iter().any(|argument| text(argument).contains("/run/stages/"));
+        let steps = list(&spec["steps"]);
+        let stages = steps.iter().filter(stage).count();
+        let wiring = ["other-arch-sources", "other-arch-start", "other-arch-gate", "other-arch-close"];
+        assert_eq!(stages == 0, wiring.contains(&document.name()), "{}", document.file);
+    }
+}
+
+fn place() -> Place {
+    Place {
+        namespace: "night".into(),
+        repo: "registry.example/n".into(),
+        repository: "https://git.example/x".into(),
+        storage: "1Gi".into(),
+    }
+}
+
+fn made() -> Made {
+    let names = ["image-build", "cluster-install", "e2e-runner", "cleanup", "support-matrix", "trigger"];
+    Made { images: names.map(|name| (name.to_owned(), format!("r/{name}@sha256:00"))).into() }
+}
+
+#[test]
+fn what_a_cluster_gets_is_whole() {
+    let text = render(&ci(), &place(), &made()).unwrap();
+    for gone in ["step-image://", "place://"] {
+        assert!(!text.contains(gone), "{gone} in {text}");
+    }
+    assert!(text.contains("image: r/cleanup@sha256:00") && text.contains("el-other-arch.night.svc"));
+    use serde::Deserialize;
+    let documents: Vec<_> =
+        serde_yaml_ng::Deserializer::from_str(&text).map(|one| Value::deserialize(one).unwrap()).collect();
+    for document in &documents {
+        let wide = text_of(&document["kind"]).starts_with("ClusterRole");
+        assert_eq!(document["metadata"]["namespace"].is_null(), wide, "{document:?}");
+    }
+    let error = render(&ci(), &place(), &Made::default()).unwrap_err();
+    assert!(error.cause == Cause::Usage && error.to_string().contains("was not pushed"), "{error}");
+}
+
+fn text_of(value: &Value) -> &str {
+    text(value)
+}
+
+#[test]
+fn the_workflow_builds_once_and_tests_on_every_machine() {
+    let workflow: Value = serde_yaml_ng::from_str(&workflow(&ci()).unwrap()).unwrap();
+    let jobs = &workflow["jobs"];
+    let steps =
+        |job: &str| list(&jobs[job]["steps"]).iter().map(|step| text(&step["run"])).collect::<Vec<_>>().join("\n");
+    assert!(steps("build-pipeline").contains("cargo xtask image-build build --component pipeline"));
+    assert!(steps("test-pipeline").contains("cargo xtask nightly --component pipeline"));
+    assert_eq!(jobs["test-pipeline"]["needs"][0], "build-pipeline");
+    assert_eq!(jobs["test-pipeline"]["strategy"]["fail-fast"], false);
+    let machines = list(&jobs["test-pipeline"]["strategy"]["matrix"]["include"]);
+    let machines: Vec<_> = machines.iter().map(|machine| text(&machine["platform"])).collect();
+    assert_eq!(machines, ["linux/amd64", "linux/arm64", "linux/s390x", "linux/ppc64le"]);
+}
+
+/// A copy of ci/ in which a file has more.
+fn with(file: &str, more: &str) -> (tempfile::TempDir, Ci) {
+    let folder = tempfile::tempdir().unwrap();
+    let ci = folder.path().join("ci");
+    std::fs::create_dir(&ci).unwrap();
+    for name in ["architectures.toml", "components.toml"] {
+        let mut text = std::fs::read_to_string(self::ci().folder().join(name)).unwrap();
+        if name == file {
+            text.push_str(more);
+        }
+        std::fs::write(ci.join(name), text).unwrap();
+    }
+    (folder, Ci::new(ci))
+}
+
+/// Lines that are in one text more often than in another.
+fn added(before: &str, after: &str) -> Vec<String> {
+    let mut left: Vec<_> = before.lines().collect();
+    let mut added = Vec::new();
+    for line in after.lines() {
+        match left.iter().position(|other| *other == line) {
+            Some(at) => drop(left.remove(at)),
+            None => added.push(line.trim().to_owned()),
+        }
+    }
+    assert!(left.iter().all(|line| line.contains("pipeline") || line.contains("linux/")), "{left:?} went away");
+    added
+}
+
+#[test]
+fn an_architecture_more_is_an_edit_of_one_file() {
+    let (_folder, more) = with(
+        "architectures.toml",
+        "\n[[architecture]]\nplatform = 'linux/riscv64'\nschedule = '7 3 * * *'\nrunner = 'my-riscv'\n",
+    );
+    let places = added(&places::places(&ci()).unwrap(), &places::places(&more).unwrap()).join("\n");
+    for said in ["name: other-arch-linux-riscv64", "kind: PersistentVolumeClaim", "kind: CronJob", "\"7 3 * * *\""] {
+        assert!(places.contains(said), "{said}: {places}");
+    }
+    assert!(places.contains(r#""testOn":"linux/riscv64""#), "{places}");
+    let workflow = added(&workflow(&ci()).unwrap(), &workflow(&more).unwrap()).join("\n");
+    assert!(workflow.contains("- {platform: linux/riscv64, name: linux-riscv64, runner: my-riscv}"), "{workflow}");
+}
+
+#[test]
+fn a_component_more_is_an_edit_of_one_file() {
+    let component = "\n[extra]\nmodule = 'example.org/extra'\nversion = 'v1.0.0'\nconfig = ['config']\n\n[extra.tests]\n\
+                     package = './test'\npasses = [[]]\nselect = 'run'\n\n[extra.suites.smoke]\ndefault = true\nall = true\n";
+    let (_folder, more) = with("components.toml", component);
+    let places = added(&places::places(&ci()).unwrap(), &places::places(&more).unwrap()).join("\n");
+    assert!(places.contains("for component in extra pipeline"), "{places}");
+    let workflow = added(&workflow(&ci()).unwrap(), &workflow(&more).unwrap()).join("\n");
+    assert!(workflow.contains("build-extra:") && workflow.contains("test-extra:"), "{workflow}");
+}
+
+#[test]
+fn what_does_not_fit_is_named() {
+    let wrong = |kind: &str, name: &str, from: &str, to: &str| {
+        let mut documents = all();
+        let document = documents.iter_mut().find(|one| one.kind() == kind && one.name() == name).unwrap();
+        let text = serde_yaml_ng::to_string(&document.value).unwrap();
+        assert!(text.contains(from), "{from} in {text}");
+        document.value = serde_yaml_ng::from_str(&text.replacen(from, to, 1)).unwrap();
+        lint::problems(&documents).unwrap().join("\n")
+    };
+    for (kind, name, from, to, said) in [
+        ("Task", "other-arch-install", "$(params.probe)", "$(params.prob)", "$(params.prob) is declared nowhere"),
+        ("Task", "other-arch-install", "step-image://", "docker.io/", "is no step image"),
+        (
+            "Pipeline",
+            "other-arch-test",
+            "tasks.install.results.outcome",
+            "tasks.install.results.out",
+            "declared nowhere",
+        ),
+        (
+            "Pipeline",
+            "other-arch-test",
+            "name: other-arch-e2e",
+            "name: other-arch-x",
+            "there is no Task 'other-arch-x'",
+        ),
+        ("Pipeline", "other-arch-test", "install=$(tasks.install.status)", "", "does not hear how install ended"),
+        ("TriggerTemplate", "other-arch", "finally:", "never:", "timeouts.finally is not set"),
+        (
+            "TriggerTemplate",
+            "other-arch",
+            "- name: target\n",
+            "- name: other\n",
+            "workspaces: target of other-arch-test",
+        ),
+        ("TriggerBinding", "other-arch", "extensions.place", "extensions.plac", "extension plac is declared nowhere"),
+    ] {
+        let found = wrong(kind, name, from, to);
+        assert!(found.contains(said), "{said}: {found}");
+    }
+}

@@ -1,0 +1,78 @@
+//! A cluster that drives another: two labs, Tekton in the first, everything that may come of a night.
+
+#![allow(clippy::disallowed_methods, reason = "tests start the real programs")]
+
+mod support;
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use support::{program, root};
+
+/// Two labs that go with the test.
+struct Labs(String);
+
+impl Labs {
+    fn new() -> Self {
+        Self(format!("t{}-dog", std::process::id()))
+    }
+
+    fn dogfood(&self, arguments: &[&str]) -> (i32, Vec<Value>) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command.current_dir(root()).args(["dogfood", "--keep", "--output", "json", "--labs", &self.0]).args(arguments);
+        let Output { status, stdout, stderr } = command.output().unwrap();
+        println!("--- {arguments:?}: {status}\n{}", String::from_utf8_lossy(&stderr));
+        let runs = serde_json::from_slice(&stdout).unwrap_or_default();
+        (status.code().unwrap_or(-1), runs)
+    }
+
+    fn target(&self, arguments: &[&str]) -> String {
+        let lab = format!("{}-target", self.0);
+        let output = Command::new(program("lab")).args(["--name", &lab, "kubectl"]).args(arguments).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn lease(&self) -> Value {
+        let lab = format!("{}-target", self.0);
+        let mut command = Command::new(program("cluster-install"));
+        let output = command.args(["lease", "show", "--lab", &lab, "--output", "json"]).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+}
+
+impl Drop for Labs {
+    fn drop(&mut self) {
+        for lab in ["driver", "target"] {
+            let name = format!("{}-{lab}", self.0);
+            let _ = Command::new(program("lab")).args(["down", "--name", &name, "--purge"]).status();
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs two labs, and half an hour: cargo xtask test --tekton runs it"]
+fn one_lab_drives_another_through_tekton() {
+    let labs = Labs::new();
+    let (code, runs) = labs.dogfood(&[]);
+    assert_eq!((code, runs.len()), (0, 2), "{runs:?}");
+    assert!(runs.iter().all(|run| run["outcome"] == "passed" && run["evidence"].is_string()), "{runs:?}");
+    assert!(runs[0]["release"].as_str().unwrap().contains("@sha256:"), "{runs:?}");
+
+    let (code, runs) = labs.dogfood(&["--env", "GREETER_TEST=fail", "--no-compare"]);
+    assert_eq!((code, &runs[1]["outcome"], &runs[1]["cause"]), (1, &"failed".into(), &"product".into()), "{runs:?}");
+    assert!(labs.target(&["get", "namespace", "greeter-system", "--ignore-not-found"]).is_empty());
+    assert!(labs.lease()["holder"].is_null());
+
+    let (code, runs) = labs.dogfood(&["--unreachable"]);
+    assert_eq!((code, &runs[1]["cause"]), (3, &"cluster-unreachable".into()), "{runs:?}");
+
+    let (code, runs) = labs.dogfood(&["--env", "GREETER_TEST=hang", "--cancel", "finally"]);
+    assert_eq!((code, &runs[1]["reason"]), (3, &"Cancelled".into()), "{runs:?}");
+    assert!(labs.target(&["get", "namespace", "greeter-system", "--ignore-not-found"]).is_empty());
+    assert!(labs.lease()["holder"].is_null());
+
+    // Ended hard it leaves what it did and a lease that expires; the next run adopts both.
+    let (code, runs) = labs.dogfood(&["--env", "GREETER_TEST=hang", "--cancel", "now"]);
+    assert_eq!((code, &runs[1]["cause"]), (3, &"interrupted".into()), "{runs:?}");
+    assert!(labs.lease()["holder"].is_string());
+}

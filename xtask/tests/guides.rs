@@ -1,0 +1,101 @@
+//! The guides under docs/: what they name is there, and what they tell to do is done.
+
+#![allow(clippy::disallowed_methods, reason = "tests start the real programs")]
+
+mod support;
+
+use std::{collections::BTreeSet, fs, process::Command};
+
+use support::{World, program, root};
+
+fn guide(name: &str) -> String {
+    fs::read_to_string(root().join("docs").join(name)).unwrap()
+}
+
+/// The commands of a guide, one a line.
+fn commands(text: &str) -> Vec<String> {
+    text.lines().filter_map(|line| line.strip_prefix("$ ")).map(String::from).collect()
+}
+
+#[test]
+fn what_the_guides_name_is_there() {
+    for name in ["bring-your-machine.md", "from-plumbing.md"] {
+        let text = guide(name);
+        let words: BTreeSet<_> = text.split(|c: char| c.is_whitespace() || "`(),;".contains(c)).collect();
+        for path in words.iter().filter(|word| word.starts_with("ci/") || word.starts_with("xtask/")) {
+            let path = path.trim_end_matches(['.', ':']);
+            assert!(root().join(path).exists(), "{name}: {path}");
+        }
+    }
+    let plumbing = guide("from-plumbing.md");
+    let tekton: Vec<_> = ["pipelines/build.yaml", "pipelines/test.yaml", "triggers/listener.yaml"]
+        .iter()
+        .map(|file| fs::read_to_string(root().join("ci/tekton").join(file)).unwrap())
+        .collect();
+    for name in ["other-arch-build", "other-arch-test"] {
+        assert!(plumbing.contains(name) && tekton.iter().any(|text| text.contains(&format!("name: {name}"))), "{name}");
+    }
+    let request = plumbing.split('`').find(|code| code.starts_with('{')).unwrap();
+    let request: serde_json::Value = serde_json::from_str(request).unwrap();
+    for field in request.as_object().unwrap().keys() {
+        assert!(tekton[2].contains(&format!("body.{field}")), "the listener knows no {field}");
+    }
+}
+
+#[test]
+fn an_owner_s_entry_is_one() {
+    let text = guide("bring-your-machine.md");
+    let entry = text.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let architectures: kit::ci::Architectures = kit::config::parse(entry, "docs").unwrap();
+    assert!(architectures.architecture[0].schedule.is_some());
+}
+
+#[test]
+#[ignore = "needs a lab, and minutes: cargo xtask test --tekton runs it"]
+fn bring_your_machine_on_the_way_to_tekton() {
+    let world = World::new("guide");
+    let up = world.tool("lab", &["up", "--name", &world.lab, "--output", "json"]);
+    assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
+    let up: serde_json::Value = serde_json::from_slice(&up.stdout).unwrap();
+    let registry = up["registry"].as_str().unwrap();
+    let kubeconfig = world.folder.path().join("target.yaml");
+    let raw = world.tool("lab", &["kubeconfig", "--raw", "--name", &world.lab]);
+    fs::write(&kubeconfig, raw.stdout).unwrap();
+    let platform = kit::Platform::host().to_string();
+    let probe = world.tool("image-build", &["probe", "--repo", registry, "--platform", &platform]);
+    assert!(probe.status.success(), "{}", String::from_utf8_lossy(&probe.stderr));
+    let probe = String::from_utf8(probe.stdout).unwrap();
+    let kubectl = |arguments: &[&str]| {
+        let output = world.tool("lab", &[&["--name", &world.lab, "kubectl"], arguments].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let mut seen = 0;
+    for line in commands(&guide("bring-your-machine.md")) {
+        let line = line.replace("target.yaml", &kubeconfig.display().to_string()).replace("REGISTRY", registry);
+        let line = line.replace("PROBE", probe.trim()).replace("linux/s390x", &platform);
+        let words: Vec<_> = line.split_whitespace().collect();
+        match words[..] {
+            ["cargo", "xtask", "nightly", ref rest @ ..] => {
+                let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+                command.current_dir(root()).arg("nightly").args(rest);
+                command.arg("--history").arg(world.folder.path().join("history"));
+                command.arg("--out").arg(world.folder.path().join("matrix"));
+                command.arg("--run-dir").arg(world.folder.path().join("run"));
+                assert_eq!(world.finish("run", command.output().unwrap()).code, 0, "{line}");
+            }
+            ["cargo", "xtask", tool, ref rest @ ..] => {
+                let output = Command::new(program(tool)).current_dir(root()).args(rest).output().unwrap();
+                assert!(output.status.success(), "{line}\n{}", String::from_utf8_lossy(&output.stderr));
+            }
+            ["kubectl", ref rest @ ..] => {
+                kubectl(&["create", "namespace", "other-arch"]);
+                kubectl(rest);
+                kubectl(&["delete", "namespace", "other-arch"]);
+            }
+            _ => panic!("nobody knows how to run: {line}"),
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 4);
+    world.assert_matrix("greeter", &platform, &[]);
+}
