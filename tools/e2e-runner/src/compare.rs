@@ -293,7 +293,7 @@ impl Comparison {
         let exit = combine(open.iter().copied(), ran);
         let cause = open.into_iter().find(|cause| cause.exit() == exit);
         let cause = cause.or_else(|| (exit == kit::Exit::NOTHING_RAN).then_some(Cause::NothingRan));
-        Done { cause: cause.filter(|_| exit != kit::Exit::GOOD), exit: Some(exit), digest: None }
+        Done { cause: cause.filter(|_| exit != kit::Exit::GOOD), exit: Some(exit), digest: None, reference: None }
     }
 
     /// For people.

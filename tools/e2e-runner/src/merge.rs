@@ -74,7 +74,7 @@ pub fn run(args: &MergeArgs, ui: &Ui) -> Result<Done> {
         Output::Text => ui.result(&summary)?,
     }
     let (exit, cause) = report::verdict(&results.tests);
-    Ok(Done { cause, exit: Some(exit), digest: Some(digest) })
+    Ok(Done { cause, exit: Some(exit), digest: Some(digest), reference: None })
 }
 
 fn same(one: &Path, other: &Path) -> bool {

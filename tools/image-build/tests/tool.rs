@@ -7,7 +7,7 @@ mod component;
 
 use std::{fs, path::Path, process::Command};
 
-use component::{ALL, PLATFORMS, SHELL, WINDOWS, World, config, ko};
+use component::{ALL, PLATFORMS, SHELL, WINDOWS, World, ko};
 use kit::Process;
 use serde_json::{Value, json};
 
@@ -213,7 +213,7 @@ fn an_image_of_the_config_without_a_platform_is_named() {
     let world = World::new();
     world.push("other", &["amd64"]);
     let other = format!("{}/other:v1", world.registry.host);
-    world.write("x/config/b.yaml", &format!("kind: A\nimage: {other}\n"));
+    world.write("x/config/b.yaml", format!("kind: A\nimage: {other}\n"));
     let ended = world.build_with(&[], &[]);
     assert_eq!(ended.code, 1, "{}", ended.err);
     assert!(ended.err.contains(&format!("{other} linux/arm64: it has no linux/arm64")), "{}", ended.err);
@@ -345,12 +345,12 @@ fn credentials_are_used_and_not_shown() {
     let ended = verify(docker.to_str().unwrap());
     assert_eq!(ended.code, 0, "{}{}", ended.out, ended.err);
     for folder in ["/nonexistent", world.path("docker/other").to_str().unwrap()] {
-        world.write("docker/other/config.json", &config.replace("dXNlcjpzZWNyZXQtd29yZA==", "dXNlcjpzZWNyZXQ="));
+        world.write("docker/other/config.json", config.replace("dXNlcjpzZWNyZXQtd29yZA==", "dXNlcjpzZWNyZXQ="));
         let ended = verify(folder);
         assert!(ended.code == 3 && ended.err.contains("error[auth]"), "{}{}", ended.out, ended.err);
         assert!(!ended.err.contains("secret") && !ended.err.contains("dXNl"), "{}", ended.err);
     }
-    world.write("docker/other/config.json", &config.replace("}}}", "secret"));
+    world.write("docker/other/config.json", config.replace("}}}", "secret"));
     let ended = verify(world.path("docker/other").to_str().unwrap());
     assert!(ended.code == 3 && !ended.err.contains("secret"), "{}", ended.err);
 }
@@ -391,7 +391,7 @@ fn what_no_mirror_can_serve_becomes_an_archive() {
     let name = format!("docker.io/library/x@sha256:{}", "0".repeat(64));
     world.write(
         "ci/images.toml",
-        &format!(
+        format!(
             "[[image]]\nnames = ['{name}']\npreload = true\nbuild = 'shell'\n[[image]]\nnames = ['x.y/z:1']\n\
              build = 'other'\n[build.shell]\nfiles = {{ '/etc/x' = 'y' }}\n[build.other]\nextends = 'shell'\n"
         ),

@@ -47,7 +47,7 @@ impl World {
         );
         world.write("ci/images.toml", &images);
         world.write("x/go.mod", "module e.com/x\n");
-        world.write("x/config/a.yaml", &config("ko://e.com/x/cmd/x"));
+        world.write("x/config/a.yaml", config("ko://e.com/x/cmd/x"));
         world.ko("");
         world.push("base", ALL);
         world.build("x", ALL);
