@@ -89,7 +89,7 @@ pub(crate) fn lab_programs(stopper: &Stopper, ui: &Ui) -> Result<()> {
         .cause(Cause::BuildFailure)
         .limit(Duration::from_secs(3600))
         .stop_with(stopper)
-        .on_line(|_, line| step.set(line.trim()))
+        .on_line(|_, line| step.set(undated(line.trim())))
         .run()?;
     step.done("");
     Ok(())
@@ -130,6 +130,14 @@ pub(crate) fn cause_of(results: &Path, exit: i32) -> Option<Cause> {
         (None, 5) => Some(Cause::MissingProgram),
         (None, 129 | 130 | 143) => Some(Cause::Interrupted),
         (None, _) => Some(Cause::Internal),
+    }
+}
+
+/// A tool's line without the time at its beginning: ours has one already.
+pub(crate) fn undated(line: &str) -> &str {
+    match line.split_once(' ') {
+        Some((time, rest)) if time.len() == 8 && time.bytes().all(|b| b.is_ascii_digit() || b == b':') => rest,
+        _ => line,
     }
 }
 

@@ -25,6 +25,12 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 pub(crate) const CONDITION: &str =
     r#"{.status.conditions[?(@.type=="Ready")].status} {.status.conditions[?(@.type=="Ready")].lastHeartbeatTime}"#;
 
+/// The keys of a node's taints.
+const TAINTS: &str = "{.spec.taints[*].key}";
+/// What Kubernetes itself taints a node with that just came, and takes away some moments after it is ready.
+const YOUNG: [&str; 3] =
+    ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable", "node.kubernetes.io/network-unavailable"];
+
 /// A lab that is being waited for.
 pub(crate) struct Lab<'a> {
     pub(crate) layout: &'a Layout,
@@ -70,6 +76,11 @@ impl Lab<'_> {
         for wait in waits {
             self.kubectl(&[&["wait", "--timeout=120s"], wait].concat()).cause(Cause::Node).run()?;
         }
+        let late = || Error::new(Cause::Node, format!("{node} is ready, and still takes no pods"));
+        kit::retry::until(Duration::from_secs(60), late, || {
+            self.check(Phase::Ready)?;
+            Ok(self.takes_pods(&node).then_some(()))
+        })?;
         let dns = SocketAddr::from((self.record.address(), config::DNS_READY_PORT));
         self.answers(Phase::Ready, Cause::Dns, "DNS", dns, "/ready")?;
         self.check(Phase::Ready)
@@ -93,7 +104,7 @@ impl Lab<'_> {
         kit::retry::until(PATIENCE * 2, late, || {
             self.check(Phase::Ready)?;
             let wait = ["wait", "--timeout=10s", "--for=create", "--for=condition=Ready", &name];
-            Ok((self.kubectl(&wait).run().is_ok() && self.has_heard_of(node)?).then_some(()))
+            Ok((self.kubectl(&wait).run().is_ok() && self.has_heard_of(node)? && self.takes_pods(&name)).then_some(()))
         })
     }
 
@@ -103,6 +114,13 @@ impl Lab<'_> {
         let states = ask(self.pid, &Request::Status)?;
         let said = self.kubectl(&["get", &name, "--request-timeout=5s", "--output", &path]).read();
         Ok(said.is_ok_and(|said| lives(&states, node, said.trim())))
+    }
+
+    /// Whether the taints of a node that just came are gone.
+    fn takes_pods(&self, node: &str) -> bool {
+        let path = format!("jsonpath={TAINTS}");
+        let said = self.kubectl(&["get", node, "--request-timeout=5s", "--output", &path]).read();
+        said.is_ok_and(|keys| settled(&keys))
     }
 
     /// The lab's kubectl.
@@ -176,6 +194,11 @@ fn stopped(states: &[ProgramState], record: &Record, phase: Phase) -> Option<Err
     )
 }
 
+/// Whether none of a node's taints is one that goes by itself.
+fn settled(keys: &str) -> bool {
+    !keys.split_whitespace().any(|key| YOUNG.contains(&key))
+}
+
 /// Whether a node that is a machine is ready: the machine runs, and its kubelet wrote the [`CONDITION`] since it was
 /// started. (Kubernetes misses a node only after a grace period, and until then says of it what was.)
 pub(crate) fn lives(states: &[ProgramState], node: &Node, condition: &str) -> bool {
@@ -202,6 +225,14 @@ mod tests {
 
     fn program(name: &str, state: State) -> ProgramState {
         ProgramState { name: name.into(), state, restarts: 0, since: None, last_end: None }
+    }
+
+    #[test]
+    fn a_node_takes_pods_when_its_first_taints_are_gone() {
+        assert!(!settled("node.kubernetes.io/not-ready node.kubernetes.io/unschedulable"));
+        // Somebody's own taints, and a node that somebody cordoned, would be waited for in vain.
+        assert!(settled("example.com/mine node.kubernetes.io/unschedulable"));
+        assert!(settled(""));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::{
     estimate::Estimates,
     request::{From, Request},
 };
-use crate::tools;
+use crate::tools::{self, undated};
 
 /// How much of what a failed stage said is shown.
 const LAST_LINES: usize = 30;
@@ -236,14 +236,6 @@ impl<'a> Runner<'a> {
             self.ui.note(format!("  again: {}", work.command()));
         }
         Ok((Ended { cause, stdout }, exit))
-    }
-}
-
-/// A tool's line without the time at its beginning: ours has one already.
-fn undated(line: &str) -> &str {
-    match line.split_once(' ') {
-        Some((time, rest)) if time.len() == 8 && time.bytes().all(|b| b.is_ascii_digit() || b == b':') => rest,
-        _ => line,
     }
 }
 
