@@ -28,8 +28,7 @@ pub struct Images {
     pub platforms: Vec<Platform>,
     /// Every image of the release, one each.
     pub images: Vec<Image>,
-    /// Names of images that were not built in this run, because the registry had ones of the same inputs. A release has
-    /// none.
+    /// Names of images that were not built in this run: the registry had ones of the same inputs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reused: Vec<String>,
     /// What the configuration named and we replaced.
@@ -68,7 +67,7 @@ pub enum Source {
         path: String,
         /// `sha256:…` over names and contents.
         digest: String,
-        /// The commit that is checked out there, with `-dirty` where files differ from it; nothing outside of git.
+        /// The commit that is checked out there, with `-dirty` where files differ; nothing outside of git.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         commit: Option<String>,
     },
