@@ -39,7 +39,7 @@ enum State {
 impl Follower {
     /// From when on the next connection is wanted: a second early, for the client rounds to seconds, also upwards.
     pub(super) fn since(&self) -> Option<Timestamp> {
-        self.last.map(|last| last - SignedDuration::from_secs(1))
+        self.last.map(|last| last.checked_sub(SignedDuration::from_secs(1)).unwrap_or(last))
     }
 
     /// Whether anything has come, and how far.
