@@ -5,7 +5,7 @@
 
 use std::io::{self, Write};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// A time is not longer; what is, is no time.
 const STAMP: usize = 64;
@@ -37,8 +37,13 @@ enum State {
 }
 
 impl Follower {
-    /// From when on the next connection is wanted.
+    /// From when on the next connection is wanted: a second early, for the client rounds to seconds, also upwards.
     pub(super) fn since(&self) -> Option<Timestamp> {
+        self.last.map(|last| last.checked_sub(SignedDuration::from_secs(1)).unwrap_or(last))
+    }
+
+    /// Whether anything has come, and how far.
+    pub(super) fn last(&self) -> Option<Timestamp> {
         self.last
     }
 
@@ -133,14 +138,11 @@ mod tests {
     }
 
     fn from(lines: &[(u32, &str)], since: Option<Timestamp>) -> Vec<u8> {
-        // The server knows whole seconds only.
-        let at = |second: u32| format!("2026-01-01T00:00:{second:02}Z").parse::<Timestamp>().unwrap();
-        let since = since.map(|since| since.as_second());
-        let wanted: Vec<_> = lines
-            .iter()
-            .filter(|(second, _)| since.is_none_or(|since| at(*second).as_second() >= since))
-            .copied()
-            .collect();
+        // Half a second past each is what the lines have; the client rounds that up.
+        let at = |second: u32| format!("2026-01-01T00:00:{second:02}.5Z").parse::<Timestamp>().unwrap();
+        let since = since.map(|since| since.round(jiff::Unit::Second).unwrap());
+        let wanted: Vec<_> =
+            lines.iter().filter(|(second, _)| since.is_none_or(|since| at(*second) >= since)).copied().collect();
         log(&wanted)
     }
 

@@ -167,9 +167,9 @@ async fn follow(client: &Client, pods: &Api<Pod>, name: &str, platform: &Platfor
     let mut answered = Instant::now();
     let mut delays = kit::retry::delays();
     loop {
-        let before = follower.since();
+        let before = follower.last();
         let broken = read(pods, name, true, &mut follower).await?;
-        if follower.since() != before || broken.is_none() {
+        if follower.last() != before || broken.is_none() {
             (answered, delays) = (Instant::now(), kit::retry::delays());
         }
         match pods.get(name).await {
