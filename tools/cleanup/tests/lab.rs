@@ -501,7 +501,8 @@ fn the_api_server_restarts_in_the_middle(run: &Run<'_>) {
 fn killed_and_started_again(run: &Run<'_>) {
     run.leave_much("left-killed", 6);
     // One that is killed may have come to its end, and the cluster have forgotten the baseline.
-    let named = ["--cluster-uid", &run.lab.uid()];
+    let uid = run.lab.uid();
+    let named = ["--cluster-uid", uid.as_str()];
     // Twenty times, at random: most at the beginning, where most is asked for. The seed is printed, for whoever
     // has to see a failure again.
     let seed = jiff::Timestamp::now().as_nanosecond() as u64;
