@@ -35,6 +35,8 @@ const MAX_TOTAL: u64 = 4 << 30;
 const MAX_DEPTH: usize = 16;
 /// Bytes of the list.
 const MAX_LIST: u64 = 64 << 20;
+/// Beside the list where logs were removed on purpose. It is not part of the bundle.
+const SHED: &str = ".logs-removed";
 /// What is unfinished begins with this; readers do not see it.
 const UNFINISHED: &str = ".new-";
 /// After this time an unfinished bundle belongs to a writer that was killed.
@@ -134,7 +136,31 @@ impl Closed {
     /// # Errors
     /// As [`Closed::read`], for the first that is not what the list says.
     pub fn verify(&self) -> Result<()> {
-        self.files().iter().try_for_each(|file| self.copy(file, &mut io::sink()))
+        let shed = self.is_shed();
+        let gone = |file: &&BundleFile| shed && is_log(&file.path) && !self.folder.join(&file.path).exists();
+        self.files().iter().filter(|file| !gone(file)).try_for_each(|file| self.copy(file, &mut io::sink()))
+    }
+
+    /// Checks every file that is no log: what a claim can rest on.
+    ///
+    /// # Errors
+    /// As [`Closed::verify`].
+    pub fn verify_records(&self) -> Result<()> {
+        self.files().iter().filter(|file| !is_log(&file.path)).try_for_each(|file| self.copy(file, &mut io::sink()))
+    }
+
+    /// Says that logs are missing on purpose.
+    ///
+    /// # Errors
+    /// [`Cause::HostDisk`] if that cannot be written.
+    pub fn mark_shed(&self) -> Result<()> {
+        rundir::write(&self.folder.join(SHED), b"the logs were removed: see [retention] in ci/policy.toml\n").map(drop)
+    }
+
+    /// Whether its logs were removed ([`History::shed_logs`]).
+    #[must_use]
+    pub fn is_shed(&self) -> bool {
+        self.folder.join(SHED).is_file()
     }
 
     fn copy(&self, file: &BundleFile, to: &mut impl Write) -> Result<()> {
@@ -212,7 +238,6 @@ impl History {
         if is_whole(&folder) {
             return Ok(Stored { folder, new: false });
         }
-        self.sweep();
         let within = || format!("cannot store run {} in {}", closed.run(), self.folder.display());
         let new = self.unfinished().within(within)?;
         fill(new.path(), closed).within(within)?;
@@ -248,6 +273,78 @@ impl History {
         Ok(folders.iter().map(|folder| Closed::open(folder)).collect())
     }
 
+    /// The digests of all bundles, by the names of their folders alone, sorted. What killed writers left behind long ago
+    /// is removed on the way: not when something is stored, which would take longer the more there is.
+    ///
+    /// # Errors
+    /// [`Cause::HostDisk`] if the folder cannot be read.
+    pub fn digests(&self) -> Result<Vec<String>> {
+        let read = || -> io::Result<Vec<String>> {
+            fs::read_dir(&self.folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        };
+        let mut names = read().cause(Cause::HostDisk, || format!("cannot read {}", self.folder.display()))?;
+        if names.iter().any(|name| name.starts_with(UNFINISHED)) {
+            self.sweep();
+        }
+        names.retain(|name| is_folder_name(name));
+        names.sort();
+        Ok(names.into_iter().map(|name| name.replacen('-', ":", 1)).collect())
+    }
+
+    /// The bundle with this digest.
+    ///
+    /// # Errors
+    /// As [`Closed::open`], also if there is none.
+    pub fn bundle(&self, digest: &str) -> Result<Closed> {
+        Closed::open(&self.folder.join(folder_name(digest)))
+    }
+
+    /// A folder for a bundle that comes from elsewhere: in this history, so that it has the space, and seen by no
+    /// reader.
+    ///
+    /// # Errors
+    /// [`Cause::HostDisk`] if it cannot be made.
+    pub fn arriving(&self) -> Result<tempfile::TempDir> {
+        self.unfinished()
+    }
+
+    /// Removes a bundle: out of sight in one step, then for good.
+    ///
+    /// # Errors
+    /// [`Cause::HostDisk`]; it is then there as before, or gone and its space is not free yet.
+    pub fn remove(&self, digest: &str) -> Result<()> {
+        let folder = self.folder.join(folder_name(digest));
+        let away = self.unfinished()?;
+        let moved = fs::rename(&folder, away.path().join("removed"));
+        moved.cause(Cause::HostDisk, || format!("cannot remove {}", folder.display()))?;
+        away.close().cause(Cause::HostDisk, || format!("cannot remove all of {}", folder.display()))
+    }
+
+    /// Removes the logs of a bundle, and says how many bytes that were. What is left is marked, so that nobody takes
+    /// it for damage; its digest stays, and so does every record.
+    ///
+    /// # Errors
+    /// [`Cause::HostDisk`]; doing it again goes on.
+    pub fn shed_logs(&self, closed: &Closed) -> Result<u64> {
+        closed.mark_shed()?;
+        let mut bytes = 0;
+        for file in closed.files().iter().filter(|file| is_log(&file.path)) {
+            let path = closed.folder.join(&file.path);
+            match fs::remove_file(&path) {
+                Ok(()) => bytes += file.size,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    return Err(Error::from_source(
+                        Cause::HostDisk,
+                        format!("cannot remove {}", path.display()),
+                        error,
+                    ));
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
     fn unfinished(&self) -> Result<tempfile::TempDir> {
         let made = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(&self.folder);
         made.cause(Cause::HostDisk, || format!("cannot create a folder in {}", self.folder.display()))
@@ -256,10 +353,13 @@ impl History {
     /// Removes what killed writers left behind. A failure only leaves it there for the next one.
     fn sweep(&self) {
         let old = |entry: &fs::DirEntry| {
+            // The name first: a look at each of many bundles would take longer than storing one.
+            if !entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+                return false;
+            }
             let age = |changed| SystemTime::now().duration_since(changed).ok();
             let changed = entry.metadata().and_then(|metadata| metadata.modified()).ok();
-            entry.file_name().to_string_lossy().starts_with(UNFINISHED)
-                && changed.and_then(age).is_some_and(|age| age > ABANDONED)
+            changed.and_then(age).is_some_and(|age| age > ABANDONED)
         };
         for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten().filter(old) {
             let _ = fs::remove_dir_all(entry.path());
@@ -277,6 +377,13 @@ fn is_folder_name(name: &str) -> bool {
     name.strip_prefix("sha256-").is_some_and(digits)
 }
 
+/// Whether a path in a bundle is a log: what goes first when space is short.
+#[must_use]
+pub fn is_log(path: &str) -> bool {
+    let folders = path.rsplit_once('/').map_or("", |(folders, _)| folders);
+    folders.split('/').any(|folder| folder == "logs")
+}
+
 fn is_whole(folder: &Path) -> bool {
     Closed::open(folder).and_then(|closed| closed.verify()).is_ok()
 }
@@ -292,7 +399,14 @@ fn read_list(folder: &Path) -> Result<Vec<u8>> {
 }
 
 fn fill(folder: &Path, closed: &Closed) -> Result<()> {
+    let shed = closed.is_shed();
+    if shed {
+        Closed { folder: folder.to_path_buf(), ..closed.clone() }.mark_shed()?;
+    }
     for file in closed.files() {
+        if shed && is_log(&file.path) && !closed.folder.join(&file.path).exists() {
+            continue;
+        }
         let path = folder.join(&file.path);
         let create = || -> io::Result<File> {
             fs::create_dir_all(path.parent().unwrap_or(folder))?;

@@ -7,6 +7,7 @@ mod components;
 mod declared;
 mod distributions;
 mod images;
+mod policy;
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,7 @@ pub use components::{
 pub use declared::Declared;
 pub use distributions::{Distribution, Distributions, Life};
 pub use images::{Build, ImageMap, ReplacedImage};
+pub use policy::{Alarms, Level, PassRate, Policy, Retention, States};
 
 /// The folder with all of them, read when asked for.
 #[derive(Debug, Clone)]
@@ -117,6 +119,11 @@ pub struct Architecture {
     /// Machines, in words.
     #[serde(default)]
     pub hardware: Vec<String>,
+    /// How many machines there are; what is not said does not count.
+    #[serde(default)]
+    pub machines: u32,
+    /// Who lends or pays for them.
+    pub provider: Option<String>,
     /// Names of clusters.
     #[serde(default)]
     pub clusters: Vec<String>,
@@ -127,40 +134,6 @@ pub struct Architecture {
 
 const fn one_worker() -> u32 {
     1
-}
-
-/// `ci/policy.toml`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Policy {
-    /// The platform that others are compared with.
-    pub reference: Platform,
-    /// From weak to strong.
-    #[serde(default)]
-    pub level: Vec<Level>,
-}
-
-/// What a word in the matrix requires.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Level {
-    /// The word.
-    pub name: String,
-    /// Kinds of evidence.
-    pub evidence: Vec<String>,
-    /// Suites that count as `e2e`; any if empty.
-    #[serde(default)]
-    pub suites: Vec<String>,
-    /// Whether only native nodes count.
-    #[serde(default)]
-    pub native: bool,
-    /// `published`, if what we built ourselves does not count.
-    pub origin: Option<String>,
-    /// Days after which evidence no longer counts.
-    pub max_age: Option<u32>,
-    /// Least number of owners.
-    #[serde(default)]
-    pub owners: u32,
 }
 
 impl Ci {

@@ -131,7 +131,9 @@ fn readers_do_not_see_what_is_unfinished_and_old_leftovers_go() {
         File::open(&folder).unwrap().set_modified(SystemTime::now() - age * ABANDONED).unwrap();
     }
     assert!(history.bundles().unwrap().is_empty());
-    history.store(&seal(&run).unwrap()).unwrap();
+    let stored = history.store(&seal(&run).unwrap()).unwrap();
+    assert_eq!(history.digests().unwrap().len(), 1);
+    assert!(stored.folder.ends_with(folder_name(&history.digests().unwrap()[0])));
     let mut left = names(&history);
     left.sort();
     assert_eq!(left.len(), 2, "{left:?}");
@@ -150,4 +152,28 @@ fn many_writers_at_once_leave_one_bundle() {
     assert_eq!(new, 1);
     assert_eq!(names(&history).len(), 1);
     history.bundles().unwrap().remove(0).unwrap().verify().unwrap();
+}
+
+#[test]
+fn logs_can_go_on_purpose_and_nothing_else_without_being_missed() {
+    let World { _folder, run, history } = world();
+    fs::create_dir_all(run.path().join("a/logs")).unwrap();
+    fs::write(run.path().join("a/logs/x.log"), "12345").unwrap();
+    fs::write(run.path().join("a/kept.json"), "{}").unwrap();
+    let closed = seal(&run).unwrap();
+    history.store(&closed).unwrap();
+    let stored = history.bundle(closed.digest()).unwrap();
+    assert_eq!(history.shed_logs(&stored).unwrap(), 10);
+    assert_eq!(history.shed_logs(&stored).unwrap(), 0);
+    assert!(stored.is_shed() && stored.verify().is_ok() && stored.read("a/logs/x.log", 10).is_err());
+    assert!(!history.store(&closed).unwrap().new, "it is there already");
+    // A copy of it is one without logs as well.
+    let other = History::create(history.folder().parent().unwrap().join("other")).unwrap();
+    assert!(other.store(&stored).unwrap().new);
+    assert!(other.bundle(closed.digest()).unwrap().is_shed());
+    fs::remove_file(stored.folder().join("a/kept.json")).unwrap();
+    assert!(stored.verify().is_err() && stored.verify_records().is_err());
+    history.remove(closed.digest()).unwrap();
+    assert!(history.digests().unwrap().is_empty() && names(&history).is_empty());
+    assert!(is_log("a/logs/x") && is_log("logs/x") && !is_log("logs") && !is_log("a/logs.json"));
 }
