@@ -13,7 +13,7 @@ pub(crate) fn files() -> Result<Vec<(PathBuf, String)>> {
         let text = serde_json::to_string_pretty(&schema).cause(Cause::Internal, || format!("schema {name}"))?;
         Ok((folder.join(format!("{name}.json")), text + "\n"))
     };
-    kit::record::schemas().into_iter().chain([("matrix", support_matrix::schema())]).map(text).collect()
+    kit::record::schemas().into_iter().chain(support_matrix::schemas()).map(text).collect()
 }
 
 pub(crate) fn run(ui: &Ui) -> Result<Done> {

@@ -20,6 +20,9 @@ pub(crate) struct Args {
     /// Also nodes of other architectures under emulation
     #[arg(long)]
     nodes: bool,
+    /// Also the support matrix's site in Chromium (needs Debian's chromium and chromium-driver, and npm)
+    #[arg(long)]
+    browser: bool,
     /// Only this tier
     #[arg(long, value_enum)]
     only: Option<Tier>,
@@ -37,6 +40,8 @@ enum Tier {
     Lab,
     /// The lab's nodes of other architectures
     Nodes,
+    /// The support matrix's site in a browser
+    Browser,
     /// Tekton Pipelines from source to matrix
     Tekton,
 }
@@ -57,8 +62,13 @@ impl Tier {
             Self::Unit => "unit",
             Self::Lab => "lab",
             Self::Nodes => "nodes",
+            Self::Browser => "browser",
             Self::Tekton => "tekton",
         }
+    }
+
+    const fn needs_lab(self) -> bool {
+        !matches!(self, Self::Unit | Self::Browser)
     }
 
     /// Arguments of cargo: tests that need a lab are ignored unless they are asked for.
@@ -77,11 +87,14 @@ impl Tier {
                 "tekton",
                 "--skip",
                 "nodes",
+                "--skip",
+                "browser",
                 "--test-threads=1",
             ],
             Self::Nodes => {
                 &["test", "--workspace", "--tests", "--no-fail-fast", "--", "--ignored", "--test-threads=1", "nodes"]
             }
+            Self::Browser => &["test", "--package", "support-matrix", "--tests", "--", "--ignored", "browser"],
             Self::Tekton => &["test", "--package", "xtask", "--tests", "--", "--ignored", "--test-threads=1", "tekton"],
         }
     }
@@ -91,6 +104,9 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
     let mut tiers = vec![Tier::Unit, Tier::Lab];
     if args.nodes {
         tiers.push(Tier::Nodes);
+    }
+    if args.browser {
+        tiers.push(Tier::Browser);
     }
     if args.tekton {
         tiers.push(Tier::Tekton);
@@ -117,11 +133,11 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
 fn all(tiers: &[Tier], filter: Option<&str>, ui: &Ui) -> Result<(usize, usize)> {
     let stopper = Stopper::default();
     std::thread::scope(|threads| {
-        let needed = tiers.iter().any(|tier| *tier != Tier::Unit);
+        let needed = tiers.iter().any(|tier| tier.needs_lab());
         let mut programs = needed.then(|| threads.spawn(|| tools::lab_programs(&stopper, ui)));
         let (mut passed, mut failed) = (0, 0);
         for tier in tiers {
-            if *tier != Tier::Unit
+            if tier.needs_lab()
                 && let Some(programs) = programs.take()
             {
                 programs.join().map_err(|_| Error::new(Cause::Internal, "the lab's programs: a thread panicked"))??;

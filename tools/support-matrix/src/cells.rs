@@ -1,184 +1,279 @@
-//! From what runs tried to the matrix: attempts in groups, groups as cells, each with state and reason.
+//! From what runs tried to the matrix: tries in groups, groups as cells, each with state and reason.
 
-mod judge;
-mod rows;
+mod changes;
+mod compare;
+mod owners;
+pub(crate) mod rows;
+mod sheet;
 mod state;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 use jiff::Timestamp;
 use kit::{
-    Platform, Result,
+    Result,
     ci::{Architectures, Policy},
 };
 
 use crate::{
-    evidence::{Attempt, Key, Origins, Run, attempts},
-    history::Known,
-    model::{Cell, Levels, Matrix, OriginKind, OriginRow, Owned, PlatformRow, SCHEMA_VERSION, Verdict},
-    policy,
+    evidence::Key,
+    history::{Known, Library},
+    index::{RunRef, Try},
+    model::{Cell, Level, Levels, Matrix, OriginKind, OriginRow, PassRow, SCHEMA_VERSION, Verdict},
+    policy::{self, Basis},
     text::clean,
 };
-pub(crate) use judge::{Judged, judge};
+pub(crate) use changes::{Status, log};
+pub(crate) use compare::{References, TestDifferences};
+pub(crate) use owners::owned;
+pub(crate) use sheet::{Judged, Sheet};
 
-/// An attempt and the run that made it.
+/// A try and the run that made it.
 #[derive(Clone, Copy)]
 pub(crate) struct Told<'a> {
-    pub(crate) run: &'a Run,
-    pub(crate) attempt: &'a Attempt,
+    pub(crate) run: &'a RunRef,
+    pub(crate) attempt: &'a Try,
+}
+
+impl<'a> Told<'a> {
+    /// The order of time.
+    pub(crate) fn order(&self) -> (Timestamp, &'a str) {
+        (self.attempt.at, &self.run.digest)
+    }
 }
 
 /// What the matrix is computed from, beside the runs.
+#[derive(Clone)]
 pub(crate) struct Rules {
     pub(crate) architectures: Architectures,
     pub(crate) policy: Policy,
     pub(crate) now: Timestamp,
 }
 
-/// The matrix.
-///
-/// # Errors
-/// [`kit::Cause::Usage`] for a policy that asks for what does not exist.
-pub(crate) fn compute(known: Known, rules: &Rules) -> Result<Matrix> {
-    policy::check(&rules.policy)?;
-    let Known { runs, left_out } = known;
-    let origins = origins(&runs);
-    let all: Vec<(usize, Vec<Attempt>)> =
-        runs.iter().enumerate().map(|(index, run)| (index, attempts(run, &origins))).collect();
-    let mut groups: BTreeMap<Key, Vec<Told<'_>>> = BTreeMap::new();
-    for (index, attempts) in &all {
-        for attempt in attempts {
-            groups.entry(attempt.key.clone()).or_default().push(Told { run: &runs[*index], attempt });
-        }
-    }
-    adopt_unknown(&mut groups);
-    let platforms = platforms(&groups, rules);
-    let mut cells = Vec::new();
-    for (key, told) in &groups {
-        let versions: BTreeSet<_> = told.iter().filter_map(|told| told.attempt.kubernetes.clone()).collect();
-        for version in &versions {
-            let of = |told: &&Told<'_>| told.attempt.kubernetes.as_ref().is_none_or(|found| found == version);
-            let told: Vec<_> = told.iter().filter(of).copied().collect();
-            cells.push(cell(key, Some(version.clone()), &told, rules));
-        }
-        if versions.is_empty() {
-            cells.push(cell(key, None, told, rules));
-        }
-    }
-    Ok(Matrix {
-        schema_version: SCHEMA_VERSION.into(),
-        tool_version: env!("CARGO_PKG_VERSION").into(),
-        as_of: rules.now,
-        runs: runs.len(),
-        left_out,
-        platforms,
-        cells,
-    })
+/// Every cell's tries, at a date.
+pub(crate) struct Book<'a> {
+    pub(crate) cells: Vec<Entry<'a>>,
+    pub(crate) references: References<'a>,
+    groups: BTreeMap<Rc<Key>, Vec<Told<'a>>>,
 }
 
-fn origins(runs: &[Run]) -> Origins {
-    let builds = runs.iter().flat_map(|run| &run.builds).map(|found| &found.record);
-    builds
-        .filter_map(|images| Some((images.release.as_ref()?.digest.clone(), crate::evidence::origin(images))))
-        .collect()
+/// A cell's tries, in the order of time.
+pub(crate) struct Entry<'a> {
+    pub(crate) key: Rc<Key>,
+    pub(crate) kubernetes: Option<Rc<str>>,
+    pub(crate) told: Vec<Told<'a>>,
+}
+
+impl Entry<'_> {
+    /// `component@version/os-arch/kubernetes/origin`.
+    pub(crate) fn id(&self) -> String {
+        let (key, place) = (&self.key, self.kubernetes.as_deref().unwrap_or("-"));
+        format!("{}@{}/{}/{place}/{}", key.component, key.version, key.platform.dir(), key.origin.name())
+    }
+}
+
+impl<'a> Book<'a> {
+    /// What `known` comes to, cell by cell.
+    pub(crate) fn new(known: &Known<'a>, rules: &Rules) -> Self {
+        let mut groups: BTreeMap<Rc<Key>, Vec<Told<'a>>> = BTreeMap::new();
+        for loaded in &known.runs {
+            for attempt in &loaded.tries {
+                groups.entry(known.key(attempt)).or_default().push(Told { run: &loaded.run, attempt });
+            }
+        }
+        adopt_unknown(&mut groups);
+        for told in groups.values_mut() {
+            told.sort_by_key(|told| told.order());
+        }
+        let all = groups.iter().map(|(key, told)| (&**key, told.as_slice()));
+        let references = References::new(rules.policy.reference.clone(), all);
+        let mut cells = Vec::new();
+        for (key, told) in &groups {
+            let versions: BTreeSet<_> = told.iter().filter_map(|told| told.attempt.kubernetes.clone()).collect();
+            for version in &versions {
+                let of = |told: &&Told<'_>| told.attempt.kubernetes.as_ref().is_none_or(|found| found == version);
+                let told: Vec<_> = told.iter().filter(of).copied().collect();
+                cells.push(Entry { key: Rc::clone(key), kubernetes: Some(Rc::clone(version)), told });
+            }
+            if versions.is_empty() {
+                cells.push(Entry { key: Rc::clone(key), kubernetes: None, told: told.clone() });
+            }
+        }
+        Self { cells, references, groups }
+    }
 }
 
 /// A run that did not get as far as knowing the version says something about the version that was last seen there.
-fn adopt_unknown(groups: &mut BTreeMap<Key, Vec<Told<'_>>>) {
+fn adopt_unknown(groups: &mut BTreeMap<Rc<Key>, Vec<Told<'_>>>) {
     let is_unknown = |key: &Key| key.version == "unknown" && key.origin == OriginKind::Unknown;
     let orphans: Vec<_> = groups.keys().filter(|key| is_unknown(key)).cloned().collect();
     for orphan in orphans {
         let same =
-            |key: &&Key| key.component == orphan.component && key.platform == orphan.platform && !is_unknown(key);
-        let newest = |key: &&Key| groups.get(*key).and_then(|told| told.iter().map(|told| told.attempt.at).max());
+            |key: &&Rc<Key>| key.component == orphan.component && key.platform == orphan.platform && !is_unknown(key);
+        let newest = |key: &&Rc<Key>| groups.get(*key).and_then(|told| told.iter().map(|told| told.attempt.at).max());
         let Some(parent) = groups.keys().filter(same).max_by_key(newest).cloned() else { continue };
         let told = groups.remove(&orphan).unwrap_or_default();
         groups.entry(parent).or_default().extend(told);
     }
 }
 
-fn platforms(groups: &BTreeMap<Key, Vec<Told<'_>>>, rules: &Rules) -> Vec<PlatformRow> {
-    let configured = rules.architectures.architecture.iter().map(|architecture| &architecture.platform);
-    let mut all: Vec<&Platform> = configured.collect();
-    all.extend(groups.keys().map(|key| &key.platform));
-    let mut seen = BTreeSet::new();
-    all.retain(|platform| seen.insert(*platform));
-    let row = |platform: &Platform| {
-        let here = groups.iter().filter(|(key, _)| key.platform == *platform).flat_map(|(_, told)| told);
-        let ran = here.filter(|told| is_run(told));
-        let mut lost: BTreeMap<&str, bool> = BTreeMap::new();
-        for told in ran {
-            *lost.entry(told.run.closed.digest()).or_default() |= is_lost(told);
+/// The matrix at `rules.now`. Bundles that a cell rests on are looked at; where one is damaged, it is left out and the
+/// matrix is computed again.
+///
+/// # Errors
+/// [`kit::Cause::Usage`] for a policy that asks for what does not exist; if the index is damaged.
+pub(crate) fn compute(library: &Library, rules: &Rules) -> Result<Matrix> {
+    policy::check(&rules.policy)?;
+    loop {
+        let matrix = once(library, rules)?;
+        let levels = matrix.cells.iter().flat_map(|cell| Level::ALL.map(|level| cell.levels.get(level)));
+        let compared = matrix.cells.iter().filter_map(|cell| Some(cell.compared.as_ref()?.evidence.as_str()));
+        if library.check(levels.filter_map(|level| level.evidence.as_deref()).chain(compared))? {
+            return Ok(matrix);
         }
-        let (runs, lost) = (lost.len(), lost.values().filter(|lost| **lost).count());
-        PlatformRow { platform: platform.clone(), owned: owned(platform, rules), runs, lost }
-    };
-    all.into_iter().map(row).collect()
+    }
 }
 
-fn is_run(told: &Told<'_>) -> bool {
-    let result = &told.attempt.result;
-    result.level.is_some_and(|level| level.runs()) && !matches!(result.verdict, Verdict::NotTried | Verdict::NotReached)
-}
-
-fn is_lost(told: &Told<'_>) -> bool {
-    told.attempt.result.verdict == Verdict::Infrastructure
-}
-
-fn owned(platform: &Platform, rules: &Rules) -> Owned {
-    let found = rules.architectures.architecture.iter().find(|architecture| architecture.platform == *platform);
-    let words = |words: &[String]| words.iter().map(|word| clean(word)).collect();
-    found.map_or_else(Owned::default, |found| Owned {
-        owners: words(&found.owners),
-        hardware: words(&found.hardware),
-        clusters: words(&found.clusters),
+fn once(library: &Library, rules: &Rules) -> Result<Matrix> {
+    let known = library.at(rules.now);
+    let book = Book::new(&known, rules);
+    let cells = book.cells.iter().map(|entry| cell(library, &book, entry, rules)).collect::<Result<Vec<_>>>()?;
+    Ok(Matrix {
+        schema_version: SCHEMA_VERSION.into(),
+        tool_version: env!("CARGO_PKG_VERSION").into(),
+        as_of: rules.now,
+        runs: known.runs.len(),
+        last_run: known.runs.iter().map(|loaded| loaded.run.finished).max(),
+        platforms: owners::platforms(&book.groups, rules),
+        owners: owners::owners(&book.groups, rules),
+        left_out: known.left_out,
+        cells,
     })
 }
 
-fn cell(key: &Key, kubernetes: Option<String>, told: &[Told<'_>], rules: &Rules) -> Cell {
-    let judged = state::levels(told, rules);
+pub(crate) fn is_run(told: &Told<'_>) -> bool {
+    let tried = told.attempt;
+    tried.level.is_some_and(Level::runs) && !matches!(tried.verdict, Verdict::NotTried | Verdict::NotReached)
+}
+
+pub(crate) fn is_lost(told: &Told<'_>) -> bool {
+    told.attempt.verdict == Verdict::Infrastructure
+}
+
+fn cell<'a>(library: &Library, book: &Book<'a>, entry: &Entry<'a>, rules: &Rules) -> Result<Cell> {
+    let Entry { key, kubernetes, told } = entry;
     let owned = owned(&key.platform, rules);
-    let claims = policy::claims(told, key.origin, &owned, rules);
-    let (state, reason) = state::state(key, &judged, rules);
-    let nodes = judged[2].by.map(|by| by.attempt.result.nodes.clone()).unwrap_or_default();
-    let [index, contents, installs, unit, e2e, examples, upgrade] = judged.each_ref().map(Judged::evidence);
-    let lost: BTreeSet<_> = told.iter().filter(|told| is_lost(told)).map(|told| told.run.closed.digest()).collect();
-    let runs: BTreeSet<_> = told.iter().map(|told| told.run.closed.digest()).collect();
-    let place = kubernetes.as_deref().unwrap_or("-");
-    Cell {
-        id: format!("{}@{}/{}/{place}/{}", key.component, key.version, key.platform.dir(), key.origin.name()),
+    let basis = Basis { library, references: &book.references, rules, key, owned: &owned };
+    let mut sheet = Sheet::default();
+    told.iter().for_each(|told| sheet.enter(*told));
+    let judged = state::levels(&sheet, rules, rules.now);
+    let Status { state, reason, claims } = Status::of(&basis, &sheet, rules.now)?;
+    let mut reason = reason.words(library)?;
+    if let Some(doubts) = state::doubts(&sheet, rules) {
+        reason = format!("{reason}; {doubts}");
+    }
+    let [_, _, installs, _, e2e, ..] = &judged;
+    let evidence = |level: usize| judged[level].evidence(library);
+    let e2e_evidence = evidence(4)?;
+    let compared = match e2e.by {
+        Some(by) => book.references.row(library, key, by, rules.now)?,
+        None => None,
+    };
+    let (passed, valid) = sheet.line(Level::E2e, None).map_or((0, 0), |line| line.passed_of(20));
+    let lost: BTreeSet<_> = told.iter().filter(|told| is_lost(told)).map(|told| &told.run.digest).collect();
+    let runs: BTreeSet<_> = told.iter().map(|told| &told.run.digest).collect();
+    Ok(Cell {
+        id: entry.id(),
         component: key.component.clone(),
         version: key.version.clone(),
+        line: line(&key.version),
         platform: key.platform.clone(),
-        kubernetes,
-        origin: origin_row(key, told),
+        kubernetes: kubernetes.as_deref().map(str::to_owned),
+        origin: origin_row(library, key, told)?,
         state,
-        state_words: state.words(e2e.nature).into(),
+        state_words: state.words(e2e_evidence.nature).into(),
         reason,
+        changes: changes::next(&basis, &sheet, rules.now)?,
         available: state::available(key.origin, &judged),
-        tested: state::tested(&judged),
-        owned,
-        nodes,
-        levels: Levels { index, contents, installs, unit, e2e, examples, upgrade },
+        tested: state::tested(library, &judged)?,
+        compared,
+        pass_rate: (valid > 0).then_some(PassRow { passed, valid }),
+        nodes: installs.attempt(library)?.map(|attempt| attempt.result.nodes).unwrap_or_default(),
+        levels: Levels {
+            index: evidence(0)?,
+            contents: evidence(1)?,
+            installs: evidence(2)?,
+            unit: evidence(3)?,
+            e2e: e2e_evidence,
+            examples: evidence(5)?,
+            upgrade: evidence(6)?,
+        },
         claim: claims.iter().rev().find(|claim| claim.met).map(|claim| claim.name.clone()),
         supported: policy::supported(&claims),
         claims,
+        owned,
         run_count: runs.len(),
         lost_runs: lost.len(),
-        runs: rows::runs(key, told),
+        last_run: told.iter().filter(|told| is_run(told)).map(|told| told.attempt.at).max(),
+        runs: rows::runs(library, key, told)?,
+    })
+}
+
+/// The line of development that a version belongs to: `v1.9` of v1.9.0; everything that is no release is `main`.
+pub(crate) fn line(version: &str) -> String {
+    let numbers: Vec<_> = version.strip_prefix('v').unwrap_or_default().split('.').collect();
+    let is_number = |text: &&str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    match numbers.as_slice() {
+        [major, minor, patch] if [major, minor, patch].iter().all(|text| is_number(text)) => {
+            format!("v{major}.{minor}")
+        }
+        [major, minor, rest @ ..]
+            if is_number(major) && is_number(minor) && rest.first().is_some_and(|rest| rest.contains("-rc")) =>
+        {
+            format!("v{major}.{minor}")
+        }
+        _ => "main".into(),
     }
 }
 
 /// Bases and replacements of the newest build.
-fn origin_row(key: &Key, told: &[Told<'_>]) -> OriginRow {
-    let builds = told.iter().flat_map(|told| &told.run.builds).map(|found| &found.record);
-    let of = |images: &&kit::record::Images| clean(&images.component) == key.component;
-    let newest = builds.filter(of).max_by_key(|images| images.head.finished);
-    let bases = newest.into_iter().flat_map(|images| &images.images).filter_map(|image| image.base.as_deref());
-    let bases: BTreeSet<_> = bases.map(clean).collect();
-    let replacements = newest
-        .into_iter()
-        .flat_map(|images| &images.replacements)
-        .map(|replacement| kit::record::Replacement { from: clean(&replacement.from), to: clean(&replacement.to) });
-    OriginRow { kind: key.origin, bases: bases.into_iter().collect(), replacements: replacements.collect() }
+fn origin_row(library: &Library, key: &Key, told: &[Told<'_>]) -> Result<OriginRow> {
+    let built = told.iter().filter(|told| matches!(told.attempt.level, Some(Level::Index | Level::Contents)));
+    let mut newest: Option<(Timestamp, &str)> = None;
+    for told in built {
+        if newest.is_none_or(|(at, _)| told.attempt.at >= at) {
+            newest = Some((told.attempt.at, &told.run.digest));
+        }
+    }
+    let empty = OriginRow { kind: key.origin, bases: Vec::new(), replacements: Vec::new() };
+    let Some((_, digest)) = newest else { return Ok(empty) };
+    let facts = library.facts(digest)?;
+    let build = facts.builds.iter().find(|build| clean(&build.component) == key.component);
+    Ok(build.map_or(empty, |build| OriginRow {
+        kind: key.origin,
+        bases: build.bases.clone(),
+        replacements: build.replacements.clone(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn versions_belong_to_lines() {
+        for (version, line) in [
+            ("v1.9.0", "v1.9"),
+            ("v0.32.11", "v0.32"),
+            ("v1.10.0-rc.1", "v1.10"),
+            ("v0.0.0-20261123101010-0123456789ab", "main"),
+            ("devel", "main"),
+            ("v1.9", "main"),
+            ("0123456", "main"),
+            ("v1.x.0", "main"),
+        ] {
+            assert_eq!(super::line(version), line, "{version}");
+        }
+    }
 }

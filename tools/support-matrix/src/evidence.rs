@@ -6,12 +6,16 @@ mod attempts;
 mod build;
 mod run;
 
-pub(crate) use attempts::{Origins, attempts};
+pub(crate) use attempts::attempts;
 pub(crate) use build::origin;
-pub(crate) use run::{Run, read};
+pub(crate) use run::{DASHBOARD, Run, is_link, read};
 
 use jiff::Timestamp;
-use kit::{Cause, Class, Outcome, Platform, record::Head};
+use kit::{
+    Cause, Class, Outcome, Platform,
+    record::{Head, Status},
+};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{OriginKind, RunResult, Verdict},
@@ -19,7 +23,7 @@ use crate::{
 };
 
 /// What an attempt was about, but for the version of Kubernetes.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Key {
     pub(crate) component: String,
     pub(crate) version: String,
@@ -28,9 +32,11 @@ pub(crate) struct Key {
 }
 
 /// One thing that one run tried.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Attempt {
     pub(crate) key: Key,
+    /// The release whose builder decides the key's origin, where this run did not build it itself.
+    pub(crate) builder: Option<String>,
     /// The API server's version, where there was one.
     pub(crate) kubernetes: Option<String>,
     /// The suite, for tests.
@@ -47,6 +53,19 @@ pub(crate) struct Attempt {
     pub(crate) result: RunResult,
     /// Logs of its tests: index in the result's tests, and path in the bundle.
     pub(crate) logs: Vec<(usize, String)>,
+    /// Every test and subtest, also those that passed; the index keeps them apart.
+    #[serde(skip)]
+    pub(crate) all: Vec<TestFact>,
+}
+
+/// What became of one test, in short.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct TestFact {
+    pub(crate) name: String,
+    pub(crate) status: Status,
+    /// Left out by `ci/skips.toml`.
+    pub(crate) excluded: bool,
+    pub(crate) seconds: f64,
 }
 
 /// What a record's head means for what it was to show.

@@ -1,97 +1,314 @@
-//! A history's runs: read, checked, and cut at the matrix's date.
+//! A history through its index: what is there, what is new, what is damaged; cut at a date.
 
-use std::collections::BTreeMap;
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    rc::Rc,
+};
 
 use jiff::Timestamp;
 use kit::{
     Result, Ui,
-    bundle::History,
-    record::{Record, RunRecord},
+    bundle::{Closed, History},
 };
 
 use crate::{
-    evidence::{self, Run},
-    model::LeftOut,
+    cells::TestDifferences,
+    evidence::Key,
+    index::{self, BATCH, Facts, Index, Loaded, RunRef, TestRun, Try},
+    model::{LeftOut, OriginKind},
     text::{clean, when},
 };
 
-/// What a history holds at a date.
-#[derive(Default)]
-pub(crate) struct Known {
-    /// Runs, in the order in which they ended.
-    pub(crate) runs: Vec<Run>,
-    /// What is not counted.
-    pub(crate) left_out: Vec<LeftOut>,
+/// Facts that are kept in memory.
+const KEPT_FACTS: usize = 400;
+/// Comparisons that are kept in memory.
+const KEPT_COMPARISONS: usize = 5_000;
+
+/// Two statements that are compared: each by digest of the bundle and its number there.
+type Compared = (String, u16, String, u16);
+
+/// All that a history holds.
+pub(crate) struct Library {
+    history: Option<History>,
+    index: Option<Index>,
+    all: Vec<Loaded>,
+    faulty: RefCell<Vec<LeftOut>>,
+    /// Bundles that are not counted, and those that were looked at.
+    excluded: RefCell<HashSet<String>>,
+    checked: RefCell<HashSet<String>>,
+    facts: RefCell<HashMap<String, Rc<Facts>>>,
+    compared: RefCell<HashMap<Compared, Rc<TestDifferences>>>,
 }
 
-/// Reads every bundle; `thorough` also checks the files that no claim rests on.
-///
-/// # Errors
-/// If the history cannot be read. What is wrong with one bundle only leaves that one out.
-pub(crate) fn read(history: &History, as_of: Timestamp, thorough: bool, ui: &Ui) -> Result<Known> {
-    let mut known = Known { runs: Vec::new(), left_out: Vec::new() };
-    let bundles = history.bundles()?;
-    let step = (bundles.len() > 200).then(|| ui.step(format!("reading {} runs", bundles.len())));
-    let all = bundles.len();
-    for (index, closed) in bundles.into_iter().enumerate() {
-        kit::signal::check()?;
-        let mut name = String::new();
-        let run = closed.and_then(|closed| {
-            name = closed.digest().to_owned();
-            if thorough {
-                closed.verify()?;
+/// What was known at a date.
+pub(crate) struct Known<'a> {
+    /// Runs, in the order in which they ended.
+    pub(crate) runs: Vec<&'a Loaded>,
+    /// What is not counted.
+    pub(crate) left_out: Vec<LeftOut>,
+    origins: HashMap<&'a str, OriginKind>,
+}
+
+impl Library {
+    /// A library without books.
+    pub(crate) fn empty() -> Self {
+        Self {
+            history: None,
+            index: None,
+            all: Vec::new(),
+            faulty: RefCell::default(),
+            excluded: RefCell::default(),
+            checked: RefCell::default(),
+            facts: RefCell::default(),
+            compared: RefCell::default(),
+        }
+    }
+
+    /// Brings the index up to date and reads it; `thorough` also checks every file of every bundle.
+    ///
+    /// # Errors
+    /// If the history or the index cannot be read. What is wrong with one bundle only leaves that one out.
+    pub(crate) fn open(history: History, index: Index, thorough: bool, ui: &Ui) -> Result<Self> {
+        let digests = history.digests()?;
+        let mut library = Self { all: index.load()?, ..Self::empty() };
+        let known: HashSet<&str> = library.all.iter().map(|loaded| &*loaded.run.digest).collect();
+        let here: HashSet<&str> = digests.iter().map(String::as_str).collect();
+        let new: Vec<&String> = digests.iter().filter(|digest| !known.contains(digest.as_str())).collect();
+        let gone: Vec<String> = known.difference(&here).map(|digest| (*digest).to_owned()).collect();
+        let changed = !new.is_empty() || !gone.is_empty();
+        index.forget(&gone)?;
+        library.faulty = RefCell::new(ingest(&history, &index, &new, ui)?);
+        if changed {
+            library.all = index.load()?;
+        }
+        (library.history, library.index) = (Some(history), Some(index));
+        if thorough {
+            let step = (digests.len() > 200).then(|| ui.step(format!("checking {} runs", digests.len())));
+            let faulty: HashSet<String> = library.faulty.borrow().iter().map(|left| left.bundle.clone()).collect();
+            for (number, digest) in digests.iter().filter(|digest| !faulty.contains(*digest)).enumerate() {
+                library.check_with(digest, Closed::verify)?;
+                if let Some(step) = &step {
+                    step.set(format!("{number} of {}", digests.len()));
+                }
             }
-            evidence::read(closed)
-        });
-        match run {
-            Ok(run) if run.finished > as_of => {
-                let fault = run.finished > Timestamp::now();
-                let reason = format!("run {} ended on {}", clean(run.closed.run()), when(run.finished));
-                let why = if fault { "which lies in the future" } else { "after this matrix's date" };
-                known.left_out.push(LeftOut { bundle: name, reason: format!("{reason}, {why}"), fault });
-            }
-            Ok(run) => known.runs.push(run),
-            Err(error) => {
-                known.left_out.push(LeftOut { bundle: name, reason: clean(&error.summary()), fault: true });
+            if let Some(step) = step {
+                step.done("");
             }
         }
+        Ok(library)
+    }
+
+    /// Looks at the records in bundles that something rests on. True if all are what their digests say; the others are
+    /// left out from now on.
+    ///
+    /// # Errors
+    /// After a signal.
+    pub(crate) fn check<'d>(&self, digests: impl IntoIterator<Item = &'d str>) -> Result<bool> {
+        let digests: BTreeSet<&str> = digests.into_iter().collect();
+        let mut good = true;
+        for digest in digests {
+            if !self.checked.borrow().contains(digest) {
+                good &= self.check_with(digest, Closed::verify_records)?;
+            }
+        }
+        Ok(good)
+    }
+
+    fn check_with(&self, digest: &str, verify: impl Fn(&Closed) -> Result<()>) -> Result<bool> {
+        kit::signal::check()?;
+        let Some(history) = &self.history else { return Ok(true) };
+        self.checked.borrow_mut().insert(digest.to_owned());
+        match history.bundle(digest).and_then(|closed| verify(&closed)) {
+            Ok(()) => Ok(true),
+            Err(error) if error.signal.is_some() => Err(error),
+            Err(error) => {
+                let left = LeftOut { bundle: digest.to_owned(), reason: clean(&error.summary()), fault: true };
+                self.faulty.borrow_mut().push(left);
+                self.excluded.borrow_mut().insert(digest.to_owned());
+                Ok(false)
+            }
+        }
+    }
+
+    /// What was known at `as_of`.
+    pub(crate) fn at(&self, as_of: Timestamp) -> Known<'_> {
+        let (now, excluded) = (Timestamp::now(), self.excluded.borrow());
+        let mut left_out = self.faulty.borrow().clone();
+        let mut runs = Vec::with_capacity(self.all.len());
+        for loaded in self.all.iter().filter(|loaded| !excluded.contains(&*loaded.run.digest)) {
+            let run = &loaded.run;
+            if run.finished <= as_of {
+                runs.push(loaded);
+                continue;
+            }
+            let fault = run.finished > now;
+            let why = if fault { "which lies in the future" } else { "after this matrix's date" };
+            let reason = format!("run {} ended on {}, {why}", run.run, when(run.finished));
+            left_out.push(LeftOut { bundle: run.digest.to_string(), reason, fault });
+        }
+        left_out.sort_by(|a, b| a.bundle.cmp(&b.bundle));
+        let runs = supersede(runs);
+        let built = runs.iter().flat_map(|loaded| &loaded.run.built);
+        let origins = built.map(|(release, origin)| (&**release, *origin)).collect();
+        Known { runs, left_out, origins }
+    }
+
+    /// Everything that a run says.
+    ///
+    /// # Errors
+    /// If the index is damaged.
+    pub(crate) fn facts(&self, digest: &str) -> Result<Rc<Facts>> {
+        if let Some(found) = self.facts.borrow().get(digest) {
+            return Ok(Rc::clone(found));
+        }
+        let facts = Rc::new(self.index()?.facts(digest)?);
+        let mut kept = self.facts.borrow_mut();
+        if kept.len() >= KEPT_FACTS {
+            kept.clear();
+        }
+        kept.insert(digest.to_owned(), Rc::clone(&facts));
+        Ok(facts)
+    }
+
+    /// The tests of one of a run's statements.
+    ///
+    /// # Errors
+    /// If the index is damaged.
+    pub(crate) fn tests(&self, digest: &str, number: u16) -> Result<Vec<TestRun>> {
+        self.index()?.tests(digest, number)
+    }
+
+    /// The name of a test.
+    ///
+    /// # Errors
+    /// If the index is damaged.
+    pub(crate) fn test_name(&self, number: u32) -> Result<String> {
+        self.index()?.name(number)
+    }
+
+    /// A comparison, made once.
+    ///
+    /// # Errors
+    /// What `compare` returns.
+    pub(crate) fn compared(
+        &self,
+        key: Compared,
+        compare: impl FnOnce() -> Result<TestDifferences>,
+    ) -> Result<Rc<TestDifferences>> {
+        if let Some(found) = self.compared.borrow().get(&key) {
+            return Ok(Rc::clone(found));
+        }
+        let made = Rc::new(compare()?);
+        let mut kept = self.compared.borrow_mut();
+        if kept.len() >= KEPT_COMPARISONS {
+            kept.clear();
+        }
+        kept.insert(key, Rc::clone(&made));
+        Ok(made)
+    }
+
+    /// The bundle with this digest.
+    ///
+    /// # Errors
+    /// As [`History::bundle`].
+    pub(crate) fn bundle(&self, digest: &str) -> Result<Closed> {
+        self.history()?.bundle(digest)
+    }
+
+    /// The history.
+    ///
+    /// # Errors
+    /// [`kit::Cause::Usage`] if there is none yet.
+    pub(crate) fn history(&self) -> Result<&History> {
+        self.history.as_ref().ok_or_else(nothing_recorded)
+    }
+
+    fn index(&self) -> Result<&Index> {
+        self.index.as_ref().ok_or_else(nothing_recorded)
+    }
+
+    /// Every bundle that is not damaged, whether it counts at some date or not.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Loaded> {
+        self.all.iter().filter(|loaded| !self.excluded.borrow().contains(&*loaded.run.digest))
+    }
+
+    /// Warns of what had to be left out for a fault.
+    pub(crate) fn warn(&self, ui: &Ui) {
+        for left in self.faulty.borrow().iter().filter(|left| left.fault) {
+            ui.warn(format!("left out: {} {}", left.bundle, left.reason));
+        }
+    }
+}
+
+fn nothing_recorded() -> kit::Error {
+    kit::Error::new(kit::Cause::Usage, "nothing was recorded yet").next("cargo xtask nightly")
+}
+
+/// Reads what is new; returns what cannot be read, which is tried again each time.
+fn ingest(history: &History, index: &Index, new: &[&String], ui: &Ui) -> Result<Vec<LeftOut>> {
+    let mut faulty = Vec::new();
+    let step = (new.len() > 200).then(|| ui.step(format!("reading {} runs", new.len())));
+    for (number, batch) in new.chunks(BATCH).enumerate() {
+        let mut all = Vec::with_capacity(batch.len());
+        for digest in batch {
+            kit::signal::check()?;
+            match history.bundle(digest).and_then(index::facts) {
+                Ok(facts) => all.push(facts),
+                Err(error) if error.signal.is_some() => return Err(error),
+                Err(error) => {
+                    let reason = clean(&error.summary());
+                    faulty.push(LeftOut { bundle: (*digest).clone(), reason, fault: true });
+                }
+            }
+        }
+        if !all.is_empty() {
+            index.add(&all)?;
+        }
         if let Some(step) = &step {
-            step.set(format!("{index} of {all}"));
+            step.set(format!("{} of {}", number * BATCH + batch.len(), new.len()));
         }
     }
     if let Some(step) = step {
         step.done("");
     }
-    known.supersede();
-    Ok(known)
+    Ok(faulty)
 }
 
-impl Known {
-    /// Of a run that was recorded, went on, and was recorded again, the last recording counts.
-    fn supersede(&mut self) {
-        self.runs.sort_by_key(|run| (run.finished, run.closed.files().len(), run.closed.digest().to_owned()));
-        let mut later: BTreeMap<String, Vec<Run>> = BTreeMap::new();
-        // From the last to the first, so that each meets only what came after it.
-        for run in std::mem::take(&mut self.runs).into_iter().rev() {
-            let same = later.entry(run.closed.run().to_owned()).or_default();
-            if !same.last().is_some_and(|after| went_on(&run, after)) {
-                same.push(run);
-            }
+impl Known<'_> {
+    /// What a try was about; who built a release that its run did not build may stand in another run.
+    pub(crate) fn key(&self, tried: &Try) -> Rc<Key> {
+        let origin = tried.builder.as_deref().and_then(|release| self.origins.get(release));
+        match origin {
+            Some(origin) => Rc::new(Key { origin: *origin, ..(*tried.key).clone() }),
+            None => Rc::clone(&tried.key),
         }
-        self.runs = later.into_values().flatten().collect();
-        self.runs.sort_by_key(|run| (run.finished, run.closed.digest().to_owned()));
     }
 }
 
-/// Whether `after` is the same run, later. The name alone does not say so: a pipeline's workspace always has the same.
-fn went_on(run: &Run, after: &Run) -> bool {
-    let asked = |run: &Run| run.closed.file(RunRecord::FILE).map(|file| file.digest.clone());
-    match (asked(run), asked(after)) {
-        (Some(before), Some(after)) => before == after,
-        (None, None) => {
-            let mut records = run.closed.files().iter().filter(|file| file.path.ends_with(".json"));
-            records.all(|file| after.closed.file(&file.path).is_some_and(|found| found.digest == file.digest))
+/// Of a run that was recorded, went on, and was recorded again, the last recording counts.
+fn supersede(mut runs: Vec<&Loaded>) -> Vec<&Loaded> {
+    runs.sort_by(|a, b| {
+        (a.run.finished, a.run.files, &a.run.digest).cmp(&(b.run.finished, b.run.files, &b.run.digest))
+    });
+    let mut later: BTreeMap<&str, Vec<&Loaded>> = BTreeMap::new();
+    // From the last to the first, so that each meets only what came after it.
+    for loaded in runs.into_iter().rev() {
+        let same = later.entry(&*loaded.run.run).or_default();
+        if !same.last().is_some_and(|after| went_on(&loaded.run, &after.run)) {
+            same.push(loaded);
         }
+    }
+    let mut runs: Vec<_> = later.into_values().flatten().collect();
+    runs.sort_by(|a, b| (a.run.finished, &a.run.digest).cmp(&(b.run.finished, &b.run.digest)));
+    runs
+}
+
+/// Whether `after` is the same run, later. The name alone does not say so: a pipeline's workspace always has the same.
+fn went_on(run: &RunRef, after: &RunRef) -> bool {
+    match (run.asked, after.asked) {
+        (Some(before), Some(after)) => before == after,
+        (None, None) => run.records.iter().all(|record| after.records.contains(record)),
         _ => false,
     }
 }

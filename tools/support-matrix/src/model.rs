@@ -2,20 +2,26 @@
 //!
 //! Text in it is clean: nothing that a record said can drive a terminal or turn around what stands beside it.
 
+mod answers;
+mod runs;
 mod words;
-
-use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use kit::{
-    Cause, Outcome, Platform,
+    Platform,
     record::{Counts, Nature, Replacement, Status},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use answers::{
+    Alarm, AlarmKind, Answer, ClaimFound, ClaimKind, Coming, Difference, Direction, LogEntry, Need, Notice, Notices,
+    Onboarding, Side,
+};
+pub use runs::{RunResult, RunRow, StageRow, TestRow};
+
 /// Major and minor version of the schema. A new minor version only adds fields.
-pub const SCHEMA_VERSION: &str = "1.0";
+pub const SCHEMA_VERSION: &str = "1.1";
 
 /// What is supported, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -29,10 +35,16 @@ pub struct Matrix {
     pub as_of: Timestamp,
     /// How many runs it rests on.
     pub runs: usize,
+    /// When the newest of them ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_run: Option<Timestamp>,
     /// What could not be counted, and why.
     pub left_out: Vec<LeftOut>,
     /// Every platform that is configured or seen, with those who answer for it.
     pub platforms: Vec<PlatformRow>,
+    /// Everybody who answers for a platform.
+    #[serde(default)]
+    pub owners: Vec<OwnerRow>,
     /// The matrix, ordered by component, version, origin, platform and Kubernetes version.
     pub cells: Vec<Cell>,
 }
@@ -50,7 +62,7 @@ pub struct LeftOut {
 }
 
 /// A platform and its owners.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PlatformRow {
     /// Which.
@@ -62,6 +74,27 @@ pub struct PlatformRow {
     pub runs: usize,
     /// Those of them from which nothing was learnt, for reasons of the infrastructure.
     pub lost: usize,
+    /// The lost ones as a share of all, from 0 to 1.
+    #[serde(default)]
+    pub share: f64,
+}
+
+/// Somebody who answers for platforms.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnerRow {
+    /// A person or a team; `nobody` for platforms that nobody answers for.
+    pub owner: String,
+    /// For which platforms.
+    pub platforms: Vec<Platform>,
+    /// How many machines there are for them.
+    pub machines: u32,
+    /// Runs that were to test something there.
+    pub runs: usize,
+    /// Those of them that the infrastructure lost.
+    pub lost: usize,
+    /// The lost ones as a share of all, from 0 to 1.
+    pub share: f64,
 }
 
 /// Who answers for a platform (`ci/architectures.toml`).
@@ -72,6 +105,12 @@ pub struct Owned {
     pub owners: Vec<String>,
     /// Machines, in words.
     pub hardware: Vec<String>,
+    /// How many machines.
+    #[serde(default)]
+    pub machines: u32,
+    /// Who lends or pays for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
     /// Names of clusters.
     pub clusters: Vec<String>,
 }
@@ -86,6 +125,9 @@ pub struct Cell {
     pub component: String,
     /// Its version.
     pub version: String,
+    /// The line of development that it belongs to: `v1.9`, or `main` for what is no release.
+    #[serde(default)]
+    pub line: String,
     /// Where.
     pub platform: Platform,
     /// The API server's version where it was tested; none where it was only built.
@@ -99,10 +141,19 @@ pub struct Cell {
     pub state_words: String,
     /// Why it is that, in words.
     pub reason: String,
+    /// What it will be if nothing new comes, and when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Change>,
     /// Whether the images are there and are what they say.
     pub available: Available,
     /// Whether its tests passed.
     pub tested: Tested,
+    /// Its tests beside those of the reference platform; nothing if those never ran, or if this is the reference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared: Option<Comparison>,
+    /// How many of its last valid runs of tests passed, at most 20.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pass_rate: Option<PassRow>,
     /// Who answers for the platform.
     pub owned: Owned,
     /// The nodes that it was last installed on.
@@ -121,8 +172,70 @@ pub struct Cell {
     pub run_count: usize,
     /// How many of them were lost to the infrastructure.
     pub lost_runs: usize,
+    /// When something was last tried on a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_run: Option<Timestamp>,
     /// The newest of them, newest first.
     pub runs: Vec<RunRow>,
+}
+
+/// What a cell becomes by time alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Change {
+    /// The last moment of what it is now.
+    pub at: Timestamp,
+    /// What it is after that, in words: another state, or a claim that is not met any more.
+    pub words: String,
+    /// Its state after that.
+    pub state: State,
+    /// The strongest claim that is met then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<String>,
+    /// The rule.
+    pub why: String,
+}
+
+/// Tests beside those of the reference platform.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Comparison {
+    /// The reference.
+    pub platform: Platform,
+    /// Which suite.
+    pub suite: String,
+    /// Digest of the reference's bundle.
+    pub evidence: String,
+    /// When the reference was tested.
+    pub at: Timestamp,
+    /// Whether the very same release was tested there; otherwise it is the same version only.
+    pub same_release: bool,
+    /// How many tests are good there and not here.
+    pub count: usize,
+    /// Which, at most 50.
+    pub tests: Vec<TestDifference>,
+}
+
+/// A test that is good on the reference platform and not here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TestDifference {
+    /// Its name.
+    pub name: String,
+    /// What became of it here; nothing if it is not known here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub here: Option<Status>,
+    /// Left out here by `ci/skips.toml`.
+    pub excluded: bool,
+}
+
+/// How many of so many valid runs passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PassRow {
+    /// Good.
+    pub passed: usize,
+    /// All that taught us something.
+    pub valid: usize,
 }
 
 /// Where images come from.
@@ -343,108 +456,23 @@ pub struct Claim {
     pub until: Option<Timestamp>,
 }
 
-/// A run, as far as it concerns a cell.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RunRow {
-    /// The run's id.
-    pub run: String,
-    /// Digest of its bundle.
-    pub evidence: String,
-    /// When it began.
-    pub started: Timestamp,
-    /// When its last record was written.
-    pub finished: Timestamp,
-    /// Whether it came to its own end.
-    pub complete: bool,
-    /// How it ended for this cell: a word for each record.
-    pub results: Vec<RunResult>,
-    /// Stages, and how long each took, in the order in which they began.
-    pub stages: Vec<StageRow>,
-}
-
-/// One record of a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RunResult {
-    /// Which level it speaks of; none for cleanup.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub level: Option<Level>,
-    /// `contents`, `installs`, `e2e smoke`, `cleanup`.
-    pub name: String,
-    /// Good, not good, or nothing learnt.
-    pub verdict: Verdict,
-    /// In words.
-    pub words: String,
-    /// Why, unless it is good.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cause: Option<Cause>,
-    /// The line that decided the cause.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub line: Option<String>,
-    /// The one command that shows it again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reproduce: Option<String>,
-    /// What the nodes were.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub nature: Option<Nature>,
-    /// The nodes, for installations.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub nodes: Vec<NodeRow>,
-    /// Totals, for tests.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub counts: Option<Counts>,
-    /// How many failed for which cause.
-    pub causes: BTreeMap<Cause, usize>,
-    /// Every test that did not simply pass.
-    pub tests: Vec<TestRow>,
-}
-
-/// A test that did not simply pass.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct TestRow {
-    /// Its name.
-    pub name: String,
-    /// What became of it.
-    pub status: Status,
-    /// Left out by `ci/skips.toml`, rather than skipped by itself.
-    pub excluded: bool,
-    /// Why.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cause: Option<Cause>,
-    /// The line that decided the cause, or the reason of a skip.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub line: Option<String>,
-    /// How long it took.
-    pub seconds: f64,
-    /// The one command that shows it again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reproduce: Option<String>,
-    /// The end of its log.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub log_tail: Option<String>,
-}
-
-/// A stage of a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct StageRow {
-    /// Its name, with component and platform where it has them.
-    pub name: String,
-    /// Seconds from the run's beginning to the stage's.
-    pub after: f64,
-    /// Seconds from its beginning to its end.
-    pub seconds: f64,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// Why, unless it is good.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cause: Option<Cause>,
-}
-
 /// The JSON Schema of [`Matrix`], checked in as `schemas/matrix.json`.
 #[must_use]
 pub fn schema() -> schemars::Schema {
     schemars::schema_for!(Matrix)
+}
+
+/// Every schema of this tool with the name of its file: `schemas/<name>.json`.
+#[must_use]
+pub fn schemas() -> Vec<(&'static str, schemars::Schema)> {
+    vec![
+        ("matrix", schema()),
+        ("matrix-can", schemars::schema_for!(Answer)),
+        ("matrix-log", schemars::schema_for!(Vec<LogEntry>)),
+        ("matrix-diff", schemars::schema_for!(Vec<Difference>)),
+        ("matrix-claims", schemars::schema_for!(Vec<ClaimFound>)),
+        ("matrix-stale", schemars::schema_for!(Vec<Alarm>)),
+        ("matrix-notices", schemars::schema_for!(Notices)),
+        ("matrix-onboard", schemars::schema_for!(Onboarding)),
+    ]
 }

@@ -4,13 +4,15 @@ use jiff::{SignedDuration, Timestamp};
 use kit::{Cause, Error, Result, ci, ci::Policy};
 
 use crate::{
-    cells::{Judged, Rules, Told, judge},
+    cells::{Judged, References, Rules, Sheet},
+    evidence::Key,
+    history::Library,
     model::{Claim, Level, OriginKind, Owned, Verdict},
-    text::{day, many, older},
+    text::{day, list, many, older},
 };
 
 /// The claim that the product is about.
-const SUPPORTED: &str = "supported";
+pub(crate) const SUPPORTED: &str = "supported";
 
 /// Refuses a policy that asks for what does not exist: it would never be met, and nobody would know why.
 ///
@@ -29,6 +31,24 @@ pub(crate) fn check(policy: &Policy) -> Result<()> {
         if let Some(unknown) = level.origin.as_deref().filter(|origin| *origin != OriginKind::Published.name()) {
             return refuse(level, format!("unknown origin '{unknown}'"));
         }
+        if let Some(rate) = level.pass_rate
+            && !(rate.least > 0.0 && rate.least <= 1.0 && (1..=200).contains(&rate.last))
+        {
+            return refuse(level, "pass_rate needs a share above 0 and at most 1, and from 1 to 200 runs".into());
+        }
+        let tests = level.evidence.iter().any(|name| name == Level::E2e.name());
+        if !tests && (level.pass_rate.is_some() || level.max_skips.is_some() || level.unlike_reference.is_some()) {
+            return refuse(
+                level,
+                "pass_rate, max_skips and unlike_reference speak of tests: it needs evidence 'e2e'".into(),
+            );
+        }
+    }
+    if policy.states.failing == 0 {
+        return Err(Error::new(
+            Cause::Usage,
+            "ci/policy.toml: [states] failing: at least one run makes a cell failing",
+        ));
     }
     Ok(())
 }
@@ -38,9 +58,41 @@ pub(crate) fn max_age(name: &str, rules: &Rules) -> Option<u32> {
     rules.policy.level.iter().find(|level| level.name == name).and_then(|level| level.max_age)
 }
 
+/// After how many days tests are stale.
+pub(crate) fn stale_after(rules: &Rules) -> Option<u32> {
+    rules.policy.states.stale.or_else(|| max_age("tested", rules))
+}
+
+/// Every number of days after which something changes.
+pub(crate) fn ages(rules: &Rules) -> Vec<u32> {
+    let states = &rules.policy.states;
+    let levels = rules.policy.level.iter().filter_map(|level| level.max_age);
+    let mut ages: Vec<u32> = levels.chain(states.stale).chain(states.unknown).collect();
+    ages.sort_unstable();
+    ages.dedup();
+    ages
+}
+
+/// So many days after `at`.
+pub(crate) fn after(at: Timestamp, days: u32) -> Timestamp {
+    at.checked_add(SignedDuration::from_hours(24 * i64::from(days))).unwrap_or(Timestamp::MAX)
+}
+
+/// What claims are computed from.
+pub(crate) struct Basis<'b, 'a> {
+    pub(crate) library: &'b Library,
+    pub(crate) references: &'b References<'a>,
+    pub(crate) rules: &'b Rules,
+    pub(crate) key: &'b Key,
+    pub(crate) owned: &'b Owned,
+}
+
 /// Every claim, from weak to strong.
-pub(crate) fn claims(told: &[Told<'_>], origin: OriginKind, owned: &Owned, rules: &Rules) -> Vec<Claim> {
-    rules.policy.level.iter().map(|level| claim(level, told, origin, owned, rules)).collect()
+///
+/// # Errors
+/// If the index is damaged.
+pub(crate) fn claims<'a>(basis: &Basis<'_, 'a>, sheet: &Sheet<'a>, now: Timestamp) -> Result<Vec<Claim>> {
+    basis.rules.policy.level.iter().map(|level| claim(level, basis, sheet, now)).collect()
 }
 
 /// The claim `supported`, or that nothing defines it.
@@ -53,40 +105,90 @@ pub(crate) fn supported(claims: &[Claim]) -> Claim {
     })
 }
 
-fn claim(level: &ci::Level, told: &[Told<'_>], origin: OriginKind, owned: &Owned, rules: &Rules) -> Claim {
+fn claim<'a>(level: &ci::Level, basis: &Basis<'_, 'a>, sheet: &Sheet<'a>, now: Timestamp) -> Result<Claim> {
+    let Basis { rules, key, owned, .. } = basis;
     let mut reasons = Vec::new();
     let mut until: Option<Timestamp> = None;
     for name in level.evidence.iter().filter_map(|name| Level::find(name)) {
         let suites = if name == Level::E2e { &level.suites[..] } else { &[] };
-        let judged = shown(level, told, name, suites);
+        let judged = shown(level, sheet, name, suites, rules);
         match judged.at().filter(|_| counts(level, judged.verdict)) {
             None => reasons.push(missing(name, suites, &judged)),
             Some(at) => {
+                if name == Level::E2e {
+                    tests(level, basis, sheet, &judged, now, &mut reasons)?;
+                }
                 let Some(days) = level.max_age else { continue };
-                if older(at, rules.now, days) {
+                if older(at, now, days) {
                     reasons.push(format!("{}: shown on {}, more than {days} days ago", name.name(), day(at)));
                 }
-                let end = at.checked_add(SignedDuration::from_hours(24 * i64::from(days))).unwrap_or(at);
+                let end = after(at, days);
                 until = Some(until.map_or(end, |until| until.min(end)));
             }
         }
     }
-    if level.origin.is_some() && origin != OriginKind::Published {
-        reasons.push(format!("not a published release: {}", origin.words()));
+    if level.origin.is_some() && key.origin != OriginKind::Published {
+        reasons.push(format!("not a published release: {}", key.origin.words()));
     }
     if owned.owners.len() < level.owners as usize {
         reasons.push(format!("{} of at least {}", many(owned.owners.len(), "owner"), level.owners));
     }
+    if owned.machines < level.machines {
+        reasons.push(format!("{} of at least {}", many(owned.machines as usize, "machine"), level.machines));
+    }
     let met = reasons.is_empty();
-    Claim { name: level.name.clone(), met, reasons, until: until.filter(|_| met) }
+    Ok(Claim { name: level.name.clone(), met, reasons, until: until.filter(|_| met) })
+}
+
+/// What is asked of the tests beside that they passed.
+fn tests<'a>(
+    level: &ci::Level,
+    basis: &Basis<'_, 'a>,
+    sheet: &Sheet<'a>,
+    judged: &Judged<'a>,
+    now: Timestamp,
+    reasons: &mut Vec<String>,
+) -> Result<()> {
+    let Some(by) = judged.by else { return Ok(()) };
+    let suite = by.attempt.suite.as_deref();
+    let what = suite.map_or_else(|| "e2e".to_owned(), |suite| format!("e2e {suite}"));
+    if let Some(rate) = level.pass_rate {
+        let (passed, all) = sheet.line(Level::E2e, suite).map_or((0, 0), |line| line.passed_of(rate.last));
+        if (passed as f64) < rate.least * all as f64 {
+            let least = (rate.least * 100.0).round();
+            reasons.push(format!("{what}: {passed} of the last {all} valid runs passed, fewer than {least} %"));
+        }
+    }
+    let counts = by.attempt.counts().unwrap_or_default();
+    let skips = counts.skipped + counts.excluded;
+    if let Some(most) = level.max_skips.filter(|most| skips > *most) {
+        reasons.push(format!("{what}: {} skipped or excluded, more than {most}", many(skips, "test")));
+    }
+    let Some(most) = level.unlike_reference else { return Ok(()) };
+    let reference = basis.references.platform();
+    if basis.key.platform == *reference {
+        return Ok(());
+    }
+    match basis.references.compare(basis.library, basis.key, by, now)? {
+        None => reasons.push(format!("{what}: never tested on {reference} in this version, with which it is compared")),
+        Some((_, found)) if found.len() > most => {
+            let names: Vec<_> = found.iter().map(|test| test.name.as_str()).collect();
+            let tests = if names.len() == 1 { "1 test passes".into() } else { format!("{} tests pass", names.len()) };
+            reasons.push(format!("{what}: {tests} on {reference} and not here: {}", list(&names, 3)));
+        }
+        Some(_) => {}
+    }
+    Ok(())
 }
 
 /// Any one of the suites is enough, but none of them may be failing.
-fn shown<'a>(level: &ci::Level, told: &[Told<'a>], name: Level, suites: &[String]) -> Judged<'a> {
-    let each: Vec<_> = suites.iter().map(|suite| judge(told, name, std::slice::from_ref(suite))).collect();
+fn shown<'a>(level: &ci::Level, sheet: &Sheet<'a>, name: Level, suites: &[String], rules: &Rules) -> Judged<'a> {
+    let failing = rules.policy.states.failing;
+    let each: Vec<_> = suites.iter().map(|suite| sheet.judge(name, Some(suite), failing)).collect();
     let failed = each.iter().find(|judged| judged.verdict == Verdict::Failed);
     let good = each.iter().filter(|judged| counts(level, judged.verdict)).max_by_key(|judged| judged.at());
-    failed.or(good).copied().unwrap_or_else(|| judge(told, name, suites))
+    let best = failed.or(good).or_else(|| each.iter().max_by_key(|judged| judged.rank()));
+    best.copied().unwrap_or_else(|| sheet.judge(name, None, failing))
 }
 
 const fn counts(level: &ci::Level, verdict: Verdict) -> bool {

@@ -1,13 +1,15 @@
 //! The matrix as people and programs want it. Everything here only shows what stands in the model.
 
+mod badge;
 mod html;
 mod markdown;
 mod terminal;
 
 use kit::{Cause, Context, Result};
 
-pub(crate) use html::html;
-pub(crate) use markdown::markdown;
+pub(crate) use badge::badge;
+pub(crate) use html::{STYLE, anchor, environment, html};
+pub(crate) use markdown::{escape as escape_markdown, markdown};
 pub(crate) use terminal::{terminal, why};
 
 use crate::{
@@ -32,7 +34,7 @@ fn title(cell: &Cell) -> String {
 }
 
 /// What the matrix rests on, in a sentence.
-fn basis(matrix: &Matrix) -> String {
+pub(crate) fn basis(matrix: &Matrix) -> String {
     let left_out = match matrix.left_out.len() {
         0 => String::new(),
         count => format!("; {count} left out"),
@@ -41,7 +43,7 @@ fn basis(matrix: &Matrix) -> String {
 }
 
 /// `smoke, 2026-11-23`, or that there was none.
-fn last_test(cell: &Cell) -> String {
+pub(crate) fn last_test(cell: &Cell) -> String {
     match (cell.tested.at, &cell.tested.suite) {
         (Some(at), Some(suite)) => format!("{suite}, {}", day(at)),
         (Some(at), None) => day(at),
@@ -62,11 +64,28 @@ fn reasons(cells: &[Cell]) -> Vec<(String, String)> {
         let evidence = evidence.map_or_else(String::new, |digest| format!(" Evidence: {}.", short(digest)));
         let nodes: Vec<_> = cell.nodes.iter().filter(|node| node.model.is_some()).map(NodeRow::words).collect();
         let nodes = if nodes.is_empty() { String::new() } else { format!(" Ran on {}.", nodes.join("; ")) };
-        let reason = format!("{}.{nodes} {claim}.{evidence}", cell.reason);
+        let until = cell.changes.as_ref().map_or_else(String::new, |change| {
+            format!(" If nothing new comes: {} after {}.", change.words, day(change.at))
+        });
+        let reason = format!("{}.{nodes} {claim}.{until}{evidence}", cell.reason);
         match reasons.iter_mut().find(|(_, other)| *other == reason) {
             Some((platforms, _)) => *platforms = format!("{platforms}, {}", cell.platform),
             None => reasons.push((cell.platform.to_string(), reason)),
         }
     }
     reasons
+}
+
+/// Who lost how many runs to the infrastructure, in lines: platforms, then owners of several.
+fn infrastructure(matrix: &Matrix) -> Vec<String> {
+    let line = |who: String, runs: usize, lost: usize, share: f64| {
+        format!("{who}: {lost} of {} lost to the infrastructure ({:.1} %)", many(runs, "run"), share * 100.0)
+    };
+    let platforms = matrix.platforms.iter().filter(|row| row.runs > 0).map(|row| {
+        let owners = if row.owned.owners.is_empty() { "nobody's".into() } else { row.owned.owners.join(", ") };
+        line(format!("{} ({owners})", row.platform), row.runs, row.lost, row.share)
+    });
+    let owners = matrix.owners.iter().filter(|row| row.runs > 0 && row.platforms.len() > 1);
+    let owners = owners.map(|row| line(format!("all of {}", row.owner), row.runs, row.lost, row.share));
+    platforms.chain(owners).collect()
 }

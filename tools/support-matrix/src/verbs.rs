@@ -1,23 +1,21 @@
-//! What each verb does: files in, files and a result out.
+//! Recording a run, and showing the matrix: files in, files and a result out.
 
 use std::{io::IsTerminal, path::PathBuf};
 
 use clap::{Args, ValueEnum};
-use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use kit::{
     Cause, Done, Error, Output, Result, RunDir, Ui,
     bundle::{self, History},
-    ci::CiOptions,
     dirs,
     rundir::{write, write_json},
 };
 use serde::Serialize;
 
 use crate::{
-    cells::{Rules, compute},
     evidence,
-    history::{self, Known},
+    index::{Facts, IndexOption},
     model::Matrix,
+    questions::{Input, cell_name, history_or_default},
     render,
     text::clean,
 };
@@ -30,6 +28,11 @@ pub struct Record {
     /// Where closed runs are kept [default: target/history of the workspace]
     #[arg(long, value_name = "DIR")]
     history: Option<PathBuf>,
+    #[command(flatten)]
+    index: IndexOption,
+    /// Where the Tekton Dashboard shows this run; it becomes part of the evidence, and a link in the pages
+    #[arg(long, value_name = "URL")]
+    dashboard: Option<String>,
 }
 
 /// Shows the matrix.
@@ -58,19 +61,6 @@ pub struct Why {
     input: Input,
 }
 
-/// What a matrix is computed from.
-#[derive(Debug, Args)]
-struct Input {
-    /// Where closed runs are kept [default: target/history of the workspace]
-    #[arg(long, value_name = "DIR")]
-    history: Option<PathBuf>,
-    #[command(flatten)]
-    ci: CiOptions,
-    /// The date that the matrix speaks of, as 2026-11-23 (its end, UTC) or 2026-11-23T12:00:00Z [default: now]
-    #[arg(long, value_name = "DATE", value_parser = parse_date)]
-    as_of: Option<Timestamp>,
-}
-
 /// How the matrix is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -87,24 +77,6 @@ pub enum Format {
     All,
 }
 
-fn parse_date(text: &str) -> Result<Timestamp, String> {
-    let end_of = |date: Date| {
-        date.tomorrow()
-            .ok()?
-            .to_zoned(TimeZone::UTC)
-            .ok()?
-            .timestamp()
-            .checked_sub(jiff::SignedDuration::from_secs(1))
-            .ok()
-    };
-    let day = || text.parse::<Date>().ok().and_then(end_of);
-    text.parse().ok().or_else(day).ok_or_else(|| "neither a date as 2026-11-23 nor a time as RFC 3339 writes it".into())
-}
-
-fn history_or_default(folder: Option<&PathBuf>) -> Result<PathBuf> {
-    folder.map_or_else(|| Ok(dirs::workspace()?.join("target/history")), |folder| Ok(folder.clone()))
-}
-
 /// What `record` says with `--output json`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -119,10 +91,22 @@ struct Recorded<'a> {
 
 pub(crate) fn record(args: &Record, ui: &Ui) -> Result<Done> {
     let run = RunDir::open(&args.run_dir)?;
+    if let Some(link) = &args.dashboard {
+        if !evidence::is_link(link) {
+            let error = Error::new(Cause::Usage, format!("'{}' is no address of a page", clean(link)));
+            return Err(error.next("write it as https://HOST/PATH"));
+        }
+        write(&run.path().join(evidence::DASHBOARD), format!("{link}\n").as_bytes())?;
+    }
     let closed = bundle::seal(&run)?;
     // What nobody can read is no evidence: said now, to whoever can still do something about it.
     let read = evidence::read(closed.clone())?;
-    let stored = History::create(history_or_default(args.history.as_ref())?)?.store(&closed)?;
+    let folder = history_or_default(args.history.as_ref())?;
+    let history = History::create(&folder)?;
+    // The index first: where it cannot be used, the history stays as it was.
+    let index = args.index.open(&folder)?;
+    let stored = history.store(&closed)?;
+    index.add(&[Facts::of(&read)])?;
     let complete = read.is_complete();
     if !complete {
         ui.warn(format!(
@@ -148,7 +132,7 @@ pub(crate) fn record(args: &Record, ui: &Ui) -> Result<Done> {
 }
 
 pub(crate) fn render(args: &Render, ui: &Ui) -> Result<Done> {
-    let matrix = args.input.matrix(args.strict, ui)?;
+    let matrix = args.input.open(args.strict, ui)?.matrix(ui)?;
     if matrix.runs == 0 && matrix.left_out.is_empty() {
         ui.warn("the history holds no run yet; next: cargo xtask nightly");
         return Ok(Done::found(Cause::NothingRan));
@@ -182,12 +166,12 @@ pub(crate) fn render(args: &Render, ui: &Ui) -> Result<Done> {
 }
 
 pub(crate) fn why(args: &Why, ui: &Ui) -> Result<Done> {
-    let mut matrix = args.input.matrix(false, ui)?;
+    let mut matrix = args.input.open(false, ui)?.matrix(ui)?;
     let known: Vec<_> = matrix.cells.iter().map(|cell| cell.id.clone()).collect();
-    let wanted = args.cell.replace("linux/", "linux-").replace("windows/", "windows-");
+    let wanted = cell_name(&args.cell);
     matrix.cells.retain(|cell| cell.id.contains(&wanted));
     if matrix.cells.is_empty() {
-        let error = Error::new(Cause::Usage, format!("no cell's name contains '{}'", args.cell));
+        let error = Error::new(Cause::Usage, format!("no cell's name contains '{}'", clean(&args.cell)));
         return Err(error.next(format!("cells: {}", known.join(", "))));
     }
     match ui.output {
@@ -226,24 +210,5 @@ impl Format {
             Self::All => &[Self::Terminal, Self::Markdown, Self::Html, Self::Json],
             one => std::slice::from_ref(one),
         }
-    }
-}
-
-impl Input {
-    fn matrix(&self, thorough: bool, ui: &Ui) -> Result<Matrix> {
-        let folder = history_or_default(self.history.as_ref())?;
-        let ci = self.ci.open()?;
-        let (architectures, policy) = (ci.architectures()?, ci.policy()?);
-        let now = self.as_of.unwrap_or_else(Timestamp::now);
-        let known = match History::open(&folder) {
-            Ok(history) => history::read(&history, now, thorough, ui)?,
-            // Nothing was recorded yet; a folder that was named and is not there is a mistake.
-            Err(_) if self.history.is_none() => Known::default(),
-            Err(error) => return Err(error),
-        };
-        for left in known.left_out.iter().filter(|left| left.fault) {
-            ui.warn(format!("left out: {} {}", left.bundle, left.reason));
-        }
-        compute(known, &Rules { architectures, policy, now })
     }
 }

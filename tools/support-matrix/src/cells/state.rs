@@ -1,103 +1,203 @@
 //! A cell in one word, with the reason; and its axes.
 
-use std::collections::BTreeSet;
+use jiff::Timestamp;
+use kit::{Result, record::Nature};
 
-use kit::record::Nature;
-
-use super::{Judged, Rules, Told, judge};
+use super::{Judged, Rules, Sheet};
 use crate::{
-    evidence::Key,
-    model::{Available, Level, OriginKind, State, Tested, Verdict},
+    evidence::{Attempt, Key},
+    history::Library,
+    model::{Available, Evidence, Level, OriginKind, State, Tested, Verdict},
     policy,
-    text::{day, list, older},
+    text::{day, list, many, older},
 };
 
 /// Every level, judged, in the order of [`Level::ALL`].
-pub(crate) fn levels<'a>(told: &[Told<'a>], rules: &Rules) -> [Judged<'a>; 7] {
-    Level::ALL.map(|level| worst_suite(told, level, rules))
+pub(crate) fn levels<'a>(sheet: &Sheet<'a>, rules: &Rules, now: Timestamp) -> [Judged<'a>; 7] {
+    Level::ALL.map(|level| worst_suite(sheet, level, rules, now))
 }
 
 /// Suites are judged one by one: a small one that passes does not hide a large one that fails. A failure that is
 /// too old to say anything is hidden by something newer.
-fn worst_suite<'a>(told: &[Told<'a>], level: Level, rules: &Rules) -> Judged<'a> {
-    let of_level = told.iter().filter(|told| told.attempt.result.level == Some(level));
-    let suites: BTreeSet<_> = of_level.filter_map(|told| told.attempt.suite.clone()).collect();
-    if suites.is_empty() {
-        return judge(told, level, &[]);
-    }
-    let judged: Vec<_> = suites.into_iter().map(|suite| judge(told, level, &[suite])).collect();
+fn worst_suite<'a>(sheet: &Sheet<'a>, level: Level, rules: &Rules, now: Timestamp) -> Judged<'a> {
+    let failing = rules.policy.states.failing;
+    let judged: Vec<_> = sheet.suites(level).map(|suite| sheet.judge(level, Some(suite), failing)).collect();
     let newest = judged.iter().filter_map(Judged::at).max();
     let counts = |judged: &&Judged<'a>| {
-        let fresh = |at| policy::max_age("tested", rules).is_none_or(|days| !older(at, rules.now, days));
+        let fresh = |at| policy::stale_after(rules).is_none_or(|days| !older(at, now, days));
         judged.verdict == Verdict::Failed && judged.at().is_some_and(|at| Some(at) == newest || fresh(at))
     };
-    let rank = |judged: &&Judged<'a>| {
-        let order = [Verdict::NotReached, Verdict::Infrastructure, Verdict::FailedNotNative, Verdict::NotNative];
-        let rank = match judged.verdict {
-            Verdict::Shown | Verdict::Failed => order.len() + 1,
-            verdict => order.iter().position(|other| *other == verdict).map_or(0, |position| position + 1),
-        };
-        (rank, judged.at())
-    };
     let failed = judged.iter().filter(counts).max_by_key(|judged| judged.at());
-    failed.or_else(|| judged.iter().max_by_key(rank)).copied().unwrap_or_else(|| judge(told, level, &[]))
+    let best = failed.or_else(|| judged.iter().max_by_key(|judged| judged.rank()));
+    best.copied().unwrap_or_else(|| sheet.judge(level, None, failing))
+}
+
+/// Why a cell is what it is; the words are put together only when somebody reads them.
+#[derive(Clone)]
+pub(crate) enum Reason<'a> {
+    /// This is not good.
+    Failing(Judged<'a>),
+    /// This is good.
+    Good(Judged<'a>),
+    /// This was good, so many days ago.
+    TooOld(Judged<'a>, u32),
+    /// This was, so many days ago that nobody believes it any more.
+    Forgotten(Judged<'a>, u32),
+    /// All tries of this were lost.
+    Lost(Judged<'a>),
+    /// This is known, but not from native nodes.
+    NotNative(Judged<'a>),
+    /// The images are good; this is not known from native nodes; whether tests ran.
+    Images(Judged<'a>, Option<Judged<'a>>, bool),
+    /// It is installed, and no test ran.
+    Untested(Judged<'a>, bool),
+    /// The build ended before it.
+    NotBuilt(Judged<'a>),
+    /// Nothing.
+    Nothing,
 }
 
 /// The state, and why.
-pub(crate) fn state(key: &Key, judged: &[Judged<'_>; 7], rules: &Rules) -> (State, String) {
+pub(crate) fn state<'a>(key: &Key, judged: &[Judged<'a>; 7], rules: &Rules, now: Timestamp) -> (State, Reason<'a>) {
+    let (state, reason) = fresh(key, judged, rules, now);
+    let Some(days) = rules.policy.states.unknown else { return (state, reason) };
+    let newest = judged.iter().filter(|judged| judged.by.is_some()).max_by_key(|judged| judged.at());
+    match newest {
+        Some(newest) if newest.at().is_some_and(|at| older(at, now, days)) => {
+            (State::Unknown, Reason::Forgotten(*newest, days))
+        }
+        _ => (state, reason),
+    }
+}
+
+fn fresh<'a>(key: &Key, judged: &[Judged<'a>; 7], rules: &Rules, now: Timestamp) -> (State, Reason<'a>) {
     let [index, contents, installs, _, e2e, ..] = judged;
-    let dated = |judged: &Judged<'_>| {
-        let date = judged.at().map_or_else(String::new, |at| format!(" on {}", day(at)));
-        format!("{}{date}", judged.words())
-    };
     let bad = [index, contents, installs, e2e].into_iter().find(|judged| judged.verdict == Verdict::Failed);
     if let Some(bad) = bad {
-        return (State::Failing, format!("{}: {}{}", name(bad), dated(bad), failing_tests(bad)));
+        return (State::Failing, Reason::Failing(*bad));
     }
-    let old = |judged: &Judged<'_>, claim| {
+    let old = |judged: &Judged<'_>, days: Option<u32>| {
         let at = judged.at().filter(|_| matches!(judged.verdict, Verdict::Shown | Verdict::NotNative));
-        at.zip(policy::max_age(claim, rules)).filter(|(at, days)| older(*at, rules.now, *days)).map(|(_, days)| days)
+        at.zip(days).filter(|(at, days)| older(*at, now, *days)).map(|(_, days)| days)
     };
-    let too_old = |judged: &Judged<'_>, days: u32| {
-        (State::Stale, format!("{}: {}, more than {days} days ago{}", name(judged), dated(judged), lost(judged)))
-    };
+    let stale = policy::stale_after(rules);
+    let too_old = |judged: &Judged<'a>, days: u32| (State::Stale, Reason::TooOld(*judged, days));
     let images = if key.origin == OriginKind::Published { State::Available } else { State::Built };
     match (contents.verdict, installs.verdict, e2e.verdict) {
-        (_, _, Verdict::Shown) => old(e2e, "tested").map_or_else(
-            || (State::TestedNatively, format!("{}: {}{}", name(e2e), dated(e2e), lost(e2e))),
-            |days| too_old(e2e, days),
-        ),
-        (_, Verdict::Infrastructure, _) => (State::Infrastructure, infrastructure(installs)),
-        (_, _, Verdict::Infrastructure) => (State::Infrastructure, infrastructure(e2e)),
-        (_, _, Verdict::NotNative) => old(e2e, "tested")
-            .map_or_else(|| (State::TestedNotNatively, not_native(e2e, &dated(e2e))), |days| too_old(e2e, days)),
-        (Verdict::Shown, _, Verdict::FailedNotNative) => {
-            (images, format!("{}; {}", dated(contents), not_native(e2e, &dated(e2e))))
+        (_, _, Verdict::Shown) => {
+            old(e2e, stale).map_or((State::TestedNatively, Reason::Good(*e2e)), |days| too_old(e2e, days))
         }
-        (_, _, Verdict::FailedNotNative) => (State::Unknown, not_native(e2e, &dated(e2e))),
-        (_, Verdict::Shown, _) => (State::Installed, format!("{}; no test ran", dated(installs))),
+        (_, Verdict::Infrastructure, _) => (State::Infrastructure, Reason::Lost(*installs)),
+        (_, _, Verdict::Infrastructure) => (State::Infrastructure, Reason::Lost(*e2e)),
+        (_, _, Verdict::NotNative) => {
+            old(e2e, stale).map_or((State::TestedNotNatively, Reason::NotNative(*e2e)), |days| too_old(e2e, days))
+        }
+        (Verdict::Shown, _, Verdict::FailedNotNative) => (images, Reason::Images(*contents, Some(*e2e), true)),
+        (_, _, Verdict::FailedNotNative) => (State::Unknown, Reason::NotNative(*e2e)),
+        (_, Verdict::Shown, _) => (State::Installed, Reason::Untested(*installs, true)),
         (Verdict::Shown, Verdict::NotNative | Verdict::FailedNotNative, _) => {
-            (images, format!("{}; {}; no test ran", dated(contents), not_native(installs, &dated(installs))))
+            (images, Reason::Images(*contents, Some(*installs), false))
         }
-        (_, Verdict::NotNative | Verdict::FailedNotNative, _) => {
-            (State::Unknown, format!("{}; no test ran", not_native(installs, &dated(installs))))
+        (_, Verdict::NotNative | Verdict::FailedNotNative, _) => (State::Unknown, Reason::Untested(*installs, false)),
+        (Verdict::Shown, ..) => {
+            let days = rules.policy.states.stale.or_else(|| policy::max_age("built", rules));
+            old(contents, days).map_or((images, Reason::Images(*contents, None, false)), |days| too_old(contents, days))
         }
-        (Verdict::Shown, ..) => old(contents, "built").map_or_else(
-            || (images, format!("{}; nothing ran on this platform", dated(contents))),
-            |days| too_old(contents, days),
-        ),
-        (Verdict::Infrastructure, ..) => (State::Infrastructure, infrastructure(contents)),
-        (Verdict::NotReached, ..) => (State::Unknown, format!("not built; {}", dated(contents))),
-        _ => (State::Unknown, "nothing was shown of it".into()),
+        (Verdict::Infrastructure, ..) => (State::Infrastructure, Reason::Lost(*contents)),
+        (Verdict::NotReached, ..) => (State::Unknown, Reason::NotBuilt(*contents)),
+        _ => (State::Unknown, Reason::Nothing),
     }
 }
 
-fn name<'a>(judged: &Judged<'a>) -> &'a str {
-    judged.by.map_or("", |by| by.attempt.result.name.as_str())
+impl Reason<'_> {
+    /// The try that decided, if there is one.
+    pub(crate) fn by(&self) -> Option<&Judged<'_>> {
+        match self {
+            Self::Failing(judged)
+            | Self::Good(judged)
+            | Self::TooOld(judged, _)
+            | Self::Forgotten(judged, _)
+            | Self::Lost(judged)
+            | Self::NotNative(judged)
+            | Self::Images(judged, ..)
+            | Self::Untested(judged, _)
+            | Self::NotBuilt(judged) => Some(judged),
+            Self::Nothing => None,
+        }
+    }
+
+    /// In words.
+    ///
+    /// # Errors
+    /// If the index is damaged.
+    pub(crate) fn words(&self, library: &Library) -> Result<String> {
+        Ok(match self {
+            Self::Failing(judged) => {
+                let said = judged.said(library)?;
+                format!("{}: {}{}", said.name, said.dated, failing_tests(&said))
+            }
+            Self::Good(judged) => {
+                let said = judged.said(library)?;
+                format!("{}: {}{}", said.name, said.dated, lost(judged))
+            }
+            Self::TooOld(judged, days) => {
+                let said = judged.said(library)?;
+                format!("{}: {}, more than {days} days ago{}", said.name, said.dated, lost(judged))
+            }
+            Self::Forgotten(judged, days) => {
+                let said = judged.said(library)?;
+                format!("nothing is known since more than {days} days; {}: {}", said.name, said.dated)
+            }
+            Self::Lost(judged) => {
+                let said = judged.said(library)?;
+                let tries = match judged.lost_since {
+                    0 => "the only try was".to_owned(),
+                    more => format!("all {} tries were", more + 1),
+                };
+                format!("{tries} lost to the infrastructure; {}: {}", said.name, said.words)
+            }
+            Self::NotNative(judged) => judged.said(library)?.not_native(judged),
+            Self::Images(contents, other, tested) => {
+                let images = contents.said(library)?.dated;
+                match (other, tested) {
+                    (None, _) => format!("{images}; nothing ran on this platform"),
+                    (Some(other), true) => format!("{images}; {}", other.said(library)?.not_native(other)),
+                    (Some(other), false) => {
+                        format!("{images}; {}; no test ran", other.said(library)?.not_native(other))
+                    }
+                }
+            }
+            Self::Untested(judged, true) => format!("{}; no test ran", judged.said(library)?.dated),
+            Self::Untested(judged, false) => format!("{}; no test ran", judged.said(library)?.not_native(judged)),
+            Self::NotBuilt(judged) => format!("not built; {}", judged.said(library)?.dated),
+            Self::Nothing => "nothing was shown of it".into(),
+        })
+    }
 }
 
-fn failing_tests(judged: &Judged<'_>) -> String {
-    let tests = judged.by.into_iter().flat_map(|by| &by.attempt.result.tests);
+/// What the deciding try's own record says.
+struct Said {
+    name: String,
+    words: String,
+    dated: String,
+    nature: Nature,
+    attempt: Option<Attempt>,
+}
+
+impl Said {
+    fn not_native(&self, judged: &Judged<'_>) -> String {
+        let nodes = match self.nature {
+            Nature::Unknown => "nodes of unknown nature",
+            Nature::Emulated => "emulated nodes",
+            Nature::Native => "native nodes",
+        };
+        let verdict = if judged.verdict == Verdict::FailedNotNative { "not good" } else { "good" };
+        format!("{}: {}, {verdict} on {nodes}, which never counts as native", self.name, self.dated)
+    }
+}
+
+fn failing_tests(said: &Said) -> String {
+    let tests = said.attempt.iter().flat_map(|attempt| &attempt.result.tests);
     let failed = tests.filter(|test| test.status == kit::record::Status::Failed && !test.name.contains('/'));
     let cause = |test: &crate::model::TestRow| test.cause.map_or("no cause", kit::Cause::name);
     let names: Vec<_> = failed.map(|test| format!("{} ({})", test.name, cause(test))).collect();
@@ -112,21 +212,50 @@ fn lost(judged: &Judged<'_>) -> String {
     }
 }
 
-fn infrastructure(judged: &Judged<'_>) -> String {
-    let since = judged.lost_since + 1;
-    let tries = if since == 1 { "the only try was".to_owned() } else { format!("all {since} tries were") };
-    format!("{tries} lost to the infrastructure; {}: {}", name(judged), judged.words())
-}
+impl Judged<'_> {
+    /// Everything that the deciding try's record says.
+    ///
+    /// # Errors
+    /// If the index is damaged.
+    pub(crate) fn attempt(&self, library: &Library) -> Result<Option<Attempt>> {
+        let Some(by) = self.by else { return Ok(None) };
+        let facts = library.facts(&by.run.digest)?;
+        Ok(facts.attempts.get(usize::from(by.attempt.number)).cloned())
+    }
 
-fn not_native(judged: &Judged<'_>, dated: &str) -> String {
-    let nature = judged.by.and_then(|by| by.attempt.result.nature).unwrap_or(Nature::Unknown);
-    let nodes = match nature {
-        Nature::Unknown => "nodes of unknown nature",
-        Nature::Emulated => "emulated nodes",
-        Nature::Native => "native nodes",
-    };
-    let verdict = if judged.verdict == Verdict::FailedNotNative { "not good" } else { "good" };
-    format!("{}: {dated}, {verdict} on {nodes}, which never counts as native", name(judged))
+    fn said(&self, library: &Library) -> Result<Said> {
+        let attempt = self.attempt(library)?;
+        let result = attempt.as_ref().map(|attempt| &attempt.result);
+        let words = result.map_or("never tried", |result| result.words.as_str()).to_owned();
+        let date = self.at().map_or_else(String::new, |at| format!(" on {}", day(at)));
+        Ok(Said {
+            name: result.map_or("", |result| result.name.as_str()).to_owned(),
+            dated: format!("{words}{date}"),
+            nature: result.and_then(|result| result.nature).unwrap_or(Nature::Unknown),
+            words,
+            attempt,
+        })
+    }
+
+    /// As the matrix says it.
+    ///
+    /// # Errors
+    /// If the index is damaged.
+    pub(crate) fn evidence(&self, library: &Library) -> Result<Evidence> {
+        let attempt = self.attempt(library)?;
+        let result = attempt.as_ref().map(|attempt| &attempt.result);
+        Ok(Evidence {
+            verdict: self.verdict,
+            words: result.map_or("never tried", |result| result.words.as_str()).to_owned(),
+            at: self.at(),
+            nature: result.and_then(|result| result.nature),
+            suite: attempt.as_ref().and_then(|attempt| attempt.suite.clone()),
+            counts: result.and_then(|result| result.counts),
+            evidence: self.by.map(|by| by.run.digest.to_string()),
+            record: attempt.as_ref().and_then(|attempt| attempt.record.clone()),
+            lost_since: self.lost_since,
+        })
+    }
 }
 
 /// The axis of images.
@@ -139,12 +268,15 @@ pub(crate) fn available(origin: OriginKind, judged: &[Judged<'_>; 7]) -> Availab
         (true, _) => "built, verified",
         (false, _) => "not verified",
     };
-    let evidence = contents.by.map(|by| by.run.closed.digest().to_owned());
+    let evidence = contents.by.map(|by| by.run.digest.to_string());
     Available { available, words: words.into(), at: contents.at(), evidence }
 }
 
 /// The axis of tests: the last native run.
-pub(crate) fn tested(judged: &[Judged<'_>; 7]) -> Tested {
+///
+/// # Errors
+/// If the index is damaged.
+pub(crate) fn tested(library: &Library, judged: &[Judged<'_>; 7]) -> Result<Tested> {
     let [_, _, _, _, e2e, ..] = judged;
     let Some(by) = e2e.by.filter(|_| matches!(e2e.verdict, Verdict::Shown | Verdict::Failed)) else {
         let words = match e2e.verdict {
@@ -152,16 +284,29 @@ pub(crate) fn tested(judged: &[Judged<'_>; 7]) -> Tested {
             Verdict::Infrastructure => "never to an end",
             _ => "never",
         };
-        return Tested { words: words.into(), ..Tested::default() };
+        return Ok(Tested { words: words.into(), ..Tested::default() });
     };
-    Tested {
+    let attempt = e2e.attempt(library)?;
+    Ok(Tested {
         passed: e2e.verdict == Verdict::Shown,
-        words: e2e.words().to_owned(),
+        words: attempt.as_ref().map_or_else(String::new, |attempt| attempt.result.words.clone()),
         at: e2e.at(),
-        suite: by.attempt.suite.clone(),
-        counts: by.attempt.result.counts,
-        release: by.attempt.release.clone(),
-        cluster: by.attempt.cluster.clone(),
-        evidence: Some(by.run.closed.digest().to_owned()),
-    }
+        suite: by.attempt.suite.as_deref().map(str::to_owned),
+        counts: by.attempt.counts(),
+        release: by.attempt.release.as_deref().map(str::to_owned),
+        cluster: attempt.and_then(|attempt| attempt.cluster),
+        evidence: Some(by.run.digest.to_string()),
+    })
+}
+
+/// How many failures in a row there are which are not yet enough.
+pub(crate) fn doubts(sheet: &Sheet<'_>, rules: &Rules) -> Option<String> {
+    let bad = sheet.line(Level::E2e, None)?.bad_in_a_row();
+    (bad > 0 && bad < rules.policy.states.failing).then(|| {
+        format!(
+            "{} in a row not good, of {} that make it failing",
+            many(bad as usize, "run"),
+            rules.policy.states.failing
+        )
+    })
 }

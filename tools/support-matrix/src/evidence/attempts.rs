@@ -8,7 +8,7 @@ use kit::{
 };
 
 use super::{
-    Attempt, Key,
+    Attempt, Key, TestFact,
     build::{built, origin},
     run::{Found, Run, Tried},
     verdict, verdict_of, why,
@@ -23,20 +23,21 @@ const MAX_NODES: usize = 20;
 /// Tests that did not simply pass, of one record.
 const MAX_TESTS: usize = 300;
 
-/// Who built which release, by the release's digest: learnt from every build in the history.
-pub(crate) type Origins = BTreeMap<String, OriginKind>;
+/// Tests of one record.
+const MAX_ALL_TESTS: usize = 20_000;
 
-/// Everything that `run` says.
-pub(crate) fn attempts(run: &Run, origins: &Origins) -> Vec<Attempt> {
+/// Everything that `run` says. Who built a release that it did not build itself others know: see
+/// [`Attempt::builder`].
+pub(crate) fn attempts(run: &Run) -> Vec<Attempt> {
     let built = run.builds.iter().flat_map(built);
-    let tried = run.tried.iter().flat_map(|tried| on_cluster(run, tried, origins));
+    let tried = run.tried.iter().flat_map(|tried| on_cluster(run, tried));
     let mut all: Vec<_> = built.chain(tried).collect();
     let missing = not_reached(run, &all);
     all.extend(missing);
     all
 }
 
-fn on_cluster(run: &Run, tried: &Tried, origins: &Origins) -> Vec<Attempt> {
+fn on_cluster(run: &Run, tried: &Tried) -> Vec<Attempt> {
     let mut all = Vec::new();
     let Tried { install, results, cleanup, .. } = tried;
     let cluster = install
@@ -49,15 +50,15 @@ fn on_cluster(run: &Run, tried: &Tried, origins: &Origins) -> Vec<Attempt> {
         cluster: cluster.map(name),
         ..attempt
     };
-    let key = |component: &str, version: &str, platform: &Platform, release: Option<&str>| Key {
-        component: clean(component),
-        version: clean(version),
-        origin: origin_of(run, component, release, origins),
-        platform: platform.clone(),
+    let key = |component: &str, version: &str, platform: &Platform, release: Option<&str>| {
+        let (origin, builder) = origin_of(run, component, release);
+        let (component, version) = (clean(component), clean(version));
+        (Key { component, version, origin, platform: platform.clone() }, builder)
     };
     if let Some(found) = install {
         let Install { component, version, platform, release, .. } = &found.record;
-        all.push(place(installed(found, key(component, version, platform, Some(release)))));
+        let (key, builder) = key(component, version, platform, Some(release));
+        all.push(place(Attempt { builder, ..installed(found, key) }));
     }
     let mut suites: BTreeMap<(&str, &str), Vec<&Found<Results>>> = BTreeMap::new();
     for found in results {
@@ -68,22 +69,28 @@ fn on_cluster(run: &Run, tried: &Tried, origins: &Origins) -> Vec<Attempt> {
         let installed = install.as_ref().map(|found| found.record.release.as_str());
         let release = release.as_deref().or(installed);
         let record = install.as_ref().map(|found| &found.record);
-        let attempt = tested(shards, key(component, version, platform, release), &tried.folder, record);
-        all.push(place(Attempt { release: release.map(clean), ..attempt }));
+        let (key, builder) = key(component, version, platform, release);
+        let attempt = tested(shards, key, &tried.folder, record);
+        all.push(place(Attempt { release: release.map(clean), builder, ..attempt }));
     }
     if let (Some(found), Some(first)) = (cleanup, all.first().cloned()) {
-        all.push(place(cleaned(found, first.key)));
+        all.push(place(Attempt { builder: first.builder, ..cleaned(found, first.key) }));
     }
     all
 }
 
 /// Who built a release: whoever wrote its digest. A release that this run did not build may be another's.
-fn origin_of(run: &Run, component: &str, release: Option<&str>, origins: &Origins) -> OriginKind {
+fn origin_of(run: &Run, component: &str, release: Option<&str>) -> (OriginKind, Option<String>) {
     let here = run.builds.iter().find(|found| found.record.component == component).map(|found| &found.record);
     match (release.filter(|release| !release.is_empty()), here) {
-        (Some(release), _) => origins.get(release).copied().unwrap_or(OriginKind::Unknown),
-        (None, Some(images)) => origin(images),
-        (None, None) => OriginKind::Unknown,
+        (Some(release), _) => {
+            let by =
+                |images: &&kit::record::Images| images.release.as_ref().is_some_and(|built| built.digest == release);
+            let own = run.builds.iter().map(|found| &found.record).find(by);
+            own.map_or_else(|| (OriginKind::Unknown, Some(clean(release))), |images| (origin(images), None))
+        }
+        (None, Some(images)) => (origin(images), None),
+        (None, None) => (OriginKind::Unknown, None),
     }
 }
 
@@ -185,6 +192,7 @@ fn tested(shards: &[&Found<Results>], key: Key, folder: &str, install: Option<&I
     for cause in all().filter(|test| !test.name.contains('/')).filter_map(|test| test.cause) {
         *attempt.result.causes.entry(cause).or_default() += 1;
     }
+    attempt.all = all().take(MAX_ALL_TESTS).map(fact).collect();
     for test in all().filter(|test| test.status != Status::Passed).take(MAX_TESTS) {
         if let Some(log) = test.log.as_deref().filter(|_| has_log(test)) {
             attempt.logs.push((attempt.result.tests.len(), format!("{folder}{log}")));
@@ -198,6 +206,16 @@ fn has_log(test: &Test) -> bool {
     matches!(test.status, Status::Failed | Status::Flaky | Status::NotRun)
 }
 
+fn fact(test: &Test) -> TestFact {
+    let excluded = test.skipped_by == Some(SkipSource::Ledger);
+    TestFact { name: clean(&test.name), status: test.status, excluded, seconds: seconds(test) }
+}
+
+/// JSON has no word for what is no number.
+fn seconds(test: &Test) -> f64 {
+    if test.seconds.is_finite() { test.seconds.max(0.0) } else { 0.0 }
+}
+
 fn row(test: &Test) -> TestRow {
     TestRow {
         name: clean(&test.name),
@@ -205,8 +223,7 @@ fn row(test: &Test) -> TestRow {
         excluded: test.skipped_by == Some(SkipSource::Ledger),
         cause: test.cause,
         line: test.line.as_deref().map(clean),
-        // JSON has no word for what is no number.
-        seconds: if test.seconds.is_finite() { test.seconds.max(0.0) } else { 0.0 },
+        seconds: seconds(test),
         reproduce: test.reproduce.as_deref().map(clean),
         log_tail: None,
     }
@@ -244,6 +261,7 @@ fn not_reached(run: &Run, known: &[Attempt]) -> Vec<Attempt> {
             before = Some(verdict);
             all.push(Attempt {
                 key: key.clone(),
+                builder: first.and_then(|attempt| attempt.builder.clone()),
                 kubernetes: first.and_then(|attempt| attempt.kubernetes.clone()),
                 cluster: first.and_then(|attempt| attempt.cluster.clone()),
                 suite: None,
@@ -252,6 +270,7 @@ fn not_reached(run: &Run, known: &[Attempt]) -> Vec<Attempt> {
                 release: None,
                 result: RunResult { cause, ..result(Some(level), verdict, words) },
                 logs: Vec::new(),
+                all: Vec::new(),
             });
         }
     }
@@ -299,7 +318,19 @@ pub(super) fn attempt(
         ..result(level, verdict, words)
     };
     let (at, record) = (head.finished, Some(digest.to_owned()));
-    Attempt { key, kubernetes: None, suite: None, at, record, cluster: None, release: None, result, logs: Vec::new() }
+    Attempt {
+        key,
+        builder: None,
+        kubernetes: None,
+        suite: None,
+        at,
+        record,
+        cluster: None,
+        release: None,
+        result,
+        logs: Vec::new(),
+        all: Vec::new(),
+    }
 }
 
 fn result(level: Option<Level>, verdict: Verdict, words: String) -> RunResult {

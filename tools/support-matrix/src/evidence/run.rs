@@ -8,6 +8,8 @@ use kit::{
     rundir,
 };
 
+/// The file with the address of the run in the Tekton Dashboard.
+pub(crate) const DASHBOARD: &str = "dashboard";
 /// Bytes of a record: one of a whole cluster's objects is the largest that is read.
 const RECORD_LIMIT: u64 = 64 << 20;
 
@@ -36,6 +38,8 @@ pub(crate) struct Run {
     pub(crate) stages: Option<Stages>,
     pub(crate) builds: Vec<Found<Images>>,
     pub(crate) tried: Vec<Tried>,
+    /// Where the Tekton Dashboard shows it.
+    pub(crate) dashboard: Option<String>,
     /// When its first work began.
     pub(crate) started: Timestamp,
     /// When its last record was written.
@@ -53,6 +57,7 @@ pub(crate) fn read(closed: Closed) -> Result<Run> {
         stages: only(&closed)?,
         builds: Vec::new(),
         tried: Vec::new(),
+        dashboard: dashboard(&closed)?,
         started: Timestamp::MAX,
         finished: Timestamp::MIN,
         closed,
@@ -65,11 +70,8 @@ pub(crate) fn read(closed: Closed) -> Result<Run> {
             (Install::FILE, 2) => run.tried(folder).install = Some(parse(&closed, file)?),
             (Cleanup::FILE, 2) => run.tried(folder).cleanup = Some(parse(&closed, file)?),
             (_, 2) if is_results(name) => {
-                let mut found: Found<Results> = parse(&closed, file)?;
+                let found: Found<Results> = parse(&closed, file)?;
                 check_counts(&found.record).map_err(|error| error.within(file.path.clone()))?;
-                // A history holds millions of good tests; of those the totals say everything.
-                found.record.tests.retain(|test| test.status != Status::Passed);
-                found.record.tests.shrink_to_fit();
                 run.tried(folder).results.push(found);
             }
             // A baseline alone says that a cluster was looked at.
@@ -123,6 +125,24 @@ impl Run {
         self.finished = last;
         Ok(())
     }
+}
+
+/// The link that `record --dashboard` left. Only what a browser opens as a page is one.
+fn dashboard(closed: &Closed) -> Result<Option<String>> {
+    if closed.file(DASHBOARD).is_none() {
+        return Ok(None);
+    }
+    let text = String::from_utf8(closed.read(DASHBOARD, 4096)?).unwrap_or_default();
+    Ok(Some(text.trim().to_owned()).filter(|link| is_link(link)))
+}
+
+/// Whether a text is an address of a page and nothing else.
+pub(crate) fn is_link(text: &str) -> bool {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '<' | '>' | '`' | '\\');
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
+        && text.len() <= 2_000
+        && text.chars().all(plain)
 }
 
 fn is_results(name: &str) -> bool {

@@ -79,6 +79,38 @@ impl OriginKind {
 }
 
 impl State {
+    /// The name in files.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Failing => "failing",
+            Self::TestedNatively => "tested-natively",
+            Self::Stale => "stale",
+            Self::Infrastructure => "infrastructure",
+            Self::TestedNotNatively => "tested-not-natively",
+            Self::Installed => "installed",
+            Self::Available => "available",
+            Self::Built => "built",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// How much is shown, to tell a promotion from a demotion.
+    #[must_use]
+    pub const fn worth(self) -> u8 {
+        match self {
+            Self::Failing => 0,
+            Self::Unknown => 1,
+            Self::Infrastructure => 2,
+            Self::Stale => 3,
+            Self::Built => 4,
+            Self::Available => 5,
+            Self::Installed => 6,
+            Self::TestedNotNatively => 7,
+            Self::TestedNatively => 8,
+        }
+    }
+
     /// For people; `nature` is that of the nodes that tests ran on.
     #[must_use]
     pub const fn words(self, nature: Option<Nature>) -> &'static str {

@@ -13,6 +13,8 @@ use crate::{
     text,
 };
 
+/// Colours and shapes of all pages.
+pub(crate) const STYLE: &str = include_str!("page.css");
 /// The name's ending makes the environment escape.
 const PAGE: &str = "page.html";
 
@@ -26,7 +28,7 @@ pub(crate) fn html(matrix: &Matrix) -> Result<String> {
         environment.add_template(PAGE, include_str!("page.html"))?;
         let groups: Vec<_> = groups(matrix).into_iter().map(group).collect();
         environment.get_template(PAGE)?.render(context! {
-            style => Value::from_safe_string(include_str!("page.css").to_owned()),
+            style => Value::from_safe_string(STYLE.to_owned()),
             basis => basis(matrix),
             matrix => Value::from(Serde(matrix)),
             groups,
@@ -40,6 +42,7 @@ fn group(cells: &[Cell]) -> Value {
         context! {
             anchor => anchor(&cell.id),
             last => last_test(cell),
+            becomes => cell.changes.as_ref().map(|change| change.words.as_str()),
             nodeWords => cell.nodes.iter().map(NodeRow::words).collect::<Vec<_>>(),
             ..Value::from(Serde(cell))
         }
@@ -48,13 +51,14 @@ fn group(cells: &[Cell]) -> Value {
 }
 
 /// A cell's name as a link's target: readable where it can be, different for different cells.
-fn anchor(id: &str) -> String {
+pub(crate) fn anchor(id: &str) -> String {
     let plain = id.replace(['/', '@'], "_");
     let slug = kit::rundir::slug(&plain);
     if slug == plain { slug } else { format!("{slug}-{}", &kit::digest::hex(id.as_bytes())[..8]) }
 }
 
-fn environment(now: Timestamp) -> Environment<'static> {
+/// With the filters that all templates use; `now` is the moment that ages are counted from.
+pub(crate) fn environment(now: Timestamp) -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
     environment.add_filter("when", |at: String| parse(&at).map(text::when));

@@ -1,6 +1,6 @@
 //! The matrix as Markdown (GitHub's), for a repository's documents.
 
-use super::{basis, groups, last_test, reasons, title};
+use super::{basis, groups, infrastructure, last_test, reasons, title};
 use crate::{
     model::{Cell, Matrix},
     text::{counts, day, short},
@@ -18,6 +18,11 @@ pub(crate) fn markdown(matrix: &Matrix) -> String {
         for (platforms, reason) in reasons(cells) {
             text.push_str(&format!("- **{}**: {}\n", escape(&platforms), escape(&reason)));
         }
+    }
+    let infrastructure = infrastructure(matrix);
+    if !infrastructure.is_empty() {
+        text.push_str("\n## Infrastructure\n\n");
+        infrastructure.iter().for_each(|line| text.push_str(&format!("- {}\n", escape(line))));
     }
     if !matrix.left_out.is_empty() {
         text.push_str("\n## Left out\n\n");
@@ -51,7 +56,7 @@ fn capital(text: &str) -> String {
 }
 
 /// Text as it is: none of it is markup, a table's border or HTML.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -1,9 +1,9 @@
 //! The matrix as a table for a terminal of 100 columns, and a cell with all its reasons.
 
-use super::{basis, groups, last_test, reasons, title};
+use super::{basis, groups, infrastructure, last_test, reasons, title};
 use crate::{
     model::{Cell, Claim, Level, Matrix, State, Verdict},
-    text::{clip, day, short, when},
+    text::{clip, day, list, many, short, when},
 };
 
 /// Columns that every terminal has, and documents and logs as well.
@@ -20,6 +20,11 @@ pub(crate) fn terminal(matrix: &Matrix, colour: bool) -> String {
         for (platforms, reason) in reasons(cells) {
             text.push_str(&wrap(&format!("{platforms}: {reason}")));
         }
+    }
+    let infrastructure = infrastructure(matrix);
+    if !infrastructure.is_empty() {
+        text.push_str("\ninfrastructure\n");
+        infrastructure.iter().for_each(|line| text.push_str(&wrap(line)));
     }
     for left in &matrix.left_out {
         text.push_str(&wrap(&format!("left out: {} {}", short(&left.bundle), left.reason)));
@@ -108,6 +113,9 @@ fn explain(cell: &Cell) -> String {
     let mut text = format!("{}\n", cell.id);
     let mut line = |line: String| text.push_str(&wrap(&line));
     line(format!("{}: {}", cell.state_words, cell.reason));
+    if let Some(change) = &cell.changes {
+        line(format!("if nothing new comes: {} after {}: {}", change.words, when(change.at), change.why));
+    }
     line(format!("images: {}", cell.available.words));
     line(format!("last native test: {}, {}", last_test(cell), cell.tested.words));
     for node in &cell.nodes {
@@ -116,6 +124,14 @@ fn explain(cell: &Cell) -> String {
     }
     let owners = if cell.owned.owners.is_empty() { "nobody".to_owned() } else { cell.owned.owners.join(", ") };
     line(format!("owned by: {owners}"));
+    if let Some(compared) = &cell.compared {
+        let names: Vec<_> = compared.tests.iter().map(|test| test.name.as_str()).collect();
+        let tests = if names.is_empty() { String::new() } else { format!(": {}", list(&names, 10)) };
+        line(format!("beside {}: {} good there and not here{tests}", compared.platform, many(compared.count, "test")));
+    }
+    if let Some(rate) = cell.pass_rate {
+        line(format!("pass rate: {} of the last {} valid runs", rate.passed, rate.valid));
+    }
     for level in Level::ALL {
         let evidence = cell.levels.get(level);
         if evidence.verdict == Verdict::NotTried {

@@ -36,7 +36,7 @@ fn what_is_no_run_is_refused() {
     refused(&world, &run, "holds no record");
     symlink("/etc/passwd", run.dir.path().join("images.json")).unwrap();
     refused(&world, &run, "images.json");
-    let missing = world.call(&["record", &world.path("nowhere").display().to_string()]).unwrap_err();
+    let missing = world.call(&["record", &world.path("nowhere").display().to_string(), "--index", "x"]).unwrap_err();
     assert_eq!(missing.cause, Cause::Usage);
 }
 
@@ -133,12 +133,17 @@ fn a_full_disk_leaves_nothing_half_done() {
     let world = World::new();
     let run = good(&world).log("p", "linux/amd64", "large.log", &[b'x'; 200_000]);
     fs::create_dir(world.path("history")).unwrap();
+    assert_eq!(world.render(12, &[]).unwrap().exit(), Exit::NOTHING_RAN);
     // No file may grow beyond 64 blocks of 512 bytes: writing then fails as on a full disk.
-    let script = "trap '' XFSZ; ulimit -f 64; exec \"$TOOL\" record runs/* --history history";
-    let finished = shell(&world, script);
-    assert_eq!(finished.code(), i32::from(Exit::INFRASTRUCTURE.0), "{:?}", finished.last);
-    assert!(finished.last.join(" ").contains("host-disk"), "{:?}", finished.last);
-    assert!(world.bundles().is_empty());
+    // Neither with an index that is there nor with one that has yet to be made.
+    for index in ["index", "new"] {
+        let script =
+            format!("trap '' XFSZ; ulimit -f 64; exec \"$TOOL\" record runs/* --history history --index {index}");
+        let finished = shell(&world, &script);
+        assert_eq!(finished.code(), i32::from(Exit::INFRASTRUCTURE.0), "{index}: {:?}", finished.last);
+        assert!(finished.last.join(" ").contains("host-disk"), "{index}: {:?}", finished.last);
+        assert!(world.bundles().is_empty() && !world.path("new").exists());
+    }
     world.record(&run).unwrap();
     assert_eq!(world.bundles().len(), 1);
 }
@@ -148,8 +153,11 @@ fn a_kill_in_the_middle_leaves_no_half_bundle() {
     let world = World::new();
     let run = good(&world).log("p", "linux/amd64", "large.log", &[b'x'; 200_000]);
     fs::create_dir(world.path("history")).unwrap();
+    // The index is there already: it is not what is killed here.
+    assert_eq!(world.render(12, &[]).unwrap().exit(), Exit::NOTHING_RAN);
     // Without the trap, the write that goes beyond the limit kills the process.
-    let finished = shell(&world, "ulimit -c 0; ulimit -f 64; exec \"$TOOL\" record runs/* --history history");
+    let finished =
+        shell(&world, "ulimit -c 0; ulimit -f 64; exec \"$TOOL\" record runs/* --history history --index index");
     assert!(finished.code() > 128, "{}: {:?}", finished.code(), finished.last);
     assert_eq!(world.bundles().len(), 1, "what it left behind");
     assert_eq!(world.render(12, &[]).unwrap().exit(), Exit::NOTHING_RAN, "no reader takes it for a bundle");
@@ -162,12 +170,12 @@ fn the_program_itself_composes() {
     let world = World::new();
     good(&world);
     let script = r#"set -e
-        digest=$("$TOOL" record runs/* --history history --results-dir results 2>/dev/null)
+        digest=$("$TOOL" record runs/* --history history --index index --results-dir results 2>/dev/null)
         test "$digest" = "$(cat results/digest)"
         test -d "history/$(echo "$digest" | tr : -)"
-        "$TOOL" render --history history --ci ci --as-of 2026-01-12 | grep -q 'linux/amd64 .*tested natively'
-        "$TOOL" render --history history --ci ci --as-of 2026-01-12 --format json | grep -q '"state": "tested-natively"'
-        "$TOOL" why p@v1/linux/s390x --history history --ci ci --as-of 2026-01-12 | grep -q 'built and verified'
+        "$TOOL" render --history history --index index --ci ci --as-of 2026-01-12 | grep -q 'linux/amd64 .*tested natively'
+        "$TOOL" render --history history --index index --ci ci --as-of 2026-01-12 --format json | grep -q '"state": "tested-natively"'
+        "$TOOL" why p@v1/linux/s390x --history history --index index --ci ci --as-of 2026-01-12 | grep -q 'built and verified'
     "#;
     let finished = shell(&world, script);
     assert!(finished.good(), "{:?}", finished.last);

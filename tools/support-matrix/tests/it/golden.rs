@@ -103,7 +103,7 @@ fn hostile(world: &World) -> crate::world::Run {
     .stage("test", "", None, (6, 7), Outcome::Passed, None)
 }
 
-fn compare(name: &str, found: &str) {
+pub(crate) fn compare(name: &str, found: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         kit::rundir::write(&path, found.as_bytes()).unwrap();
@@ -126,7 +126,7 @@ fn every_rendering_is_as_it_was() {
 fn the_json_fits_its_own_schema() {
     let schema = serde_json::to_value(support_matrix::schema()).unwrap();
     let json: serde_json::Value = serde_json::from_str(&everything_json()).unwrap();
-    assert_eq!(json["schemaVersion"], "1.0");
+    assert_eq!(json["schemaVersion"], "1.1");
     let known = schema["properties"].as_object().unwrap();
     assert!(json.as_object().unwrap().keys().all(|key| known.contains_key(key)));
     let cell = schema["$defs"]["Cell"]["properties"].as_object().unwrap();

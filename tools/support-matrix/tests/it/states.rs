@@ -322,8 +322,9 @@ fn two_runs_in_folders_of_one_name_are_two_runs() {
         let folder = world.path(&format!("machine-{name}")).join("workspace");
         std::fs::create_dir_all(folder.parent().unwrap()).unwrap();
         std::fs::rename(run.dir.path(), &folder).unwrap();
-        let (folder, history) = (folder.display().to_string(), world.path("history").display().to_string());
-        world.call(&["record", &folder, "--history", &history]).unwrap();
+        let folder = folder.display().to_string();
+        let [history, index] = ["history", "index"].map(|name| world.path(name).display().to_string());
+        world.call(&["record", &folder, "--history", &history, "--index", &index]).unwrap();
     };
     workspace(9, "a", "v1");
     workspace(10, "b", "v2");

@@ -40,6 +40,7 @@ impl World {
         let world = Self { folder: tempfile::tempdir().unwrap() };
         world.config("architectures.toml", "[[architecture]]\nplatform = 'linux/amd64'\nowners = ['The amd64 team']\nhardware = ['this machine']\nclusters = ['lab']\n\n[[architecture]]\nplatform = 'linux/s390x'\n");
         world.config("policy.toml", include_str!("policy.toml"));
+        world.config("skips.toml", "");
         world
     }
 
@@ -53,13 +54,18 @@ impl World {
 
     /// A run that begins on `day` of January 2026 at one o'clock.
     pub(crate) fn run(&self, day: u8, name: &str) -> Run {
-        let id = format!("202601{day:02}-010000-{name}");
+        self.run_on(&format!("2026-01-{day:02}"), name)
+    }
+
+    /// A run that begins on that date at one o'clock.
+    pub(crate) fn run_on(&self, date: &str, name: &str) -> Run {
+        let id = format!("{}-010000-{name}", date.replace('-', ""));
         let folder = self.path("runs").join(&id);
         // Otherwise the run would be given an id of its own, another one each time.
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("run-id"), &id).unwrap();
         let dir = RunDir::create(folder).unwrap();
-        let start = format!("2026-01-{day:02}T01:00:00Z").parse().unwrap();
+        let start = format!("{date}T01:00:00Z").parse().unwrap();
         Run { dir, id, start, stages: Vec::new() }
     }
 
@@ -69,15 +75,45 @@ impl World {
     }
 
     pub(crate) fn record(&self, run: &Run) -> Result<Done> {
-        let (dir, history) = (run.dir.path().display().to_string(), self.path("history").display().to_string());
-        self.call(&["record", &dir, "--history", &history])
+        let dir = run.dir.path().display().to_string();
+        let [history, index] = ["history", "index"].map(|name| self.path(name).display().to_string());
+        self.call(&["record", &dir, "--history", &history, "--index", &index])
+    }
+
+    /// A question about this world, asked of the library.
+    pub(crate) fn ask(&self, args: &[&str]) -> Result<Done> {
+        let [history, index, ci] = ["history", "index", "ci"].map(|name| self.path(name).display().to_string());
+        self.call(&[args, &["--history", &history, "--index", &index, "--ci", &ci]].concat())
+    }
+
+    /// The same, asked of the program: its exit code and what it says on standard output.
+    pub(crate) fn program(&self, args: &[&str]) -> (i32, String) {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_support-matrix"));
+        let [history, index, ci] = ["history", "index", "ci"].map(|name| self.path(name));
+        command.args(args).arg("--history").arg(history).arg("--index").arg(index).arg("--ci").arg(ci);
+        let mut said = String::new();
+        let process = kit::Process::new("support-matrix", command).on_line(|stream, line| {
+            if stream == kit::Stream::Out {
+                said.push_str(line);
+                said.push('\n');
+            }
+        });
+        let code = process.finish().unwrap().code();
+        (code, said)
+    }
+
+    /// The same with `--output json`.
+    pub(crate) fn json(&self, args: &[&str]) -> (i32, serde_json::Value) {
+        let (code, text) = self.program(&[args, &["--output", "json"]].concat());
+        (code, serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
     }
 
     /// All renderings as files, computed for a day of January 2026.
     pub(crate) fn render(&self, day: u8, more: &[&str]) -> Result<Done> {
-        let [history, ci, out] = ["history", "ci", "out"].map(|name| self.path(name).display().to_string());
+        let [history, index, ci, out] =
+            ["history", "index", "ci", "out"].map(|name| self.path(name).display().to_string());
         let date = format!("2026-01-{day:02}");
-        let args = ["render", "--history", &history, "--ci", &ci, "--out", &out, "--as-of", &date];
+        let args = ["render", "--history", &history, "--index", &index, "--ci", &ci, "--out", &out, "--as-of", &date];
         let format: &[&str] = if more.contains(&"--format") { &[] } else { &["--format", "markdown"] };
         self.call(&[&args[..], format, more].concat())
     }
@@ -94,6 +130,11 @@ impl World {
     pub(crate) fn bundles(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.path("history")).into_iter().flatten();
         entries.map(|entry| entry.unwrap().path()).collect()
+    }
+
+    /// The digest of what was recorded last.
+    pub(crate) fn digest(&self, run: &Run) -> String {
+        self.record(run).unwrap().digest.unwrap()
     }
 }
 
@@ -285,6 +326,22 @@ impl Run {
         let record = Stages { head: self.head("nightly", 0, 15), stages: self.stages.clone() };
         self.write(Path::new(""), &record);
         self
+    }
+
+    /// Built, installed and tested with suite `full` on `on`, natively.
+    pub(crate) fn full(self, component: &str, version: &str, on: &str, tests: Vec<Test>) -> Self {
+        let run = self.asked(component, &[on]).built(component, version, |_| ());
+        let run = run.installed(component, version, on, |_| ());
+        run.tested(component, version, on, tests, |results| results.suite = "full".into()).ended()
+    }
+
+    /// The same, but the cluster went away before anything was learnt.
+    pub(crate) fn lost(self, component: &str, version: &str, on: &str) -> Self {
+        let run = self.asked(component, &[on]).built(component, version, |_| ());
+        let run = run.installed(component, version, on, |install| {
+            install.head = install.head.clone().failed(&Error::new(Cause::ClusterUnreachable, "no answer"));
+        });
+        run.ended()
     }
 
     /// A good run of a component from its sources to a clean cluster.

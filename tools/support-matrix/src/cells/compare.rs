@@ -1,0 +1,131 @@
+//! The tests of a cell beside those of the reference platform, for the very same version.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    rc::Rc,
+};
+
+use jiff::Timestamp;
+use kit::{Platform, Result, record::Nature};
+
+use super::Told;
+use crate::{
+    evidence::Key,
+    history::Library,
+    model::{Comparison, Level, OriginKind, TestDifference, Verdict},
+};
+
+/// Differences that a matrix lists.
+const MAX_LISTED: usize = 50;
+
+/// What differs: tests that pass on the reference platform and not here.
+pub(crate) type TestDifferences = Vec<TestDifference>;
+
+/// Native runs of tests on the reference platform, by what was tested.
+pub(crate) struct References<'a> {
+    platform: Platform,
+    tries: BTreeMap<(String, String, OriginKind), Vec<Told<'a>>>,
+}
+
+impl<'a> References<'a> {
+    /// Of everything that was tried; `all` comes in the order of time.
+    pub(crate) fn new<'k>(platform: Platform, all: impl Iterator<Item = (&'k Key, &'k [Told<'a>])>) -> Self
+    where
+        'a: 'k,
+    {
+        let mut tries: BTreeMap<_, Vec<Told<'a>>> = BTreeMap::new();
+        for (key, told) in all.filter(|(key, _)| key.platform == platform) {
+            let wanted = |told: &&Told<'a>| {
+                told.attempt.level == Some(Level::E2e)
+                    && told.attempt.nature == Some(Nature::Native)
+                    && matches!(told.attempt.verdict, Verdict::Shown | Verdict::Failed)
+            };
+            let entry = tries.entry((key.component.clone(), key.version.clone(), key.origin)).or_default();
+            entry.extend(told.iter().filter(wanted).copied());
+        }
+        Self { platform, tries }
+    }
+
+    /// The newest native run of the same suite, for the same release if there is one, otherwise for the same version.
+    fn find(&self, key: &Key, here: Told<'a>, now: Timestamp) -> Option<Told<'a>> {
+        let all = self.tries.get(&(key.component.clone(), key.version.clone(), key.origin))?;
+        let of_suite = || {
+            let same = |told: &&Told<'a>| told.attempt.suite == here.attempt.suite && told.attempt.at <= now;
+            all.iter().rev().filter(same)
+        };
+        let release = |told: &&Told<'a>| told.attempt.release.is_some() && told.attempt.release == here.attempt.release;
+        of_suite().find(release).or_else(|| of_suite().next()).copied()
+    }
+
+    /// The platform that others are compared with.
+    pub(crate) fn platform(&self) -> &Platform {
+        &self.platform
+    }
+
+    /// Compares the run `here` with the reference's; nothing if there is none, or if this is the reference.
+    ///
+    /// # Errors
+    /// If the index is damaged.
+    pub(crate) fn compare(
+        &self,
+        library: &Library,
+        key: &Key,
+        here: Told<'a>,
+        now: Timestamp,
+    ) -> Result<Option<(Told<'a>, Rc<TestDifferences>)>> {
+        if key.platform == self.platform {
+            return Ok(None);
+        }
+        let Some(there) = self.find(key, here, now) else { return Ok(None) };
+        let (a, b) = (here, there);
+        let names = (a.run.digest.to_string(), a.attempt.number, b.run.digest.to_string(), b.attempt.number);
+        let found = library.compared(names, || differences(library, here, there))?;
+        Ok(Some((there, found)))
+    }
+
+    /// As the matrix lists it.
+    ///
+    /// # Errors
+    /// If the index is damaged.
+    pub(crate) fn row(
+        &self,
+        library: &Library,
+        key: &Key,
+        here: Told<'a>,
+        now: Timestamp,
+    ) -> Result<Option<Comparison>> {
+        let Some((there, found)) = self.compare(library, key, here, now)? else { return Ok(None) };
+        Ok(Some(Comparison {
+            platform: self.platform.clone(),
+            suite: here.attempt.suite.as_deref().unwrap_or_default().to_owned(),
+            evidence: there.run.digest.to_string(),
+            at: there.attempt.at,
+            same_release: there.attempt.release.is_some() && there.attempt.release == here.attempt.release,
+            count: found.len(),
+            tests: found.iter().take(MAX_LISTED).cloned().collect(),
+        }))
+    }
+}
+
+/// Top-level tests that are good there and not here.
+fn differences(library: &Library, here: Told<'_>, there: Told<'_>) -> Result<TestDifferences> {
+    let mine: HashMap<u32, _> =
+        library.tests(&here.run.digest, here.attempt.number)?.into_iter().map(|test| (test.name, test)).collect();
+    let mut found = Vec::new();
+    for test in library.tests(&there.run.digest, there.attempt.number)?.into_iter().filter(|test| test.good()) {
+        let other = mine.get(&test.name);
+        if other.is_some_and(|other| other.good()) {
+            continue;
+        }
+        let name = library.test_name(test.name)?;
+        if !name.contains('/') {
+            found.push(TestDifference {
+                name,
+                here: other.map(|other| other.status),
+                excluded: other.is_some_and(|other| other.excluded),
+            });
+        }
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}

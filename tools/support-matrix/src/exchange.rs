@@ -1,0 +1,270 @@
+//! Evidence on its way between machines: bundles as OCI artifacts that refer to the release they are about.
+//!
+//! A release's identity is the digest of its `release.yaml` as an artifact; whoever has the release finds the evidence
+//! without a server of ours. What comes in is hostile until its digests say otherwise.
+
+mod pack;
+mod sign;
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use clap::Args;
+use kit::{Cause, Context, Done, Error, Output, Result, Ui, bundle::History};
+use oci::{ARTIFACT_TYPE_RELEASE, ArtifactFile, Client, Reference};
+use serde::Serialize;
+
+use crate::{
+    evidence,
+    index::{Facts, IndexOption},
+    questions::{Input, history_or_default},
+    text::{clean, many, short},
+};
+
+/// The type of a bundle as an artifact.
+const ARTIFACT_TYPE: &str = "application/vnd.other-arch.evidence.v1";
+/// The type of its only file.
+const FILE_TYPE: &str = "application/vnd.other-arch.evidence.v1.tar+gzip";
+/// Says which bundle it is, so that a known one is not fetched again. What it says is checked.
+const ANNOTATION: &str = "dev.other-arch.bundle";
+
+/// Pushes evidence into a registry, beside the release that it is about.
+#[derive(Debug, Args)]
+pub struct Push {
+    /// The release, a release.yaml that was pushed, by tag or digest [default: where each run's own build pushed it]
+    #[arg(long, value_name = "REFERENCE")]
+    release: Option<String>,
+    /// Only these runs, by id or by the beginning of their bundle's digest [default: all that are about the release]
+    runs: Vec<String>,
+    /// Leave the logs here
+    #[arg(long)]
+    no_logs: bool,
+    /// Sign what is pushed with this private key (PEM, PKCS #8, P-256), in cosign's format
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    #[command(flatten)]
+    input: Input,
+}
+
+/// Pulls the evidence about a release out of a registry.
+#[derive(Debug, Args)]
+pub struct Pull {
+    /// The release: a release.yaml that was pushed, by tag or digest
+    #[arg(value_name = "REFERENCE")]
+    release: String,
+    /// Where closed runs are kept [default: target/history of the workspace]
+    #[arg(long, value_name = "DIR")]
+    history: Option<PathBuf>,
+    #[command(flatten)]
+    index: IndexOption,
+    /// Take only what is signed with this public key (PEM), in cosign's format
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+}
+
+/// What `push` and `pull` say with `--output json`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Moved {
+    bundle: String,
+    run: String,
+    reference: String,
+    new: bool,
+}
+
+/// A pushed release: where it is, its manifest, and the digest of the file itself.
+struct Release {
+    reference: Reference,
+    subject: oci::spec::Descriptor,
+    file: String,
+}
+
+async fn release(client: &Client, reference: &Reference) -> Result<Release> {
+    let document = client.manifest(reference).await?;
+    let manifest: oci::spec::ImageManifest =
+        document.parse().map_err(|error| error.within(format!("{reference} is no release that was pushed")))?;
+    let kind = manifest.artifact_type().as_ref().map(ToString::to_string);
+    match (kind.as_deref(), manifest.layers().as_slice()) {
+        (Some(ARTIFACT_TYPE_RELEASE), [only]) => Ok(Release {
+            reference: oci::pinned(reference, &document.digest),
+            subject: oci::subject(&document)?,
+            file: only.digest().to_string(),
+        }),
+        _ => Err(Error::new(Cause::Usage, format!("{reference} is no release that was pushed"))
+            .next("name the artifact that image-build build printed, or the tag of a release")),
+    }
+}
+
+pub(crate) fn push(args: &Push, ui: &Ui) -> Result<Done> {
+    let key = args.key.as_deref().map(sign::Key::read).transpose()?;
+    let opened = args.input.open(false, ui)?;
+    opened.library.warn(ui);
+    let client = Client::new()?;
+    let asked = args.release.as_deref().map(oci::parse).transpose()?;
+    let mut moved = Vec::new();
+    let mut releases: BTreeMap<String, Release> = BTreeMap::new();
+    let mut passed_over = 0;
+    let mut unknown = args.runs.clone();
+    for loaded in opened.library.all() {
+        let facts = opened.library.facts(&loaded.run.digest)?;
+        let is_named = |name: &String| facts.run == *name || short_of(&facts.digest, name);
+        if !args.runs.is_empty() && !args.runs.iter().any(is_named) {
+            continue;
+        }
+        unknown.retain(|name| !is_named(name));
+        let targets: Vec<Reference> = match &asked {
+            Some(reference) => vec![reference.clone()],
+            None => facts.builds.iter().filter_map(|build| oci::parse(build.artifact.as_deref()?).ok()).collect(),
+        };
+        let mut about = 0;
+        for target in targets {
+            let name = target.whole();
+            if !releases.contains_key(&name) {
+                releases.insert(name.clone(), oci::run(release(&client, &target))?);
+            }
+            let Some(release) = releases.get(&name) else { continue };
+            if !speaks_of(&facts, &release.file) {
+                continue;
+            }
+            about += 1;
+            let closed = opened.library.bundle(&facts.digest)?;
+            let content = pack::pack(&closed, !args.no_logs)?;
+            let file = ArtifactFile { media_type: FILE_TYPE.into(), title: Some("bundle.tar.gz".into()), content };
+            let annotations = BTreeMap::from([
+                (ANNOTATION.to_owned(), facts.digest.clone()),
+                ("org.opencontainers.image.created".to_owned(), facts.finished.to_string()),
+            ]);
+            let pushed = oci::run(async {
+                let subject = (&release.reference, &release.subject);
+                let pushed = oci::push_referrer(&client, subject, ARTIFACT_TYPE, &annotations, &[file]).await?;
+                if let Some(key) = &key {
+                    sign::sign(&client, &pushed, key).await?;
+                }
+                Ok(pushed)
+            })?;
+            ui.note(format!("pushed run {} ({})", facts.run, short(&facts.digest)));
+            moved.push(Moved {
+                bundle: facts.digest.clone(),
+                run: facts.run.clone(),
+                reference: pushed.whole(),
+                new: true,
+            });
+        }
+        passed_over += usize::from(about == 0);
+    }
+    if let Some(name) = unknown.first() {
+        let error = Error::new(Cause::Usage, format!("no run of the history is called '{}'", clean(name)));
+        return Err(error.next("name it by its id, or by the beginning of its bundle's digest"));
+    }
+    if passed_over > 0 {
+        ui.note(format!("{} not about a release that was pushed", many(passed_over, "run")));
+    }
+    result(&moved, ui)
+}
+
+fn short_of(digest: &str, name: &str) -> bool {
+    let digits = digest.strip_prefix("sha256:").unwrap_or(digest);
+    let name = name.strip_prefix("sha256:").unwrap_or(name);
+    name.len() >= 6 && digits.starts_with(name)
+}
+
+/// Whether a run built, installed or tested the release with this digest.
+fn speaks_of(facts: &Facts, release: &str) -> bool {
+    facts.builds.iter().any(|build| build.release.as_deref() == Some(release))
+        || facts.attempts.iter().any(|attempt| attempt.release.as_deref() == Some(release))
+}
+
+fn result(moved: &[Moved], ui: &Ui) -> Result<Done> {
+    match ui.output {
+        Output::Json => ui.json(&moved)?,
+        Output::Text => {
+            let lines: Vec<_> = moved.iter().map(|moved| format!("{} {}", moved.bundle, moved.reference)).collect();
+            if !lines.is_empty() {
+                ui.result(&lines.join("\n"))?;
+            }
+        }
+    }
+    Ok(if moved.is_empty() { Done::found(Cause::NothingRan) } else { Done::good() })
+}
+
+pub(crate) fn pull(args: &Pull, ui: &Ui) -> Result<Done> {
+    let key = args.key.as_deref().map(sign::PublicKey::read).transpose()?;
+    let reference = oci::parse(&args.release)?;
+    let folder = history_or_default(args.history.as_ref())?;
+    let history = History::create(&folder)?;
+    let index = args.index.open(&folder)?;
+    let client = Client::new()?;
+    let release = oci::run(release(&client, &reference))?;
+    let found = oci::run(oci::referrers(&client, &release.reference, Some(ARTIFACT_TYPE)))?;
+    let (mut moved, mut refused) = (Vec::new(), 0);
+    for descriptor in &found {
+        kit::signal::check()?;
+        let at = oci::pinned(&release.reference, descriptor.digest().as_ref());
+        let known = descriptor.annotations().as_ref().and_then(|all| all.get(ANNOTATION));
+        let have = known.and_then(|digest| history.bundle(digest).ok()).filter(|closed| closed.verify().is_ok());
+        if let Some(closed) = have {
+            let (bundle, run) = (closed.digest().to_owned(), clean(closed.run()));
+            moved.push(Moved { bundle, run, reference: at.whole(), new: false });
+            continue;
+        }
+        match fetch(&client, &at, &release, &history, key.as_ref()) {
+            Ok((facts, new)) => {
+                index.add(std::slice::from_ref(&facts))?;
+                ui.note(format!("pulled run {} ({})", facts.run, short(&facts.digest)));
+                moved.push(Moved { bundle: facts.digest, run: facts.run, reference: at.whole(), new });
+            }
+            Err(error) if error.signal.is_some() || error.cause == Cause::HostDisk => return Err(error),
+            Err(error) => {
+                refused += 1;
+                ui.warn(format!("refused {}: {}", at.whole(), clean(&error.summary())));
+            }
+        }
+    }
+    let done = result(&moved, ui)?;
+    if refused > 0 {
+        let what = format!("{} of {} refused", refused, many(found.len(), "piece of evidence"));
+        return Err(Error::new(Cause::Usage, what).next("what is good was kept; see the warnings"));
+    }
+    Ok(done)
+}
+
+/// One bundle: fetched, unpacked beside the history, checked, and only then kept.
+fn fetch(
+    client: &Client,
+    at: &Reference,
+    release: &Release,
+    history: &History,
+    key: Option<&sign::PublicKey>,
+) -> Result<(Facts, bool)> {
+    let artifact = oci::run(async {
+        if let Some(key) = key {
+            sign::verify(client, at, key).await?;
+        }
+        oci::find_artifact(client, at, ARTIFACT_TYPE).await
+    })?;
+    let Some((artifact, _)) = artifact else {
+        return Err(Error::new(Cause::Registry, "it is listed and not there"));
+    };
+    let subject = artifact.subject.as_ref().map(|subject| subject.digest().to_string());
+    if subject != Some(release.subject.digest().to_string()) {
+        return Err(Error::new(Cause::Usage, "it is about another release than the list says"));
+    }
+    let [file] = artifact.files.as_slice() else {
+        return Err(Error::new(Cause::Usage, format!("it holds {} files instead of one", artifact.files.len())));
+    };
+    let arriving = history.arriving()?;
+    let closed = pack::unpack(&file.content, arriving.path())?;
+    if artifact.annotations.get(ANNOTATION).is_some_and(|digest| digest != closed.digest()) {
+        return Err(Error::new(Cause::Usage, format!("it says that it is another bundle than {}", closed.digest())));
+    }
+    closed.verify()?;
+    let facts = Facts::of(&evidence::read(closed.clone())?);
+    if !speaks_of(&facts, &release.file) {
+        return Err(Error::new(Cause::Usage, "it says nothing of this release"));
+    }
+    if facts.finished > jiff::Timestamp::now() {
+        return Err(Error::new(Cause::Usage, format!("it ended on {}, in the future", facts.finished)));
+    }
+    let stored = history.store(&closed)?;
+    arriving.close().cause(Cause::HostDisk, || "cannot remove a temporary folder of the history")?;
+    Ok((facts, stored.new))
+}

@@ -1,0 +1,186 @@
+//! A bundle as one file: the same bundle gives the same bytes.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Write},
+    path::Path,
+};
+
+use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+use kit::{
+    Cause, Context, Error, Result,
+    bundle::{self, Closed, is_log},
+};
+
+/// Bytes of a file in a bundle that travels.
+const MAX_FILE: u64 = 512 << 20;
+/// Bytes of all its files.
+const MAX_TOTAL: u64 = 1 << 30;
+/// Bytes of the list.
+const MAX_LIST: u64 = 64 << 20;
+/// Bytes of the packed file: what a registry's artifact is read up to.
+const MAX_PACKED: usize = 64 << 20;
+
+/// Packs `closed`, the list first.
+///
+/// # Errors
+/// [`Cause::Usage`] if the bundle is damaged or too large to travel.
+pub(super) fn pack(closed: &Closed, with_logs: bool) -> Result<Vec<u8>> {
+    let cannot = || format!("cannot pack {}", closed.digest());
+    let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
+    let list = kit::rundir::read_limited(&closed.folder().join(bundle::FILE), MAX_LIST)?;
+    append(&mut tar, bundle::FILE, &list).cause(Cause::Internal, cannot)?;
+    let shed = closed.is_shed();
+    for file in closed.files() {
+        let log = is_log(&file.path);
+        if log && (!with_logs || (shed && !closed.folder().join(&file.path).exists())) {
+            continue;
+        }
+        let bytes = closed.read(&file.path, MAX_FILE)?;
+        append(&mut tar, &file.path, &bytes).cause(Cause::Internal, cannot)?;
+        if tar.get_ref().get_ref().len() > MAX_PACKED {
+            break;
+        }
+    }
+    let packed = tar.into_inner().and_then(GzEncoder::finish).cause(Cause::Internal, cannot)?;
+    if packed.len() > MAX_PACKED {
+        let what = format!("bundle {} is larger than {} MiB when packed", closed.digest(), MAX_PACKED >> 20);
+        return Err(Error::new(Cause::Usage, what).next("push it with --no-logs"));
+    }
+    Ok(packed)
+}
+
+fn append(tar: &mut tar::Builder<GzEncoder<Vec<u8>>>, path: &str, bytes: &[u8]) -> io::Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(bytes.len() as u64);
+    header.set_mode(0o644);
+    header.set_mtime(0);
+    tar.append_data(&mut header, path, bytes)
+}
+
+/// Unpacks into a new folder below `parent`, which is named by the list's digest. Only regular files that the list has
+/// are taken, each once and with the size that it says.
+///
+/// # Errors
+/// [`Cause::Usage`] for anything else; [`Cause::HostDisk`] if it cannot be written.
+pub(super) fn unpack(packed: &[u8], parent: &Path) -> Result<Closed> {
+    let mut archive = tar::Archive::new(GzDecoder::new(packed).take(MAX_TOTAL + MAX_LIST + (64 << 20)));
+    let unreadable = || "its archive cannot be read";
+    let mut entries = archive.entries().cause(Cause::Usage, unreadable)?;
+    let first = entries.next().ok_or_else(|| Error::new(Cause::Usage, "its archive is empty"))?;
+    let mut first = first.cause(Cause::Usage, unreadable)?;
+    let is_list =
+        first.path().is_ok_and(|path| path == Path::new(bundle::FILE)) && first.header().entry_type().is_file();
+    if !is_list || first.size() > MAX_LIST {
+        return Err(Error::new(Cause::Usage, format!("its archive does not begin with {}", bundle::FILE)));
+    }
+    let mut list = Vec::new();
+    first.read_to_end(&mut list).cause(Cause::Usage, unreadable)?;
+    let folder = parent.join(kit::digest::sha256(&list).replace(':', "-"));
+    write(&folder.join(bundle::FILE), &mut list.as_slice(), list.len() as u64)?;
+    let closed = Closed::open(&folder)?;
+    let total = closed.files().iter().map(|file| file.size).fold(0, u64::saturating_add);
+    if total > MAX_TOTAL {
+        return Err(Error::new(Cause::Usage, format!("its files have {total} bytes, more than {MAX_TOTAL}")));
+    }
+    for entry in entries {
+        kit::signal::check()?;
+        let mut entry = entry.cause(Cause::Usage, unreadable)?;
+        let path = entry.path().ok().and_then(|path| path.to_str().map(String::from));
+        let file = path.as_deref().and_then(|path| closed.file(path));
+        let Some(file) = file.filter(|file| entry.header().entry_type().is_file() && entry.size() == file.size) else {
+            let path = path.unwrap_or_else(|| "a name that is no text".into());
+            return Err(Error::new(Cause::Usage, format!("its archive holds '{path}', which its list does not have")));
+        };
+        write(&folder.join(&file.path), &mut entry, file.size)?;
+    }
+    let missing = closed.files().iter().find(|file| !folder.join(&file.path).exists());
+    match missing {
+        Some(file) if is_log(&file.path) => closed.mark_shed()?,
+        Some(file) => return Err(Error::new(Cause::Usage, format!("its archive lacks {}", file.path))),
+        None => {}
+    }
+    Ok(closed)
+}
+
+/// Writes a file that is not there yet.
+fn write(path: &Path, from: &mut dyn Read, size: u64) -> Result<()> {
+    let mut copy = || -> io::Result<u64> {
+        fs::create_dir_all(path.parent().unwrap_or(path))?;
+        let mut file = File::create_new(path)?;
+        let copied = io::copy(&mut from.take(size), &mut file)?;
+        file.flush()?;
+        Ok(copied)
+    };
+    let copied = copy().map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => Error::new(Cause::Usage, format!("its archive holds {} twice", path.display())),
+        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+            Error::from_source(Cause::Usage, "its archive cannot be read", error)
+        }
+        _ => Error::from_source(Cause::HostDisk, format!("cannot write {}", path.display()), error),
+    })?;
+    if copied == size { Ok(()) } else { Err(Error::new(Cause::Usage, "its archive ends too early")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        for (path, bytes) in entries {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            // append_data refuses what leads outside; the name as it is does not.
+            let name = path.as_bytes();
+            header.as_mut_bytes()[..name.len()].copy_from_slice(name);
+            header.set_cksum();
+            tar.append(&header, *bytes).unwrap();
+        }
+        tar.into_inner().unwrap().finish().unwrap()
+    }
+
+    fn list(path: &str, content: &[u8]) -> Vec<u8> {
+        let digest = kit::digest::sha256(content);
+        let file = format!("{{\"path\": {path:?}, \"size\": {}, \"digest\": \"{digest}\"}}", content.len());
+        format!("{{\"schemaVersion\": \"1.0\", \"run\": \"r\", \"files\": [{file}]}}").into_bytes()
+    }
+
+    #[test]
+    fn only_what_the_list_has_is_unpacked() {
+        let good = list("a.json", b"{}");
+        type Entries<'a> = Vec<(&'a str, &'a [u8])>;
+        let cases: [(&str, Entries<'_>); 8] = [
+            ("", vec![("bundle.json", &good), ("a.json", b"{}")]),
+            ("does not begin with bundle.json", vec![("a.json", b"{}"), ("bundle.json", &good)]),
+            ("which its list does not have", vec![("bundle.json", &good), ("../a.json", b"{}")]),
+            ("which its list does not have", vec![("bundle.json", &good), ("/etc/passwd", b"{}")]),
+            ("which its list does not have", vec![("bundle.json", &good), ("a.json", b"{}"), ("b.json", b"{}")]),
+            ("which its list does not have", vec![("bundle.json", &good), ("a.json", b"{ }")]),
+            ("twice", vec![("bundle.json", &good), ("a.json", b"{}"), ("a.json", b"{}")]),
+            ("lacks a.json", vec![("bundle.json", &good)]),
+        ];
+        for (said, entries) in cases {
+            let folder = tempfile::tempdir().unwrap();
+            let found = unpack(&archive(&entries), folder.path());
+            match said {
+                "" => assert!(found.unwrap().verify().is_ok()),
+                said => {
+                    let error = found.unwrap_err();
+                    assert!(error.cause == Cause::Usage && error.to_string().contains(said), "{said}: {error}");
+                }
+            }
+            assert!(!folder.path().parent().unwrap().join("a.json").exists());
+        }
+        for outside in ["../../x", "a/../b", "", "bundle.json"] {
+            let folder = tempfile::tempdir().unwrap();
+            let bad = list(outside, b"{}");
+            assert!(unpack(&archive(&[("bundle.json", &bad)]), folder.path()).is_err(), "{outside}");
+        }
+        for garbage in [&b""[..], b"garbage", &archive(&[])] {
+            let folder = tempfile::tempdir().unwrap();
+            assert_eq!(unpack(garbage, folder.path()).unwrap_err().cause, Cause::Usage);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! A run in short: what cells are computed from. Thousands of these are read for every question.
+
+use std::{
+    collections::{HashMap, HashSet},
+    rc::Rc,
+};
+
+use jiff::Timestamp;
+use kit::{
+    Cause,
+    record::{Counts, Nature},
+};
+use serde::{Deserialize, Serialize};
+
+use super::facts::{Facts, number};
+use crate::{
+    evidence::Key,
+    model::{Level, OriginKind, Verdict},
+};
+
+/// A run, without what it says.
+#[derive(Debug, Clone)]
+pub(crate) struct RunRef {
+    /// Digest of its bundle.
+    pub(crate) digest: Rc<str>,
+    /// Its id.
+    pub(crate) run: Rc<str>,
+    pub(crate) started: Timestamp,
+    pub(crate) finished: Timestamp,
+    pub(crate) complete: bool,
+    pub(crate) files: usize,
+    pub(crate) asked: Option<u64>,
+    pub(crate) records: Vec<u64>,
+    /// Releases that it built or looked at, and who built them.
+    pub(crate) built: Vec<(Rc<str>, OriginKind)>,
+}
+
+/// One thing that a run tried, in short.
+#[derive(Debug, Clone)]
+pub(crate) struct Try {
+    /// Its place among the run's statements.
+    pub(crate) number: u16,
+    pub(crate) key: Rc<Key>,
+    pub(crate) builder: Option<Rc<str>>,
+    pub(crate) at: Timestamp,
+    pub(crate) level: Option<Level>,
+    pub(crate) verdict: Verdict,
+    pub(crate) nature: Option<Nature>,
+    pub(crate) suite: Option<Rc<str>>,
+    pub(crate) kubernetes: Option<Rc<str>>,
+    pub(crate) release: Option<Rc<str>>,
+    pub(crate) record: Option<u64>,
+    pub(crate) counts: Option<[u32; 7]>,
+    pub(crate) cause: Option<Cause>,
+}
+
+/// A run and what it tried.
+#[derive(Debug, Clone)]
+pub(crate) struct Loaded {
+    pub(crate) run: RunRef,
+    pub(crate) tries: Vec<Try>,
+}
+
+impl Try {
+    /// The totals of its tests.
+    pub(crate) fn counts(&self) -> Option<Counts> {
+        let [asked, passed, failed, flaky, skipped, excluded, not_run] = self.counts?.map(|count| count as usize);
+        Some(Counts { asked, passed, failed, flaky, skipped, excluded, not_run })
+    }
+}
+
+/// The stored form: short names, because there are thousands; words once, and numbers for them.
+#[derive(Serialize, Deserialize)]
+struct Brief {
+    /// Run, started, finished (in microseconds), complete, files.
+    r: (String, i64, i64, bool, usize),
+    a: Option<u64>,
+    x: Vec<u64>,
+    b: Vec<(u16, OriginKind)>,
+    k: Vec<Key>,
+    w: Vec<String>,
+    t: Vec<Row>,
+}
+
+/// Key, level, verdict, nature, when, then suite, Kubernetes, release and builder as words.
+type Row = (
+    (u16, Option<Level>, Verdict, Option<Nature>, i64),
+    [Option<u16>; 4],
+    Option<u64>,
+    Option<[u32; 7]>,
+    Option<Cause>,
+);
+
+pub(super) fn store(run: &Facts) -> Vec<u8> {
+    let mut words: Vec<String> = Vec::new();
+    let mut word = |text: &str| {
+        let place = words.iter().position(|word| word == text).unwrap_or_else(|| {
+            words.push(text.to_owned());
+            words.len() - 1
+        });
+        u16::try_from(place).unwrap_or(u16::MAX)
+    };
+    let mut keys: Vec<Key> = Vec::new();
+    let mut rows = Vec::new();
+    for attempt in &run.attempts {
+        let place = keys.iter().position(|key| *key == attempt.key).unwrap_or_else(|| {
+            keys.push(attempt.key.clone());
+            keys.len() - 1
+        });
+        let result = &attempt.result;
+        let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let counts =
+            result.counts.map(|c| [c.asked, c.passed, c.failed, c.flaky, c.skipped, c.excluded, c.not_run].map(small));
+        let texts = [&attempt.suite, &attempt.kubernetes, &attempt.release, &attempt.builder];
+        rows.push((
+            (
+                u16::try_from(place).unwrap_or(u16::MAX),
+                result.level,
+                result.verdict,
+                result.nature,
+                attempt.at.as_microsecond(),
+            ),
+            texts.map(|text| text.as_deref().map(&mut word)),
+            attempt.record.as_deref().map(number),
+            counts,
+            result.cause,
+        ));
+    }
+    let built = run.builds.iter().filter_map(|build| Some((word(build.release.as_deref()?), build.origin))).collect();
+    let brief = Brief {
+        r: (run.run.clone(), run.started.as_microsecond(), run.finished.as_microsecond(), run.complete, run.files),
+        a: run.asked,
+        x: run.records.clone(),
+        b: built,
+        k: keys,
+        w: words,
+        t: rows,
+    };
+    serde_json::to_vec(&brief).unwrap_or_default()
+}
+
+/// Reads runs, and keeps each word and key once.
+#[derive(Default)]
+pub(super) struct Loader {
+    words: HashSet<Rc<str>>,
+    keys: HashMap<Key, Rc<Key>>,
+}
+
+impl Loader {
+    /// Nothing if the bytes are not what [`store`] wrote.
+    pub(super) fn load(&mut self, digest: &str, bytes: &[u8]) -> Option<Loaded> {
+        let brief: Brief = serde_json::from_slice(bytes).ok()?;
+        let words: Vec<Rc<str>> = brief.w.iter().map(|word| self.word(word)).collect();
+        let keys: Vec<Rc<Key>> = brief.k.into_iter().map(|key| self.key(key)).collect();
+        let word = |place: Option<u16>| place.and_then(|place| words.get(usize::from(place)).cloned());
+        let time = |micros| Timestamp::from_microsecond(micros).ok();
+        let mut tries = Vec::with_capacity(brief.t.len());
+        for (index, row) in brief.t.into_iter().enumerate() {
+            let ((key, level, verdict, nature, at), [suite, kubernetes, release, builder], record, counts, cause) = row;
+            tries.push(Try {
+                number: u16::try_from(index).ok()?,
+                key: Rc::clone(keys.get(usize::from(key))?),
+                builder: word(builder),
+                at: time(at)?,
+                level,
+                verdict,
+                nature,
+                suite: word(suite),
+                kubernetes: word(kubernetes),
+                release: word(release),
+                record,
+                counts,
+                cause,
+            });
+        }
+        let (run, started, finished, complete, files) = brief.r;
+        let run = RunRef {
+            digest: digest.into(),
+            run: run.into(),
+            started: time(started)?,
+            finished: time(finished)?,
+            complete,
+            files,
+            asked: brief.a,
+            records: brief.x,
+            built: brief.b.into_iter().filter_map(|(place, origin)| Some((word(Some(place))?, origin))).collect(),
+        };
+        Some(Loaded { run, tries })
+    }
+
+    fn word(&mut self, text: &str) -> Rc<str> {
+        if let Some(word) = self.words.get(text) {
+            return Rc::clone(word);
+        }
+        let word: Rc<str> = text.into();
+        self.words.insert(Rc::clone(&word));
+        word
+    }
+
+    fn key(&mut self, key: Key) -> Rc<Key> {
+        Rc::clone(self.keys.entry(key).or_insert_with_key(|key| Rc::new(key.clone())))
+    }
+}

@@ -1,0 +1,188 @@
+//! Finds what documents say of architectures: the annotation `tekton.dev/platforms`, and sentences.
+
+use kit::{Platform, arch::ARCHES};
+
+use crate::model::ClaimKind;
+
+/// A place where a document says something of a platform.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mention {
+    /// From 1.
+    pub(crate) line: usize,
+    pub(crate) text: String,
+    /// The heading that it stands under.
+    pub(crate) heading: String,
+    pub(crate) kind: ClaimKind,
+    pub(crate) platform: Platform,
+}
+
+const ANNOTATION: &str = "tekton.dev/platforms";
+/// Words after which a sentence says the opposite.
+const NEGATIONS: &[&str] =
+    &["not", "no", "never", "without", "unsupported", "except", "lacks", "lack", "missing", "neither", "nor", "cannot"];
+/// What people call machines, in small letters.
+const MACHINES: &[(&str, &str)] = &[
+    ("ibm z", "s390x"),
+    ("linuxone", "s390x"),
+    ("ibm power", "ppc64le"),
+    ("power9", "ppc64le"),
+    ("power10", "ppc64le"),
+];
+/// Names that are words of their own: they count only behind `linux/`.
+const WORDS: &[&str] = &["arm", "386", "x86", "i386"];
+
+/// Everything that `text`, the content of a file called `name`, says. In YAML only the annotation says something, in
+/// a document also sentences; commands and code are examples and say nothing.
+pub(crate) fn mentions(name: &str, text: &str) -> Vec<Mention> {
+    let lower = name.to_lowercase();
+    let yaml = lower.ends_with(".yaml") || lower.ends_with(".yml");
+    let (mut fenced, mut heading, mut found) = (false, String::new(), Vec::new());
+    for (index, line) in text.lines().enumerate() {
+        let trimmed = line.trim_start();
+        if !yaml && (trimmed.starts_with("```") || trimmed.starts_with("~~~")) {
+            fenced = !fenced;
+            continue;
+        }
+        if !yaml && !fenced && trimmed.starts_with('#') {
+            heading = trimmed.trim_start_matches('#').trim().to_owned();
+        }
+        let mention = |kind, platform| Mention {
+            line: index + 1,
+            text: line.trim().to_owned(),
+            heading: heading.clone(),
+            kind,
+            platform,
+        };
+        if let Some(value) = annotation(line) {
+            found.extend(platforms(value).into_iter().map(|platform| mention(ClaimKind::Annotation, platform)));
+        } else if !yaml && !fenced {
+            let said = sentences(&without_code(line)).into_iter().filter(|sentence| !negated(sentence));
+            let mut all: Vec<Platform> = Vec::new();
+            for platform in said.flat_map(|sentence| platforms(&sentence)) {
+                if !all.contains(&platform) {
+                    all.push(platform);
+                }
+            }
+            found.extend(all.into_iter().map(|platform| mention(ClaimKind::Prose, platform)));
+        }
+    }
+    found
+}
+
+fn annotation(line: &str) -> Option<&str> {
+    let (_, rest) = line.split_once(ANNOTATION)?;
+    let rest = rest.trim_start_matches(['"', '\'']).trim_start();
+    let value = rest.strip_prefix(':')?;
+    Some(value.split(" #").next().unwrap_or(value).trim().trim_matches(['"', '\'']))
+}
+
+/// A command in a line shows how something is called, not that it works.
+fn without_code(line: &str) -> String {
+    let mut plain = String::new();
+    for (index, part) in line.split('`').enumerate() {
+        let is_command = part.contains("--") || part.contains(' ');
+        if index % 2 == 0 || !is_command {
+            plain.push_str(part);
+        }
+    }
+    plain
+}
+
+fn sentences(line: &str) -> Vec<String> {
+    line.split([';', '!', '?'])
+        .flat_map(|part| part.split(". "))
+        .flat_map(|part| part.split(" but "))
+        .map(String::from)
+        .collect()
+}
+
+fn negated(sentence: &str) -> bool {
+    let words = sentence.split(|c: char| !c.is_alphanumeric() && c != '\'');
+    words.map(str::to_lowercase).any(|word| NEGATIONS.contains(&word.as_str()) || word.ends_with("n't"))
+}
+
+/// The platforms that are named, each once, in order.
+fn platforms(text: &str) -> Vec<Platform> {
+    let mut found: Vec<Platform> = Vec::new();
+    let mut add = |platform: Platform| {
+        if !found.contains(&platform) {
+            found.push(platform);
+        }
+    };
+    let is_part = |c: char| c.is_alphanumeric() || matches!(c, '/' | '_' | '.' | '-' | ':');
+    for word in text.split(|c| !is_part(c)) {
+        let word = word.trim_matches(['.', '-', ':', '/']).to_lowercase();
+        // `amd64/arm64/s390x` are three names, `linux/arm64/v8` is one.
+        if word.starts_with("linux/") || word.starts_with("windows/") {
+            if let Some(platform) = word.parse::<Platform>().ok().filter(|platform| platform.row().is_ok()) {
+                add(platform);
+            }
+            continue;
+        }
+        word.split('/').filter_map(bare).for_each(&mut add);
+    }
+    let lower = text.to_lowercase();
+    for (_, go) in MACHINES.iter().filter(|(name, _)| lower.contains(name)) {
+        add(Platform::from_parts("linux", go, None, None));
+    }
+    found
+}
+
+fn bare(word: &str) -> Option<Platform> {
+    // `linux-s390x` and `tkn_Linux_aarch64` name it as well.
+    let word = word.rsplit(['-', '_']).next().filter(|last| *last != "64").unwrap_or(word);
+    if WORDS.contains(&word) {
+        return None;
+    }
+    let known = ARCHES.iter().find(|arch| [arch.go, arch.uname, arch.debian].contains(&word))?;
+    Some(Platform::from_parts("linux", known.go, None, None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(file: &str, text: &str) -> Vec<String> {
+        mentions(file, text).iter().map(|mention| format!("{}:{}", mention.line, mention.platform)).collect()
+    }
+
+    #[test]
+    fn sentences_that_say_something() {
+        assert_eq!(
+            names("README.md", "Supported: amd64, arm64 and s390x."),
+            ["1:linux/amd64", "1:linux/arm64", "1:linux/s390x"]
+        );
+        assert_eq!(names("x.md", "| linux/ppc64le | yes |\n"), ["1:linux/ppc64le"]);
+        assert_eq!(
+            names("x.md", "Runs on x86_64/aarch64 and on IBM Z."),
+            ["1:linux/amd64", "1:linux/arm64", "1:linux/s390x"]
+        );
+        assert_eq!(names("x.md", "download `tkn_Linux_s390x.tar.gz` for linux/arm/v6"), ["1:linux/arm/v6"]);
+        assert_eq!(names("x.md", "`linux/s390x` works"), ["1:linux/s390x"]);
+    }
+
+    #[test]
+    fn what_says_nothing_or_the_opposite() {
+        for text in [
+            "s390x is not supported.",
+            "Raise your arm; 386 apples.",
+            "```\nko build --platform linux/s390x\n```",
+            "run `ko build --platform linux/s390x`",
+            "There is no image for ppc64le",
+            "It doesn't work on s390x",
+        ] {
+            assert!(names("x.md", text).is_empty(), "{text}: {:?}", names("x.md", text));
+        }
+        assert_eq!(names("x.md", "amd64 works, but s390x does not"), ["1:linux/amd64"]);
+    }
+
+    #[test]
+    fn annotations_in_yaml() {
+        let yaml =
+            "metadata:\n  annotations:\n    tekton.dev/platforms: \"linux/amd64,linux/s390x\"  # s390x\n# arm64\n";
+        let found = mentions("task.yaml", yaml);
+        assert_eq!(names("task.yaml", yaml), ["3:linux/amd64", "3:linux/s390x"]);
+        assert!(found.iter().all(|mention| mention.kind == ClaimKind::Annotation));
+        assert_eq!(names("t.yml", "  'tekton.dev/platforms': linux/ppc64le"), ["1:linux/ppc64le"]);
+    }
+}

@@ -1,0 +1,217 @@
+//! The matrix as a folder of pages that need no server and nothing from elsewhere. Written again, only what changed is
+//! written: the page of a run never does.
+
+mod charts;
+mod pages;
+mod trends;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use kit::{Cause, Context, Done, Error, Output, Result, Ui, dirs, rundir};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cells::{self, Book, Entry},
+    model::{Cell, LogEntry, Matrix},
+    questions::{Input, Opened, alarms},
+    render::{anchor, badge},
+};
+use pages::Pages;
+
+/// What is remembered between two times; also the mark of a folder that is ours.
+const MEMORY: &str = ".site.json";
+/// Of each cell so many runs have a page.
+const RUNS: usize = 100;
+
+/// Writes the static site: matrix, cells, runs, owners.
+#[derive(Debug, Args)]
+pub struct Site {
+    /// Where to [default: target/matrix/site of the workspace]. A folder that holds something else is refused
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    input: Input,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Memory {
+    /// What pages look like: program and templates.
+    stamp: String,
+    /// Runs that have a page.
+    runs: BTreeSet<String>,
+}
+
+/// What `site` says with `--output json`.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Written {
+    folder: String,
+    pages: usize,
+    written: usize,
+    removed: usize,
+}
+
+pub(crate) fn site(args: &Site, ui: &Ui) -> Result<Done> {
+    let out = match &args.out {
+        Some(out) => out.clone(),
+        None => dirs::workspace()?.join("target/matrix/site"),
+    };
+    let opened = args.input.open(false, ui)?;
+    let matrix = opened.matrix(ui)?;
+    if matrix.runs == 0 {
+        ui.warn("the history holds no run yet; next: cargo xtask nightly");
+        return Ok(Done::found(Cause::NothingRan));
+    }
+    let written = write(&opened, &matrix, &out)?;
+    ui.note(format!("{} of {} pages written, {} removed", written.written, written.pages, written.removed));
+    match ui.output {
+        Output::Json => ui.json(&written)?,
+        Output::Text => ui.result(&out.join("index.html").display().to_string())?,
+    }
+    Ok(Done::good())
+}
+
+fn write(opened: &Opened, matrix: &Matrix, out: &Path) -> Result<Written> {
+    let memory = remembered(out)?;
+    if !out.join(MEMORY).is_file() {
+        // The mark first: killed now, the folder is ours all the same.
+        rundir::write_json(&out.join(MEMORY), &Memory::default())?;
+    }
+    let library = &opened.library;
+    let known = library.at(opened.rules.now);
+    let book = Book::new(&known, &opened.rules);
+    let log = cells::log(library, &opened.rules, &|_| true, None)?;
+    let skips = opened.ci.skips()?;
+    let runs = runs(&book, matrix, &log);
+    let pages = Pages::new(library, &opened.rules, matrix, &runs)?;
+    let mut folder = Folder {
+        out,
+        written: Written { folder: out.display().to_string(), ..Written::default() },
+        paths: BTreeSet::new(),
+    };
+    let cells: BTreeMap<&str, &Cell> = matrix.cells.iter().map(|cell| (cell.id.as_str(), cell)).collect();
+    let mut of_cell: BTreeMap<&str, Vec<&LogEntry>> = BTreeMap::new();
+    log.iter().for_each(|entry| of_cell.entry(&entry.cell).or_default().push(entry));
+    for entry in &book.cells {
+        kit::signal::check()?;
+        let id = entry.id();
+        let Some(cell) = cells.get(id.as_str()) else { continue };
+        let log = of_cell.get(id.as_str()).map(Vec::as_slice).unwrap_or_default();
+        let page = pages.cell(cell, entry, log, &skips)?;
+        folder.write(&format!("cells/{}.html", anchor(&id)), &page)?;
+        folder.write(&format!("badges/{}.svg", anchor(&id)), &badge(cell))?;
+    }
+    for row in &matrix.owners {
+        let page = pages.owner(row, &log, &alarms(matrix, &opened.rules.policy))?;
+        folder.write(&format!("owners/{}.html", rundir::slug(&row.owner)), &page)?;
+    }
+    folder.write("log.html", &pages.log(&log)?)?;
+    folder.write("skips.html", &pages.skips(&skips)?)?;
+    let known_stamp = memory.stamp == pages.stamp();
+    for digest in &runs {
+        kit::signal::check()?;
+        let path = format!("runs/{}.html", pages::run_name(digest));
+        if known_stamp && memory.runs.contains(digest) && out.join(&path).is_file() {
+            folder.paths.insert(path);
+            continue;
+        }
+        folder.write(&path, &pages.run(digest)?)?;
+    }
+    let json = serde_json::to_string(matrix).cause(Cause::Internal, || "cannot write JSON")?;
+    folder.write("matrix.json", &json)?;
+    // The way in comes last, when everything that it leads to is there.
+    let alarms = alarms(matrix, &opened.rules.policy);
+    folder.write("index.html", &pages.index(&alarms, &log)?)?;
+    folder.sweep()?;
+    rundir::write_json(&out.join(MEMORY), &Memory { stamp: pages.stamp().to_owned(), runs: runs.clone() })?;
+    let mut written = folder.written;
+    written.pages = folder.paths.len();
+    Ok(written)
+}
+
+/// The runs that have a page: the newest of each cell, and those that decided something.
+fn runs(book: &Book<'_>, matrix: &Matrix, log: &[LogEntry]) -> BTreeSet<String> {
+    let mut runs = BTreeSet::new();
+    for entry in &book.cells {
+        runs.extend(newest(entry).map(|told| told.run.digest.to_string()));
+    }
+    for cell in &matrix.cells {
+        let levels = crate::model::Level::ALL.iter().filter_map(|level| cell.levels.get(*level).evidence.clone());
+        runs.extend(levels.chain(cell.compared.iter().map(|compared| compared.evidence.clone())));
+    }
+    let newest = log.iter().rev().take(500);
+    runs.extend(newest.filter_map(|entry| entry.evidence.clone()));
+    runs
+}
+
+/// The newest runs of a cell, newest first, each by its last try.
+fn newest<'e, 'a>(entry: &'e Entry<'a>) -> impl Iterator<Item = &'e cells::Told<'a>> {
+    let mut seen = BTreeSet::new();
+    entry.told.iter().rev().filter(move |told| seen.insert(&*told.run.digest)).take(RUNS)
+}
+
+/// What an earlier time left. A folder with other things in it is somebody's.
+fn remembered(out: &Path) -> Result<Memory> {
+    let path = out.join(MEMORY);
+    if path.is_file() {
+        // What cannot be read is written anew.
+        let bytes = rundir::read_limited(&path, 64 << 20)?;
+        return Ok(serde_json::from_slice(&bytes).unwrap_or_default());
+    }
+    let mut there = fs::read_dir(out).into_iter().flatten();
+    if there.next().is_some() {
+        let error = Error::new(Cause::Usage, format!("{} holds something else than a site", out.display()));
+        return Err(error.next("name another folder with --out"));
+    }
+    Ok(Memory::default())
+}
+
+struct Folder<'a> {
+    out: &'a Path,
+    written: Written,
+    paths: BTreeSet<String>,
+}
+
+impl Folder<'_> {
+    fn write(&mut self, name: &str, content: &str) -> Result<()> {
+        let path = self.out.join(name);
+        self.paths.insert(name.to_owned());
+        if fs::read(&path).is_ok_and(|there| there == content.as_bytes()) {
+            return Ok(());
+        }
+        self.written.written += 1;
+        // No sync for each of thousands of pages: what is lost is written again.
+        let store = || -> std::io::Result<()> {
+            let folder = path.parent().unwrap_or(self.out);
+            fs::create_dir_all(folder)?;
+            let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
+            std::io::Write::write_all(&mut file, content.as_bytes())?;
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+            file.as_file().set_permissions(mode)?;
+            file.persist(&path).map_err(|error| error.error)?;
+            Ok(())
+        };
+        store().cause(Cause::HostDisk, || format!("cannot write {}", path.display()))
+    }
+
+    /// Removes pages that nothing leads to any more.
+    fn sweep(&mut self) -> Result<()> {
+        for folder in ["cells", "badges", "owners", "runs"] {
+            for entry in fs::read_dir(self.out.join(folder)).into_iter().flatten().flatten() {
+                let name = format!("{folder}/{}", entry.file_name().to_string_lossy());
+                if !self.paths.contains(&name) {
+                    let gone = fs::remove_file(entry.path());
+                    gone.cause(Cause::HostDisk, || format!("cannot remove {}", entry.path().display()))?;
+                    self.written.removed += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,365 @@
+//! The pages of the site, each from its template. Templates escape everything that is put in; only our own style and
+//! pictures are put in as they are.
+
+use std::collections::BTreeSet;
+
+use kit::{
+    Cause, Context, Platform, Result,
+    ci::{Skip, Skips},
+};
+use minijinja::{Environment, Value, context, value::Serde};
+
+use super::{charts, newest, trends};
+use crate::{
+    cells::{Entry, Rules, Told, rows},
+    history::Library,
+    model::{Alarm, Cell, Level, LogEntry, Matrix, NodeRow, OwnerRow, RunResult, Verdict},
+    render::{anchor, basis, environment, last_test},
+    text::{clean, day},
+};
+
+const TEMPLATES: [(&str, &str); 8] = [
+    ("layout.html", include_str!("layout.html")),
+    ("macros.html", include_str!("macros.html")),
+    ("index.html", include_str!("index.html")),
+    ("cell.html", include_str!("cell.html")),
+    ("run.html", include_str!("run.html")),
+    ("owner.html", include_str!("owner.html")),
+    ("log.html", include_str!("log.html")),
+    ("skips.html", include_str!("skips.html")),
+];
+/// Changes on the first page, and on the page of all changes.
+const NEWEST_CHANGES: usize = 12;
+const ALL_CHANGES: usize = 500;
+
+/// Makes pages.
+pub(super) struct Pages<'a> {
+    environment: Environment<'static>,
+    stamp: String,
+    library: &'a Library,
+    rules: &'a Rules,
+    matrix: &'a Matrix,
+    /// Runs that have a page.
+    runs: &'a BTreeSet<String>,
+}
+
+/// The file of a run's page, without ending.
+pub(super) fn run_name(digest: &str) -> String {
+    digest.strip_prefix("sha256:").unwrap_or(digest).chars().take(16).collect()
+}
+
+fn internal<T>(made: Result<T, minijinja::Error>) -> Result<T> {
+    made.cause(Cause::Internal, || "cannot write a page")
+}
+
+impl<'a> Pages<'a> {
+    pub(super) fn new(
+        library: &'a Library,
+        rules: &'a Rules,
+        matrix: &'a Matrix,
+        runs: &'a BTreeSet<String>,
+    ) -> Result<Self> {
+        let mut environment = environment(rules.now);
+        let style = format!("{}{}", crate::render::STYLE, include_str!("site.css"));
+        let mut all = format!("{} {style}", env!("CARGO_PKG_VERSION"));
+        for (name, text) in TEMPLATES {
+            internal(environment.add_template(name, text))?;
+            all.push_str(text);
+        }
+        environment.add_global("style", Value::from_safe_string(style));
+        environment.add_global("tool", env!("CARGO_PKG_VERSION"));
+        environment.add_filter("anchor", |id: String| anchor(&id));
+        environment.add_filter("slug", |name: String| kit::rundir::slug(&name));
+        environment.add_filter("runpage", |digest: String| run_name(&digest));
+        environment.add_filter("many", |count: usize, what: String| crate::text::many(count, &what));
+        environment.add_filter("percent", |share: f64| format!("{:.1} %", share * 100.0));
+        Ok(Self { environment, stamp: kit::digest::sha256(all.as_bytes()), library, rules, matrix, runs })
+    }
+
+    /// What pages look like: program and templates.
+    pub(super) fn stamp(&self) -> &str {
+        &self.stamp
+    }
+
+    fn page(&self, name: &str, depth: usize, values: Value) -> Result<String> {
+        let template = internal(self.environment.get_template(name))?;
+        let values = context! { up => "../".repeat(depth), ..values };
+        internal(template.render(values))
+    }
+
+    /// The matrix.
+    pub(super) fn index(&self, alarms: &[Alarm], log: &[LogEntry]) -> Result<String> {
+        let mut platforms: Vec<&Platform> = self.matrix.platforms.iter().map(|row| &row.platform).collect();
+        let in_cells: BTreeSet<_> = self.matrix.cells.iter().map(|cell| &cell.platform).collect();
+        platforms.retain(|platform| in_cells.contains(platform));
+        let mut rows = Vec::new();
+        let same =
+            |a: &Cell, b: &Cell| (&a.component, &a.version, a.origin.kind) == (&b.component, &b.version, b.origin.kind);
+        for cells in self.matrix.cells.chunk_by(same) {
+            let columns: Vec<Vec<Value>> = platforms
+                .iter()
+                .map(|platform| cells.iter().filter(|cell| cell.platform == **platform).map(short_cell).collect())
+                .collect();
+            rows.push(context! {
+                component => cells[0].component.as_str(), version => cells[0].version.as_str(),
+                origin => cells[0].origin.kind.words(), columns,
+            });
+        }
+        let names: Vec<_> = platforms.iter().map(ToString::to_string).collect();
+        let changes: Vec<_> = log.iter().rev().take(NEWEST_CHANGES).map(|entry| self.log_row(entry)).collect();
+        self.page(
+            "index.html",
+            0,
+            context! {
+                title => "Support matrix", basis => basis(self.matrix), platforms => names, rows,
+                matrix => Value::from(Serde(self.matrix)), changes,
+                alarms => Value::from(Serde(alarms)),
+            },
+        )
+    }
+
+    /// One cell.
+    pub(super) fn cell(&self, cell: &Cell, entry: &Entry<'_>, log: &[&LogEntry], skips: &Skips) -> Result<String> {
+        let points: Vec<_> = points(entry);
+        let mut listed = Vec::new();
+        for told in newest(entry) {
+            listed.push(run_row(entry, told));
+        }
+        let levels: Vec<_> = Level::ALL
+            .iter()
+            .map(|level| {
+                let evidence = cell.levels.get(*level);
+                context! { name => level.name(), has_page => self.has(evidence.evidence.as_deref()), ..Value::from(Serde(evidence)) }
+            })
+            .collect();
+        let log: Vec<_> = log.iter().rev().take(50).map(|entry| self.log_row(entry)).collect();
+        let skips: Vec<_> =
+            skips.skip.iter().filter(|skip| skips_here(skip, cell)).map(|skip| self.skip_row(skip)).collect();
+        // What a red cell is red for is one step away.
+        let levels_of = |verdict: Verdict| {
+            let levels = [Level::Index, Level::Contents, Level::Installs, Level::E2e].into_iter();
+            levels.map(|level| cell.levels.get(level)).find(|evidence| evidence.verdict == verdict)
+        };
+        let deciding = levels_of(Verdict::Failed).or_else(|| levels_of(Verdict::Infrastructure));
+        let deciding =
+            deciding.and_then(|evidence| evidence.evidence.clone()).filter(|digest| self.runs.contains(digest));
+        let nodes: Vec<_> = cell
+            .nodes
+            .iter()
+            .map(|node| context! { words => NodeRow::words(node), evidence => node.evidence.as_deref() })
+            .collect();
+        self.page(
+            "cell.html",
+            1,
+            context! {
+                title => format!("{} {} on {}", cell.component, cell.version, cell.platform),
+                cell => Value::from(Serde(cell)), last => last_test(cell), nodes, levels, log, skips, deciding,
+                origin => cell.origin.kind.words(), badge_file => anchor(&cell.id),
+                chart => charts::history(&points).map(Value::from_safe_string),
+                trends => safe_trends(&trends::trends(self.library, entry)?), runs => listed,
+                becomes => cell.changes.as_ref().map(|change| change.words.as_str()),
+            },
+        )
+    }
+
+    /// One run.
+    pub(super) fn run(&self, digest: &str) -> Result<String> {
+        let facts = self.library.facts(digest)?;
+        let row = rows::head(&facts);
+        let mut parts: Vec<(String, Vec<Value>)> = Vec::new();
+        let mut marks = 0;
+        for (number, attempt) in facts.attempts.iter().enumerate() {
+            let key = &attempt.key;
+            let name = format!("{} {} on {}", key.component, key.version, key.platform);
+            let result = rows::result(self.library, &facts, attempt, true);
+            let number = u16::try_from(number).unwrap_or(u16::MAX);
+            let value = self.result(digest, number, &result, &mut marks)?;
+            match parts.iter_mut().find(|(other, _)| *other == name) {
+                Some((_, all)) => all.push(value),
+                None => parts.push((name, vec![value])),
+            }
+        }
+        let stages = rows::stages(&facts, None);
+        let end = stages.iter().map(|stage| stage.after + stage.seconds).fold(0.0, f64::max);
+        let parts: Vec<_> = parts.into_iter().map(|(name, results)| context! { name, results }).collect();
+        self.page(
+            "run.html",
+            1,
+            context! {
+                title => format!("Run {}", facts.run), run => Value::from(Serde(&row)), parts, end,
+                stages => Value::from(Serde(&stages)), minutes => minutes(&facts),
+            },
+        )
+    }
+
+    fn result(&self, digest: &str, number: u16, result: &RunResult, marks: &mut usize) -> Result<Value> {
+        let mut tests = Vec::new();
+        for test in result.tests.iter().filter(|test| test.status != kit::record::Status::Skipped) {
+            *marks += 1;
+            let log = test.log_tail.as_deref().map(|log| split(log, test.line.as_deref()));
+            tests.push(context! { mark => *marks, log => log.map(Value::from), ..Value::from(Serde(test)) });
+        }
+        let skipped: Vec<_> = result.tests.iter().filter(|test| test.status == kit::record::Status::Skipped).collect();
+        let mut all = Vec::new();
+        for test in self.library.tests(digest, number)? {
+            let name = self.library.test_name(test.name)?;
+            let status = serde_json::to_value(test.status).ok().and_then(|status| status.as_str().map(String::from));
+            all.push(context! { name, status, seconds => test.seconds() });
+        }
+        let shown = RunResult { tests: Vec::new(), ..result.clone() };
+        Ok(context! { tests, skipped => Value::from(Serde(&skipped)), all, ..Value::from(Serde(&shown)) })
+    }
+
+    /// One owner.
+    pub(super) fn owner(&self, row: &OwnerRow, log: &[LogEntry], alarms: &[Alarm]) -> Result<String> {
+        let mine = |platform: &Platform| row.platforms.contains(platform);
+        let cells: Vec<_> = self.matrix.cells.iter().filter(|cell| mine(&cell.platform)).map(short_cell).collect();
+        let platforms: Vec<_> = self.matrix.platforms.iter().filter(|row| mine(&row.platform)).collect();
+        let changes: Vec<_> =
+            log.iter().rev().filter(|entry| mine(&entry.platform)).take(30).map(|entry| self.log_row(entry)).collect();
+        let alarms: Vec<_> = alarms.iter().filter(|alarm| alarm.platform.as_ref().is_none_or(mine)).collect();
+        self.page(
+            "owner.html",
+            1,
+            context! {
+                title => format!("Owner: {}", row.owner), owner => Value::from(Serde(row)), cells,
+                platforms => Value::from(Serde(&platforms)), changes,
+                alarms => Value::from(Serde(&alarms)),
+            },
+        )
+    }
+
+    /// Every promotion and demotion.
+    pub(super) fn log(&self, log: &[LogEntry]) -> Result<String> {
+        let shown: Vec<_> = log.iter().rev().take(ALL_CHANGES).map(|entry| self.log_row(entry)).collect();
+        self.page("log.html", 0, context! { title => "Promotions and demotions", log => shown, all => log.len() })
+    }
+
+    /// Tests that are not run.
+    pub(super) fn skips(&self, skips: &Skips) -> Result<String> {
+        let mut rows: Vec<_> = skips.skip.iter().collect();
+        rows.sort_by_key(|skip| (skip.until, &skip.component));
+        let rows: Vec<_> = rows.into_iter().map(|skip| self.skip_row(skip)).collect();
+        self.page("skips.html", 0, context! { title => "Tests that are not run", skips => rows })
+    }
+
+    fn log_row(&self, entry: &LogEntry) -> Value {
+        context! { has_page => self.has(entry.evidence.as_deref()), ..Value::from(Serde(entry)) }
+    }
+
+    fn has(&self, digest: Option<&str>) -> bool {
+        digest.is_some_and(|digest| self.runs.contains(digest))
+    }
+
+    fn skip_row(&self, skip: &Skip) -> Value {
+        let words = |all: &[String]| all.iter().map(|word| clean(word)).collect::<Vec<_>>();
+        let expired = day(self.rules.now) > skip.until.to_string();
+        let link = skip.link.as_deref().filter(|link| crate::evidence::is_link(link));
+        context! {
+            component => clean(&skip.component), tests => words(&skip.tests), suites => words(&skip.suites),
+            platforms => skip.platforms.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            unless_lab => skip.unless.is_some(), reason => clean(&skip.reason), link,
+            owner => clean(&skip.owner), until => skip.until.to_string(), expired,
+        }
+    }
+}
+
+/// A cell as an entry of a table.
+fn short_cell(cell: &Cell) -> Value {
+    context! {
+        id => cell.id.as_str(), name => format!("{} {}", cell.component, cell.version), platform => cell.platform.to_string(),
+        state => cell.state.name(), words => cell.state_words.as_str(), kubernetes => cell.kubernetes.as_deref(),
+        supported => cell.supported.met, claim => cell.claim.as_deref(), reason => cell.reason.as_str(),
+        at => cell.tested.at.or(cell.levels.e2e.at).or(cell.available.at).map(day),
+        until => cell.changes.as_ref().map(|change| day(change.at)),
+    }
+}
+
+fn skips_here(skip: &Skip, cell: &Cell) -> bool {
+    clean(&skip.component) == cell.component && (skip.platforms.is_empty() || skip.platforms.contains(&cell.platform))
+}
+
+/// A run of a cell in the list of all.
+fn run_row(entry: &Entry<'_>, of: &Told<'_>) -> Value {
+    let mut tries: Vec<_> = entry.told.iter().filter(|told| told.run.digest == of.run.digest).collect();
+    tries.sort_by_key(|told| told.attempt.number);
+    let result = |told: &&Told<'_>| {
+        let name = told.attempt.level.map_or("cleanup", Level::name);
+        let suite = told.attempt.suite.as_deref().map_or_else(String::new, |suite| format!(" {suite}"));
+        context! {
+            name => format!("{name}{suite}"), verdict => Value::from(Serde(told.attempt.verdict)),
+            cause => told.attempt.cause.filter(|_| told.attempt.verdict != Verdict::Shown).map(kit::Cause::name),
+            counts => told.attempt.counts().map(|counts| crate::text::counts(&counts)),
+        }
+    };
+    let length = of.run.finished.duration_since(of.run.started).as_secs_f64().max(0.0);
+    context! {
+        digest => of.run.digest.to_string(), run => of.run.run.to_string(), complete => of.run.complete,
+        finished => of.run.finished.to_string(), length, results => tries.iter().map(result).collect::<Vec<_>>(),
+    }
+}
+
+/// The runs of tests of a cell, oldest first.
+fn points(entry: &Entry<'_>) -> Vec<charts::Point> {
+    let tests = entry.told.iter().filter(|told| told.attempt.level == Some(Level::E2e));
+    let point = |told: &Told<'_>| {
+        let share = || {
+            let counts = told.attempt.counts()?;
+            let all = counts.asked.saturating_sub(counts.skipped + counts.excluded);
+            (all > 0).then(|| ((counts.passed + counts.flaky) as f64 / all as f64).clamp(0.0, 1.0))
+        };
+        let learnt = matches!(told.attempt.verdict, Verdict::Shown | Verdict::Failed);
+        let length = told.run.finished.duration_since(told.run.started).as_secs_f64() / 60.0;
+        charts::Point {
+            at: told.attempt.at,
+            passed: learnt.then(share).flatten(),
+            minutes: learnt.then_some(length.max(0.0)),
+        }
+    };
+    tests.map(point).collect()
+}
+
+fn minutes(facts: &crate::index::Facts) -> f64 {
+    facts.finished.duration_since(facts.started).as_secs_f64().max(0.0)
+}
+
+/// A log around the line that decided the cause: before, the line, after.
+fn split(log: &str, line: Option<&str>) -> Vec<String> {
+    let needle = line.map(str::trim).filter(|line| !line.is_empty());
+    // The line went through other hands than the log: its beginning is enough.
+    let needle = needle.map(|line| line.trim_end_matches('…')).map(|line| line.chars().take(80).collect::<String>());
+    if let Some(needle) = needle.filter(|needle| needle.chars().count() >= 4) {
+        let mut start = 0;
+        for part in log.split_inclusive('\n') {
+            if part.contains(&needle) {
+                let end = start + part.len();
+                return vec![log[..start].to_owned(), part.trim_end().to_owned(), log[end..].to_owned()];
+            }
+            start += part.len();
+        }
+    }
+    vec![log.to_owned(), String::new(), String::new()]
+}
+
+/// Pictures are ours: numbers, and words that we made.
+fn safe_trends(found: &trends::Trends) -> Value {
+    let safe = |all: &[trends::Trend]| {
+        let row = |trend: &trends::Trend| context! { picture => Value::from_safe_string(trend.picture().to_owned()), ..Value::from(Serde(trend)) };
+        all.iter().map(row).collect::<Vec<_>>()
+    };
+    context! { runs => found.runs, flaky => safe(&found.flaky), slow => safe(&found.slow) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_is_found_in_the_log() {
+        let log = "=== RUN\n    x_test.go:1: got 1\nrest";
+        assert_eq!(split(log, Some("x_test.go:1: got 1")), ["=== RUN\n", "    x_test.go:1: got 1", "rest"]);
+        assert_eq!(split(log, Some("elsewhere")), [log, "", ""]);
+        assert_eq!(split("ü\nüü fehler\n", Some("üü fehler")), ["ü\n", "üü fehler", ""]);
+        assert_eq!(split(log, None)[0], log);
+    }
+}

@@ -1,0 +1,224 @@
+//! Evidence that travels: two machines that never met, a registry between them, and what must not come in.
+
+use std::{collections::BTreeMap, fs};
+
+use kit::{Cause, Exit};
+use oci::{ARTIFACT_TYPE_RELEASE, ArtifactFile, Client, Reference};
+
+use crate::{
+    support::Registry,
+    world::{Run, World, passing},
+};
+
+const TYPE: &str = "application/vnd.other-arch.evidence.v1";
+
+/// A registry with the release of component p in version v1.
+struct Published {
+    registry: Registry,
+    release: Reference,
+}
+
+impl Published {
+    fn new(lists_referrers: bool) -> Self {
+        let registry = Registry::start();
+        registry.able(|writes| writes.lists_referrers = lists_referrers);
+        let target = oci::parse(&format!("{}/tekton/p:v1", registry.host)).unwrap();
+        // The digest of its file is what the made records name.
+        let push = async {
+            oci::push_artifact(&Client::new()?, &target, ARTIFACT_TYPE_RELEASE, "release.yaml", b"p v1").await
+        };
+        let release = oci::run(push).unwrap();
+        Self { registry, release }
+    }
+
+    fn tag(&self) -> String {
+        format!("{}/tekton/p:v1", self.registry.host)
+    }
+
+    fn referrers(&self) -> Vec<oci::spec::Descriptor> {
+        oci::run(async { oci::referrers(&Client::new()?, &self.release, None).await }).unwrap()
+    }
+}
+
+fn run(world: &World, day: u8, name: &str, on: &str) -> Run {
+    let run = world.run(day, name).full("p", "v1", on, passing(4));
+    run.log("p", on, "TestGood01.log", b"a log")
+}
+
+fn pull(world: &World, from: &str, more: &[&str]) -> kit::Result<kit::Done> {
+    let [history, index] = ["history", "index"].map(|name| world.path(name).display().to_string());
+    world.call(&[&["pull", from, "--history", &history, "--index", &index], more].concat())
+}
+
+#[test]
+fn two_machines_that_never_met_share_their_evidence() {
+    for lists_referrers in [true, false] {
+        let published = Published::new(lists_referrers);
+        let (here, there) = (World::new(), World::new());
+        here.record(&run(&here, 10, "here", "linux/amd64")).unwrap();
+        here.record(&here.run(10, "other").good("q", "v7", passing(2))).unwrap();
+        there.record(&run(&there, 11, "there", "linux/s390x")).unwrap();
+        for world in [&here, &there] {
+            assert_eq!(world.ask(&["push", "--release", &published.tag()]).unwrap().exit(), Exit::GOOD);
+        }
+        assert_eq!(published.referrers().len(), 2, "only what is about this release");
+        // A third machine that has nothing, and the two for each other.
+        let third = World::new();
+        for world in [&third, &here, &there] {
+            assert_eq!(pull(world, &published.tag(), &[]).unwrap().exit(), Exit::GOOD);
+        }
+        let cells = |world: &World| {
+            let matrix = world.matrix(12);
+            let p = matrix.cells.into_iter().filter(|cell| cell.component == "p");
+            p.map(|cell| (cell.id, cell.state, cell.reason, cell.tested)).collect::<Vec<_>>()
+        };
+        assert_eq!(cells(&third), cells(&here));
+        assert_eq!(cells(&third), cells(&there));
+        assert_eq!(cells(&third).iter().filter(|(.., tested)| tested.passed).count(), 2);
+        let before = third.bundles();
+        let objects = published.referrers().len();
+        assert_eq!(pull(&third, &published.tag(), &[]).unwrap().exit(), Exit::GOOD);
+        here.ask(&["push", "--release", &published.tag()]).unwrap();
+        assert_eq!((third.bundles(), published.referrers().len()), (before, objects), "twice changes nothing");
+    }
+}
+
+#[test]
+fn logs_can_stay_at_home() {
+    let published = Published::new(true);
+    let (here, there) = (World::new(), World::new());
+    here.record(&run(&here, 10, "here", "linux/amd64")).unwrap();
+    here.ask(&["push", "--release", &published.tag(), "--no-logs"]).unwrap();
+    pull(&there, &published.tag(), &[]).unwrap();
+    assert_eq!(there.matrix(12).runs, 1);
+    assert_eq!(there.render(12, &["--strict"]).unwrap().exit(), Exit::GOOD);
+    assert!(!there.bundles()[0].join("p/linux-amd64/lab-default/logs/TestGood01.log").exists());
+}
+
+/// Pushes something that claims to be evidence.
+fn forge(published: &Published, content: &[u8], annotation: Option<&str>) {
+    let file = ArtifactFile { media_type: "application/x".into(), title: None, content: content.to_vec() };
+    let annotations: BTreeMap<_, _> =
+        annotation.into_iter().map(|digest| ("dev.other-arch.bundle".to_owned(), digest.to_owned())).collect();
+    oci::run(async {
+        let client = Client::new()?;
+        let document = client.manifest(&published.release).await?;
+        let subject = (&published.release, &oci::subject(&document)?);
+        oci::push_referrer(&client, subject, TYPE, &annotations, &[file]).await
+    })
+    .unwrap();
+}
+
+fn archive(folder: &std::path::Path, change: impl Fn(&str, Vec<u8>) -> Vec<u8>) -> Vec<u8> {
+    let mut paths = Vec::new();
+    let mut left = vec![folder.to_path_buf()];
+    while let Some(next) = left.pop() {
+        for entry in fs::read_dir(&next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { left.push(path) } else { paths.push(path) }
+        }
+    }
+    paths.sort_by_key(|path| (!path.ends_with("bundle.json"), path.clone()));
+    let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+    for path in paths {
+        let name = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+        let bytes = change(&name, fs::read(&path).unwrap());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, &name, bytes.as_slice()).unwrap();
+    }
+    tar.into_inner().unwrap().finish().unwrap()
+}
+
+#[test]
+fn evidence_that_is_not_what_it_says_does_not_come_in() {
+    let world = World::new();
+    world.record(&run(&world, 10, "here", "linux/amd64")).unwrap();
+    let bundle = world.bundles().remove(0);
+    let other = World::new();
+    other.record(&other.run(10, "other").good("q", "v7", passing(2))).unwrap();
+    let future = World::new();
+    future.record(&future.run_on("2999-01-01", "future").full("p", "v1", "linux/amd64", passing(2))).unwrap();
+    let same = |_: &str, bytes: Vec<u8>| bytes;
+    let lie = |name: &str, bytes: Vec<u8>| match name {
+        "p/linux-amd64/lab-default/results.json" => {
+            String::from_utf8(bytes).unwrap().replacen("TestGood01", "TestGood99", 1).into_bytes()
+        }
+        _ => bytes,
+    };
+    let zeros = format!("sha256:{}", "0".repeat(64));
+    for (content, annotation, said) in [
+        (archive(&bundle, lie), None, "damaged"),
+        (archive(&bundle, same), Some(zeros.as_str()), "says that it is another bundle"),
+        (archive(&other.bundles()[0], same), None, "says nothing of this release"),
+        (archive(&future.bundles()[0], same), None, "in the future"),
+        (b"no archive".to_vec(), None, "archive"),
+    ] {
+        let published = Published::new(true);
+        forge(&published, &content, annotation);
+        let there = World::new();
+        let error = pull(&there, &published.tag(), &[]).unwrap_err();
+        assert_eq!(error.exit(), Exit::USAGE, "{said}: {error}");
+        assert!(error.to_string().contains("1 of 1 piece of evidence refused"), "{error}");
+        assert!(there.bundles().is_empty(), "{said}");
+        // What is good beside it comes in all the same.
+        world.ask(&["push", "--release", &published.tag()]).unwrap();
+        assert_eq!(pull(&there, &published.tag(), &[]).unwrap_err().cause, Cause::Usage);
+        assert_eq!(there.matrix(12).runs, 1, "{said}");
+    }
+}
+
+#[test]
+fn what_is_no_release_and_who_is_not_there() {
+    let world = World::new();
+    world.record(&run(&world, 10, "here", "linux/amd64")).unwrap();
+    let published = Published::new(true);
+    let missing = format!("{}/tekton/nothing:v1", published.registry.host);
+    assert_eq!(pull(&world, &missing, &[]).unwrap_err().cause, Cause::Registry);
+    let image = format!("{}/tekton/x:v1", published.registry.host);
+    oci::run(async { oci::push_artifact(&Client::new()?, &oci::parse(&image)?, "application/x", "x", b"x").await })
+        .unwrap();
+    assert_eq!(pull(&world, &image, &[]).unwrap_err().cause, Cause::Usage);
+    assert_eq!(pull(&world, &published.tag(), &[]).unwrap().exit(), Exit::NOTHING_RAN);
+    let error = world.ask(&["push", "--release", &published.tag(), "nobody"]).unwrap_err();
+    assert!(error.cause == Cause::Usage && error.to_string().contains("'nobody'"), "{error}");
+    // Without --release each goes where its own build pushed its release: these were pushed nowhere.
+    assert_eq!(world.ask(&["push"]).unwrap().exit(), Exit::NOTHING_RAN);
+}
+
+/// Two pairs of keys, made by openssl as a user would.
+fn keys(world: &World) -> [String; 4] {
+    let script = "for n in a b; do
+        openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out $n.key 2>/dev/null || exit 1
+        openssl pkey -in $n.key -pubout -out $n.pub || exit 1
+    done";
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", script]).current_dir(world.path(""));
+    assert!(kit::Process::new("openssl", command).finish().unwrap().good());
+    ["a.key", "a.pub", "b.key", "b.pub"].map(|name| world.path(name).display().to_string())
+}
+
+#[test]
+fn signed_evidence_is_told_from_other_evidence() {
+    let published = Published::new(true);
+    let here = World::new();
+    let [a_key, a_pub, b_key, b_pub] = keys(&here);
+    here.record(&run(&here, 10, "here", "linux/amd64")).unwrap();
+    here.ask(&["push", "--release", &published.tag()]).unwrap();
+    let there = World::new();
+    let error = pull(&there, &published.tag(), &["--key", &a_pub]).unwrap_err();
+    assert!(error.cause == Cause::Usage && there.bundles().is_empty(), "{error}");
+    here.ask(&["push", "--release", &published.tag(), "--key", &a_key]).unwrap();
+    assert!(pull(&there, &published.tag(), &["--key", &b_pub]).is_err() && there.bundles().is_empty());
+    // A second signature beside the first: each key finds its own.
+    here.ask(&["push", "--release", &published.tag(), "--key", &b_key]).unwrap();
+    for key in [&a_pub, &b_pub] {
+        let there = World::new();
+        assert_eq!(pull(&there, &published.tag(), &["--key", key]).unwrap().exit(), Exit::GOOD);
+        assert_eq!(there.bundles().len(), 1);
+    }
+    for wrong in [&a_pub, &published.tag()] {
+        assert_eq!(here.ask(&["push", "--release", &published.tag(), "--key", wrong]).unwrap_err().cause, Cause::Usage);
+    }
+}

@@ -1,0 +1,191 @@
+//! What ci/policy.toml can ask for beside that tests passed.
+
+use kit::{
+    Cause,
+    record::{SkipSource, Status, Test},
+};
+use support_matrix::model::{Cell, State};
+
+use crate::world::{World, passing, platform, test};
+
+const BASIS: &str = "reference = 'linux/amd64'\n[[level]]\nname = 'tested'\nevidence = ['install', 'e2e']\nmax_age = 7\nnative = true\n";
+
+fn world(more: &str) -> World {
+    let world = World::new();
+    let supported =
+        "[[level]]\nname = 'supported'\nevidence = ['install', 'e2e']\nsuites = ['full']\nnative = true\nmax_age = 7\n";
+    world.config("policy.toml", &format!("{BASIS}{supported}{more}"));
+    world
+}
+
+fn cell(world: &World, day: u8, on: &str) -> Cell {
+    let matrix = world.matrix(day);
+    matrix.cells.iter().find(|cell| cell.platform == platform(on)).cloned().unwrap()
+}
+
+fn bad() -> Vec<Test> {
+    let mut tests = passing(3);
+    tests.push(test("TestBad", Status::Failed, Some(Cause::Product)));
+    tests
+}
+
+#[test]
+fn a_share_of_the_last_valid_runs_must_have_passed() {
+    let world = world("pass_rate = { least = 0.7, last = 4 }\n");
+    for (day, tests) in [(1, passing(4)), (2, bad()), (3, bad()), (4, passing(4))] {
+        world.record(&world.run(day, &format!("r{day}")).full("p", "v1", "linux/amd64", tests)).unwrap();
+        if day == 3 {
+            // What the infrastructure lost is no valid run.
+            world.record(&world.run(3, "lost").lost("p", "v1", "linux/amd64")).unwrap();
+        }
+    }
+    let found = cell(&world, 4, "linux/amd64");
+    assert!(!found.supported.met);
+    let said = "e2e full: 2 of the last 4 valid runs passed, fewer than 70 %";
+    assert_eq!(found.supported.reasons, [said]);
+    assert_eq!(found.state, State::TestedNatively);
+    let rate = found.pass_rate.unwrap();
+    assert_eq!((rate.passed, rate.valid), (2, 4));
+    world.record(&world.run(5, "r5").full("p", "v1", "linux/amd64", passing(4))).unwrap();
+    assert!(!cell(&world, 5, "linux/amd64").supported.met, "two of three newest and one bad");
+    world.record(&world.run(6, "r6").full("p", "v1", "linux/amd64", passing(4))).unwrap();
+    assert!(cell(&world, 6, "linux/amd64").supported.met, "three of the last four");
+}
+
+#[test]
+fn skips_are_counted() {
+    let world = world("max_skips = 1\n");
+    let skipped = |name: &str, by| Test { skipped_by: Some(by), ..test(name, Status::Skipped, None) };
+    let mut tests = passing(2);
+    tests.push(skipped("TestA", SkipSource::Ledger));
+    world.record(&world.run(1, "one").full("p", "v1", "linux/amd64", tests.clone())).unwrap();
+    assert!(cell(&world, 1, "linux/amd64").supported.met);
+    tests.push(skipped("TestB", SkipSource::Test));
+    world.record(&world.run(2, "two").full("p", "v1", "linux/amd64", tests)).unwrap();
+    let reasons = cell(&world, 2, "linux/amd64").supported.reasons;
+    assert_eq!(reasons, ["e2e full: 2 tests skipped or excluded, more than 1"]);
+}
+
+#[test]
+fn what_passes_on_the_reference_must_pass_here_in_the_same_version() {
+    let world = world("unlike_reference = 0\n");
+    world.record(&world.run(1, "z").full("p", "v1", "linux/s390x", passing(3))).unwrap();
+    let alone = cell(&world, 1, "linux/s390x").supported.reasons;
+    assert!(alone[0].contains("never tested on linux/amd64 in this version"), "{alone:?}");
+    // Another version of the reference says nothing of this one.
+    world.record(&world.run(2, "other").full("p", "v2", "linux/amd64", passing(9))).unwrap();
+    let matrix = world.matrix(2);
+    let z = matrix.cells.iter().find(|cell| cell.platform == platform("linux/s390x") && cell.version == "v1").unwrap();
+    assert!(!z.supported.met && z.compared.is_none());
+    world.record(&world.run(3, "x").full("p", "v1", "linux/amd64", passing(5))).unwrap();
+    let matrix = world.matrix(3);
+    let z = matrix.cells.iter().find(|cell| cell.platform == platform("linux/s390x") && cell.version == "v1").unwrap();
+    let said = "e2e full: 2 tests pass on linux/amd64 and not here: TestGood04, TestGood05";
+    assert_eq!(z.supported.reasons, [said]);
+    let compared = z.compared.as_ref().unwrap();
+    assert!(compared.same_release && compared.count == 2 && compared.tests[0].here.is_none());
+    world.record(&world.run(4, "z5").full("p", "v1", "linux/s390x", passing(5))).unwrap();
+    let matrix = world.matrix(4);
+    let z = matrix.cells.iter().find(|cell| cell.platform == platform("linux/s390x") && cell.version == "v1").unwrap();
+    assert!(z.supported.met, "{:?}", z.supported);
+    // The reference itself is compared with nothing.
+    let amd64 = matrix.cells.iter().find(|cell| cell.platform == platform("linux/amd64") && cell.version == "v1");
+    assert!(amd64.unwrap().supported.met);
+}
+
+#[test]
+fn owners_and_machines_are_counted() {
+    let world = world("owners = 2\nmachines = 3\n");
+    world.config(
+        "architectures.toml",
+        "[[architecture]]\nplatform = 'linux/amd64'\nowners = ['A']\nmachines = 2\nprovider = 'OSU'\n",
+    );
+    world.record(&world.run(1, "a").full("p", "v1", "linux/amd64", passing(2))).unwrap();
+    let found = cell(&world, 1, "linux/amd64");
+    assert_eq!(found.supported.reasons, ["1 owner of at least 2", "2 machines of at least 3"]);
+    assert_eq!((found.owned.machines, found.owned.provider.as_deref()), (2, Some("OSU")));
+}
+
+#[test]
+fn a_single_failure_can_be_a_doubt_and_two_are_failing() {
+    let world = world("[states]\nfailing = 2\n");
+    world.record(&world.run(1, "a").full("p", "v1", "linux/amd64", passing(4))).unwrap();
+    world.record(&world.run(2, "b").full("p", "v1", "linux/amd64", bad())).unwrap();
+    let doubt = cell(&world, 2, "linux/amd64");
+    assert_eq!((doubt.state, doubt.supported.met), (State::TestedNatively, true));
+    assert!(doubt.reason.ends_with("1 run in a row not good, of 2 that make it failing"), "{}", doubt.reason);
+    world.record(&world.run(3, "c").full("p", "v1", "linux/amd64", bad())).unwrap();
+    assert_eq!(cell(&world, 3, "linux/amd64").state, State::Failing);
+}
+
+#[test]
+fn what_is_very_old_is_unknown() {
+    let world = world("[states]\nstale = 5\nunknown = 20\n");
+    world.record(&world.run(1, "a").full("p", "v1", "linux/amd64", passing(4))).unwrap();
+    let states: Vec<_> = [5, 8, 25].iter().map(|day| cell(&world, *day, "linux/amd64").state).collect();
+    assert_eq!(states, [State::TestedNatively, State::Stale, State::Unknown]);
+    assert!(cell(&world, 25, "linux/amd64").reason.contains("nothing is known since more than 20 days"));
+}
+
+#[test]
+fn the_date_of_the_next_change_is_said_and_true() {
+    let world = world("");
+    world.record(&world.run(1, "a").full("p", "v1", "linux/amd64", passing(4))).unwrap();
+    let now = cell(&world, 2, "linux/amd64");
+    let change = now.changes.clone().unwrap();
+    // The installation is the older of the two.
+    assert_eq!(change.at.to_string(), "2026-01-08T01:06:00Z");
+    assert!(change.why.starts_with("supported: installs: shown on 2026-01-01"), "{}", change.why);
+    let at = |moment: &str| {
+        let (code, json) = world.json(&["why", "p@v1/linux-amd64", "--as-of", moment]);
+        assert_eq!(code, 0);
+        (json[0]["supported"]["met"].as_bool().unwrap(), json[0]["state"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(at("2026-01-08T01:06:00Z"), (true, "tested-natively".into()));
+    assert!(!at("2026-01-08T01:06:01Z").0);
+    let (_, json) = world.json(&["why", "p@v1/linux-amd64", "--as-of", "2026-01-08T01:06:01Z"]);
+    assert_eq!(json[0]["changes"]["at"], "2026-01-08T01:14:00Z");
+    assert_eq!(json[0]["changes"]["state"], "stale");
+    let (_, json) = world.json(&["why", "p@v1/linux-amd64", "--as-of", "2026-02-08"]);
+    assert!(json[0]["changes"].is_null(), "time alone changes nothing any more");
+}
+
+#[test]
+fn the_infrastructure_s_share_is_said_per_platform_and_owner() {
+    let world = world("");
+    let text = "[[architecture]]\nplatform = 'linux/amd64'\nowners = ['A']\n[[architecture]]\nplatform = 'linux/s390x'\nowners = ['A', 'B']\n";
+    world.config("architectures.toml", text);
+    for day in 1..=3 {
+        world.record(&world.run(day, "x").full("p", "v1", "linux/amd64", passing(2))).unwrap();
+    }
+    world.record(&world.run(4, "z").lost("p", "v1", "linux/s390x")).unwrap();
+    let matrix = world.matrix(4);
+    let platform_row = |on: &str| matrix.platforms.iter().find(|row| row.platform == platform(on)).unwrap().clone();
+    assert_eq!((platform_row("linux/s390x").lost, platform_row("linux/s390x").share), (1, 1.0));
+    assert_eq!(platform_row("linux/amd64").share, 0.0);
+    let owner = |name: &str| matrix.owners.iter().find(|row| row.owner == name).unwrap().clone();
+    assert_eq!((owner("A").runs, owner("A").lost, owner("A").share), (4, 1, 0.25));
+    assert_eq!((owner("B").runs, owner("B").share), (1, 1.0));
+    assert!(matrix.owners.iter().any(|row| row.owner == "nobody"));
+    world.render(4, &["--format", "all"]).unwrap();
+    for file in ["matrix.txt", "matrix.md"] {
+        assert!(world.output(file).contains("1 of 1 run lost to the infrastructure (100.0 %)"), "{file}");
+    }
+}
+
+#[test]
+fn policies_that_cannot_be_are_refused() {
+    for (more, said) in [
+        ("pass_rate = { least = 1.5, last = 4 }\n", "pass_rate needs a share"),
+        ("pass_rate = { least = 0.5, last = 0 }\n", "pass_rate needs a share"),
+        ("[states]\nfailing = 0\n", "at least one run"),
+        ("colour = 1\n", "unknown field `colour`"),
+        ("[alarms]\nnight = -1\n", "policy.toml"),
+        ("[[level]]\nname = 'x'\nevidence = ['index']\nmax_skips = 1\n", "it needs evidence 'e2e'"),
+    ] {
+        let world = world(more);
+        world.record(&world.run(1, "a").full("p", "v1", "linux/amd64", passing(2))).unwrap();
+        let error = world.render(2, &[]).unwrap_err();
+        assert!(error.cause == Cause::Usage && error.to_string().contains(said), "{said}: {error}");
+    }
+}

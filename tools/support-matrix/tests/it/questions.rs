@@ -1,0 +1,254 @@
+//! Questions and their answers, by the program itself: exit code, text and JSON.
+
+use std::fs;
+
+use kit::{
+    Cause,
+    record::{Nature, Status},
+};
+
+use crate::world::{World, passing, test};
+
+/// v1.9.0 is supported on amd64 until the 17th; on s390x it ran emulated; v1.10.0 fails.
+fn world() -> World {
+    let world = World::new();
+    world.config("components.toml", "[pipeline]\nconfig = []\npath = 'x'\nbases = { default = 'static' }\n");
+    world.config("images.toml", "[[image]]\nnames = ['a.b/c:1']\nbuild = 'static'\n[build.static]\n");
+    world.record(&world.run(10, "a").full("pipeline", "v1.9.0", "linux/amd64", passing(9))).unwrap();
+    let run = world.run(11, "z").asked("pipeline", &["linux/s390x"]).built("pipeline", "v1.9.0", |_| ());
+    let run = run.installed("pipeline", "v1.9.0", "linux/s390x", |install| install.nature = Nature::Emulated);
+    let emulated = |results: &mut kit::record::Results| results.nature = Nature::Emulated;
+    world.record(&run.tested("pipeline", "v1.9.0", "linux/s390x", passing(9), emulated).ended()).unwrap();
+    let mut tests = passing(8);
+    tests.push(test("TestBad", Status::Failed, Some(Cause::Product)));
+    world.record(&world.run(12, "new").full("pipeline", "v1.10.0", "linux/amd64", tests)).unwrap();
+    world
+}
+
+#[test]
+fn can() {
+    let world = world();
+    let ask = |args: &[&str]| world.program(&[&["can"], args, &["--as-of", "2026-01-13"]].concat());
+    let (code, text) = ask(&["pipeline@v1.9.0", "linux/amd64"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.starts_with("yes: pipeline@v1.9.0 is supported on linux/amd64 until 2026-01-17"), "{text}");
+    for (args, said) in [
+        (&["pipeline@v1.9.0", "linux/s390x"][..], "never tried"),
+        (&["pipeline@v1.9.0", "linux/riscv64"], "no run says anything of linux/riscv64"),
+        (&["pipeline@v1.10.0", "linux/amd64"], "TestBad (product)"),
+        // The newest version counts where none is named, and of a line the newest of that.
+        (&["pipeline", "linux/amd64"], "pipeline@v1.10.0"),
+        (&["pipeline@v1.10", "linux/amd64"], "pipeline@v1.10.0"),
+        (&["pipeline@v7", "linux/amd64"], "there is evidence of pipeline@v1.10.0, pipeline@v1.9.0"),
+        (&["nothing", "linux/amd64"], "no run says anything of nothing"),
+    ] {
+        let (code, text) = ask(args);
+        assert!(code == 1 && text.starts_with("no: ") && text.contains(said), "{args:?}: {code} {text}");
+    }
+    assert_eq!(ask(&["pipeline@v1.9", "linux/amd64"]).0, 0);
+    assert_eq!(ask(&["pipeline@v1.9.0", "linux/s390x", "--claim", "built"]).0, 0);
+    assert_eq!(ask(&["pipeline@v1.9.0", "linux/amd64", "--kubernetes", "v1.0.0"]).0, 1);
+    for wrong in [&["pipeline@", "linux/amd64"][..], &["pipeline", "vax"], &["pipeline", "linux/amd64", "--claim", "x"]]
+    {
+        assert_eq!(ask(wrong).0, 2, "{wrong:?}");
+    }
+    let (code, json) = world.json(&["can", "pipeline@v1.9.0", "linux/amd64", "--as-of", "2026-01-20"]);
+    assert_eq!((code, &json["yes"], &json["state"]), (1, &false.into(), &"stale".into()));
+    let names = support_matrix::schemas().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    assert!(names.contains(&"matrix-can"), "{names:?}");
+}
+
+#[test]
+fn diff() {
+    let world = world();
+    let (code, text) = world.program(&["diff", "pipeline@v1.9.0", "pipeline@v1.10.0", "--as-of", "2026-01-13"]);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("- linux/amd64: tested natively (supported) -> failing (built)"), "{text}");
+    assert!(text.contains("- linux/s390x: tested, emulated"), "{text}");
+    let (code, text) = world.program(&["diff", "2026-01-09", "2026-01-11"]);
+    assert!(
+        code == 0 && text.contains("+ pipeline@v1.9.0/linux-amd64/v1.37.2/built-here: nothing -> tested natively"),
+        "{text}"
+    );
+    let (code, json) = world.json(&["diff", "2026-01-11", "2026-01-30", "--all"]);
+    assert_eq!(code, 1);
+    let gone = json.as_array().unwrap().iter().find(|row| row["name"].as_str().unwrap().contains("v1.9.0/linux-amd64"));
+    assert_eq!(gone.unwrap()["after"]["state"], "stale");
+    assert_eq!(world.program(&["diff", "2026-01-09", "pipeline"]).0, 2);
+    assert_eq!(world.program(&["diff", "pipeline@v8", "pipeline"]).0, 2);
+    assert_eq!(world.program(&["diff", "2026-01-20", "2026-01-20"]), (0, "no difference\n".into()));
+}
+
+#[test]
+fn log() {
+    let world = world();
+    let (code, json) = world.json(&["log", "pipeline@v1.9.0/linux/amd64", "--as-of", "2026-01-30"]);
+    assert_eq!(code, 0);
+    let entries = json.as_array().unwrap();
+    let short: Vec<_> = entries
+        .iter()
+        .map(|e| {
+            (e["direction"].as_str().unwrap(), e["to"].as_str().unwrap(), e["claim"].as_str(), e["run"].is_string())
+        })
+        .collect();
+    assert_eq!(short[0], ("promotion", "tested-natively", Some("supported"), true));
+    assert!(entries[0]["rule"].as_str().unwrap().contains("supported: everything that it requires is shown"));
+    // Then only time: what was built later is still young, what was tested is not.
+    assert!(short[1..].iter().all(|(direction, .., run)| *direction != "promotion" && !run), "{short:?}");
+    assert!(short.iter().any(|(_, state, claim, _)| *state == "stale" && *claim == Some("built")), "{short:?}");
+    assert!(entries.iter().all(|entry| entry["evidence"].is_string()));
+    let (_, since) =
+        world.json(&["log", "pipeline@v1.9.0/linux/amd64", "--as-of", "2026-01-30", "--since", "2026-01-11"]);
+    assert_eq!(since.as_array().unwrap().len(), entries.len() - 1);
+    let (code, text) = world.program(&["log", "nowhere"]);
+    assert_eq!((code, text.as_str()), (0, "nothing changed\n"));
+    assert!(world.program(&["log", "--as-of", "2026-01-30"]).1.contains("by time alone"));
+}
+
+#[test]
+fn claims() {
+    let world = world();
+    let file = |name: &str, text: &str| {
+        fs::create_dir_all(world.path("docs/deep")).unwrap();
+        fs::write(world.path("docs").join(name), text).unwrap();
+    };
+    file("README.md", "# Pipeline\n\nSupported on amd64.\nIt is not supported on ppc64le.\nImages for s390x.\n");
+    file("deep/task.yaml", "annotations:\n  tekton.dev/platforms: 'linux/amd64,linux/s390x'\n");
+    file("deep/notes.txt", "Runs on \u{1b}[2J riscv64 <script>\n");
+    file("ignored.rs", "// s390x\n");
+    let docs = world.path("docs").display().to_string();
+    let (code, json) = world.json(&["claims", &docs, "--component", "pipeline@v1.9.0", "--as-of", "2026-01-13"]);
+    assert_eq!(code, 1);
+    let rows: Vec<_> = json
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| {
+            let text = |name: &str| row[name].as_str().unwrap().to_owned();
+            let file = text("file").rsplit('/').next().unwrap().to_owned();
+            (file, row["line"].as_u64().unwrap(), text("platform"), text("requires"), row["shown"].as_bool().unwrap())
+        })
+        .collect();
+    let row = |file: &str, line, platform: &str, requires: &str, shown| {
+        (file.to_owned(), line, platform.to_owned(), requires.to_owned(), shown)
+    };
+    assert_eq!(
+        rows,
+        [
+            row("README.md", 3, "linux/amd64", "supported", true),
+            row("README.md", 5, "linux/s390x", "available", false),
+            row("notes.txt", 1, "linux/riscv64", "available", false),
+            row("task.yaml", 2, "linux/amd64", "tested", true),
+            row("task.yaml", 2, "linux/s390x", "tested", false),
+        ]
+    );
+    let (_, text) = world.program(&["claims", &docs, "--as-of", "2026-01-13"]);
+    assert!(!text.contains('\u{1b}') && text.ends_with("5 claims in 3 files, 4 without evidence\n"), "{text}");
+    // By its heading this document is about the newest version, which fails.
+    assert!(text.contains("README.md:3: NO EVIDENCE linux/amd64 of pipeline: supported"), "{text}");
+    let readme = world.path("docs/README.md").display().to_string();
+    let (code, text) = world.program(&[
+        "claims",
+        &readme,
+        "--component",
+        "pipeline@v1.9.0",
+        "--requires",
+        "built",
+        "--as-of",
+        "2026-01-13",
+    ]);
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(world.program(&["claims", "/nowhere"]).0, 2);
+    assert_eq!(world.program(&["claims", &readme, "--requires", "x"]).0, 2);
+}
+
+#[test]
+fn stale() {
+    let world = world();
+    let kinds = |date: &str| {
+        let (code, json) = world.json(&["stale", "--as-of", date]);
+        let mut kinds: Vec<_> =
+            json.as_array().unwrap().iter().map(|row| row["kind"].as_str().unwrap().to_owned()).collect();
+        kinds.dedup();
+        (code, kinds)
+    };
+    assert_eq!(kinds("2026-01-12T12:00:00Z"), (0, vec![]));
+    assert_eq!(kinds("2026-01-13T01:10:00Z"), (0, vec![]), "three days without a run are allowed");
+    assert_eq!(kinds("2026-01-13T01:20:00Z"), (1, vec!["silent".to_owned()]));
+    assert_eq!(kinds("2026-01-13T04:00:00Z").1[0], "night");
+    let (code, later) = kinds("2026-01-16");
+    assert!(
+        code == 1 && ["night", "silent", "expiring"].iter().all(|kind| later.iter().any(|found| found == kind)),
+        "{later:?}"
+    );
+    let (_, text) = world.program(&["stale", "--as-of", "2026-01-16"]);
+    assert!(text.contains("'supported' ends on 2026-01-17 if nothing new comes [The amd64 team]"), "{text}");
+    assert!(text.contains("nothing ran at all for more than 26 h"), "{text}");
+    let empty = World::new();
+    fs::create_dir(empty.path("history")).unwrap();
+    assert_eq!(empty.program(&["stale"]).0, 1, "a night in which nothing ran, ever");
+}
+
+#[test]
+fn notices() {
+    let world = world();
+    let mark = world.path("mark").display().to_string();
+    let report = |date: &str| world.program(&["notices", "--mark", &mark, "--as-of", date]);
+    let (code, first) = report("2026-01-11");
+    assert_eq!(code, 0);
+    assert!(
+        first.contains("## The amd64 team (linux/amd64)") && first.contains("**Promoted** on 2026-01-10"),
+        "{first}"
+    );
+    assert!(first.contains("**Coming** on 2026-01-17"), "{first}");
+    let (_, second) = report("2026-01-12T20:00:00Z");
+    assert!(second.contains("v1.10.0") && !second.contains("**Promoted** on 2026-01-10"), "{second}");
+    let (_, none) = report("2026-01-12T20:00:00Z");
+    assert!(!none.contains("Promoted") && !none.contains("Demoted"), "{none}");
+    assert_eq!(report("2026-01-11").0, 2, "an earlier report than the last");
+    assert_eq!(fs::read_to_string(&mark).unwrap(), "2026-01-12T20:00:00Z\n", "which is left as it was");
+    fs::write(&mark, "soon").unwrap();
+    assert_eq!(report("2026-01-13").0, 2);
+    let (code, json) =
+        world.json(&["notices", "--since", "2026-01-11", "--as-of", "2026-01-20", "--owner", "The amd64 team"]);
+    assert_eq!((code, json["notices"].as_array().unwrap().len()), (0, 1));
+    assert!(json["notices"][0]["changes"].as_array().unwrap().iter().all(|change| change["platform"] == "linux/amd64"));
+}
+
+#[test]
+fn onboard() {
+    let world = world();
+    let ask = |on: &str| world.json(&["onboard", on, "--as-of", "2026-01-13"]);
+    let met = |json: &serde_json::Value| {
+        let needs = json["needs"].as_array().unwrap().iter();
+        needs
+            .filter(|need| need["met"] == true)
+            .map(|need| need["name"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let (code, json) = ask("linux/riscv64");
+    assert_eq!((code, met(&json)), (1, vec!["name".to_owned()]));
+    let names: Vec<_> = json["needs"].as_array().unwrap().iter().map(|need| need["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["name", "entry", "base", "test images", "cluster", "hardware", "owner", "installs", "tests"]);
+    assert!(json["needs"].as_array().unwrap().iter().skip(1).all(|need| need["next"].is_string()));
+    let (_, z) = ask("linux/s390x");
+    assert_eq!(met(&z), ["name", "entry", "base", "test images"]);
+    let (code, amd64) = ask("linux/amd64");
+    assert_eq!((code, &amd64["ready"]), (0, &true.into()), "{amd64}");
+    let (_, text) = world.program(&["onboard", "windows/arm64"]);
+    assert!(text.contains("[ ] name: no tool of ours knows this architecture"), "{text}");
+    assert_eq!(world.program(&["onboard", "linux/mips"]).0, 2);
+}
+
+#[test]
+fn badge() {
+    let world = world();
+    let (code, svg) = world.program(&["badge", "pipeline@v1.9.0", "linux/amd64", "--as-of", "2026-01-13"]);
+    assert!(
+        code == 0 && svg.starts_with("<svg ") && svg.contains("<title>pipeline v1.9.0 linux/amd64: supported</title>"),
+        "{svg}"
+    );
+    let (_, svg) = world.program(&["badge", "pipeline", "linux/amd64", "--as-of", "2026-01-13"]);
+    assert!(svg.contains("linux/amd64: failing"), "{svg}");
+    assert_eq!(world.program(&["badge", "pipeline", "linux/riscv64"]).0, 2);
+}

@@ -1,0 +1,155 @@
+//! The site as files: every link leads somewhere, nothing comes from elsewhere, and only what changed is written.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    golden::everything,
+    world::{World, passing},
+    year::year,
+};
+
+fn write(world: &World, date: &str) -> serde_json::Value {
+    let out = world.path("site").display().to_string();
+    let (code, json) = world.json(&["site", "--out", &out, "--as-of", date]);
+    assert_eq!(code, 0, "{json}");
+    json
+}
+
+fn pages(folder: &Path) -> BTreeMap<PathBuf, String> {
+    let mut found = BTreeMap::new();
+    let mut left = vec![folder.to_path_buf()];
+    while let Some(next) = left.pop() {
+        for entry in fs::read_dir(&next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                left.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "html" || ending == "svg") {
+                found.insert(path.clone(), fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+fn attributes(page: &str, name: &str) -> Vec<String> {
+    let needle = format!(" {name}=\"");
+    let values = page.split(&needle).skip(1).map(|rest| rest.split('"').next().unwrap());
+    values.map(|value| value.replace("&#x2f;", "/")).collect()
+}
+
+#[test]
+fn links_lead_somewhere_and_nothing_comes_from_elsewhere() {
+    for (world, date) in [(year(), "2025-06-20"), (everything(), "2026-01-12")] {
+        write(&world, date);
+        let pages = pages(&world.path("site"));
+        assert!(pages.len() > 15, "{}", pages.len());
+        for (path, page) in &pages {
+            let name = path.display();
+            assert!(!page.contains("<script") && !page.contains("javascript:"), "{name}");
+            assert!(!page.contains("url(") && !page.contains("@import"), "{name}");
+            assert!(!page.chars().any(|c| c != '\n' && kit::ui::is_hostile(c)), "{name}");
+            for source in attributes(page, "src") {
+                assert!(path.parent().unwrap().join(&source).is_file(), "{name}: {source}");
+            }
+            let ids = attributes(page, "id");
+            for link in attributes(page, "href") {
+                let (file, part) = link.split_once('#').unwrap_or((&link, ""));
+                match link.as_str() {
+                    "data:," => continue,
+                    // The only ways out: what a person follows by a click.
+                    link if link.starts_with("http") => {
+                        assert_eq!(link, "https://example.com/1", "{name}");
+                        continue;
+                    }
+                    _ => {}
+                }
+                let target = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+                let text = fs::read_to_string(&target).unwrap_or_else(|error| panic!("{name}: {link}: {error}"));
+                let there = if file.is_empty() { ids.clone() } else { attributes(&text, "id") };
+                assert!(part.is_empty() || there.iter().any(|id| id == part), "{name}: {link}");
+            }
+            let mut sorted = ids.clone();
+            sorted.sort_unstable();
+            sorted.dedup();
+            assert_eq!(sorted.len(), ids.len(), "{name}: each id once");
+        }
+    }
+}
+
+#[test]
+fn a_red_cell_leads_to_the_line_of_its_cause() {
+    let world = year();
+    write(&world, "2025-03-02");
+    let pages = pages(&world.path("site"));
+    let cell =
+        pages.iter().find(|(path, _)| path.to_string_lossy().contains("cells/climber_v1.0.0_linux-s390x")).unwrap();
+    let link =
+        attributes(cell.1, "href").into_iter().find(|link| link.ends_with("#cause")).expect("a link to the cause");
+    let run = fs::read_to_string(cell.0.parent().unwrap().join(link.split('#').next().unwrap())).unwrap();
+    assert!(run.contains("id=\"cause\"") && run.contains("<details class=\"test\" open>"), "{run}");
+    assert!(run.contains("<mark id=\"log-1\">    endian_test.go:42: got 0x0100, want 0x0001</mark>"), "{run}");
+    assert!(run.contains("--- FAIL: TestEndian &lt;b&gt;"), "what follows is there as well, escaped");
+    assert!(run.contains("All 7 tests and subtests"));
+}
+
+#[test]
+fn what_is_written_again_is_only_what_changed() {
+    let world = year();
+    let first = write(&world, "2025-06-20");
+    assert_eq!(first["written"], first["pages"]);
+    let again = write(&world, "2025-06-20");
+    assert_eq!((again["written"].as_u64(), again["removed"].as_u64()), (Some(0), Some(0)));
+    let new = world.digest(&world.run_on("2025-06-21", "new").full("fresh", "v1", "linux/amd64", passing(3)));
+    let more = write(&world, "2025-06-21");
+    assert!(more["pages"].as_u64() > again["pages"].as_u64());
+    assert!(more["written"].as_u64().unwrap() < first["written"].as_u64().unwrap(), "{more}");
+    let page = |digest: &str| world.path("site/runs").join(format!("{}.html", &digest["sha256:".len()..][..16]));
+    assert!(page(&new).is_file());
+    // A run that is gone has no page any more; one that somebody removed comes back.
+    fs::remove_dir_all(world.path("history").join(new.replace(':', "-"))).unwrap();
+    fs::remove_file(world.path("site/index.html")).unwrap();
+    write(&world, "2025-06-21");
+    assert!(!page(&new).exists() && world.path("site/index.html").is_file());
+}
+
+#[test]
+fn somebody_s_folder_is_left_alone() {
+    let world = year();
+    fs::create_dir(world.path("thesis")).unwrap();
+    fs::write(world.path("thesis/index.html"), "mine").unwrap();
+    let out = world.path("thesis").display().to_string();
+    assert_eq!(world.program(&["site", "--out", &out]).0, 2);
+    assert_eq!(fs::read_to_string(world.path("thesis/index.html")).unwrap(), "mine");
+}
+
+#[test]
+fn a_link_to_the_dashboard_is_an_address_and_nothing_else() {
+    let world = World::new();
+    let run = world.run(10, "a").full("p", "v1", "linux/amd64", passing(2));
+    let record = |link: &str| {
+        let folder = run.dir.path().display().to_string();
+        let [history, index] = ["history", "index"].map(|name| world.path(name).display().to_string());
+        world.call(&["record", &folder, "--history", &history, "--index", &index, "--dashboard", link])
+    };
+    for bad in
+        ["javascript:alert(1)", "https://", "https://a/\" onclick=\"x", "http://a b", "//a/b", "https://a/\u{202e}x"]
+    {
+        assert_eq!(record(bad).unwrap_err().cause, kit::Cause::Usage, "{bad}");
+    }
+    let link = "https://dashboard.example/#/namespaces/ci/pipelineruns/nightly-7";
+    let digest = record(link).unwrap().digest.unwrap();
+    write(&world, "2026-01-12");
+    let page = format!("site/runs/{}.html", &digest["sha256:".len()..][..16]);
+    let page = fs::read_to_string(world.path(&page)).unwrap();
+    assert!(
+        page.contains(&format!(
+            "<a href=\"{}\" rel=\"noreferrer\">This run in the Tekton Dashboard</a>",
+            link.replace('/', "&#x2f;")
+        )),
+        "{page}"
+    );
+}
