@@ -36,8 +36,8 @@ fn pages(folder: &Path) -> BTreeMap<PathBuf, String> {
 }
 
 fn attributes(page: &str, name: &str) -> Vec<String> {
-    let begin = format!(" {name}=\"");
-    let values = page.split(&begin).skip(1).map(|rest| rest.split('"').next().unwrap());
+    let needle = format!(" {name}=\"");
+    let values = page.split(&needle).skip(1).map(|rest| rest.split('"').next().unwrap());
     values.map(|value| value.replace("&#x2f;", "/")).collect()
 }
 
