@@ -163,7 +163,7 @@ fn hosts_that_cannot_be_reached() {
     let began = Instant::now();
     world.describe_at(silent(), "limits = { connect = '1s', retry = '1s' }");
     world.cluster("status", &[]).says(3, &["error[ssh]", "cannot be reached", "timed out"]);
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn hosts_that_do_not_let_us_in() {
         3,
         &["error[auth]", "does not let", "Permission denied (publickey)", "OTHER_ARCH_SSH_KEY=FILE", "/other"],
     );
-    assert_eq!((&ended.json()["cause"], ended.took < Duration::from_secs(8)), (&json!("auth"), true), "tried once");
+    assert_eq!((&ended.json()["cause"], ended.stderr.contains("may pass")), (&json!("auth"), false), "tried once");
     world.write("garbage", "hunter2");
     world.describe(&key("garbage"));
     world.cluster("status", &[]).says(3, &["error[auth]", "Load key"]);
@@ -242,15 +242,15 @@ fn hosts_that_never_end() {
     world.describe("limits = { connect = '5s', retry = '1s', answer = '3s' }");
     let ended = world.cluster("status", &[]);
     ended.says(3, &["error[ssh]", "did not end it within 3 s", "ask its owner: team-z"]);
-    assert!(ended.took < Duration::from_secs(15), "{:?}", ended.took);
+    assert!(ended.took < Duration::from_secs(60), "{:?}", ended.took);
     assert!(world.calls().len() <= 1, "what was too slow once is not asked again");
 
     let host = GOOD.replace("create)", "create) sleep 20;;\n  never)");
     let world = World::new(&host);
-    world.describe("limits = { connect = '5s', retry = '1s', answer = '30s', create = '3s' }");
+    world.describe("limits = { connect = '20s', retry = '1s', answer = '60s', create = '3s' }");
     let ended = world.cluster("create", &[]);
     ended.says(3, &["error[ssh]", "making of the cluster", "did not end it within 3 s"]);
-    assert!(ended.took < Duration::from_secs(30), "{:?}", ended.took);
+    assert!(ended.took < Duration::from_secs(90), "{:?}", ended.took);
 
     for flood in ["yes", "tr '\\0' x < /dev/zero", "yes hunter >&2", "tr '\\0' '\\033' < /dev/zero >&2"] {
         let world = World::new(flood);
@@ -296,24 +296,24 @@ fn a_kubeconfig_that_wants_more_than_a_connection() {
 #[test]
 fn a_connection_that_fails_is_tried_again() {
     let (world, _api) = good();
-    world.describe_at(proxy(world.port, 3, |_| None), "limits = { retry = '20s' }");
+    world.describe_at(proxy(world.port, 3, None), "limits = { retry = '20s' }");
     world.cluster("status", &[]).says(3, &["which may pass", "error[cluster-unreachable]"]);
     assert_eq!(world.calls().len(), 2, "{:?}", world.calls());
 }
 
 #[test]
 fn a_connection_that_breaks_is_made_again_and_nothing_is_made_twice() {
-    // The first `create` goes on when its connection is cut, and the second one waits for it.
+    // The first `create` goes on when its connection is cut, and ends when the second one waits for it.
     let host = format!(
         "if [ \"$2\" = create ]; then echo \"$*\" >> \"$STATE/calls\"\n\
-         case \"$*\" in *--wait*) while [ ! -e \"$STATE/run\" ]; do sleep 0.1; done;;\n\
-         *) echo x >> \"$STATE/made\"; trap '' HUP PIPE; sleep 6; printf %s r1 > \"$STATE/run\";; esac; fi\n{GOOD}"
+         case \"$*\" in *--wait*) touch \"$STATE/waits\"; while [ ! -e \"$STATE/run\" ]; do sleep 0.1; done;;\n\
+         *) trap '' HUP PIPE; echo x >> \"$STATE/made\"; while [ ! -e \"$STATE/waits\" ]; do sleep 0.1; done\n\
+         printf %s r1 > \"$STATE/run\";; esac; fi\n{GOOD}"
     );
     let world = World::new(&host);
     let _api = cluster(&world, json!({"token": "hunter2"}));
-    // The first connection asks for the host, the second one is cut.
-    let cut = |number| (number == 1).then_some(Duration::from_secs(3));
-    world.describe_at(proxy(world.port, 0, cut), "limits = { retry = '20s', create = '60s' }");
+    let port = proxy(world.port, 0, Some(world.at("state/made")));
+    world.describe_at(port, "limits = { retry = '20s', create = '60s' }");
     let ended = world.cluster("create", &["--run", "r1", "--output", "json"]);
     ended.says(0, &["it is asked again"]);
     assert_eq!((&ended.json()["created"], world.read("state/made").as_str()), (&json!(true), "x\n"));
@@ -429,7 +429,7 @@ fn a_borrowed_cluster_is_used_by_its_context_and_stays() {
     describe("z", "linux/s390x");
     let wrong = world.cluster("create", &[]);
     wrong.says(2, &["no node of linux/s390x of z-1 takes pods", "n1: linux/"]);
-    assert!(wrong.took < Duration::from_secs(20), "another architecture does not heal");
+    assert!(wrong.took < Duration::from_secs(100), "another architecture does not heal");
     describe("admin@k", &host);
     world.cluster("status", &[]).says(3, &["error[cluster-unreachable]", "refused"]);
 }

@@ -158,7 +158,7 @@ impl World {
             ("user", format!("'{}'", self.user)),
             ("host_keys", format!("['{}']", self.public("host"))),
             ("key", format!("'{}'", self.at("key").display())),
-            ("limits", "{ connect = '5s', retry = '1s', answer = '20s' }".to_owned()),
+            ("limits", "{ connect = '20s', retry = '1s', answer = '60s' }".to_owned()),
         ]
         .into_iter()
         .filter(|(name, _)| !ssh.lines().any(|line| line.starts_with(&format!("{name} = "))))
@@ -267,9 +267,9 @@ fn speaks(port: u16) -> bool {
         .is_ok_and(|mut stream| stream.read_exact(&mut banner).is_ok() && &banner == b"SSH-")
 }
 
-/// A port in front of another: the first `refused` connections are closed at once; then `cut` says of each connection
-/// after how long it is cut.
-pub(crate) fn proxy(to: u16, refused: usize, cut: impl Fn(usize) -> Option<Duration> + Send + 'static) -> u16 {
+/// A port in front of another: the first `refused` connections are closed at once; all others that are open when the file
+/// `cut` comes into being are cut then, once.
+pub(crate) fn proxy(to: u16, refused: usize, cut: Option<PathBuf>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -287,13 +287,14 @@ pub(crate) fn proxy(to: u16, refused: usize, cut: impl Fn(usize) -> Option<Durat
                     let _ = into.shutdown(std::net::Shutdown::Write);
                 });
             }
-            if let Some(after) = cut(number - refused) {
-                std::thread::spawn(move || {
-                    std::thread::sleep(after);
-                    let _ = stream.shutdown(std::net::Shutdown::Both);
-                    let _ = server.shutdown(std::net::Shutdown::Both);
-                });
-            }
+            let Some(cut) = cut.clone().filter(|cut| !cut.exists()) else { continue };
+            std::thread::spawn(move || {
+                while !cut.exists() {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                let _ = stream.shutdown(std::net::Shutdown::Both);
+                let _ = server.shutdown(std::net::Shutdown::Both);
+            });
         }
     });
     port
