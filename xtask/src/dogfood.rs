@@ -114,11 +114,11 @@ impl Request<'_> {
         if self.args.unreachable {
             driver.cut();
         }
-        let component = &self.args.component;
+        let (component, since) = (&self.args.component, jiff::Timestamp::now());
         let fired = driver.fire(component, &self.platforms, std::slice::from_ref(&self.test_on), &self.args.env, ui)?;
         let mut runs = vec![follow::to_the_end(labs, &fired, None, ui)?];
         if runs[0].cause.is_none() {
-            let test = follow::next(labs, component, &self.test_on.dir(), ui)?;
+            let test = follow::next(labs, component, &self.test_on.dir(), since, ui)?;
             runs.push(follow::to_the_end(labs, &test, self.args.cancel, ui)?);
         }
         for run in &runs {

@@ -73,24 +73,25 @@ pub(crate) struct Made {
 }
 
 impl Made {
-    /// Where it lies.
+    /// Where it lies unless somebody says otherwise.
     pub(crate) fn path() -> PathBuf {
         tools::root().join("target/images/images.json")
     }
 
-    /// What was pushed last.
+    /// What was pushed last, or what a file says.
     ///
     /// # Errors
     /// [`Cause::Usage`], saying how they are made.
-    pub(crate) fn read() -> Result<Self> {
+    pub(crate) fn read(file: Option<&Path>) -> Result<Self> {
+        let path = file.map_or_else(Self::path, Path::to_path_buf);
         let next = "push them first: cargo xtask images --to REPO";
-        let read = rundir::read_limited(&Self::path(), 1 << 20).map_err(|error| error.next(next))?;
-        serde_json::from_slice(&read).cause(Cause::Usage, || format!("{} is damaged", Self::path().display()))
+        let read = rundir::read_limited(&path, 1 << 20).map_err(|error| error.next(next))?;
+        serde_json::from_slice(&read).cause(Cause::Usage, || format!("{} is damaged", path.display()))
     }
 }
 
 /// An image on one platform, as it came out.
-struct Row {
+pub(crate) struct Row {
     image: String,
     platform: Platform,
     packed: u64,
@@ -99,6 +100,13 @@ struct Row {
 }
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
+    let (rows, made) = make(args, ui)?;
+    show(&rows, &made, ui)?;
+    Ok(Done::good())
+}
+
+/// Makes them, and says nothing of it on standard output.
+pub(crate) fn make(args: &Args, ui: &Ui) -> Result<(Vec<Row>, Made)> {
     let definitions = Definitions::read(&tools::root().join("ci/step-images"))?;
     let names = definitions.choose(&args.images)?;
     let platforms = platforms(args)?;
@@ -137,8 +145,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
     if args.to.is_some() {
         rundir::write_json(&Made::path(), &made)?;
     }
-    show(&rows, &made, ui)?;
-    Ok(Done::good())
+    Ok((rows, made))
 }
 
 fn platforms(args: &Args) -> Result<Vec<Platform>> {

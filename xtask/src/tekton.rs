@@ -42,11 +42,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL", required_unless_present = "check")]
     repository: Option<String>,
     /// The namespace
-    #[arg(long, value_name = "NAME", default_value = "other-arch")]
+    #[arg(long, value_name = "NAME", default_value = "other-arch-nightly")]
     namespace: String,
     /// Size of each target's volume, for caches and runs
     #[arg(long, value_name = "QUANTITY", default_value = "20Gi")]
     storage: String,
+    /// The step images by digest, as `cargo xtask images --to` writes them [default: target/images/images.json]
+    #[arg(long, value_name = "FILE")]
+    images: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
@@ -63,7 +66,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
         repository: text(&args.repository),
         storage: args.storage.clone(),
     };
-    ui.result(render(&ci, &place, &Made::read()?)?.trim_end())?;
+    ui.result(render(&ci, &place, &Made::read(args.images.as_deref())?)?.trim_end())?;
     Ok(Done::good())
 }
 

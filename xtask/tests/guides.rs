@@ -88,9 +88,9 @@ fn bring_your_machine_on_the_way_to_tekton() {
                 assert!(output.status.success(), "{line}\n{}", String::from_utf8_lossy(&output.stderr));
             }
             ["kubectl", ref rest @ ..] => {
-                kubectl(&["create", "namespace", "other-arch"]);
+                kubectl(&["create", "namespace", "other-arch-nightly"]);
                 kubectl(rest);
-                kubectl(&["delete", "namespace", "other-arch"]);
+                kubectl(&["delete", "namespace", "other-arch-nightly"]);
             }
             _ => panic!("nobody knows how to run: {line}"),
         }

@@ -1,8 +1,15 @@
 //! The whole chain with Tekton Pipelines: what the README promises, on the real thing.
 
+#![allow(clippy::disallowed_methods, reason = "tests start the real programs")]
+
 mod support;
 
-use support::{World, cell};
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
+
+use support::{World, cell, root};
 
 #[test]
 #[ignore = "needs a lab and up to an hour: cargo xtask test --tekton runs it"]
@@ -15,4 +22,38 @@ fn tekton_pipelines_from_source_to_a_matrix() {
     assert_eq!(counts["failed"], 0, "{counts}");
     assert_eq!(world.matrix_cell("pipeline", "linux/amd64")["version"], "v1.9.0");
     world.assert_matrix("pipeline", "linux/amd64", &["linux/arm64", "linux/s390x", "linux/ppc64le"]);
+}
+
+/// Whether Tekton's webhooks take what lies in `ci/tekton`: their own code, of the versions that we install.
+#[test]
+#[ignore = "compiles Tekton's types, minutes: cargo xtask test --tekton runs it"]
+fn tekton_s_own_admission_takes_our_tasks_and_pipelines() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["image-build", "cluster-install", "e2e-runner", "cleanup", "support-matrix", "trigger"];
+    let images: serde_json::Map<_, _> = names
+        .iter()
+        .map(|name| ((*name).to_owned(), format!("r.example/{name}@sha256:{}", "0".repeat(64)).into()))
+        .collect();
+    let file = folder.path().join("images.json");
+    std::fs::write(&file, serde_json::json!({ "images": images }).to_string()).unwrap();
+    let mut render = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    render.args(["tekton", "--repo", "r.example/n", "--repository", "https://git.example/x", "--images"]).arg(&file);
+    let rendered = render.output().unwrap();
+    assert!(rendered.status.success(), "{}", String::from_utf8_lossy(&rendered.stderr));
+    let admission = |text: &[u8]| {
+        let mut command = Command::new("go");
+        command
+            .args(["run", "."])
+            .current_dir(root().join("fixtures/tekton-admission"))
+            .env("GOFLAGS", "-buildvcs=false");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(text).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (good, said) = admission(&rendered.stdout);
+    assert!(good && said.lines().filter(|line| line.ends_with(": good")).count() >= 15, "{said}");
+    let text = String::from_utf8(rendered.stdout).unwrap();
+    let (good, said) = admission(text.replacen("runAfter:", "runBefore:", 1).as_bytes());
+    assert!(!good && said.contains("refused"), "{said}");
 }

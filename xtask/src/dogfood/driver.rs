@@ -20,8 +20,8 @@ use crate::{
     tools,
 };
 
-/// Where everything of ours is.
-pub(super) const NAMESPACE: &str = "other-arch";
+/// Where everything of ours is; not the namespace in which the tools keep the state of a cluster.
+pub(super) const NAMESPACE: &str = "other-arch-nightly";
 /// Tekton's components that have to be there, in the order in which they are installed.
 const TEKTON: [&str; 2] = ["pipeline", "triggers"];
 /// The oldest Tekton Pipelines with what we use: results of steps, projected workspaces, `onError`.
@@ -47,7 +47,10 @@ impl<'a> Driver<'a> {
     pub(super) fn prepare(labs: &'a Labs, platforms: &[Platform], folder: &Path, ui: &Ui) -> Result<Self> {
         let (driver, target) = (&labs.driver, &labs.target);
         let images = images::Args::pushed_to(Platform::host(), format!("{}/steps", driver.registry));
-        images::run(&images, ui)?;
+        images::make(&images, ui)?;
+        driver.apply(
+            &json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } }).to_string(),
+        )?;
         for component in TEKTON {
             install(driver, component, folder, ui)?;
         }
@@ -60,9 +63,6 @@ impl<'a> Driver<'a> {
         let git = Repository::serve(driver, folder)?;
         let network = network(driver)?;
         let step = ui.step("ci/tekton");
-        driver.apply(
-            &json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } }).to_string(),
-        )?;
         driver.apply(&objects(labs, &api_server, &registry, &network)?.to_string())?;
         let place = Place {
             namespace: NAMESPACE.into(),
@@ -72,7 +72,7 @@ impl<'a> Driver<'a> {
         };
         let ci = Ci::new(tools::root().join("ci"));
         // Tekton's webhook may still be learning its certificate.
-        let rendered = tekton::render(&ci, &place, &Made::read()?)?;
+        let rendered = tekton::render(&ci, &place, &Made::read(None)?)?;
         let late = || not_done("Tekton did not take ci/tekton within two minutes");
         let mut last = None;
         kit::retry::until(Duration::from_secs(120), late, || match driver.apply(&rendered) {
@@ -105,10 +105,10 @@ impl<'a> Driver<'a> {
         env: &str,
         ui: &Ui,
     ) -> Result<String> {
-        let driver = &self.labs.driver;
+        let (driver, since) = (&self.labs.driver, jiff::Timestamp::now());
         let mut request = tekton::payload(component, platforms, test_on);
         request["env"] = json!(env);
-        let image = Made::read()?.images.get("trigger").cloned().unwrap_or_default();
+        let image = Made::read(None)?.images.get("trigger").cloned().unwrap_or_default();
         let job = tekton::job(&request, &image, NAMESPACE)?;
         let named = driver.kubectl_with(
             &["create", "--namespace", NAMESPACE, "--filename=-", "--output=jsonpath={.metadata.name}"],
@@ -125,7 +125,7 @@ impl<'a> Driver<'a> {
         ])?;
         let said = driver.kubectl(&["logs", "--namespace", NAMESPACE, &format!("job/{name}")])?;
         ui.note(format!("the EventListener answered: {}", said.trim()));
-        super::follow::next(self.labs, component, "build", ui)
+        super::follow::next(self.labs, component, "build", since, ui)
     }
 }
 
@@ -146,7 +146,9 @@ fn install(lab: &Lab, component: &str, folder: &Path, ui: &Ui) -> Result<()> {
     let words = ["build", "--component", component, "--repo", &repo, "--platform", &platform, "--run-dir", &run];
     tool("image-build", &words.map(String::from), &format!("build of {component} for the driver"), ui)?;
     let words = ["install", "--component", component, "--platform", &platform, "--run-dir", &run, "--lab", &lab.name];
-    tool("cluster-install", &words.map(String::from), &format!("install of {component} on the driver"), ui)
+    tool("cluster-install", &words.map(String::from), &format!("install of {component} on the driver"), ui)?;
+    let about = json!({ "name": format!("installed-{component}"), "namespace": NAMESPACE });
+    lab.apply(&json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": about }).to_string())
 }
 
 /// Refuses a Tekton that lacks what `ci/tekton` uses, all of it named, before anything is applied.

@@ -31,15 +31,17 @@ pub(super) struct Followed {
     pub(super) tasks: Vec<(String, String)>,
 }
 
-/// The newest run of a component at a place that has not ended.
-pub(super) fn next(labs: &Labs, component: &str, place: &str, ui: &Ui) -> Result<String> {
+/// The run of a component at a place that was started since; it may have ended already.
+pub(super) fn next(labs: &Labs, component: &str, place: &str, since: jiff::Timestamp, ui: &Ui) -> Result<String> {
     let selector = format!("other-arch.dev/component={component},other-arch.dev/place={place}");
     let late = || not_done(format!("nobody started a run of {component} at {place}"));
     let found = retry::until(BEGIN, late, || {
         let runs = labs.driver.json(&["get", "pipelineruns", "--namespace", NAMESPACE, "--selector", &selector])?;
         let items = runs["items"].as_array().cloned().unwrap_or_default();
-        let open = items.iter().filter(|run| run["status"]["completionTime"].is_null());
-        let newest = open.max_by_key(|run| text(&run["metadata"]["creationTimestamp"]));
+        // Kubernetes counts in seconds.
+        let created = |run: &&Value| text(&run["metadata"]["creationTimestamp"]).parse::<jiff::Timestamp>().ok();
+        let new = |run: &&Value| created(run).is_some_and(|created| created.as_second() >= since.as_second());
+        let newest = items.iter().filter(new).max_by_key(created);
         Ok(newest.map(|run| text(&run["metadata"]["name"])))
     })?;
     ui.note(format!("PipelineRun {found}"));
