@@ -23,9 +23,9 @@ impl World {
         let (_, entries) = image(&world.registry, "poor", &["amd64"]);
         let host = &world.registry.host;
         let digest = entries[0]["digest"].as_str().unwrap();
-        world.folder.write("x/good.yaml", &format!("\nimage: {host}/good:v1\n"));
-        world.folder.write("x/test/a_test.go", &format!("// {host}/no:1\nvar x = \"{host}/poor:v1\"\n"));
-        world.folder.write("x/one.sh", &format!("echo x\ncrane ls {host}/poor@{digest}\n"));
+        world.folder.write("x/good.yaml", format!("\nimage: {host}/good:v1\n"));
+        world.folder.write("x/test/a_test.go", format!("// {host}/no:1\nvar x = \"{host}/poor:v1\"\n"));
+        world.folder.write("x/one.sh", format!("echo x\ncrane ls {host}/poor@{digest}\n"));
         world
     }
 
@@ -131,7 +131,7 @@ fn what_cannot_be_reached_is_no_verdict_about_the_component() {
     assert_eq!((&rows[0]["verdict"], &rows[1]["verdict"]), (&json!("ok"), &json!("unreachable")));
     world.audit(&[]).says(3, &["error[registry]", "a_test.go:1: 127.0.0.1:1/x/y:1", "no answer"]);
     let host = &world.registry.host;
-    world.folder.write("x/test/a_test.go", &format!("var x = \"{host}/gone:1\"\n"));
+    world.folder.write("x/test/a_test.go", format!("var x = \"{host}/gone:1\"\n"));
     world.audit(&[]).says(3, &["no such image"]);
     world.registry.set("/v2/gone/manifests/1", Answer::Status(403, ""));
     world.audit(&[]).says(3, &["error[auth]"]);

@@ -41,14 +41,14 @@ impl World {
         .unwrap();
         folder.write(
             "release.yaml",
-            &format!(
+            format!(
                 "kind: D\nmetadata: {{labels: {{app.kubernetes.io/version: v1}}}}\nimage: {}\nargs: ['{b}', '-sh=cgr.dev/c/sh@{}']\n",
                 a.replace("@", ":v1@"),
                 digest(&a),
             ),
         );
         let (a, b) = (digest(&a), digest(&b));
-        folder.write("ci/images.toml", &format!("[[image]]\nnames = ['cgr.dev/c/sh@{a}']\nunused = 'a test'\n"));
+        folder.write("ci/images.toml", format!("[[image]]\nnames = ['cgr.dev/c/sh@{a}']\nunused = 'a test'\n"));
         Self { folder, source, other, a, b, signature }
     }
 

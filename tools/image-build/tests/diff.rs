@@ -21,7 +21,7 @@ impl World {
 
     fn release(&self, name: &str, images: &[&str]) {
         let images: Vec<_> = images.iter().map(|image| format!("- image: {image}\n")).collect();
-        self.folder.write(name, &format!("kind: D\nspec:\n{}", images.concat()));
+        self.folder.write(name, format!("kind: D\nspec:\n{}", images.concat()));
     }
 
     /// The old one has all platforms, the new one has lost two and has a new image.

@@ -213,7 +213,7 @@ fn an_image_of_the_config_without_a_platform_is_named() {
     let world = World::new();
     world.push("other", &["amd64"]);
     let other = format!("{}/other:v1", world.registry.host);
-    world.write("x/config/b.yaml", &format!("kind: A\nimage: {other}\n"));
+    world.write("x/config/b.yaml", format!("kind: A\nimage: {other}\n"));
     let ended = world.build_with(&[], &[]);
     assert_eq!(ended.code, 1, "{}", ended.err);
     assert!(ended.err.contains(&format!("{other} linux/arm64: it has no linux/arm64")), "{}", ended.err);
@@ -391,7 +391,7 @@ fn what_no_mirror_can_serve_becomes_an_archive() {
     let name = format!("docker.io/library/x@sha256:{}", "0".repeat(64));
     world.write(
         "ci/images.toml",
-        &format!(
+        format!(
             "[[image]]\nnames = ['{name}']\npreload = true\nbuild = 'shell'\n[[image]]\nnames = ['x.y/z:1']\n\
              build = 'other'\n[build.shell]\nfiles = {{ '/etc/x' = 'y' }}\n[build.other]\nextends = 'shell'\n"
         ),
