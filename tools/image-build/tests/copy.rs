@@ -244,7 +244,7 @@ fn hostile_and_wrong_calls_are_named() {
         let args = ["copy", what, "--component", "x", "--to", &to];
         world.folder.run(&[&args[..], more].concat())
     };
-    world.folder.write("large.yaml", &"# large\n".repeat((65 << 20) / 8));
+    world.folder.write("large.yaml", "# large\n".repeat((65 << 20) / 8));
     copy("large.yaml", &[]).says(2, &["large.yaml is larger than"]);
     world.folder.write("none.yaml", "a: [\n");
     copy("none.yaml", &[]).says(2, &["none.yaml: this is no YAML"]);

@@ -122,7 +122,7 @@ fn what_stands_in_for_an_image_is_shown_as_that() {
     world.release("old.yaml", &[&old]);
     world.release("run/x/release.yaml", &[&new]);
     let text = world.folder.read("run/x/release.yaml");
-    world.folder.write("run/x/images.json", &record(&text, &json!([]), &json!([{ "from": old, "to": new }])));
+    world.folder.write("run/x/images.json", record(&text, &json!([]), &json!([{ "from": old, "to": new }])));
     // The folder of the run holds one component.
     let ended = world.folder.run(&["diff", "old.yaml", "run", "--output", "json"]).says(0, &[]);
     let report = ended.json();
@@ -142,7 +142,7 @@ fn a_record_speaks_for_a_registry_that_is_gone() {
     let row = json!({ "platform": "linux/s390x", "manifest": digest, "user": "65532", "size": 7 });
     let images =
         json!([{ "name": "e.com/x", "kind": "built", "reference": "r", "digest": digest, "platforms": [row] }]);
-    world.folder.write("run/images.json", &record(&text, &images, &json!([])));
+    world.folder.write("run/images.json", record(&text, &images, &json!([])));
     let (old, _) = image(&world.registry, "r/e.com/x", &["s390x", "amd64"]);
     world.release("old.yaml", &[&old]);
     world.folder.run(&["diff", "old.yaml", "run"]).says(1, &["as images.json says it", "has no linux/amd64 any more"]);
@@ -162,7 +162,7 @@ fn a_record_hides_nothing_that_a_registry_does_not_have() {
     let digest = new.split_once('@').unwrap().1;
     let images = json!([{ "name": "e.com/x", "kind": "built", "reference": "r", "digest": digest, "platforms": rows }]);
     let text = world.folder.read("run/release.yaml");
-    world.folder.write("run/images.json", &record(&text, &images, &json!([])));
+    world.folder.write("run/images.json", record(&text, &images, &json!([])));
     let diff = || world.folder.run(&["diff", "old.yaml", "run"]);
     diff().says(0, &["1 images, 1 of them the same"]);
     let gone = |digest: &str| {
@@ -186,7 +186,7 @@ fn wrong_calls_and_registries_out_of_order_are_told_apart() {
     diff("nowhere.yaml").says(3, &["nowhere.yaml: 127.0.0.1:1/r/x:v1"]);
     world.folder.write("none.yaml", "a: [\n");
     diff("none.yaml").says(2, &["none.yaml: this is no YAML"]);
-    world.folder.write("large.yaml", &"# large\n".repeat((65 << 20) / 8));
+    world.folder.write("large.yaml", "# large\n".repeat((65 << 20) / 8));
     diff("large.yaml").says(2, &["large.yaml is larger than"]);
     world.folder.run(&["diff", "old.yaml"]).says(2, &["<NEW>"]);
     world.folder.run(&["diff", "--help"]).says(0, &["Examples:", "Exit codes:"]);

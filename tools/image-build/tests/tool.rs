@@ -7,7 +7,7 @@ mod component;
 
 use std::{fs, path::Path, process::Command};
 
-use component::{ALL, PLATFORMS, SHELL, WINDOWS, World, config, ko};
+use component::{ALL, PLATFORMS, SHELL, WINDOWS, World, ko};
 use kit::Process;
 use serde_json::{Value, json};
 
@@ -345,12 +345,12 @@ fn credentials_are_used_and_not_shown() {
     let ended = verify(docker.to_str().unwrap());
     assert_eq!(ended.code, 0, "{}{}", ended.out, ended.err);
     for folder in ["/nonexistent", world.path("docker/other").to_str().unwrap()] {
-        world.write("docker/other/config.json", &config.replace("dXNlcjpzZWNyZXQtd29yZA==", "dXNlcjpzZWNyZXQ="));
+        world.write("docker/other/config.json", config.replace("dXNlcjpzZWNyZXQtd29yZA==", "dXNlcjpzZWNyZXQ="));
         let ended = verify(folder);
         assert!(ended.code == 3 && ended.err.contains("error[auth]"), "{}{}", ended.out, ended.err);
         assert!(!ended.err.contains("secret") && !ended.err.contains("dXNl"), "{}", ended.err);
     }
-    world.write("docker/other/config.json", &config.replace("}}}", "secret"));
+    world.write("docker/other/config.json", config.replace("}}}", "secret"));
     let ended = verify(world.path("docker/other").to_str().unwrap());
     assert!(ended.code == 3 && !ended.err.contains("secret"), "{}", ended.err);
 }
