@@ -69,7 +69,7 @@ fn what_has_something_in_its_place_is_good() {
     let world = World::new();
     let digest = world.rows(&[], 1)[1]["name"].as_str().unwrap().split_once("/poor@").unwrap().1.to_owned();
     let map = world.map("poor:v1", "build = 'shell'") + &world.map(&format!("poor@{digest}"), "unused = 'only here'");
-    world.folder.write("ci/images.toml", &(map + "[build.shell]\nfiles = { '/etc/x' = 'y' }\n"));
+    world.folder.write("ci/images.toml", map + "[build.shell]\nfiles = { '/etc/x' = 'y' }\n");
     let rows = world.rows(&[], 0);
     assert_eq!(rows[1]["replacement"], json!({ "unused": "only here" }));
     assert_eq!((&rows[2]["replacement"], &rows[2]["verdict"]), (&json!({ "build": "shell" }), &json!("replaced")));

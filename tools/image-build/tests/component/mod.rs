@@ -45,7 +45,7 @@ impl World {
             "[[image]]\nnames = ['{SHELL}']\nbuild = 'shell'\n[[image]]\nnames = ['{WINDOWS}']\nunused = 'only Windows'\n\
              [build.shell]\nfiles = {{ '/etc/x' = 'y' }}\nuser = '65532:65532'\n"
         );
-        world.write("ci/images.toml", &images);
+        world.write("ci/images.toml", images);
         world.write("x/go.mod", "module e.com/x\n");
         world.write("x/config/a.yaml", config("ko://e.com/x/cmd/x"));
         world.ko("");
