@@ -87,6 +87,17 @@ impl World {
         Ended { code: output.status.code().unwrap(), text, took: began.elapsed() }
     }
 
+    /// Another verb: its exit code, and what it prints as JSON.
+    fn ask(&self, args: &[&str]) -> (i32, Value) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cluster-install"));
+        let path = |name: &str| self.path(name).display().to_string();
+        command.args(args).args(["--kubeconfig", &path("config.json"), "--ci", &path("ci"), "--output", "json"]);
+        let output =
+            command.env("OTHER_ARCH_CACHE", path("cache")).env_remove("KUBERNETES_SERVICE_HOST").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code().unwrap(), serde_json::from_slice(&output.stdout).expect(&said))
+    }
+
     fn record(&self) -> Value {
         read(&self.path("run/x/linux-s390x/c/install.json"))
     }

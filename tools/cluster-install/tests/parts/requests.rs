@@ -59,6 +59,37 @@ fn an_object_needs_two_requests_at_most_and_none_that_nobody_touched() {
     world.install(&[]).says(0, &["1 created, 1 changed, 59 as they were"]);
 }
 
+/// In a lab every registry answers; here the kubelet says that it reaches one of two.
+#[test]
+fn a_registry_that_no_node_reaches() {
+    let waits = |name: &str, message: &str| {
+        json!({"name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0,
+               "state": {"waiting": {"reason": "ImagePullBackOff", "message": message}}})
+    };
+    let away = "Back-off: ErrImagePull: dial tcp 10.0.0.9:5000: connect: connection refused";
+    let statuses = [waits("i0", away), waits("i1", "Back-off: ErrImagePull: 401 Unauthorized")];
+    let world = World::new(Api::start("s390x", move |path, object| {
+        if path == "/api/v1/namespaces/other-arch/pods/pulls-1" {
+            object["status"] = json!({"phase": "Pending", "containerStatuses": statuses});
+        }
+        Ok(Vec::new())
+    }));
+    let release = super::RELEASE.replace("IMAGE", "away.example:5000/web:1");
+    let more = release.replace("name: web", "name: more").replace("away.example:5000", "there.example");
+    world.write("release.yaml", &format!("{release}---\n{}", more.split_once("---\n").unwrap().1));
+    let file = world.path("release.yaml");
+    let (code, report) = world.ask(&["preflight", "--component", "x", "--release", file.to_str().unwrap()]);
+    assert_eq!(code, 3, "{report}");
+    let row = |check: &str| report["rows"].as_array().unwrap().iter().find(|row| row["check"] == check).unwrap();
+    let (registries, images) = (row("registries"), row("images"));
+    assert_eq!((&registries["answer"], &registries["cause"]), (&json!("unfit"), &json!("registry")), "{report}");
+    let line = registries["line"].as_str().unwrap();
+    assert!(line.contains("away.example:5000 from node n1") && !line.contains("there.example"), "{line}");
+    assert_eq!(images["cause"], "auth", "{images}");
+    assert_eq!(row("storage")["cause"], "storage", "there is no class");
+    assert!(world.api.writes().contains(&"DELETE /api/v1/namespaces/other-arch/pods/pulls-1".to_owned()));
+}
+
 #[test]
 fn ready_is_seen_when_it_is() {
     let ready = Mutex::new(None::<Instant>);
