@@ -103,7 +103,7 @@ fn hostile(world: &World) -> crate::world::Run {
     .stage("test", "", None, (6, 7), Outcome::Passed, None)
 }
 
-pub(crate) fn compare(name: &str, found: &str) {
+fn compare(name: &str, found: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         kit::rundir::write(&path, found.as_bytes()).unwrap();
