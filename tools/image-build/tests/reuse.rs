@@ -42,7 +42,7 @@ fn world() -> World {
 fn go(world: &World, env: &str, list: &str) {
     let script = format!(
         "case \"$1\" in\nenv) {env}; echo go1.99 $GOOS $GOARCH $GOFLAGS;;\ntool) echo link version go1.99;;\n\
-         list) {list}\necho \"$GOOS/$GOARCH $*\" >> {0}/listed; cat {0}/packages;;\n*) exit 1;;\nesac",
+         list) {list}\n{{ printf %s \"$GOOS/$GOARCH $*\" | tr '\\n' ' '; echo; }} >> {0}/listed; cat {0}/packages;;\n*) exit 1;;\nesac",
         world.path("").display()
     );
     world.program("bin/go", &script);

@@ -298,6 +298,7 @@ mod tests {
         ] {
             let mut pax = Vec::new();
             entry(&mut pax, b"pax", EntryType::XHeader, record.as_bytes(), |_| {});
+            entry(&mut pax, b"file", EntryType::Regular, b"", |_| {});
             cases.insert(said, pax);
         }
         for (said, archive) in cases {
