@@ -169,8 +169,9 @@ fn sort(
         if RULES.protected(&key(&name)) || name == NAMESPACE || created >= before {
             continue;
         }
-        let of_holder =
-            holder.holder.is_some() && !holder.expired(now) && holder.since.is_none_or(|since| created >= since);
+        // The API server says only the second in which something was made.
+        let after = |since: Timestamp| created.as_second() >= since.as_second();
+        let of_holder = holder.holder.is_some() && !holder.expired(now) && holder.since.is_none_or(after);
         if of_holder {
             spared.push(name);
         } else {
@@ -343,6 +344,8 @@ mod tests {
         };
         let living = held("2026-01-01T08:00:00Z", "2026-01-01T12:10:00Z");
         assert_eq!(names(&living), (vec!["old".to_owned()], vec!["middle".to_owned()]));
+        let same_second = held("2026-01-01T09:00:00.5Z", "2026-01-01T12:10:00Z");
+        assert_eq!(names(&same_second), names(&living));
         let dead = held("2026-01-01T08:00:00Z", "2026-01-01T11:00:00Z");
         assert_eq!(names(&dead).1, Vec::<String>::new());
     }
