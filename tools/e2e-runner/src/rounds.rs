@@ -146,7 +146,7 @@ impl Rounds<'_> {
     fn diagnose(&self, rows: &[Row], place: &Place) -> Vec<String> {
         let failed =
             rows.iter().filter(|row| row.test.status == Status::Failed && top(&row.test.name) == row.test.name);
-        self.ui.warn(format!("{} tests failed, more than a fifth: nothing is tried again", failed.count()));
+        self.ui.warn(format!("{} tests did not pass, more than a fifth: nothing is tried again", failed.count()));
         let look = diagnose::look(&place.opened.client, self.namespace, &place.platform);
         let found = self.runtime.block_on(cluster::interruptible(async { Ok(look.await) })).unwrap_or_default();
         for line in &found {
