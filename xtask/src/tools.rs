@@ -39,10 +39,11 @@ pub(crate) fn called() -> Option<(&'static str, Vec<OsString>)> {
     Some((tool, words.collect()))
 }
 
-/// Builds the tool and becomes it.
+/// Builds the tools and becomes this one. All of them: built alone it would need its libraries with other features, so
+/// that each tool compiled them anew, and again after the next `nightly`.
 pub(crate) fn become_tool(tool: &str, arguments: Vec<OsString>) -> ExitCode {
     kit::signal::install();
-    let error = match build(&[tool], &Ui::silent()).and_then(|()| path(tool)) {
+    let error = match build(TOOLS, &Ui::silent()).and_then(|()| path(tool)) {
         Ok(path) => {
             let mut command = Command::new(path);
             command.args(arguments);
