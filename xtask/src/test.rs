@@ -31,6 +31,11 @@ pub(crate) struct Args {
     filter: Option<String>,
 }
 
+mod side_by_side;
+
+/// Words in the names of tests that are not the lab's tier's own.
+const ELSEWHERE: &[&str] = &["tekton", "nodes", "browser"];
+
 /// The nodes that tests boot.
 const NODES: &[&str] = &["linux/s390x", "linux/arm64", "linux/ppc64le"];
 
@@ -74,32 +79,18 @@ impl Tier {
         !matches!(self, Self::Unit | Self::Browser)
     }
 
-    /// Arguments of cargo: tests that need a lab are ignored unless they are asked for.
-    const fn arguments(self) -> &'static [&'static str] {
-        match self {
+    /// Arguments of cargo: tests that need a lab are ignored unless they are asked for. `None`: the tests are run by
+    /// [`side_by_side`].
+    const fn arguments(self) -> Option<&'static [&'static str]> {
+        Some(match self {
+            Self::Lab => return None,
             Self::Unit => &["test", "--workspace", "--no-fail-fast", "--"],
-            // One at a time: they share two cores, and some count what is on the machine.
-            Self::Lab => &[
-                "test",
-                "--workspace",
-                "--tests",
-                "--no-fail-fast",
-                "--",
-                "--ignored",
-                "--skip",
-                "tekton",
-                "--skip",
-                "nodes",
-                "--skip",
-                "browser",
-                "--test-threads=1",
-            ],
             Self::Nodes => {
                 &["test", "--workspace", "--tests", "--no-fail-fast", "--", "--ignored", "--test-threads=1", "nodes"]
             }
             Self::Browser => &["test", "--package", "support-matrix", "--tests", "--", "--ignored", "browser"],
             Self::Tekton => &["test", "--package", "xtask", "--tests", "--", "--ignored", "--test-threads=1", "tekton"],
-        }
+        })
     }
 }
 
@@ -156,16 +147,34 @@ fn all(tiers: &[Tier], filter: Option<&str>, ui: &Ui) -> Result<(usize, usize)> 
 
 fn one(tier: Tier, filter: Option<&str>, ui: &Ui) -> Result<(usize, usize)> {
     let began = Instant::now();
-    let arguments: Vec<_> = tier.arguments().iter().copied().chain(filter).collect();
+    let print = |text: &str| {
+        let _ = match ui.output {
+            Output::Text => write!(std::io::stdout(), "{text}"),
+            Output::Json => write!(std::io::stderr(), "{text}"),
+        };
+    };
+    let (passed, failed) = match tier.arguments() {
+        Some(arguments) => with_cargo(tier, arguments, filter, print)?,
+        None => {
+            let elsewhere = |name: &str| ELSEWHERE.iter().any(|word| name.contains(word));
+            side_by_side::run(|name| !elsewhere(name) && filter.is_none_or(|word| name.contains(word)), print, ui)?
+        }
+    };
+    if filter.is_none() {
+        remember(tier, passed, failed, began)?;
+    }
+    ui.note(format!("tier '{}': {passed} passed, {failed} failed in {}", tier.name(), duration(began.elapsed())));
+    Ok((passed, failed))
+}
+
+fn with_cargo(tier: Tier, arguments: &[&str], filter: Option<&str>, print: impl Fn(&str)) -> Result<(usize, usize)> {
+    let arguments: Vec<_> = arguments.iter().copied().chain(filter).collect();
     let command = tools::cargo(&arguments)?;
     let (mut passed, mut failed) = (0, 0);
     let process = Process::new(format!("tests of tier '{}'", tier.name()), command).limit(Duration::from_secs(5400));
     let finished = process
         .on_line(|_, line| {
-            let _ = match ui.output {
-                Output::Text => writeln!(std::io::stdout(), "{line}"),
-                Output::Json => writeln!(std::io::stderr(), "{line}"),
-            };
+            print(&format!("{line}\n"));
             if let Some((good, bad)) = totals(line) {
                 passed += good;
                 failed += bad;
@@ -175,10 +184,6 @@ fn one(tier: Tier, filter: Option<&str>, ui: &Ui) -> Result<(usize, usize)> {
     if !finished.good() && failed == 0 {
         return Err(tools::failure(&format!("tier '{}'", tier.name()), Cause::BuildFailure, &finished.last));
     }
-    if filter.is_none() {
-        remember(tier, passed, failed, began)?;
-    }
-    ui.note(format!("tier '{}': {passed} passed, {failed} failed in {}", tier.name(), duration(began.elapsed())));
     Ok((passed, failed))
 }
 
