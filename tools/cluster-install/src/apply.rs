@@ -7,6 +7,7 @@ use std::{
 
 use cluster::{FIELD_MANAGER, Kind, KubeContext, cause_of, fail, inventory::Sent, objects::Object, watch};
 use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use kit::{
     Cause, Error, Result, Ui, digest,
     record::{AppliedObject, Change, ObjectKey},
@@ -19,7 +20,7 @@ use kube::{
 use serde_json::Value;
 
 /// Requests at the same time: enough to hide a slow line, few enough for the API server's flow control.
-pub(crate) const PARALLEL: usize = 16;
+pub(crate) const PARALLEL: usize = 32;
 /// How long an object is tried again while the API server or a webhook is not there.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -30,22 +31,58 @@ pub(crate) struct Placed {
     pub(crate) kind: Kind,
 }
 
-/// The versions of objects that were there before, by place: what tells a change from none.
-pub(crate) type Versions = BTreeMap<ObjectKey, String>;
+/// An object as it was found or became.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct State {
+    /// Its version: what tells a change from none.
+    version: String,
+    /// What the API server says of the fields that are ours, as a digest; nothing if none are.
+    owned: Option<String>,
+}
+
+impl State {
+    /// A field that somebody else writes, by whatever kind of request, is taken out of our entry
+    /// (sigs.k8s.io/structured-merge-diff, merge/update.go); what is written under our name renews the entry's time.
+    /// What others write into other fields, and controllers into the status, does not touch it.
+    fn of(metadata: &ObjectMeta) -> Self {
+        let ours = |entry: &&ManagedFieldsEntry| {
+            entry.manager.as_deref() == Some(FIELD_MANAGER)
+                && entry.operation.as_deref() == Some("Apply")
+                && entry.subresource.as_deref().unwrap_or_default().is_empty()
+        };
+        let entry = metadata.managed_fields.iter().flatten().find(ours);
+        let entry = entry.and_then(|entry| serde_json::to_string(entry).ok());
+        Self {
+            version: metadata.resource_version.clone().unwrap_or_default(),
+            owned: entry.map(|entry| digest::sha256(entry.as_bytes())),
+        }
+    }
+}
+
+/// The objects that were there before, by place.
+pub(crate) type States = BTreeMap<ObjectKey, State>;
 
 /// What was there before, and what of it came from us.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Before {
-    pub(crate) versions: Versions,
-    /// What the last installation sent, and the versions that came of it.
+    pub(crate) states: States,
+    /// What the last installation sent, and which fields became ours by it.
     pub(crate) sent: Sent,
 }
 
 impl Before {
-    /// Whether sending the object again would change nothing: it is what was sent, and nobody has written it since.
-    fn is_settled(&self, object: &Object, version: &str) -> bool {
+    /// Whether sending the object again would change nothing: it says nothing, or it is what was sent, and nobody has
+    /// written to our fields since.
+    fn is_settled(&self, object: &Object) -> bool {
+        let Some(state) = self.states.get(&object.key) else { return false };
         let sent = self.sent.get(&object.key.to_string());
-        sent.is_some_and(|(digest, then)| then == version && *digest == digest_of(object))
+        is_bare(&object.value)
+            || sent.is_some_and(|(digest, owned)| state.owned.as_ref() == Some(owned) && *digest == digest_of(object))
+    }
+
+    /// Whether sending all of them would change nothing.
+    pub(crate) fn are_settled(&self, placed: &[Placed]) -> bool {
+        placed.iter().all(|item| self.is_settled(&item.object))
     }
 }
 
@@ -73,13 +110,13 @@ impl Applied {
         (!names.is_empty()).then(|| format!("{} objects were applied: {}{more}", self.objects.len(), names.join(", ")))
     }
 
-    fn add(&mut self, object: &Object, before: Option<&String>, now: String) {
+    fn add(&mut self, object: &Object, before: Option<&State>, now: State) {
         let change = match before {
             None => {
                 self.counts.created += 1;
                 Some(Change::Created)
             }
-            Some(before) if *before == now => {
+            Some(before) if before.version == now.version => {
                 self.counts.unchanged += 1;
                 None
             }
@@ -89,11 +126,15 @@ impl Applied {
             }
         };
         self.objects.extend(change.map(|change| AppliedObject { key: object.key.clone(), change }));
-        // The digest of a secret might be guessed from.
-        if object.key.kind != "Secret" {
-            self.sent.insert(object.key.to_string(), (digest_of(object), now));
+        if let Some(owned) = now.owned.filter(|_| !is_secret(&object.value)) {
+            self.sent.insert(object.key.to_string(), (digest_of(object), owned));
         }
     }
+}
+
+/// Whether something could be guessed from its digest.
+fn is_secret(object: &Value) -> bool {
+    object["kind"] == "Secret" && ["data", "stringData"].iter().any(|field| !object[field].is_null())
 }
 
 /// What applying came to.
@@ -116,12 +157,12 @@ impl Counts {
     }
 }
 
-/// Reads the versions of what is there of `placed`, once what an earlier installation left has ended
+/// Reads what is there of `placed`, once what an earlier installation left has ended
 /// that is being deleted.
-pub(crate) async fn versions(client: &Client, placed: &[Placed], ui: &Ui) -> Result<Versions> {
-    let (versions, going) = list(client, placed).await?;
+pub(crate) async fn states(client: &Client, placed: &[Placed], ui: &Ui) -> Result<States> {
+    let (states, going) = list(client, placed).await?;
     if going.is_empty() {
-        return Ok(versions);
+        return Ok(states);
     }
     let step = ui.step(format!("waiting for the end of {} objects of an earlier installation", going.len()));
     let waits = placed.iter().filter(|item| going.contains(&item.object.key)).map(|item| {
@@ -130,11 +171,11 @@ pub(crate) async fn versions(client: &Client, placed: &[Placed], ui: &Ui) -> Res
     });
     stream::iter(waits).buffer_unordered(PARALLEL).try_collect::<()>().await?;
     step.done("");
-    list(client, placed).await.map(|(versions, _)| versions)
+    list(client, placed).await.map(|(states, _)| states)
 }
 
 /// One list for each kind and namespace; the keys are of what is being deleted.
-async fn list(client: &Client, placed: &[Placed]) -> Result<(Versions, BTreeSet<ObjectKey>)> {
+async fn list(client: &Client, placed: &[Placed]) -> Result<(States, BTreeSet<ObjectKey>)> {
     let mut groups: BTreeMap<(String, String, String), (&Kind, BTreeSet<&str>)> = BTreeMap::new();
     for item in placed {
         let key = &item.object.key;
@@ -156,16 +197,16 @@ async fn list(client: &Client, placed: &[Placed]) -> Result<(Versions, BTreeSet<
         };
         let ours = listed.into_iter().filter(|object| names.contains(object.name_any().as_str()));
         let found = ours.map(|object| {
-            let (name, version) = (object.name_any(), object.resource_version().unwrap_or_default());
+            let (name, state) = (object.name_any(), State::of(&object.metadata));
             let (api_version, kind, namespace) = (api_version.clone(), kind.clone(), namespace.clone());
-            (ObjectKey { api_version, kind, namespace, name }, version, object.metadata.deletion_timestamp.is_some())
+            (ObjectKey { api_version, kind, namespace, name }, state, object.metadata.deletion_timestamp.is_some())
         });
         Ok::<Vec<_>, Error>(found.collect())
     });
     let lists: Vec<Vec<_>> = stream::iter(lists).buffer_unordered(PARALLEL).try_collect().await?;
     let found: Vec<_> = lists.into_iter().flatten().collect();
     let going = found.iter().filter(|(_, _, going)| *going).map(|(key, _, _)| key.clone()).collect();
-    Ok((found.into_iter().map(|(key, version, _)| (key, version)).collect(), going))
+    Ok((found.into_iter().map(|(key, state, _)| (key, state)).collect(), going))
 }
 
 /// Applies all of `placed`, many at the same time; goes on after a failure, so that all conflicts are
@@ -184,18 +225,16 @@ pub(crate) async fn wave(
 ) -> Result<()> {
     let mut failures = Vec::new();
     let work = placed.into_iter().map(|item| async move {
-        let version = match before.versions.get(&item.object.key) {
-            Some(version) if is_bare(&item.object.value) || before.is_settled(&item.object, version) => {
-                Ok(version.clone())
-            }
+        let state = match before.states.get(&item.object.key) {
+            Some(state) if before.is_settled(&item.object) => Ok(state.clone()),
             _ => one(client, &item, force).await,
         };
-        (item.object, version)
+        (item.object, state)
     });
     let mut work = std::pin::pin!(stream::iter(work).buffer_unordered(PARALLEL));
-    while let Some((object, version)) = work.next().await {
-        match version {
-            Ok(now) => applied.add(&object, before.versions.get(&object.key), now),
+    while let Some((object, state)) = work.next().await {
+        match state {
+            Ok(now) => applied.add(&object, before.states.get(&object.key), now),
             Err(error) => failures.push((object.key, error)),
         }
         done(&applied.counts);
@@ -221,14 +260,14 @@ fn is_bare(object: &Value) -> bool {
     })
 }
 
-/// Applies one object and returns its version.
-async fn one(client: &Client, item: &Placed, force: bool) -> Result<String, kube::Error> {
+/// Applies one object, and returns what it has become.
+async fn one(client: &Client, item: &Placed, force: bool) -> Result<State, kube::Error> {
     let api = item.kind.api(client, &item.object.key.namespace);
     let mut params = PatchParams::apply(FIELD_MANAGER);
     params.force = force;
     let patch = Patch::Apply(&item.object.value);
     let object = patiently(passes, || api.patch(&item.object.key.name, &params, &patch)).await?;
-    Ok(object.resource_version().unwrap_or_default())
+    Ok(State::of(&object.metadata))
 }
 
 /// Tries again what `passes`, for a while.
@@ -284,6 +323,7 @@ fn explain(failures: Vec<(ObjectKey, kube::Error)>) -> Error {
 mod tests {
     use super::*;
     use kube::core::Status;
+    use serde_json::json;
 
     fn api(code: u16, message: &str) -> kube::Error {
         kube::Error::Api(Box::new(Status::failure(message, "").with_code(code)))
@@ -291,6 +331,18 @@ mod tests {
 
     fn key(name: &str) -> ObjectKey {
         ObjectKey { api_version: "v1".into(), kind: "Service".into(), namespace: "n".into(), name: name.into() }
+    }
+
+    /// An entry of ours with these fields.
+    fn ours(fields: &[&str], second: &str) -> Value {
+        let fields: serde_json::Map<_, _> = fields.iter().map(|field| ((*field).to_owned(), json!({}))).collect();
+        json!({"manager": FIELD_MANAGER, "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1",
+            "time": format!("2026-01-01T00:00:0{second}Z"), "fieldsV1": {"f:data": fields}})
+    }
+
+    fn state(version: &str, managers: &[Value]) -> State {
+        let metadata = json!({"resourceVersion": version, "managedFields": managers});
+        State::of(&serde_json::from_value(metadata).unwrap())
     }
 
     #[test]
@@ -312,16 +364,33 @@ mod tests {
             cluster::objects::parse(&text, "r").unwrap().remove(0)
         };
         let mut applied = Applied::default();
-        applied.add(&parse("red"), None, "7".into());
-        let before = Before { sent: applied.sent.clone(), ..Before::default() };
-        assert!(before.is_settled(&parse("red"), "7"));
-        assert!(!before.is_settled(&parse("red"), "8"), "somebody has written it");
-        assert!(!before.is_settled(&parse("blue"), "7"), "it is to become another");
+        applied.add(&parse("red"), None, state("7", &[ours(&["f:colour"], "1")]));
+        let settled = |colour: &str, state: State| {
+            let object = parse(colour);
+            Before { states: States::from([(object.key.clone(), state)]), sent: applied.sent.clone() }
+                .is_settled(&object)
+        };
+        assert!(settled("red", state("7", &[ours(&["f:colour"], "1")])));
+        let mut other = ours(&["f:replicas"], "2");
+        other["manager"] = json!("kubectl");
+        let mut status = ours(&["f:status"], "3");
+        status["subresource"] = json!("status");
+        let beside = [status, other.clone(), ours(&["f:colour"], "1")];
+        assert!(settled("red", state("8", &beside)), "what others write beside it changes nothing of it");
+        assert!(!settled("red", state("8", &[ours(&[], "1")])), "somebody has taken a field over");
+        assert!(!settled("red", state("8", &[ours(&["f:colour"], "2")])), "another of ours has written it");
+        assert!(!settled("red", state("8", &[other])), "it was made anew");
+        assert!(!settled("blue", state("7", &[ours(&["f:colour"], "1")])), "it is to become another");
+        assert!(!Before { sent: applied.sent.clone(), ..Before::default() }.is_settled(&parse("red")), "it is gone");
         let mut secret = parse("red");
-        secret.key.kind = "Secret".into();
-        applied.add(&secret, Some(&"1".into()), "2".into());
-        assert_eq!((applied.sent.len(), applied.counts.all()), (1, 2));
+        (secret.key.kind, secret.value["kind"]) = ("Secret".into(), json!("Secret"));
+        let mut applied = applied;
+        applied.add(&secret, Some(&state("1", &[])), state("2", &[ours(&["f:colour"], "1")]));
+        assert_eq!((applied.sent.len(), applied.counts.all()), (1, 2), "nothing is kept of what is secret");
         assert_eq!(applied.words().unwrap(), "2 objects were applied: ConfigMap.v1 a, Secret.v1 a");
+        secret.value["data"] = Value::Null;
+        applied.add(&secret, None, state("2", &[ours(&["f:colour"], "1")]));
+        assert_eq!(applied.sent.len(), 2);
         assert_eq!(Applied::default().words(), None);
     }
 

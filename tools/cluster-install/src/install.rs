@@ -1,23 +1,23 @@
 //! `cluster-install install`: the steps of an installation, in their order.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use cluster::{
-    Kinds, KubeContext, Opened, Options,
+    Guard, Kinds, KubeContext, Opened, Options,
     inventory::{self, Inventory, Kept},
-    nature,
+    lease, nature,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kit::{
     Cause, Done, Error, Output, Platform, Result, RunDir, Ui,
     ci::{CiOptions, Component, Declared, parse_duration},
-    record::{ClusterId, Image, Install, Nature, SCHEMA_VERSION},
+    record::{ClusterId, Image, Install, Nature, ObjectKey, SCHEMA_VERSION},
 };
 use kube::{Api, api::ListParams};
 
 use crate::{
-    apply::{Counts, Placed},
+    apply::{self, Before, Counts, PARALLEL, Placed, States},
     extras::Extras,
     images,
     lease::Patience,
@@ -200,37 +200,35 @@ struct Call<'a> {
     component: Option<&'a Component>,
 }
 
+/// What was found before anything is changed.
+struct Ground {
+    id: ClusterId,
+    kinds: Kinds,
+    /// What the cluster keeps of this component, and of others.
+    earlier: Option<Kept>,
+    others: Vec<Kept>,
+    target: Target,
+    verified: Vec<Image>,
+    placed: Vec<Placed>,
+    states: States,
+}
+
 impl Call<'_> {
     /// All steps in their order; returns the record and its digest, but of `apply`.
-    async fn install(&self, release: Release, progress: &mut Progress) -> Result<Option<(Install, String)>> {
+    async fn install(&self, mut release: Release, progress: &mut Progress) -> Result<Option<(Install, String)>> {
         let Self { args, ui, run, .. } = *self;
-        let opened = cluster::open(&args.cluster, ui).await?;
+        let see = |client| async move { lease::see(&client).await };
+        let (opened, seen) = cluster::open_wide(&args.cluster, PARALLEL, ui, see).await?;
         let client = &opened.client;
-        let (mut id, mut kinds, mut kept) =
-            tokio::try_join!(cluster::identity(&opened), Kinds::discover(client), inventory::all(client))?;
-        let earlier = kept.iter().position(|kept| kept.inventory.component == args.component);
-        let earlier = earlier.map(|at| kept.swap_remove(at));
-        kinds.learn(&release.objects);
-        progress.cluster = Some(id.clone());
-        let target = platform::choose(&id, args.platform.as_ref())?;
-        progress.platform = Some(target.platform.clone());
-        progress.nature = target.nature;
-        progress.unchecked = args.no_image_check;
-        self.check_needs(&kept, &opened.name)?;
-        let verified = match args.no_image_check {
-            false => verified(&release, &target, &id, ui).await?,
-            true => {
-                ui.warn("nobody asks whether the images can run on these nodes (--no-image-check)");
-                release.images.clone().unwrap_or_default()
-            }
-        };
-        let guard = args.patience.take(client, &run.id(), ui).await?;
-        if let Some(earlier) = guard.dirty() {
+        let (guard, ground) = self.begin(&opened, &seen, &release, progress).await?;
+        if let Some(earlier) = guard.dirty().map(String::from) {
+            guard.release().await?;
             let what = format!("{} is dirty: run {earlier} used it and never cleaned it", opened.name);
             return Err(Error::new(Cause::LeaseHeld, what).next(
                 "clean it: cargo xtask cleanup; or, if that is in order: cargo xtask cluster-install lease release --force",
             ));
         }
+        let Ground { mut id, kinds, earlier, others, target, verified, mut placed, states } = ground;
         let platform = Some(&target.platform);
         let limit = args.timeout.unwrap_or(LIMIT);
         let (image, declared) = (args.probe.as_deref(), self.declared);
@@ -239,19 +237,22 @@ impl Call<'_> {
         progress.nature = nature::worst(&id, &target.platform).unwrap_or(target.nature);
         progress.cluster = Some(id.clone());
         progress.slowdown = seen?.slowdown();
-        let (mut release, mut placed) = place(release, &kinds, &target, progress)?;
+        fit(&mut placed, &target, progress);
         if progress.patient_probes > 0 {
             let number = progress.patient_probes;
             ui.note(format!(
                 "the nodes are emulated and slow: liveness probes of {number} containers get {PATIENT} times as long"
             ));
         }
-        args.extras.entrust(&mut placed, &kinds)?;
         release.objects = placed.iter().map(|item| item.object.clone()).collect();
+        progress.namespaces = release.namespaces();
         progress.objects = placed.len();
-        let surplus = prune::surplus(earlier.as_ref(), &kept, &release.objects);
+        let surplus = prune::surplus(earlier.as_ref(), &others, &release.objects);
         let mut inventory = inventory_of(&release, run, &target);
         let mut sent = earlier.as_ref().map(|kept| kept.sent.clone()).unwrap_or_default();
+        let before = Before { states, sent: sent.clone() };
+        let known = earlier.as_ref().is_some_and(|kept| kept.inventory.is_like(&inventory));
+        let settled = surplus.is_empty() && before.are_settled(&placed);
         let steps = Steps {
             limit: args.timeout.unwrap_or_else(|| patience(progress.slowdown)),
             force: args.force_conflicts,
@@ -270,14 +271,21 @@ impl Call<'_> {
         } else {
             // Until it is removed, what an earlier version had is ours as well.
             inventory.objects.extend(surplus.iter().cloned());
-            inventory::store(client, &inventory).await?;
-            steps.apply_and_wait(placed, sent, progress).await?;
+            // It forgets what was sent: until the end nobody knows. Where nothing is going to be, the end is here.
+            if !settled || (self.extent == Extent::Install && !known) {
+                inventory::store(client, &inventory).await?;
+            }
+            steps.apply_and_wait(placed, &before, progress).await?;
             sent = progress.applied.sent.clone();
+            guard.check()?;
             progress.pruned = prune::prune(client, &kinds, surplus, ui).await?;
             inventory.objects = release.objects.iter().map(|object| object.key.clone()).collect();
         }
+        guard.check()?;
         if self.extent == Extent::Apply {
-            inventory::finish(client, &inventory, &sent, None).await?;
+            if !(settled && known && sent == before.sent) {
+                inventory::finish(client, &inventory, &sent, None).await?;
+            }
             return Ok(None);
         }
         read_back(&opened, &release, &verified, &target, progress).await?;
@@ -287,6 +295,78 @@ impl Call<'_> {
             inventory::finish(client, &inventory, &sent, Some(&text)).await?;
         }
         Ok(written)
+    }
+
+    /// Takes the lease, and looks at the cluster. What was seen while another run held it is looked at again.
+    async fn begin(
+        &self,
+        opened: &Opened,
+        seen: &lease::Seen,
+        release: &Release,
+        progress: &mut Progress,
+    ) -> Result<(Guard, Ground)> {
+        let Self { args, ui, .. } = *self;
+        let (client, holder) = (&opened.client, self.run.id());
+        let mut guard = None;
+        if seen.held_by_another(&holder) {
+            guard = Some(args.patience.take(client, &holder, ui).await?);
+        }
+        loop {
+            let mut ground = match self.look(opened, release, progress).await {
+                Ok(ground) => ground,
+                Err(error) => {
+                    // Nothing was changed: the next one need not wait until it expires.
+                    if let Some(guard) = guard {
+                        guard.release().await?;
+                    }
+                    return Err(error);
+                }
+            };
+            let states = async {
+                match self.extent {
+                    Extent::Wait => Ok(States::new()),
+                    _ => apply::states(client, &ground.placed, ui).await,
+                }
+            };
+            if let Some(guard) = guard {
+                ground.states = states.await?;
+                return Ok((guard, ground));
+            }
+            match tokio::try_join!(lease::take_seen(client, &holder, seen), states)? {
+                (Some(guard), states) => {
+                    ground.states = states;
+                    return Ok((guard, ground));
+                }
+                (None, _) => guard = Some(args.patience.take(client, &holder, ui).await?),
+            }
+        }
+    }
+
+    /// What is there, and where the release's objects belong.
+    async fn look(&self, opened: &Opened, release: &Release, progress: &mut Progress) -> Result<Ground> {
+        let Self { args, ui, .. } = *self;
+        let client = &opened.client;
+        let (id, mut kinds, mut others) =
+            tokio::try_join!(cluster::identity(opened), Kinds::discover(client), inventory::all(client))?;
+        let earlier = others.iter().position(|kept| kept.inventory.component == args.component);
+        let earlier = earlier.map(|at| others.swap_remove(at));
+        kinds.learn(&release.objects);
+        progress.cluster = Some(id.clone());
+        let target = platform::choose(&id, args.platform.as_ref())?;
+        progress.platform = Some(target.platform.clone());
+        progress.nature = target.nature;
+        progress.unchecked = args.no_image_check;
+        self.check_needs(&others, &opened.name)?;
+        let verified = match args.no_image_check {
+            false => verified(release, &target, &id, ui).await?,
+            true => {
+                ui.warn("nobody asks whether the images can run on these nodes (--no-image-check)");
+                release.images.clone().unwrap_or_default()
+            }
+        };
+        let mut placed = place(release, &kinds)?;
+        args.extras.entrust(&mut placed, &kinds)?;
+        Ok(Ground { id, kinds, earlier, others, target, verified, placed, states: States::new() })
     }
 
     /// What the component needs is installed before it; whether it is, the cluster's other inventories say.
@@ -322,17 +402,29 @@ pub(crate) async fn kinds(opened: &Opened, release: &Release) -> Result<Kinds> {
     Ok(kinds)
 }
 
-/// Gives every object its place, on a mixed cluster its nodes, and on slow emulated nodes the time to start.
-pub(crate) fn place(
-    mut release: Release,
-    kinds: &Kinds,
-    target: &Target,
-    progress: &mut Progress,
-) -> Result<(Release, Vec<Placed>)> {
+/// Gives every object its place.
+///
+/// # Errors
+/// [`Cause::Usage`] for a kind that nobody knows, and for an object that is there twice: with the default namespace
+/// and without one.
+pub(crate) fn place(release: &Release, kinds: &Kinds) -> Result<Vec<Placed>> {
     let name = release.name();
     let mut placed = Vec::with_capacity(release.objects.len());
-    for object in &mut release.objects {
-        let kind = kinds.place(object, &name)?;
+    let mut known = BTreeSet::new();
+    for object in &release.objects {
+        let mut object = object.clone();
+        let kind = kinds.place(&mut object, &name)?;
+        if !known.insert((object.group().to_owned(), ObjectKey { api_version: String::new(), ..object.key.clone() })) {
+            return Err(Error::new(Cause::Usage, format!("{name}: {} is there twice", object.key)));
+        }
+        placed.push(Placed { object, kind });
+    }
+    Ok(placed)
+}
+
+/// Gives pods their nodes on a mixed cluster, and the time to start on slow emulated nodes.
+pub(crate) fn fit(placed: &mut [Placed], target: &Target, progress: &mut Progress) {
+    for Placed { object, .. } in placed {
         if target.mixed {
             pods::restrict(object, &target.platform);
             progress.node_selector.insert(pods::ARCH_LABEL.into(), target.platform.arch.clone());
@@ -340,10 +432,7 @@ pub(crate) fn place(
         if kills_too_soon(progress.nature, progress.slowdown) {
             progress.patient_probes += pods::be_patient(object, PATIENT);
         }
-        placed.push(Placed { object: object.clone(), kind });
     }
-    progress.namespaces = release.namespaces();
-    Ok((release, placed))
 }
 
 fn inventory_of(release: &Release, run: &RunDir, target: &Target) -> Inventory {
@@ -370,7 +459,7 @@ async fn read_back(
     let objects = &release.objects;
     let mut pods: Vec<Pod> = Vec::new();
     let namespaces = objects.iter().filter(|object| pods::has_pods(object)).map(|object| &object.key.namespace);
-    for namespace in namespaces.collect::<std::collections::BTreeSet<_>>() {
+    for namespace in namespaces.collect::<BTreeSet<_>>() {
         let api = Api::<Pod>::namespaced(opened.client.clone(), namespace);
         pods.extend(api.list(&ListParams::default()).await.kube(|| format!("cannot list the pods of {namespace}"))?);
     }

@@ -130,7 +130,8 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
         let earlier = kept.iter().position(|kept| kept.inventory.component == args.component);
         let earlier = earlier.map(|at| kept.swap_remove(at));
         let (digest, known) = (release.digest.clone(), release.images.clone().unwrap_or_default());
-        let (_, mut placed) = install::place(release, &kinds, &target, &mut Progress::new(&args.component, None))?;
+        let mut placed = install::place(&release, &kinds)?;
+        install::fit(&mut placed, &target, &mut Progress::new(&args.component, None));
         args.extras.entrust(&mut placed, &kinds)?;
         let looks = placed.iter().map(|item| look(&opened.client, item));
         let mut objects: Vec<_> = stream::iter(looks).buffered(PARALLEL).try_collect().await?;

@@ -300,8 +300,8 @@ impl Scene<'_> {
         let Some(target) = target.and_then(|platform| platform::choose(id, Some(platform)).ok()) else {
             return Ok((kinds, Vec::new()));
         };
-        let mut progress = Progress::new(&release.component, None);
-        let (_, placed) = install::place(release.clone(), &kinds, &target, &mut progress)?;
+        let mut placed = install::place(release, &kinds)?;
+        install::fit(&mut placed, &target, &mut Progress::new(&release.component, None));
         Ok((kinds, placed))
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cluster::{Guard, Kinds, Opened, inventory::Sent};
+use cluster::{Guard, Kinds, Opened};
 use kit::{Result, Step, Ui, Within, record::ClusterId};
 
 use crate::{
@@ -35,9 +35,12 @@ pub(crate) struct Steps<'a> {
 impl Steps<'_> {
     /// Sends wave after wave. Before objects of custom kinds are sent, the rest is ready: their webhooks
     /// must answer.
-    pub(crate) async fn apply_and_wait(&self, placed: Vec<Placed>, sent: Sent, progress: &mut Progress) -> Result<()> {
-        let versions = apply::versions(&self.opened.client, &placed, self.ui).await?;
-        let before = Before { versions, sent };
+    pub(crate) async fn apply_and_wait(
+        &self,
+        placed: Vec<Placed>,
+        before: &Before,
+        progress: &mut Progress,
+    ) -> Result<()> {
         let total = placed.len();
         let applied = &mut progress.applied;
         let mut waited = !self.waits;
@@ -45,6 +48,7 @@ impl Steps<'_> {
         let mut establish = false;
         let mut step = Some(self.ui.step(format!("applying {} {}", self.release.component, self.release.version)));
         for wave in Wave::ALL {
+            self.guard.check()?;
             let items: Vec<_> = placed.iter().filter(|item| Wave::of(&item.object) == wave).cloned().collect();
             if wave == Wave::Customs && !items.is_empty() {
                 end(&mut step, &applied.counts);
@@ -52,9 +56,9 @@ impl Steps<'_> {
                 waited = true;
             }
             let started = applied.counts.different();
-            let send = self.send(items, &before, applied, total, step.as_ref());
+            let send = self.send(items, before, applied, total, step.as_ref());
             match (wave, &step) {
-                (Wave::Settings, Some(step)) if establish => {
+                (Wave::Settings, Some(step)) if establish && self.waits => {
                     let established = self.wait(|wave| wave == Wave::Foundations, ESTABLISH, step);
                     tokio::try_join!(send, established)?;
                 }

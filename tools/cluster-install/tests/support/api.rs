@@ -142,7 +142,15 @@ impl Api {
                 self.remove(of);
                 (200, json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}))
             }
-            ("PUT" | "PATCH", _) => self.write(path, body),
+            ("PATCH", _) => {
+                // All of it is owned by whoever applies it. Who replaces it without saying so takes that away.
+                body["metadata"]["managedFields"] = json!([{
+                    "manager": "other-arch", "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1",
+                    "fieldsV1": {"f:all": {}},
+                }]);
+                self.write(path, body)
+            }
+            ("PUT", _) => self.write(path, body),
             ("POST", None) => {
                 let generated = body["metadata"]["generateName"].as_str().map(|prefix| format!("{prefix}1"));
                 let name = generated.or_else(|| body["metadata"]["name"].as_str().map(String::from));

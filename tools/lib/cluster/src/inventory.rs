@@ -45,8 +45,16 @@ pub struct Inventory {
     pub objects: Vec<ObjectKey>,
 }
 
-/// What was sent of each object, and the version that came of it: while both are the same, sending it again would
-/// change nothing. By the object's place as messages name it.
+impl Inventory {
+    /// Whether both say the same, whenever they were written.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        Self { installed: other.installed, ..self.clone() } == *other
+    }
+}
+
+/// What was sent of each object, and what became ours by it, as digests: while both are the same, sending it again
+/// would change nothing. By the object's place as messages name it.
 pub type Sent = BTreeMap<String, (String, String)>;
 
 /// What the cluster keeps of an installation.

@@ -6,6 +6,7 @@ use kit::{Cause, Error, Result, record::ObjectKey};
 use kube::{
     Api, Client,
     api::{ApiResource, DynamicObject},
+    core::discovery::v2::APIVersionDiscovery,
     discovery::{Discovery, Scope},
 };
 use serde_json::Value;
@@ -32,13 +33,27 @@ impl Kinds {
     /// As [`crate::cause_of`] says.
     pub async fn discover(client: &Client) -> Result<Self> {
         let what = || "cannot ask which kinds the cluster knows";
-        let aggregated = Discovery::new(client.clone()).run_aggregated().await;
-        let discovery = match aggregated {
-            Ok(discovery) => discovery,
+        // Both at once; the library's own way asks one after the other.
+        let lists = tokio::try_join!(client.list_core_api_versions_aggregated(), client.list_api_groups_aggregated());
+        let groups = match lists {
+            Ok((core, groups)) if !core.items.is_empty() => core.items.into_iter().chain(groups.items),
             // A server that has no aggregated discovery (before Kubernetes 1.27) answers in the older form.
-            Err(kube::Error::SerdeError(_)) => Discovery::new(client.clone()).run().await.kube(what)?,
+            Ok(_) | Err(kube::Error::SerdeError(_)) => return Self::discover_each(client).await.kube(what),
             Err(error) => return Err(error).kube(what),
         };
+        let mut kinds = Self::default();
+        for group in groups {
+            let name = group.metadata.and_then(|metadata| metadata.name).unwrap_or_default();
+            for version in group.versions {
+                kinds.insert_all(&name, version);
+            }
+        }
+        Ok(kinds)
+    }
+
+    /// One request for each group.
+    async fn discover_each(client: &Client) -> Result<Self, kube::Error> {
+        let discovery = Discovery::new(client.clone()).run().await?;
         let mut kinds = Self::default();
         for group in discovery.groups() {
             for version in group.versions() {
@@ -48,6 +63,20 @@ impl Kinds {
             }
         }
         Ok(kinds)
+    }
+
+    fn insert_all(&mut self, group: &str, version: APIVersionDiscovery) {
+        let name = version.version.unwrap_or_default();
+        for resource in version.resources {
+            let (Some(kind), Some(plural)) = (resource.response_kind.and_then(|kind| kind.kind), resource.resource)
+            else {
+                continue;
+            };
+            let api_version = if group.is_empty() { name.clone() } else { format!("{group}/{name}") };
+            let namespaced = resource.scope.as_deref() == Some("Namespaced");
+            let resource = ApiResource { api_version, group: group.to_owned(), version: name.clone(), kind, plural };
+            self.insert(Kind { resource, namespaced });
+        }
     }
 
     /// Learns the kinds that custom resource definitions among `objects` define.

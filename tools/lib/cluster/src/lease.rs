@@ -88,6 +88,12 @@ pub struct Guard {
 }
 
 impl Guard {
+    fn new(client: &Client, run: &str, lease: &Lease) -> Self {
+        let lost = Arc::new(OnceLock::new());
+        let task = tokio::spawn(renew(client.clone(), run.to_owned(), Arc::clone(&lost)));
+        Self { client: client.clone(), run: run.to_owned(), dirty: LeaseState::of(lease).dirty, lost, task }
+    }
+
     /// The run whose leftovers are in the cluster: its lease expired before it was cleaned.
     #[must_use]
     pub fn dirty(&self) -> Option<&str> {
@@ -132,15 +138,49 @@ impl Drop for Guard {
     }
 }
 
+/// The lease as it was read.
+#[derive(Debug, Clone)]
+pub struct Seen(Option<Lease>);
+
+impl Seen {
+    /// Whether a run other than `run` held it then.
+    #[must_use]
+    pub fn held_by_another(&self, run: &str) -> bool {
+        self.0.as_ref().is_some_and(|lease| LeaseState::of(lease).held_by_another(run, Timestamp::now()))
+    }
+}
+
+/// Reads the lease for [`take_seen`].
+///
+/// # Errors
+/// As [`crate::cause_of`] says.
+pub async fn see(client: &Client) -> Result<Seen> {
+    leases(client).get_opt(LEASE).await.map(Seen).kube(|| "cannot read the lease")
+}
+
 /// Takes the lease for `run`, or takes it again if that run holds it, and keeps renewing it.
 ///
 /// # Errors
 /// [`Cause::LeaseHeld`] saying who holds it since when, or as [`crate::cause_of`] says.
 pub async fn take(client: &Client, run: &str) -> Result<Guard> {
     let lease = update(client, |lease| claim(lease, run, Timestamp::now())).await?;
-    let lost = Arc::new(OnceLock::new());
-    let task = tokio::spawn(renew(client.clone(), run.to_owned(), Arc::clone(&lost)));
-    Ok(Guard { client: client.clone(), run: run.to_owned(), dirty: LeaseState::of(&lease).dirty, lost, task })
+    Ok(Guard::new(client, run, &lease))
+}
+
+/// As [`take`], if nobody has written the lease since it was seen: then what was read of the cluster since holds,
+/// for nobody else may have changed it. Nothing if somebody has.
+///
+/// # Errors
+/// As [`take`].
+pub async fn take_seen(client: &Client, run: &str, seen: &Seen) -> Result<Option<Guard>> {
+    let mut lease = seen.0.clone().unwrap_or_default();
+    claim(&mut lease, run, Timestamp::now())?;
+    // It is replaced as the version that was seen, or not at all.
+    match write(client, lease, seen.0.is_none()).await {
+        Ok(lease) => Ok(Some(Guard::new(client, run, &lease))),
+        Err(error) if passes(&error) => Ok(None),
+        Err(error) => Err(error).kube(|| "cannot write the lease"),
+    }
 }
 
 /// As [`take`], and while another run holds the lease waits until it is given back or expires, at most `limit`.

@@ -27,7 +27,7 @@ pub use identity::identity;
 pub use kinds::{Kind, Kinds};
 pub use kit::record::Lab;
 pub use lease::{Guard, LeaseState};
-pub use open::{Opened, open};
+pub use open::{Opened, open, open_wide};
 pub use options::{Options, Source};
 pub use runtime::{block_on, interruptible, within};
 

@@ -57,6 +57,21 @@ struct Named {
 /// [`Cause::Usage`] for options and files that name no cluster, [`Cause::Auth`] for credentials that
 /// are refused, [`Cause::ClusterUnreachable`] (or what [`crate::cause_of`] finds) otherwise.
 pub async fn open(options: &Options, ui: &Ui) -> Result<Opened> {
+    open_wide(options, 1, ui, |_| async { Ok(()) }).await.map(|(opened, ())| opened)
+}
+
+/// As [`open`], with so many connections from the beginning, for who is going to send many requests: a connection
+/// carries one at a time (HTTP/1.1), and one that is opened when it is needed costs two round trips more.
+/// `first` is asked meanwhile, so that it costs none.
+///
+/// # Errors
+/// As [`open`], then what `first` returns.
+pub async fn open_wide<T, F: Future<Output = Result<T>>>(
+    options: &Options,
+    connections: usize,
+    ui: &Ui,
+    first: impl FnOnce(Client) -> F,
+) -> Result<(Opened, T)> {
     // The first call wins; a second one finds the same provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut named = match options.source()? {
@@ -69,9 +84,23 @@ pub async fn open(options: &Options, ui: &Ui) -> Result<Opened> {
     named.config.read_timeout = Some(READ);
     named.config.reset_reader_on_write = true;
     let server = named.config.cluster_url.to_string();
-    let client = connect(named.config, &named.shown, &server).await?;
+    let client = client(named.config, &named.shown, &server).await?;
+    for _ in 1..connections {
+        let client = client.clone();
+        // What fails here fails below as well.
+        tokio::spawn(async move { drop(client.apiserver_version().await) });
+    }
+    let late = || {
+        let what = format!("{} within {} s", no_answer(&named.shown, &server), FIRST_ANSWER.as_secs());
+        Error::new(Cause::ClusterUnreachable, what)
+    };
+    let both = async {
+        let (answered, first) = tokio::join!(answers(&client, &named.shown, &server), first(client.clone()));
+        answered.and(first)
+    };
+    let first = within(FIRST_ANSWER, late, both).await?;
     let Named { name, kubeconfig, lab, own, .. } = named;
-    Ok(Opened { client, name, kubeconfig, lab, server, _own: own })
+    Ok((Opened { client, name, kubeconfig, lab, server, _own: own }, first))
 }
 
 async fn of_lab(name: &str) -> Result<Named> {
@@ -146,23 +175,25 @@ async fn client_config(config: &Kubeconfig, context: &str, shown: &str) -> Resul
         .cause(Cause::Usage, || format!("{shown}: context '{context}' cannot be used"))
 }
 
-/// Makes the client and asks for the version: who cannot answer that is not there.
-async fn connect(config: Config, shown: &str, server: &str) -> Result<Client> {
+async fn client(config: Config, shown: &str, server: &str) -> Result<Client> {
     // The library runs the kubeconfig's program right here, and blocks meanwhile.
     let made = tokio::task::spawn_blocking(move || Client::try_from(config)).await;
-    let client = made
-        .cause(Cause::Internal, || "cannot make a client")?
-        .kube(|| format!("{shown}: cannot prepare a connection to {server}"))?;
-    let what = || format!("{shown}: {server} does not answer as a Kubernetes API server");
-    let late = || Error::new(Cause::ClusterUnreachable, format!("{} within {} s", what(), FIRST_ANSWER.as_secs()));
-    let ask = async {
-        client.apiserver_version().await.map_err(|error| match cause_of(&error) {
-            Cause::Unclassified | Cause::Product => Error::from_source(Cause::Apiserver, what(), describe(&error)),
-            Cause::Auth => crate::fail(format!("{shown}: {server} refuses us"), &error),
-            _ => crate::fail(what(), &error)
-                .next("is the cluster up? is the address right? (the lab: cargo xtask lab status)"),
-        })
-    };
-    within(FIRST_ANSWER, late, ask).await?;
-    Ok(client)
+    made.cause(Cause::Internal, || "cannot make a client")?
+        .kube(|| format!("{shown}: cannot prepare a connection to {server}"))
+}
+
+/// Asks for the version: who cannot answer that is not there.
+async fn answers(client: &Client, shown: &str, server: &str) -> Result<()> {
+    let what = || no_answer(shown, server);
+    let asked = client.apiserver_version().await;
+    asked.map(drop).map_err(|error| match cause_of(&error) {
+        Cause::Unclassified | Cause::Product => Error::from_source(Cause::Apiserver, what(), describe(&error)),
+        Cause::Auth => crate::fail(format!("{shown}: {server} refuses us"), &error),
+        _ => crate::fail(what(), &error)
+            .next("is the cluster up? is the address right? (the lab: cargo xtask lab status)"),
+    })
+}
+
+fn no_answer(shown: &str, server: &str) -> String {
+    format!("{shown}: {server} does not answer as a Kubernetes API server")
 }
