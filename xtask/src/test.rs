@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kit::{Cause, Context, Done, Error, Output, Process, Result, Ui, process::Stopper, rundir, ui::duration};
+use kit::{
+    Cause, Context, Done, Error, Output, Process, Result, Ui, process::Stopper, record::EMULATED, rundir, ui::duration,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::tools;
@@ -32,12 +34,6 @@ pub(crate) struct Args {
 }
 
 mod side_by_side;
-
-/// Words in the names of tests that are not the lab's tier's own.
-const ELSEWHERE: &[&str] = &["tekton", "nodes", "browser"];
-
-/// The nodes that tests boot.
-const NODES: &[&str] = &["linux/s390x", "linux/arm64", "linux/ppc64le"];
 
 /// A tier of tests, from the quickest to the slowest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -79,18 +75,15 @@ impl Tier {
         !matches!(self, Self::Unit | Self::Browser)
     }
 
-    /// Arguments of cargo: tests that need a lab are ignored unless they are asked for. `None`: the tests are run by
-    /// [`side_by_side`].
-    const fn arguments(self) -> Option<&'static [&'static str]> {
-        Some(match self {
-            Self::Lab => return None,
-            Self::Unit => &["test", "--workspace", "--no-fail-fast", "--"],
-            Self::Nodes => {
-                &["test", "--workspace", "--tests", "--no-fail-fast", "--", "--ignored", "--test-threads=1", "nodes"]
-            }
-            Self::Browser => &["test", "--package", "support-matrix", "--tests", "--", "--ignored", "browser"],
-            Self::Tekton => &["test", "--package", "xtask", "--tests", "--", "--ignored", "--test-threads=1", "tekton"],
-        })
+    /// Where a test that is ignored belongs, by the first of these words in its name: to one tier only.
+    fn of(name: &str) -> Self {
+        let tiers = [Self::Browser, Self::Nodes, Self::Tekton];
+        tiers.into_iter().find(|tier| name.contains(tier.name())).unwrap_or(Self::Lab)
+    }
+
+    /// How many of its tests run at a time: two cores carry two labs, and no more than one with emulated nodes.
+    const fn jobs(self) -> usize {
+        if matches!(self, Self::Lab) { 2 } else { 1 }
     }
 }
 
@@ -128,7 +121,7 @@ fn all(tiers: &[Tier], filter: Option<&str>, ui: &Ui) -> Result<(usize, usize)> 
     let stopper = Stopper::default();
     std::thread::scope(|threads| {
         let needed = tiers.iter().any(|tier| tier.needs_lab());
-        let nodes = if tiers.contains(&Tier::Nodes) { NODES } else { &[] };
+        let nodes = if tiers.contains(&Tier::Nodes) { &EMULATED[..] } else { &[] };
         let mut programs = needed.then(|| threads.spawn(|| tools::lab_programs(nodes, &stopper, ui)));
         let (mut passed, mut failed) = (0, 0);
         for tier in tiers {
@@ -153,11 +146,11 @@ fn one(tier: Tier, filter: Option<&str>, ui: &Ui) -> Result<(usize, usize)> {
             Output::Json => write!(std::io::stderr(), "{text}"),
         };
     };
-    let (passed, failed) = match tier.arguments() {
-        Some(arguments) => with_cargo(tier, arguments, filter, print)?,
-        None => {
-            let elsewhere = |name: &str| ELSEWHERE.iter().any(|word| name.contains(word));
-            side_by_side::run(|name| !elsewhere(name) && filter.is_none_or(|word| name.contains(word)), print, ui)?
+    let (passed, failed) = match tier {
+        Tier::Unit => count(with_cargo(filter)?, print)?,
+        _ => {
+            let wanted = |name: &str| Tier::of(name) == tier && filter.is_none_or(|word| name.contains(word));
+            side_by_side::run(tier.jobs(), wanted, print, ui)?
         }
     };
     if filter.is_none() {
@@ -167,11 +160,20 @@ fn one(tier: Tier, filter: Option<&str>, ui: &Ui) -> Result<(usize, usize)> {
     Ok((passed, failed))
 }
 
-fn with_cargo(tier: Tier, arguments: &[&str], filter: Option<&str>, print: impl Fn(&str)) -> Result<(usize, usize)> {
-    let arguments: Vec<_> = arguments.iter().copied().chain(filter).collect();
-    let command = tools::cargo(&arguments)?;
+/// All tests that are not ignored, by cargo's own runner.
+fn with_cargo(filter: Option<&str>) -> Result<Process<'static>> {
+    let arguments = ["test", "--workspace", "--no-fail-fast", "--"];
+    let command = tools::cargo(&arguments.into_iter().chain(filter).collect::<Vec<_>>())?;
+    Ok(Process::new("tests of tier 'unit'", command).limit(Duration::from_secs(5400)))
+}
+
+/// Passed and failed, by what test programs say.
+///
+/// # Errors
+/// [`Cause::TestTimeout`] where the time limit ended them, whatever they had said by then; [`Cause::BuildFailure`] where
+/// none failed and all the same they did not end well.
+fn count(process: Process<'_>, print: impl Fn(&str)) -> Result<(usize, usize)> {
     let (mut passed, mut failed) = (0, 0);
-    let process = Process::new(format!("tests of tier '{}'", tier.name()), command).limit(Duration::from_secs(5400));
     let finished = process
         .on_line(|_, line| {
             print(&format!("{line}\n"));
@@ -181,8 +183,13 @@ fn with_cargo(tier: Tier, arguments: &[&str], filter: Option<&str>, print: impl 
             }
         })
         .finish()?;
+    if finished.timed_out {
+        let took = duration(finished.took);
+        let what = format!("the tests were ended after {took}; until then {passed} had passed and {failed} failed");
+        return Err(Error::new(Cause::TestTimeout, what).line(finished.last.join("\n")));
+    }
     if !finished.good() && failed == 0 {
-        return Err(tools::failure(&format!("tier '{}'", tier.name()), Cause::BuildFailure, &finished.last));
+        return Err(tools::failure("the tests", Cause::BuildFailure, &finished.last));
     }
     Ok((passed, failed))
 }
@@ -228,10 +235,42 @@ fn show_ages(ui: &Ui) {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn a_test_program_s_last_line_is_understood() {
         let line = "test result: FAILED. 22 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 2.21s";
-        assert_eq!(super::totals(line), Some((22, 1)));
-        assert_eq!(super::totals("test result: "), None);
+        assert_eq!(totals(line), Some((22, 1)));
+        assert_eq!(totals("test result: "), None);
+    }
+
+    #[test]
+    fn a_test_belongs_to_one_tier() {
+        for (name, tier) in [
+            ("nodes_run_tekton_of_their_own_architecture", Tier::Nodes),
+            ("tekton_pipelines_from_source_to_a_matrix", Tier::Tekton),
+            ("browser::browser_finds_every_page_accessible", Tier::Browser),
+            ("labs_are_side_by_side", Tier::Lab),
+        ] {
+            assert_eq!(Tier::of(name), tier, "{name}");
+        }
+    }
+
+    #[test]
+    fn tests_that_were_ended_by_their_limit_are_not_a_failed_build_and_not_counted() {
+        let said = |failed: u8| {
+            let mut command = std::process::Command::new("sh");
+            let script = format!("echo 'test result: x. 3 passed; {failed} failed; 0 ignored'; exec sleep 60");
+            command.args(["-c", &script]);
+            count(Process::new("tests", command).limit(Duration::from_secs(1)), |_| ()).unwrap_err()
+        };
+        for failed in [0, 1] {
+            let error = said(failed);
+            assert_eq!(error.cause, Cause::TestTimeout);
+            assert!(error.to_string().contains(&format!("3 had passed and {failed} failed")), "{error}");
+        }
+        let mut broken = std::process::Command::new("sh");
+        broken.args(["-c", "exit 101"]);
+        assert_eq!(count(Process::new("tests", broken), |_| ()).unwrap_err().cause, Cause::BuildFailure);
     }
 }

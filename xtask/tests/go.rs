@@ -1,4 +1,5 @@
-//! The Go code of this repository: greeter and the lab's own programs are vetted and tested like everything else.
+//! The Go code of this repository: greeter, the probe and the lab's own programs are vetted and tested like everything
+//! else.
 
 #![allow(clippy::disallowed_methods, reason = "tests start the real programs")]
 
@@ -25,4 +26,10 @@ fn the_lab_s_own_programs_are_vetted() {
     for part in ["dns", "pause", "storage"] {
         go(&format!("tools/lab/parts/{part}"), &["vet", "-trimpath", "./..."]);
     }
+}
+
+#[test]
+fn the_probe_s_own_unit_tests_pass() {
+    go("tools/image-build/probe", &["vet", "./..."]);
+    go("tools/image-build/probe", &["test", "./..."]);
 }

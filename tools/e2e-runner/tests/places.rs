@@ -90,6 +90,12 @@ fn a_rule_that_fits_nothing_is_said_on_fast_nodes_too() {
     let world = World::new("pods", &gone, "");
     let said = ["error[build-failure]", "overlay of pods/pods_test.go: the text is there 0 times, and the rule says 1"];
     world.run(&["prepare"]).says(1, &said);
+    // And whoever runs them finds it in the record.
+    let cluster = Cluster::new(world);
+    cluster.run("gone", &[]).says(1, &said);
+    let head = cluster.results("gone", None).head;
+    assert_eq!((head.outcome, head.cause), (Outcome::Failed, Some(Cause::BuildFailure)));
+    assert_eq!(head.line.as_deref(), Some("patience = 9 * time.Second"));
 }
 
 #[test]

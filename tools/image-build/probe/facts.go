@@ -16,8 +16,14 @@ const (
 	large = 4 << 10
 )
 
-// What machines say of themselves: z in /proc/sysinfo, others in a device tree or in DMI. A container
-// sees the device tree only where /sys/firmware is mounted for it.
+// firmware is where a machine has its device tree. A container sees an empty folder there, so the pod of this
+// program has the node's mounted elsewhere.
+const firmware = "/sys/firmware"
+
+var mounted = "/host-firmware"
+
+// What machines say of themselves: z in /proc/sysinfo, others in a device tree or in DMI. Under these
+// names it is told, wherever it was read.
 var paths = map[string]int64{
 	"/proc/sysinfo":                                       large,
 	"/sys/class/dmi/id/sys_vendor":                        small,
@@ -32,7 +38,14 @@ var paths = map[string]int64{
 func files() map[string]string {
 	found := map[string]string{}
 	for name, limit := range paths {
-		if text := read(name, limit); text != "" {
+		text := ""
+		if rest, is := strings.CutPrefix(name, firmware); is {
+			text = read(mounted+rest, limit)
+		}
+		if text == "" {
+			text = read(name, limit)
+		}
+		if text != "" {
 			found[name] = text
 		}
 	}

@@ -55,6 +55,26 @@ pub(crate) fn hierarchies() -> Result<Vec<PathBuf>> {
     Ok(parse(&mounts))
 }
 
+/// Bytes of memory that the cgroups above us leave, if one has a limit: a container's is the top of what it sees.
+pub(crate) fn memory_left() -> Result<Option<u64>> {
+    Ok(hierarchies()?.iter().filter_map(|folder| left(folder)).min())
+}
+
+/// The limit less what is in use and would not be given up (cgroup-v2.rst, memory.txt: the page cache that was not used
+/// lately is given up).
+fn left(folder: &Path) -> Option<u64> {
+    let number = |file: &str| fs::read_to_string(folder.join(file)).ok()?.trim().parse::<u64>().ok();
+    let limit = number("memory.max").or_else(|| number("memory.limit_in_bytes"))?;
+    let used = number("memory.current").or_else(|| number("memory.usage_in_bytes")).unwrap_or_default();
+    let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
+    let field = |name: &str| {
+        let value = stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.and_then(|value| value.trim().parse::<u64>().ok())
+    };
+    let cache = field("total_inactive_file").or_else(|| field("inactive_file")).unwrap_or_default();
+    Some(limit.saturating_sub(used.saturating_sub(cache)))
+}
+
 fn all(layout: &Layout) -> Result<Vec<PathBuf>> {
     Ok(hierarchies()?.into_iter().map(|mount| mount.join(layout.cgroup())).collect())
 }
@@ -84,6 +104,23 @@ fn remove_tree(folder: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_what_a_limit_leaves() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |file: &str, text: &str| fs::write(folder.path().join(file), text).unwrap();
+        assert_eq!(left(folder.path()), None);
+        write("memory.max", "max\n");
+        write("memory.current", "300\n");
+        assert_eq!(left(folder.path()), None);
+        write("memory.max", "1000\n");
+        write("memory.stat", "anon 250\ninactive_file 50\n");
+        assert_eq!(left(folder.path()), Some(750));
+        let old = tempfile::tempdir().unwrap();
+        fs::write(old.path().join("memory.limit_in_bytes"), "1000\n").unwrap();
+        fs::write(old.path().join("memory.usage_in_bytes"), "2000\n").unwrap();
+        assert_eq!(left(old.path()), Some(0));
+    }
 
     #[test]
     fn finds_both_kinds_of_hierarchies() {

@@ -248,4 +248,12 @@ mod tests {
     fn pods_are_below_the_labs_own_cgroup() {
         assert!(file("kubelet.yaml").contains("\"cgroupRoot\": \"/other-arch-test\""));
     }
+
+    #[test]
+    fn nodes_pull_several_images_at_a_time() {
+        for text in [kubelet("other-arch-test"), kubelet("")] {
+            assert!(text.contains("\"serializeImagePulls\": false"), "{text}");
+            assert!(text.contains("\"maxParallelImagePulls\": 4"), "{text}");
+        }
+    }
 }

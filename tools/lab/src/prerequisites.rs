@@ -69,12 +69,12 @@ pub(crate) fn check(layout: &Layout, new: New, also: &[&'static Program], ui: &U
         return Err(Error::new(Cause::Usage, format!("a lab cannot run on {os}/{host}"))
             .next(format!("use Linux on {}, or another cluster with --kubeconfig", HOSTS.join(", "))));
     }
-    let missing = missing(also);
-    root().map_err(|error| {
-        if missing.is_empty() { error } else { error.line(format!("also missing: {}", describe(&missing))) }
-    })?;
+    let missing = missing(also, &path());
+    if !rustix::process::geteuid().is_root() {
+        return Err(not_root(&missing));
+    }
     if !missing.is_empty() {
-        install(&missing, also, ui)?;
+        install(&missing, also, &path(), ui)?;
     }
     disk(layout, new)?;
     kernel()
@@ -82,11 +82,14 @@ pub(crate) fn check(layout: &Layout, new: New, also: &[&'static Program], ui: &U
 
 /// An error unless root asks.
 pub(crate) fn root() -> Result<()> {
-    if rustix::process::geteuid().is_root() {
-        return Ok(());
-    }
-    Err(Error::new(Cause::Usage, "a lab needs root: it makes namespaces, mounts and cgroups")
-        .next("run it as root, or use another cluster with --kubeconfig"))
+    if rustix::process::geteuid().is_root() { Ok(()) } else { Err(not_root(&[])) }
+}
+
+/// What whoever is not root hears, with all that is missing besides.
+fn not_root(missing: &[&Program]) -> Error {
+    let error = Error::new(Cause::Usage, "a lab needs root: it makes namespaces, mounts and cgroups")
+        .next("run it as root, or use another cluster with --kubeconfig");
+    if missing.is_empty() { error } else { error.line(format!("also missing: {}", describe(missing))) }
 }
 
 /// A program of the system, to be started by name: Debian keeps some where only root's own PATH looks.
@@ -117,11 +120,10 @@ fn disk(layout: &Layout, new: New) -> Result<()> {
         .next("free some space, or set OTHER_ARCH_CACHE to a folder on another disk"))
 }
 
-fn missing(also: &[&'static Program]) -> Vec<&'static Program> {
-    let path = path();
+fn missing(also: &[&'static Program], path: &str) -> Vec<&'static Program> {
     let modprobe = (!has_overlay() || !has_bridge_filter()).then_some(&MODPROBE);
     let needed = PROGRAMS.iter().chain(modprobe).chain(also.iter().copied());
-    needed.filter(|program| which::which_in(program.name, Some(&path), "/").is_err()).collect()
+    needed.filter(|program| which::which_in(program.name, Some(path), "/").is_err()).collect()
 }
 
 fn describe(missing: &[&Program]) -> String {
@@ -129,12 +131,12 @@ fn describe(missing: &[&Program]) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
-fn install(missing: &[&Program], also: &[&'static Program], ui: &Ui) -> Result<()> {
+fn install(missing: &[&Program], also: &[&'static Program], path: &str, ui: &Ui) -> Result<()> {
     let mut packages: Vec<_> = missing.iter().map(|program| program.package).collect();
     packages.sort_unstable();
     packages.dedup();
     let next = format!("install them by hand: {}", packages.join(" "));
-    if which::which_in("apt-get", Some(path()), "/").is_err() {
+    if which::which_in("apt-get", Some(path), "/").is_err() {
         return Err(Error::new(Cause::MissingProgram, format!("the lab needs {}", describe(missing))).next(next));
     }
     let step = ui.step(format!("installation of {}", packages.join(", ")));
@@ -150,7 +152,7 @@ fn install(missing: &[&Program], also: &[&'static Program], ui: &Ui) -> Result<(
     let installed = apt(&install).or_else(|_| apt(&["update"]).and_then(|()| apt(&install)));
     installed.map_err(|error| error.within(format!("the lab needs {}", describe(missing))).next(next))?;
     step.done("");
-    let still = self::missing(also);
+    let still = self::missing(also, path);
     if still.is_empty() {
         return Ok(());
     }
@@ -218,5 +220,25 @@ mod tests {
     #[test]
     fn says_program_and_package() {
         assert_eq!(describe(&[&PROGRAMS[4]]), "runc (Debian's package runc)");
+    }
+
+    #[test]
+    fn a_machine_without_qemu_and_without_apt_lacks_a_program() {
+        const QEMU: Program = Program { name: "qemu-system-s390x", package: "qemu-system-misc" };
+        let nothing = tempfile::tempdir().unwrap();
+        let path = nothing.path().to_str().unwrap();
+        let missing = missing(&[&QEMU], path);
+        assert!(missing.iter().any(|program| program.name == QEMU.name), "{missing:?}");
+        let error = install(&[&QEMU], &[&QEMU], path, &Ui::silent()).unwrap_err();
+        assert_eq!(error.exit().0, 5);
+        assert!(error.to_string().contains("qemu-system-s390x (Debian's package qemu-system-misc)"), "{error}");
+    }
+
+    #[test]
+    fn who_is_not_root_hears_at_once_what_else_is_missing() {
+        let error = not_root(&[&PROGRAMS[4]]);
+        assert_eq!(error.cause, Cause::Usage);
+        assert!(error.to_string().contains("also missing: runc (Debian's package runc)"), "{error}");
+        assert!(!not_root(&[]).to_string().contains("missing"));
     }
 }

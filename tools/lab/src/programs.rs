@@ -185,7 +185,6 @@ fn kubelet(record: &Record) -> Vec<String> {
         &format!("--hostname-override={node}"),
         &format!("--node-ip={}", record.address()),
         "--root-dir=/var/lib/kubelet",
-        "--node-labels=other-arch.dev/nature=native",
     ])
 }
 

@@ -11,6 +11,7 @@ use crate::layout::Layout;
 /// A lab that is about to start.
 pub(crate) fn new(layout: &Layout, subnet: Subnet, mirrors: Vec<String>) -> Record {
     let address = subnet.lab();
+    // As far as a lab can know: it emulates nothing there. What this machine is a probe finds out.
     let node = Node { name: layout.node(), platform: Platform::host(), nature: Nature::Native, machine: None };
     Record {
         schema_version: SCHEMA_VERSION.into(),

@@ -76,8 +76,9 @@ pub(crate) fn build(layout: &Layout, platforms: &[Platform], ui: &Ui) -> Result<
 
 /// Brings the lab up. If this call made the lab and it does not get there, nothing of it stays but its logs.
 pub(crate) fn up(layout: &Layout, options: &Options, ui: &Ui) -> Result<Done> {
-    prerequisites::check(layout, new(options, there(layout)?.as_ref())?, &options.nodes.programs()?, ui)?;
-    options.nodes.check()?;
+    let there = there(layout)?;
+    prerequisites::check(layout, new(options, there.as_ref())?, &options.nodes.programs()?, ui)?;
+    options.nodes.check(there.as_ref())?;
     let mirrors = mirrors::hosts(&options.mirrors, options.images.as_deref())?;
     let _lock = parts::lock(&layout.lock(), &format!("another command on lab '{}'", layout.name), ui)?;
     let found = running(layout)?;

@@ -100,7 +100,9 @@ fn is_a_worker(arch: &str, letter: char) {
     assert!(guest(&lab, arch, "connect", &registry).starts_with("connected"));
     assert!(guest(&lab, arch, "resolve", "kubernetes.default").starts_with("10.96.0.1 "));
     assert!(guest(&lab, arch, "write", "/data/file").starts_with("written"));
-    assert!(lab.run(&["logs", &format!("{}-{arch}", lab.name)]).contains("node: "));
+    let logs = lab.run(&["logs", &format!("{}-{arch}", lab.name)]);
+    // Its own start, and the kubelet on it.
+    assert!(logs.contains("node: ") && logs.contains("\"Kubelet version\""), "{logs}");
     knows_time_name_and_lab(&lab, arch);
     dies_and_comes_back(&lab, arch);
 
@@ -261,6 +263,8 @@ fn nodes_get_a_damaged_disk_made_anew_with_the_same_bytes() {
     let cache = cache(machine);
     let file = cache.path().join("bin").join(&disk).join("disk");
     let good = kit::digest::sha256_file(&file).unwrap();
+    let manifest = || fs::read_to_string(cache.path().join("bin").join(&disk).join("manifest.json")).unwrap();
+    let made_of = manifest();
     let damage = || fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(1 << 20).unwrap();
     let lab = Lab::open(&name, cache.path());
     let mends = |arguments: &[&str]| {
@@ -278,6 +282,7 @@ fn nodes_get_a_damaged_disk_made_anew_with_the_same_bytes() {
         eprintln!("disk made in {:.1} s", made.as_secs_f64());
         assert!(made < Duration::from_secs(90), "{said}");
         assert_eq!(kit::digest::sha256_file(&file).unwrap(), good);
+        assert_eq!(manifest(), made_of, "packages, programs or another file are not the same");
     };
     let node = format!("{name}-s390x");
     damage();

@@ -1,4 +1,5 @@
-//! Tests that need a lab, each as a process of its own, two side by side: for most of their time they wait.
+//! Tests that are ignored by themselves, each as a process of its own, some side by side: for most of their time they
+//! wait.
 
 use std::{
     collections::VecDeque,
@@ -13,10 +14,11 @@ use serde::Deserialize;
 
 use crate::tools;
 
-/// How many at a time: two cores carry two labs.
-const JOBS: usize = 2;
 /// None takes longer.
 const LIMIT: Duration = Duration::from_secs(5400);
+/// Words in the names of tests that compare what is on the machine before and after: what others mount meanwhile would
+/// count. They run alone, after all others.
+const ALONE: &[&str] = &["nothing_is_left", "its_lab_goes"];
 
 /// One test of one test program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,10 +43,25 @@ struct Profile {
     test: bool,
 }
 
-/// Runs all ignored tests of the workspace whose names `wanted` takes; passed and failed. Each test's output comes when
-/// it has ended, by `print`.
-pub(super) fn run(wanted: impl Fn(&str) -> bool, print: impl Fn(&str) + Sync, ui: &Ui) -> Result<(usize, usize)> {
-    let tests = all()?.into_iter().filter(|test| wanted(&test.name)).collect::<VecDeque<_>>();
+/// Runs all ignored tests of the workspace whose names `wanted` takes, `jobs` at a time; passed and failed. Each test's
+/// output comes when it has ended, by `print`.
+pub(super) fn run(
+    jobs: usize,
+    wanted: impl Fn(&str) -> bool,
+    print: impl Fn(&str) + Sync,
+    ui: &Ui,
+) -> Result<(usize, usize)> {
+    let tests = all()?.into_iter().filter(|test| wanted(&test.name));
+    let (alone, others) = tests.partition(|test| runs_alone(&test.name));
+    let (first, then) = (work(others, jobs, &print, ui)?, work(alone, 1, &print, ui)?);
+    Ok((first.0 + then.0, first.1 + then.1))
+}
+
+fn runs_alone(name: &str) -> bool {
+    ALONE.iter().any(|word| name.contains(word))
+}
+
+fn work(tests: VecDeque<Test>, jobs: usize, print: &(impl Fn(&str) + Sync), ui: &Ui) -> Result<(usize, usize)> {
     let waiting = Mutex::new(tests);
     let done = Mutex::new((0, 0));
     let worker = || -> Result<()> {
@@ -61,7 +78,7 @@ pub(super) fn run(wanted: impl Fn(&str) -> bool, print: impl Fn(&str) + Sync, ui
         Ok(())
     };
     std::thread::scope(|threads| {
-        let workers: Vec<_> = (0..JOBS).map(|_| threads.spawn(worker)).collect();
+        let workers: Vec<_> = (0..jobs).map(|_| threads.spawn(worker)).collect();
         workers
             .into_iter()
             .try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -80,7 +97,10 @@ fn one(test: &Test) -> Result<(bool, String)> {
     let mut said = String::new();
     let process = Process::new(&test.name, command).limit(LIMIT);
     let finished = process.on_line(|_, line| said += &format!("{line}\n")).finish()?;
-    Ok((finished.good(), said))
+    if finished.timed_out {
+        said += &format!("ended by us after {}\n", duration(finished.took));
+    }
+    Ok((finished.good() && !finished.timed_out, said))
 }
 
 /// All ignored tests of the workspace, in cargo's order.
@@ -133,6 +153,15 @@ mod tests {
         assert_eq!(program(&line(true, "null")), None);
         assert_eq!(program(&line(false, r#""/w/target/tool""#)), None);
         assert_eq!(program(r#"{"reason":"build-finished","success":true}"#), None);
+    }
+
+    #[test]
+    fn tests_that_count_what_is_on_the_machine_run_alone() {
+        let source = std::fs::read_to_string(tools::root().join("xtask/tests/greeter.rs")).unwrap();
+        let names = source.lines().filter_map(|line| line.strip_prefix("fn ")?.strip_suffix("() {"));
+        let alone: Vec<_> = names.filter(|name| runs_alone(name)).collect();
+        assert_eq!(alone.len(), source.matches("let before = leftovers(").count(), "{alone:?}");
+        assert!(!runs_alone("labs_are_side_by_side"));
     }
 
     #[test]

@@ -344,4 +344,10 @@ mod tests {
         fs::remove_file(folder.path().join("disk")).unwrap();
         assert!(check(folder.path()).is_err());
     }
+
+    /// containerd unpacks with it if it is there (`archive/compression` in its sources): the slow part on such a node.
+    #[test]
+    fn layers_are_unpacked_by_the_quick_gunzip() {
+        assert!(PACKAGES.contains(&"pigz"));
+    }
 }

@@ -20,6 +20,7 @@ use kit::{
 };
 
 use crate::{
+    cgroups,
     layout::Layout,
     parts::Go,
     prerequisites::{self, Program},
@@ -81,14 +82,15 @@ impl Nodes {
         Ok(record.map_or_else(|| self.machines(), |record| self.missing(record))?.len())
     }
 
-    /// What can be said before anything is done: whether this machine has wires, and so much memory at all.
-    pub(crate) fn check(&self) -> Result<()> {
-        let machines = self.machines()?.len();
+    /// What can be said before anything is done, for those that are new to a lab that is there or not: whether this
+    /// machine has wires, and so much memory.
+    pub(crate) fn check(&self, record: Option<&Record>) -> Result<()> {
+        let machines = self.count_new(record)?;
         if machines == 0 {
             return Ok(());
         }
         tun()?;
-        fits(&meminfo("MemTotal")?, machines as u64 * self.memory)
+        enough(machines, self.memory)
     }
 
     /// Those that a lab does not have yet.
@@ -169,17 +171,18 @@ fn tun() -> Result<()> {
 
 /// Whether so many machines with so much memory in MiB fit in what is free now.
 fn enough(machines: usize, memory: u64) -> Result<()> {
-    fits(&meminfo("MemAvailable")?, machines as u64 * memory)
-}
-
-/// A line of what the kernel says of its memory.
-fn meminfo(field: &str) -> Result<String> {
     let text = fs::read_to_string("/proc/meminfo").cause(Cause::Node, || "cannot read how much memory there is")?;
-    Ok(text.lines().find(|line| line.starts_with(field)).unwrap_or_default().to_owned())
+    fits(available(&text, cgroups::memory_left()?), machines as u64 * memory)
 }
 
-fn fits(line: &str, wanted: u64) -> Result<()> {
-    let there = line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok()).unwrap_or(u64::MAX) / 1024;
+/// MiB that can be had: what the kernel says, or what a container that we are in may still take (bytes).
+fn available(meminfo: &str, cgroup: Option<u64>) -> u64 {
+    let line = meminfo.lines().find(|line| line.starts_with("MemAvailable:")).unwrap_or_default();
+    let kib = line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok()).unwrap_or(u64::MAX);
+    (kib >> 10).min(cgroup.map_or(u64::MAX, |bytes| bytes >> 20))
+}
+
+fn fits(there: u64, wanted: u64) -> Result<()> {
     if wanted + RESERVE <= there {
         return Ok(());
     }
@@ -242,10 +245,22 @@ pub(crate) mod tests {
 
     #[test]
     fn memory_that_is_not_there_is_not_promised() {
-        let line = "MemAvailable:  4096000 kB";
-        fits(line, 3072).unwrap();
-        let error = fits(line, 6144).unwrap_err();
+        let meminfo = "MemTotal:  9999999 kB\nMemAvailable:  4096000 kB\n";
+        assert_eq!((available(meminfo, None), available(meminfo, Some(3 << 30))), (4000, 3072));
+        fits(4000, 3072).unwrap();
+        let error = fits(4000, 6144).unwrap_err();
         assert_eq!(error.cause, Cause::Quota);
         assert!(error.to_string().contains("of 4000 MiB 6144 are asked for"), "{error}");
+    }
+
+    #[test]
+    fn memory_is_asked_for_before_anything_is_built_and_for_new_nodes_only() {
+        let (_, record) = record_with(&["linux/s390x"]);
+        let mut asked = nodes(&["linux/s390x"]);
+        asked.memory = 1 << 40;
+        asked.check(Some(&record)).unwrap();
+        if fs::File::open("/dev/net/tun").is_ok() {
+            assert_eq!(asked.check(None).unwrap_err().cause, Cause::Quota);
+        }
     }
 }

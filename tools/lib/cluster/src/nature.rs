@@ -117,8 +117,9 @@ pub fn settle(node: &mut Node, probed: Option<&Facts>, cluster: &str, declared: 
     if let Some(facts) = probed {
         node.machine = Some(machine(facts));
         let seen = judge(facts);
-        // Known to both they are rarely different; if they are, the one that claims less is believed.
-        if known.nature == Nature::Unknown || (seen.nature != Nature::Unknown && seen.nature >= known.nature) {
+        // A lab knows for certain what it emulates. Of its other node it knows that it emulates nothing, and not what the
+        // machine is that it runs on itself: that only the probe can tell, or nobody.
+        if seen.nature == Nature::Emulated || known.nature != Nature::Emulated {
             known = Judgement { evidence: format!("probe: {}", seen.evidence), ..seen };
         }
     }

@@ -26,6 +26,10 @@ use crate::{
 const LABEL: &str = "other-arch/probe";
 /// The container's name.
 const CONTAINER: &str = "probe";
+/// Where the node keeps its device tree, and where the probe looks for it (`tools/image-build/probe/facts.go`): at its
+/// own place a container sees an empty folder whatever is mounted there, for runtimes mask it (`defaultMaskedPaths` in
+/// containerd's `oci/spec.go`).
+const FIRMWARE: (&str, &str) = ("/sys/firmware", "/host-firmware");
 /// How long a log that does not come is asked for again.
 const LOG: Duration = Duration::from_secs(10);
 
@@ -79,11 +83,10 @@ async fn create(client: &Client, image: &str, arguments: &[String], node: &Node,
 /// The pod: bound to the node without the scheduler, with no rights at all.
 fn manifest(image: &str, arguments: &[String], node: &str, firmware: bool) -> serde_json::Value {
     let (volumes, mounts) = if firmware {
-        // Containers are not shown the device tree otherwise. Every Linux has this folder.
-        let path = "/sys/firmware";
+        // Every Linux has this folder.
         (
-            json!([{"name": "firmware", "hostPath": {"path": path, "type": "Directory"}}]),
-            json!([{"name": "firmware", "mountPath": path, "readOnly": true}]),
+            json!([{"name": "firmware", "hostPath": {"path": FIRMWARE.0, "type": "Directory"}}]),
+            json!([{"name": "firmware", "mountPath": FIRMWARE.1, "readOnly": true}]),
         )
     } else {
         (json!([]), json!([]))
@@ -227,5 +230,19 @@ async fn log(client: &Client, pod: &Pod) -> Result<String> {
             Err(error) if Instant::now() + delay > until => return Err(fail("cannot read its log", &error)),
             _ => sleep(delay).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_device_tree_is_not_mounted_where_runtimes_mask_it() {
+        let container = &manifest("image", &[], "node", true)["spec"]["containers"][0];
+        let path = container["volumeMounts"][0]["mountPath"].as_str().unwrap();
+        assert!(["/proc", "/sys"].iter().all(|masked| !path.starts_with(masked)), "{path}");
+        let source = include_str!("../../../image-build/probe/facts.go");
+        assert!(source.contains(&format!("\"{path}\"")), "the probe does not look into {path}");
     }
 }

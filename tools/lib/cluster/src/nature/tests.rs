@@ -287,7 +287,11 @@ fn who_is_believed() {
         // A mark that was lost, and a lab on a machine that is itself emulated.
         (Emulated, Some(&ibm), None, Emulated),
         (Native, Some(&qemu), None, Emulated),
-        (Native, Some(&silent), None, Native),
+        // A lab on a machine of which nobody can tell, unless its owner does. Without a probe the lab is believed.
+        (Native, Some(&silent), None, Unknown),
+        (Native, Some(&silent), Some(Native), Native),
+        (Native, Some(&ibm), None, Native),
+        (Native, None, None, Native),
         // An owner fills what nobody knows.
         (Unknown, None, Some(Native), Native),
         (Unknown, Some(&silent), Some(Native), Native),
