@@ -17,7 +17,12 @@ use k8s_openapi::api::{
     core::v1::{Event, Namespace, Pod},
     discovery::v1::EndpointSlice,
 };
-use kit::{Cause, Class, Error, Result, Step, record::Node, retry, ui::duration};
+use kit::{
+    Cause, Class, Error, Result, Step,
+    record::{Nature, Node},
+    retry,
+    ui::duration,
+};
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
@@ -37,6 +42,8 @@ const TOLD: usize = 20;
 /// must have run for this long, and longer if it has ended before.
 const SETTLED: Duration = Duration::from_secs(2);
 const SETTLED_AGAIN: Duration = Duration::from_secs(12);
+/// So many times as long on an emulated node: what cannot run there takes seconds to be told.
+const EMULATED: i32 = 6;
 /// A container that started so long ago by its node's clock need not be watched; clocks differ a little.
 const LONG: jiff::SignedDuration = jiff::SignedDuration::from_secs(30);
 
@@ -213,15 +220,19 @@ impl Wait<'_> {
                 .filter(|((owner, _), _)| *owner == uid)
                 .map(|((_, container), (_, line))| (container.clone(), line.clone()))
                 .collect();
-            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
-            let node = node.and_then(|name| self.nodes.iter().find(|node| node.name == *name));
-            let platform = node.map(|node| &node.platform);
+            let platform = self.node_of(pod).map(|node| &node.platform);
             let context = explain::Context { events, logs: &lines, platform, nodes: self.nodes };
             let mut trouble = explain::pod(pod, context)?;
             trouble.heals |= !pods::is_current(pod, object);
             Some(trouble)
         })
         .min_by_key(|trouble| trouble.heals)
+    }
+
+    /// The node that a pod is on, of those that are known.
+    fn node_of(&self, pod: &Pod) -> Option<&Node> {
+        let name = pod.spec.as_ref()?.node_name.as_ref()?;
+        self.nodes.iter().find(|node| node.name == *name)
     }
 
     /// The container that must run longest until it is known to stay, and until when.
@@ -233,14 +244,18 @@ impl Wait<'_> {
             if !pods::belongs(pod, object) || !pods::is_current(pod, object) {
                 continue;
             }
+            let slow = match self.node_of(pod) {
+                Some(node) if node.nature == Nature::Emulated => EMULATED,
+                _ => 1,
+            };
             for container in pods::unprobed(pod) {
                 let (needed, long) = if container.restarts == 0 { (SETTLED, LONG) } else { (SETTLED_AGAIN, LONG * 2) };
                 let now = jiff::Timestamp::now();
-                if container.started.is_some_and(|started| now.duration_since(started) > long) {
+                if container.started.is_some_and(|started| now.duration_since(started) > long * slow) {
                     continue;
                 }
                 let key = (pod.uid().unwrap_or_default(), container.name.clone(), container.restarts);
-                let until = *settling.entry(key).or_insert_with(Instant::now) + needed;
+                let until = *settling.entry(key).or_insert_with(Instant::now) + needed * slow.unsigned_abs();
                 if until > Instant::now() && last.as_ref().is_none_or(|(latest, _)| *latest < until) {
                     let ended = container.exit_code.map_or_else(String::new, |code| {
                         format!(" for the {}th time, after exit code {code}", container.restarts + 1)
