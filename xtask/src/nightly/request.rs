@@ -296,6 +296,20 @@ impl Request {
     }
 }
 
+#[cfg(test)]
+impl Request {
+    /// The request of a command line: for tests.
+    pub(super) fn of(line: &str) -> Self {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: Args,
+        }
+        let line: Line = clap::Parser::parse_from(format!("nightly {line}").split_whitespace());
+        Self::check(line.args).unwrap_or_else(|error| panic!("{error}"))
+    }
+}
+
 /// The earlier run, which must have got so far that it can be gone on from.
 fn read_earlier(folder: &Path) -> Result<RunRecord> {
     kit::RunDir::open(folder)?;
