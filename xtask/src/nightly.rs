@@ -4,6 +4,7 @@
 //! run directory. A failed stage still runs cleanup, and every run is recorded.
 
 mod estimate;
+mod recreate;
 mod request;
 mod stages;
 
@@ -15,7 +16,7 @@ use std::{
 
 use kit::{
     Cause, Context, Done, Exit, Platform, Result, RunDir, Ui,
-    record::{Cleanup, Head, Install, RunRecord, Stages},
+    record::{Head, Install, RunRecord, Stages},
     rundir, signal,
     ui::{duration, table},
 };
@@ -271,22 +272,20 @@ impl Nightly<'_> {
         }
     }
 
-    /// A lab that cleanup could not bring back, and that stays after this run, is made anew, so that the next run
-    /// begins clean. Clusters that are not ours to make are left to their owners.
+    /// Makes the cluster anew if cleanup could not bring it back. One that goes at the end of this run anyway is only made
+    /// again for what comes after in this run; a lab would lose the images that this run has put there.
     fn recreate(&self, component: &str, platform: &Platform) {
-        let Some(lab) = &self.request.lab else { return };
-        let cell = self.run.cell(component, platform, &format!("lab-{lab}"));
-        let cleaned = rundir::read_record::<Cleanup>(&cell);
-        let needed = cleaned.is_ok_and(|(record, _)| record.stage == "needs-recreate");
-        if !needed || self.lab_is_ours.load(Ordering::SeqCst) || self.interrupted().is_some() {
+        let request = self.request;
+        let last =
+            request.components.last().is_some_and(|last| last == component) && request.test_on.last() == Some(platform);
+        let goes = if request.named.is_some() { last } else { self.lab_is_ours.load(Ordering::SeqCst) };
+        if goes || self.interrupted().is_some() {
             return;
         }
-        self.ui.note(format!("lab '{lab}' does not get back to its baseline: it is made anew"));
-        let images = self.request.ci.folder().join("images.toml").display().to_string();
-        let down = Work::new("recreate", "lab", &["down", "--name", lab]).unrecorded();
-        let up = Work::new("recreate", "lab", &["up", "--name", lab, "--images", &images]).unrecorded();
-        if self.runner.run(down).good() {
-            self.runner.run(up.args(&self.request.node_args));
+        let Some((cluster, [remove, make])) = recreate::works(request, self.run, component, platform) else { return };
+        self.ui.note(format!("{cluster} does not get back to its baseline: it is made anew"));
+        if self.runner.run(remove).good() {
+            self.runner.run(make);
         }
     }
 

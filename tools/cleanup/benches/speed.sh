@@ -7,13 +7,18 @@
 #   kubectl  kubectl delete -f release.yaml (it leaves the tests' namespaces)
 #   script   what people use: namespaces by label, all objects of the release's own kinds, the release, wait
 # usage: benches/speed.sh RELEASE.yaml [ROUNDS]
-#   LAB names a lab that is up and empty, BIN the folder of the programs, WAYS which of the ways;
+#   LAB names a lab that is up and empty, BIN the folder of the programs (target/release if they are there, otherwise
+#   target/debug), WAYS which of the ways;
 #   LATENCY=100 puts a proxy that adds so many ms a round trip in between;
 #   NAMESPACES and EACH say how many namespaces with how many runs (20 and 5; one of each namespace has a pod);
 #   RUNS=none makes ConfigMaps of them, for a load without pods.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-bin=$(cd "${BIN:-$here/../../../target/debug}" && pwd)
+target=$here/../../../target
+built=$target/debug
+if [ -x "$target/release/cleanup" ] && [ -x "$target/release/lab" ]; then built=$target/release; fi
+bin=$(cd "${BIN:-$built}" && pwd)
+echo "programs: $bin" >&2
 lab=${LAB:-default}
 release=$1
 rounds=${2:-1}
@@ -90,6 +95,11 @@ for round in $(seq "$rounds"); do
         left=$(cleanup diff 2>/dev/null | tail -n 1) || true
         echo "$way $took" >>"$work/times"
         echo "round $round: $way $took s; afterwards: $left" >&2
+        # A way that is quick because it leaves something is none.
+        case $way:$left in
+            ours:"at the baseline"*) ;;
+            ours:*) cleanup diff >&2 || true; echo "ours did not get back to the baseline" >&2; exit 1 ;;
+        esac
         # Back to the same beginning, untimed.
         cleanup run --force-finalizers --cluster-uid "$uid" >/dev/null
         kubectl wait --for=delete namespace/other-arch --timeout=60s >/dev/null 2>&1 || true

@@ -2,15 +2,57 @@
 
 use std::collections::BTreeSet;
 
+use cluster::NAMESPACE;
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kit::{Cause, Error, Result};
-use kube::{Api, Client, api::PostParams};
+use kube::{
+    Api, Client,
+    api::{ApiResource, PostParams},
+};
 
 use crate::{
     api::{CONCURRENT, patiently},
-    list::{Kind, name_of},
+    blockers::Servers,
+    list::{Kind, Listing, Object, name_of},
+    order::is,
+    scene::Now,
 };
+
+/// Everything that a cleanup asks for, as far as one look tells: what goes, what is put back, what may be in the way, and
+/// our own state, which goes last.
+#[must_use]
+pub(crate) fn needs(listing: &Listing, now: &Now<'_>, forces: impl Fn(&ApiResource) -> bool) -> BTreeSet<Need> {
+    let mut needs = BTreeSet::new();
+    for kind in now.added.iter().filter_map(|object| listing.kind_of(&object.key)) {
+        needs.insert(Need::new("delete", kind));
+        needs.insert(Need::new("watch", kind));
+        if forces(&kind.resource) {
+            needs.insert(Need::new("patch", kind));
+        }
+    }
+    // A definition whose server is gone loses its conversions.
+    let servers = Servers::new(listing);
+    let definition = |object: &&&Object| is(&object.key, "apiextensions.k8s.io", "CustomResourceDefinition");
+    let blocking = now.added.iter().filter(definition).filter(|object| servers.blocker(object).is_some());
+    needs.extend(blocking.filter_map(|object| listing.kind_of(&object.key)).map(|kind| Need::new("patch", kind)));
+    for (verb, keys) in [("patch", &now.difference.changed), ("create", &now.difference.missing)] {
+        for kind in keys.iter().filter_map(|key| listing.kind_of(key)) {
+            needs.insert(Need::new("get", kind));
+            needs.insert(Need::new(verb, kind));
+        }
+    }
+    let own = |verb, group: &str, plural: &str| Need {
+        verb,
+        group: group.into(),
+        plural: plural.into(),
+        namespace: Some(NAMESPACE),
+        shown: format!("{plural} in {NAMESPACE}"),
+    };
+    let state = ["secrets", "configmaps", "namespaces"].map(|plural| own("delete", "", plural));
+    needs.extend(state.into_iter().chain([own("update", "coordination.k8s.io", "leases")]));
+    needs
+}
 
 /// A verb on a kind.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,6 +60,8 @@ pub(crate) struct Need {
     verb: &'static str,
     group: String,
     plural: String,
+    /// Where; everywhere without it.
+    namespace: Option<&'static str>,
     shown: String,
 }
 
@@ -26,7 +70,8 @@ impl Need {
     #[must_use]
     pub(crate) fn new(verb: &'static str, kind: &Kind) -> Self {
         let resource = &kind.resource;
-        Self { verb, group: resource.group.clone(), plural: resource.plural.clone(), shown: name_of(resource) }
+        let (group, plural) = (resource.group.clone(), resource.plural.clone());
+        Self { verb, group, plural, namespace: None, shown: name_of(resource) }
     }
 }
 
@@ -35,11 +80,8 @@ impl Need {
 /// # Errors
 /// [`Cause::Auth`] naming every verb and kind that is not; otherwise as [`cluster::cause_of`] says.
 pub(crate) async fn check(client: &Client, needs: BTreeSet<Need>) -> Result<()> {
-    if needs.is_empty() || may(client, "*", "*", "*").await? {
-        return Ok(());
-    }
     let asked = stream::iter(needs).map(|need| async move {
-        let allowed = may(client, need.verb, &need.group, &need.plural).await?;
+        let allowed = ask(client, need.verb, &need.group, &need.plural, need.namespace).await?;
         Ok::<_, Error>((!allowed).then(|| format!("{} {}", need.verb, need.shown)))
     });
     let mut missing: Vec<String> =
@@ -57,7 +99,14 @@ pub(crate) async fn check(client: &Client, needs: BTreeSet<Need>) -> Result<()> 
 /// # Errors
 /// As [`cluster::cause_of`] says.
 pub(crate) async fn may(client: &Client, verb: &str, group: &str, plural: &str) -> Result<bool> {
+    ask(client, verb, group, plural, None).await
+}
+
+async fn ask(client: &Client, verb: &str, group: &str, plural: &str, namespace: Option<&str>) -> Result<bool> {
     let attributes = ResourceAttributes {
+        namespace: namespace.map(String::from),
+        // A namespace is in itself, for the API server.
+        name: namespace.filter(|_| plural == "namespaces").map(String::from),
         verb: Some(verb.into()),
         group: Some(group.into()),
         resource: Some(plural.into()),

@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use cluster::{Guard, lease};
+use cluster::Guard;
 use jiff::Timestamp;
 use kit::{
     Cause, Done, Error, Result, RunDir, Ui,
@@ -18,6 +18,7 @@ use kube::{Client, api::ApiResource};
 
 use crate::{
     TOOL, VERSION,
+    begin::First,
     blockers::Servers,
     budget::{self, Budget, Forced},
     diff, explain, health,
@@ -25,7 +26,7 @@ use crate::{
     order::{World, plan},
     passes::Passes,
     report,
-    scene::{Before, Now, Place, Scene},
+    scene::{Before, Kept, Now, Place, Scene},
     select::{Chosen, Selection},
     state,
 };
@@ -61,6 +62,9 @@ pub(crate) struct RunArgs {
     /// somebody may still see to), force [default: objects=300,finalizers=60,force=60]
     #[arg(long, value_name = "STAGE=SECONDS,…", value_delimiter = ',')]
     pub(crate) budget: Vec<budget::Part>,
+    /// The runs whose cleanups tell whether the cluster is sick [default: those beside this run]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) history: Option<PathBuf>,
 }
 
 impl RunArgs {
@@ -219,7 +223,8 @@ pub(crate) fn run(args: &RunArgs, ui: &Ui) -> Result<Done> {
     let digest = if part {
         rundir::write_json(&cell.join(PART), &record)?
     } else {
-        record.history = result.is_ok().then(|| health::history(run.path(), &record.cluster.uid, &record.stage));
+        let history = || health::history(run.path(), args.history.as_deref(), &record.cluster.uid, &record.stage);
+        record.history = result.is_ok().then(history);
         write_record(&cell, &record)?
     };
     result?;
@@ -272,26 +277,23 @@ fn not_at_baseline(tally: &Tally) -> Error {
 }
 
 async fn work(args: &RunArgs, run: &RunDir, tally: &Tally, ui: &Ui) -> Result<()> {
-    let scene = Scene::open(&args.place, run, ui).await?;
+    let (scene, (kept, first)) = Scene::open_and(&args.place, run, ui, First::ask).await?;
+    scene.named(args.cluster_uid.as_deref())?;
     let client = &scene.opened.client;
-    let before = before(args, &scene, ui).await?;
+    let before = before(args, &scene, kept, ui).await?;
     tally.get().about = Some((scene.cell.clone(), scene.id.clone(), before.digest.clone()));
     tally.get().away = away(&before.baseline.cluster, &scene.id);
     if let Some(chosen) = &before.chosen {
         tally.get().selection = Some(chosen.words.clone());
     }
     authorised(args, &scene, &before).await?;
-    state::settled(client).await?;
-    let mut guard = lease::take(client, &scene.run).await?;
+    let (mut guard, listing) = first.take(args, &scene, &before, ui).await?;
     if let Some(dirty) = guard.dirty().filter(|_| before.chosen.is_none()) {
         ui.note(format!("this also cleans what run {dirty} left"));
     }
-    for node in cluster::aside::give_back(client).await? {
-        ui.note(format!("takes pods again, after a run that was killed: node {node}"));
-    }
     let installed = installed(&scene);
     let passes = Passes::new(client, &before, args, installed.as_deref(), tally, ui);
-    let listing = passes.run(&guard).await?;
+    let listing = passes.run(&guard, listing).await?;
     if !tally.clean() {
         let now = before.compare(&listing);
         report::unproven(&now.unproven, ui);
@@ -302,8 +304,7 @@ async fn work(args: &RunArgs, run: &RunDir, tally: &Tally, ui: &Ui) -> Result<()
         return part_done(client, chosen, &before, guard, &args.place.component).await;
     }
     if state::forget(client, before.state.as_ref(), &scene.run, &args.place.component).await? {
-        drop(guard);
-        return state::remove_namespace(client).await;
+        return Ok(());
     }
     guard.adopt().await?;
     guard.release().await
@@ -313,20 +314,16 @@ async fn work(args: &RunArgs, run: &RunDir, tally: &Tally, ui: &Ui) -> Result<()
 async fn part_done(client: &Client, chosen: &Chosen, before: &Before, guard: Guard, component: &str) -> Result<()> {
     let component = if chosen.installation { component } else { "" };
     let nothing_left = state::forget(client, None, "", component).await?;
-    if before.state.is_some() {
-        // The run goes on, and holds the cluster.
-        return Ok(());
-    }
-    guard.release().await?;
-    if nothing_left { state::remove_namespace(client).await } else { Ok(()) }
+    // With a baseline the run goes on, and holds the cluster.
+    if nothing_left || before.state.is_some() { Ok(()) } else { guard.release().await }
 }
 
 /// What the cluster is compared with: the baseline, or a part that the call selects.
-async fn before(args: &RunArgs, scene: &Scene, ui: &Ui) -> Result<Before> {
+async fn before(args: &RunArgs, scene: &Scene, kept: Kept, ui: &Ui) -> Result<Before> {
     match args.selection.resolve(&scene.opened.client, &args.place.component).await? {
-        Some(chosen) => scene.part(chosen, ui).await,
+        Some(chosen) => scene.part(kept, chosen, ui),
         None => {
-            let before = scene.baseline().await?;
+            let before = scene.at(kept)?;
             same_version(&before.baseline.cluster.kubernetes, &scene.id.kubernetes)?;
             Ok(before)
         }
@@ -354,13 +351,21 @@ async fn authorised(args: &RunArgs, scene: &Scene, before: &Before) -> Result<()
         }
         Some(_) => Ok(()),
         None if before.state.is_some() => Ok(()),
-        // Something of ours is installed there.
-        None if before.digest.is_none() && !cluster::inventory::list(&scene.opened.client).await?.is_empty() => Ok(()),
+        // Something of ours is installed there, and of ours something is to go.
+        None if before.digest.is_none()
+            && before.is_ours()
+            && !cluster::inventory::list(&scene.opened.client).await?.is_empty() =>
+        {
+            Ok(())
+        }
         // A cleanup that was done already is no reason to fail when it is asked for again.
         None if before.compare(&list::list(&scene.opened.client, before.with()).await?).is_clean() => Ok(()),
         None => {
-            let lacks =
-                if before.digest.is_some() { "does not remember this baseline" } else { "holds no inventory of ours" };
+            let lacks = match before.digest {
+                Some(_) => "does not remember this baseline",
+                None if before.is_ours() => "holds no inventory of ours",
+                None => "is not named, and a label or an age alone may select what is not ours",
+            };
             Err(Error::new(Cause::Usage, format!("cluster {uid} ({}) {lacks}", scene.id.name))
                 .next(format!("if it is really the one to clean: --cluster-uid {uid}")))
         }
@@ -373,8 +378,8 @@ fn installed(scene: &Scene) -> Option<Vec<String>> {
 }
 
 async fn dry_run(args: &RunArgs, run: &RunDir, ui: &Ui) -> Result<()> {
-    let scene = Scene::open(&args.place, run, ui).await?;
-    let before = before(args, &scene, ui).await?;
+    let (scene, kept) = Scene::open_and(&args.place, run, ui, Kept::read).await?;
+    let before = before(args, &scene, kept, ui).await?;
     let listing = diff::look(&scene, &before, ui).await?;
     let now = before.compare(&listing);
     show_plan(&scene, &before, &listing, &now, ui)

@@ -1,6 +1,6 @@
 //! Asking the cluster who could remove a finalizer: which workloads run, and which of them may change the object.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
@@ -15,7 +15,7 @@ use kube::{
     api::{ListParams, PostParams},
 };
 use serde_json::Value;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
 use crate::{
     api::{CONCURRENT, again},
@@ -39,16 +39,19 @@ pub(crate) struct Controllers<'a> {
     client: &'a Client,
     /// Nothing if they may not be listed.
     workloads: Option<Vec<Workload>>,
+    /// Whether these are all of them.
+    complete: bool,
     /// Whether the controller manager holds a lease; nothing if it has none, as where there is only one.
     manager: Option<bool>,
-    asked: Mutex<HashMap<Question, Option<bool>>>,
+    asked: Mutex<HashMap<Question, Arc<OnceCell<Option<bool>>>>>,
 }
 
 impl<'a> Controllers<'a> {
     /// Looks at the cluster. What may not be looked at is not known.
     pub(crate) async fn look(client: &'a Client) -> Self {
         let (workloads, manager) = tokio::join!(workloads(client), manager(client));
-        Self { client, workloads, manager, asked: Mutex::default() }
+        let (workloads, complete) = workloads.map_or((None, false), |(found, complete)| (Some(found), complete));
+        Self { client, workloads, complete, manager, asked: Mutex::default() }
     }
 
     /// Fills in what is known of the controller of a finalizer that the table knows.
@@ -63,11 +66,22 @@ impl<'a> Controllers<'a> {
                 reason.alive = Some(workload.alive());
                 reason.allowed = self.may(workload, kind, &object.key.namespace).await;
             }
-            None => {
-                reason.alive = Some(false);
-                reason.why = format!("{}, and {namespace}/{name} is not installed", reason.why);
-                reason.next = by_force(kind);
-            }
+            // Somebody may have installed it elsewhere.
+            None => match workloads.iter().find(|workload| workload.name == name) {
+                Some(other) => {
+                    let other = other.shown();
+                    reason.why = format!("{}, and {namespace}/{name} is not there; {other} is", reason.why);
+                    reason.next = format!("is {other} its controller? see its log; if it is not: {}", by_force(kind));
+                }
+                None if !self.complete => {
+                    reason.next = format!("is {namespace}/{name} there? there are too many workloads to look at all");
+                }
+                None => {
+                    reason.alive = Some(false);
+                    reason.why = format!("{}, and {namespace}/{name} is not installed", reason.why);
+                    reason.next = by_force(kind);
+                }
+            },
         }
     }
 
@@ -85,10 +99,20 @@ impl<'a> Controllers<'a> {
             async move { (workload, fits, self.may(workload, kind, &object.key.namespace).await) }
         });
         let asked: Vec<_> = asked.buffered(CONCURRENT).collect().await;
+        let unsure: Vec<_> = asked.iter().filter(|(.., may)| may.is_none()).map(|(one, ..)| one.shown()).collect();
         // An unknown answer counts for those whose names fit: somebody should look.
         let mut candidates: Vec<_> = asked.into_iter().filter(|(_, fits, may)| *fits || *may == Some(true)).collect();
         candidates.sort_by_key(|(_, fits, may)| std::cmp::Reverse((*may != Some(false), *fits)));
         candidates.truncate(NAMED);
+        if candidates.is_empty() && (!unsure.is_empty() || !self.complete) {
+            let why = match unsure.len() {
+                0 => "there are too many workloads to look at all".to_owned(),
+                some => format!("no workload is named like it, and {some} may do everything"),
+            };
+            let these =
+                if unsure.is_empty() { "one of them".into() } else { unsure[..unsure.len().min(NAMED)].join(", or ") };
+            return reason(why, format!("is {these} its controller? see its log; if none is: {}", by_force(kind)));
+        }
         if candidates.is_empty() {
             let mut gone =
                 reason("no workload of this cluster may remove it: its controller is gone".into(), by_force(kind));
@@ -124,21 +148,16 @@ impl<'a> Controllers<'a> {
     async fn may(&self, workload: &Workload, kind: &Kind, namespace: &str) -> Option<bool> {
         let account = format!("{}:{}", workload.namespace, workload.account);
         let resource = &kind.resource;
-        let (all, this) = tokio::join!(
-            self.ask((account.clone(), "*".into(), "*".into(), String::new())),
-            self.ask((account.clone(), resource.group.clone(), resource.plural.clone(), namespace.to_owned())),
-        );
-        if all == Some(true) { None } else { this }
+        if self.ask((account.clone(), "*".into(), "*".into(), String::new())).await == Some(true) {
+            return None;
+        }
+        self.ask((account, resource.group.clone(), resource.plural.clone(), namespace.to_owned())).await
     }
 
+    /// The answer to a question, which is asked once, also when several want to know it at the same time.
     async fn ask(&self, question: Question) -> Option<bool> {
-        // The lock is not held while the cluster is asked: at worst it is asked twice.
-        if let Some(answer) = self.asked.lock().await.get(&question) {
-            return *answer;
-        }
-        let answer = review(self.client, &question).await;
-        self.asked.lock().await.insert(question, answer);
-        answer
+        let cell = Arc::clone(self.asked.lock().await.entry(question.clone()).or_default());
+        *cell.get_or_init(|| review(self.client, &question)).await
     }
 }
 
@@ -180,7 +199,8 @@ async fn manager(client: &Client) -> Option<bool> {
     Some(Timestamp::now().duration_since(renewed).unsigned_abs() < LEASE_AGE)
 }
 
-async fn workloads(client: &Client) -> Option<Vec<Workload>> {
+/// The workloads, and whether these are all.
+async fn workloads(client: &Client) -> Option<(Vec<Workload>, bool)> {
     let list = ListParams::default().limit(WORKLOADS);
     let deployments = Api::<Deployment>::all(client.clone());
     let sets = Api::<StatefulSet>::all(client.clone());
@@ -188,6 +208,8 @@ async fn workloads(client: &Client) -> Option<Vec<Workload>> {
     let (deployments, sets, daemons) =
         tokio::try_join!(again(|| deployments.list(&list)), again(|| sets.list(&list)), again(|| daemons.list(&list)))
             .ok()?;
+    let more = [&deployments.metadata, &sets.metadata, &daemons.metadata];
+    let complete = more.iter().all(|list| list.continue_.as_ref().is_none_or(String::is_empty));
     let mut found = Vec::new();
     for deployment in deployments {
         let (spec, status) = (deployment.spec.clone(), deployment.status.clone().unwrap_or_default());
@@ -209,7 +231,7 @@ async fn workloads(client: &Client) -> Option<Vec<Workload>> {
             status.desired_number_scheduled,
         ));
     }
-    Some(found)
+    Some((found, complete))
 }
 
 fn workload(

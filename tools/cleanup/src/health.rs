@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use kit::{
+    Outcome,
     record::{Cleanup, CleanupHistory},
     rundir::read_record,
 };
@@ -23,12 +24,13 @@ pub(crate) fn is_late(stage: &str) -> bool {
     matches!(stage, "force" | "needs-recreate")
 }
 
-/// The history of a cluster: what lies beside the run, and this cleanup, which is not written yet. Records that
-/// cannot be read, and cleanups that did not come to their end, say nothing.
+/// The history of a cluster: what lies in `beside`, or else beside the run, and this cleanup, which is not written yet.
+/// Records that cannot be read, and cleanups that did not come to their end, say nothing.
 #[must_use]
-pub(crate) fn history(run: &Path, cluster: &str, this_stage: &str) -> CleanupHistory {
+pub(crate) fn history(run: &Path, beside: Option<&Path>, cluster: &str, this_stage: &str) -> CleanupHistory {
     let this = run.canonicalize().unwrap_or_else(|_| run.to_owned());
-    let mut runs: Vec<PathBuf> = this.parent().map(folders).unwrap_or_default();
+    let beside = beside.map(|beside| beside.canonicalize().unwrap_or_else(|_| beside.to_owned()));
+    let mut runs: Vec<PathBuf> = beside.as_deref().or_else(|| this.parent()).map(folders).unwrap_or_default();
     let is_run = |run: &PathBuf| ["run.json", "run-id"].iter().any(|name| run.join(name).is_file());
     runs.retain(|run| *run != this && is_run(run));
     // The names of runs begin with their time.
@@ -37,7 +39,8 @@ pub(crate) fn history(run: &Path, cluster: &str, this_stage: &str) -> CleanupHis
     let mut ended: Vec<(Timestamp, bool)> = Vec::new();
     for cell in runs.iter().take(RUNS).flat_map(|run| cells(run)) {
         let Ok((record, _)) = read_record::<Cleanup>(&cell) else { continue };
-        let came_to_its_end = record.stage == "needs-recreate" || record.difference.is_empty();
+        // One that failed may never have looked: then nothing differs in its record.
+        let came_to_its_end = record.stage == "needs-recreate" || record.head.outcome == Outcome::Passed;
         if record.cluster.uid == cluster && came_to_its_end {
             ended.push((record.head.finished, is_late(&record.stage)));
         }
@@ -98,6 +101,7 @@ mod tests {
         let this = folder.path().join("20260105-000000-000000");
         std::fs::create_dir_all(&this).unwrap();
         let healthy = CleanupHistory { cleanups: 1, late: 0, sick: false };
+        let history = |run: &Path, cluster: &str, stage: &str| history(run, None, cluster, stage);
         assert_eq!(history(&this, "u", "objects"), healthy);
         record(folder.path(), "20260101-000000-000000", "u", "force");
         record(folder.path(), "20260102-000000-000000", "other", "force");
@@ -107,6 +111,23 @@ mod tests {
         std::fs::write(folder.path().join("20260101-000000-000000/greeter/linux-amd64/lab-x/cleanup.json"), "{")
             .unwrap();
         assert_eq!(history(&this, "u", "force").late, 2);
+        // Runs may lie elsewhere than those that came before them.
+        let elsewhere = tempfile::tempdir().unwrap();
+        assert_eq!(super::history(elsewhere.path(), Some(folder.path()), "u", "objects").cleanups, 2);
+    }
+
+    #[test]
+    fn a_cleanup_that_did_not_end_says_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let this = folder.path().join("20260105-000000-000000");
+        std::fs::create_dir_all(&this).unwrap();
+        record(folder.path(), "20260101-000000-000000", "u", "none");
+        let cell = folder.path().join("20260101-000000-000000/greeter/linux-amd64/lab-x");
+        let (mut refused, _) = read_record::<Cleanup>(&cell).unwrap();
+        refused.head = refused.head.failed(&kit::Error::new(kit::Cause::LeaseHeld, "another run"));
+        std::fs::remove_file(cell.join("cleanup.json")).unwrap();
+        write_record(&cell, &refused).unwrap();
+        assert_eq!(history(&this, None, "u", "objects").cleanups, 1);
     }
 
     #[test]

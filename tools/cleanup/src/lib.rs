@@ -9,6 +9,7 @@
 mod access;
 mod api;
 mod back;
+mod begin;
 mod blockers;
 mod bodies;
 mod budget;

@@ -1,17 +1,18 @@
 //! Everything that a cluster holds: each listable kind once, in pages, several at a time.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use cluster::fail;
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
-use kit::{Cause, Error, Result, record::ObjectKey};
+use kit::{Cause, Error, Result, record::ObjectKey, retry};
 use kube::{
     Client, Resource,
     api::{ApiResource, DynamicObject, GetParams, ListParams},
     core::{Request, discovery::v2::APIGroupDiscovery},
 };
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::{
     api::{self, CONCURRENT, Patience, patiently},
@@ -110,6 +111,14 @@ pub(crate) struct With<'a> {
     pub bodies: Option<&'a Writing>,
 }
 
+impl With<'_> {
+    /// How long a kind whose own server fails is asked again: what a baseline cannot see is never cleaned, so that
+    /// its server may restart meanwhile; a cleanup looks again.
+    fn bears(self) -> Duration {
+        Duration::from_secs(if self.bodies.is_some() { 5 } else { 2 })
+    }
+}
+
 /// Lists the cluster.
 ///
 /// A group whose server does not answer is named in [`Listing::unlisted`]; it does not hide the rest.
@@ -117,7 +126,21 @@ pub(crate) struct With<'a> {
 /// # Errors
 /// [`Cause::Auth`] naming every kind that may not be listed; otherwise as [`cluster::cause_of`] says.
 pub(crate) async fn list(client: &Client, with: With<'_>) -> Result<Listing> {
-    let (kinds, mut unlisted) = discover(client).await?;
+    let mut served = discover(client).await?;
+    let (began, mut delays) = (Instant::now(), retry::delays());
+    while with.bodies.is_some() && !served.1.is_empty() && began.elapsed() < with.bears() {
+        tokio::time::sleep(delays.next().unwrap_or_default()).await;
+        served = discover(client).await?;
+    }
+    list_served(client, served, with).await
+}
+
+/// As [`list`], of kinds that are known.
+///
+/// # Errors
+/// As [`list`].
+pub(crate) async fn list_served(client: &Client, served: Served, with: With<'_>) -> Result<Listing> {
+    let (kinds, mut unlisted) = served;
     let wanted = kinds.iter().filter(|kind| !RULES.kind_left_out(&kind.resource.group, &kind.resource.kind));
     let pages = stream::iter(wanted.cloned()).map(|kind| async move {
         let listed = list_kind(client, &kind, with).await?;
@@ -160,11 +183,18 @@ pub(crate) fn name_of(resource: &ApiResource) -> String {
     if resource.group.is_empty() { resource.plural.clone() } else { format!("{}.{}", resource.plural, resource.group) }
 }
 
-/// Some servers show one object under two kinds: its first name stays.
+/// Some servers show one object under two kinds, as OpenShift a Namespace as a Project: the name that Kubernetes itself
+/// gives it stays, which the rules know.
 fn each_once(mut objects: Vec<Object>) -> Vec<Object> {
     objects.sort_by(|one, two| one.key.cmp(&two.key));
+    let foreign = |object: &Object| match group_of(&object.key) {
+        "" => 0,
+        group if group.ends_with(".k8s.io") => 1,
+        "apps" | "autoscaling" | "batch" | "policy" => 1,
+        _ => 2,
+    };
     let mut by_uid: Vec<usize> = (0..objects.len()).collect();
-    by_uid.sort_by_key(|index| (&objects[*index].uid, *index));
+    by_uid.sort_by_key(|index| (&objects[*index].uid, foreign(&objects[*index]), *index));
     let mut again = vec![false; objects.len()];
     for pair in by_uid.windows(2) {
         again[pair[1]] = objects[pair[0]].uid == objects[pair[1]].uid;
@@ -174,9 +204,12 @@ fn each_once(mut objects: Vec<Object>) -> Vec<Object> {
     objects
 }
 
+/// The kinds that can be listed, and what cannot, with the reason.
+pub(crate) type Served = (Vec<Kind>, BTreeMap<String, String>);
+
 /// Every listable kind, in the version that its group prefers among those that have it, with what
 /// cannot be listed.
-pub(crate) async fn discover(client: &Client) -> Result<(Vec<Kind>, BTreeMap<String, String>)> {
+pub(crate) async fn discover(client: &Client) -> Result<Served> {
     let what = || "cannot read which kinds the cluster serves (Kubernetes 1.26 or newer is needed)".to_owned();
     let (core, groups) = tokio::try_join!(
         patiently(what, || client.list_core_api_versions_aggregated()),
@@ -191,7 +224,7 @@ pub(crate) async fn kind_now(client: &Client, key: &ObjectKey) -> Option<Kind> {
     kinds.into_iter().find(|kind| kind.resource.group == group_of(key) && kind.resource.kind == key.kind)
 }
 
-fn kinds_of(groups: impl IntoIterator<Item = APIGroupDiscovery>) -> (Vec<Kind>, BTreeMap<String, String>) {
+fn kinds_of(groups: impl IntoIterator<Item = APIGroupDiscovery>) -> Served {
     let mut kinds: Vec<Kind> = Vec::new();
     let mut unlisted = BTreeMap::new();
     for group in groups {
@@ -201,7 +234,9 @@ fn kinds_of(groups: impl IntoIterator<Item = APIGroupDiscovery>) -> (Vec<Kind>, 
             let number = version.version.unwrap_or_default();
             let api_version = if name.is_empty() { number.clone() } else { format!("{name}/{number}") };
             if version.freshness.as_deref() == Some("Stale") {
-                unlisted.insert(format!("*.{name}"), "its server does not answer".into());
+                if !RULES.kind_left_out(&name, "*") {
+                    unlisted.insert(format!("*.{name}"), "its server does not answer".into());
+                }
                 continue;
             }
             for resource in version.resources {
@@ -237,7 +272,7 @@ enum Listed {
 
 async fn list_kind(client: &Client, kind: &Kind, with: With<'_>) -> Result<Listed> {
     let mut restarts = 0;
-    let mut patience = Patience::new();
+    let (began, mut patience) = (Instant::now(), Patience::new());
     loop {
         let error = match list_pages(client, kind, with).await {
             Ok(objects) => return Ok(Listed::Objects(objects)),
@@ -250,7 +285,12 @@ async fn list_kind(client: &Client, kind: &Kind, with: With<'_>) -> Result<Liste
             Some(404 | 405) => return Ok(Listed::Objects(vec![])),
             Some(403) => return Ok(Listed::Forbidden),
             // The API server is well, and this kind's own server or conversion webhook is not.
-            Some(500..) if ready(client).await => return Ok(Listed::Unavailable(cluster::describe(&error))),
+            Some(500..) if ready(client).await => {
+                if began.elapsed() > with.bears() {
+                    return Ok(Listed::Unavailable(cluster::describe(&error)));
+                }
+                patience.wait().await;
+            }
             _ if patience.allows(&error) => patience.wait().await,
             _ => return Err(fail(format!("cannot list {}", name_of(&kind.resource)), &error)),
         }
@@ -355,6 +395,7 @@ mod tests {
             ]},
             {"metadata": {"name": "x.example.com"}, "versions": []},
             {"metadata": {"name": "y.example.com"}, "versions": [{"version": "v1", "freshness": "Stale"}]},
+            {"metadata": {"name": "metrics.k8s.io"}, "versions": [{"version": "v1", "freshness": "Stale"}]},
             {"versions": [{"version": "v1", "resources": [
                 resource("pods", "Pod", &all), resource("bindings", "Binding", &["create"])]}]},
         ])));
@@ -423,11 +464,15 @@ mod tests {
         let all = vec![
             object("Ingress.networking.k8s.io/v1 a/i", "1"),
             object("Ingress.extensions/v1 a/i", "1"),
+            object("Project.project.openshift.io/v1 kube-system", "4"),
+            object("Namespace.v1 kube-system", "4"),
             object("ConfigMap.v1 a/c", "2"),
             object("ConfigMap.v1 a/b", "3"),
         ];
         let left: Vec<_> = each_once(all).iter().map(|object| object.key.to_string()).collect();
-        assert_eq!(left, ["Ingress.extensions/v1 a/i", "ConfigMap.v1 a/b", "ConfigMap.v1 a/c"]);
+        let kept =
+            ["Ingress.networking.k8s.io/v1 a/i", "ConfigMap.v1 a/b", "ConfigMap.v1 a/c", "Namespace.v1 kube-system"];
+        assert_eq!(left, kept);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use kit::record::ObjectKey;
 use serde_json::Value;
 
 use crate::{
+    finalizers,
     list::{Listing, Object},
     rules::{RULES, group_of},
 };
@@ -59,7 +60,13 @@ pub(crate) struct World {
     going: HashSet<String>,
     /// Those of them where the component's controllers live.
     homes: HashSet<String>,
+    /// Whether a controller may still have to act on something that goes, or its webhook to answer for it.
+    awaited: bool,
 }
+
+/// So many custom resources are asked to go before the namespace controller begins; their webhooks may have to answer for
+/// each.
+const SOON: usize = 500;
 
 impl World {
     /// Reads it from what the cluster holds. `installed` are the namespaces that the component's
@@ -90,6 +97,9 @@ impl World {
             None => homes.extend(added.iter().flat_map(|object| subjects_of(object))),
         }
         world.homes = homes.into_iter().filter(|home| world.going.contains(home)).collect();
+        let by_others = |object: &&Object| object.finalizers.iter().any(|name| !of_kubernetes(name, &object.key));
+        let custom = added.iter().filter(|object| world.is_custom(&object.key)).count();
+        world.awaited = custom > SOON || added.iter().any(by_others);
         world
     }
 
@@ -108,8 +118,10 @@ impl World {
             return Way::Never;
         }
         if is(key, "", "Namespace") {
-            let stage = if self.homes.contains(&key.name) { Stage::Workloads } else { Stage::Tests };
-            return Way::Deleted(stage, 0);
+            // The namespace controller lets some seconds pass before it begins: where no controller has to act any
+            // more, theirs begins with the others. Their pods are asked for later all the same: they answer for webhooks.
+            let later = self.awaited && self.homes.contains(&key.name);
+            return Way::Deleted(if later { Stage::Workloads } else { Stage::Tests }, 0);
         }
         if self.is_custom(key) {
             return Way::Deleted(Stage::Tests, 0);
@@ -120,9 +132,10 @@ impl World {
         match (group_of(key), key.kind.as_str()) {
             // A namespace that is going makes no new pods, so they can go by themselves; elsewhere
             // who makes them goes first.
+            ("", "Pod" | "PersistentVolumeClaim") if test => Way::Deleted(stage, 0),
             ("", "Pod" | "PersistentVolumeClaim") => Way::Deleted(stage, 2),
             _ if goes && object.finalizers.is_empty() => Way::WithNamespace,
-            _ if goes => Way::Deleted(stage, 1),
+            _ if goes => Way::Deleted(stage, usize::from(!test)),
             ("apps" | "batch", "ReplicaSet" | "Job") => Way::Deleted(Stage::Workloads, 1),
             ("apps" | "batch", _) | ("", "ReplicationController") => Way::Deleted(Stage::Workloads, 0),
             ("", "PersistentVolume") => Way::Deleted(Stage::Volumes, 0),
@@ -165,10 +178,6 @@ pub(crate) fn plan<'a>(added: &[&'a Object], world: &World) -> Plan<'a> {
             Way::Never => plan.never.push(object),
         }
     }
-    for objects in plan.stages.values_mut().flat_map(BTreeMap::values_mut) {
-        // The namespace controller lets some seconds pass before it begins: they should begin at once.
-        objects.sort_by_key(|object| !is(&object.key, "", "Namespace"));
-    }
     plan
 }
 
@@ -202,6 +211,12 @@ fn subjects_of(object: &Object) -> Vec<String> {
 #[must_use]
 pub(crate) fn is(key: &ObjectKey, group: &str, kind: &str) -> bool {
     group_of(key) == group && key.kind == kind
+}
+
+/// Whether Kubernetes itself removes this finalizer, whatever goes of a component.
+fn of_kubernetes(finalizer: &str, key: &ObjectKey) -> bool {
+    let by = finalizers::known(finalizer, key).map(|known| known.controller.as_str());
+    matches!(by, Some("kube-controller-manager" | "kube-apiserver"))
 }
 
 fn text(value: &Value) -> String {
@@ -267,9 +282,9 @@ mod tests {
             ("Run.tekton.dev/v1 test-1/r", Way::Deleted(Stage::Tests, 0)),
             ("Thing.other.dev/v1 t", Way::Deleted(Stage::Tests, 0)),
             ("Namespace.v1 test-1", Way::Deleted(Stage::Tests, 0)),
-            ("Pod.v1 test-1/p", Way::Deleted(Stage::Tests, 2)),
+            ("Pod.v1 test-1/p", Way::Deleted(Stage::Tests, 0)),
             ("ConfigMap.v1 test-1/c", Way::WithNamespace),
-            ("ConfigMap.v1 test-1/held", Way::Deleted(Stage::Tests, 1)),
+            ("ConfigMap.v1 test-1/held", Way::Deleted(Stage::Tests, 0)),
             ("ValidatingWebhookConfiguration.admissionregistration.k8s.io/v1 hook", Way::Deleted(Stage::Admission, 0)),
             ("Namespace.v1 tekton-pipelines", Way::Deleted(Stage::Workloads, 0)),
             ("Namespace.v1 bound", Way::Deleted(Stage::Workloads, 0)),
@@ -281,6 +296,24 @@ mod tests {
         ] {
             assert_eq!(ways[id], way, "{id}");
         }
+    }
+
+    #[test]
+    fn where_no_controller_has_to_act_their_namespaces_go_with_the_first() {
+        let mut objects = cluster();
+        objects.pop();
+        let protection = vec!["kubernetes.io/pvc-protection".to_owned()];
+        objects.push(Object { finalizers: protection, ..object("PersistentVolumeClaim.v1 test-1/c", "16") });
+        let way = |objects: &[Object], id: &str| {
+            let listing = Listing { objects: objects.to_vec(), ..Listing::default() };
+            let added: Vec<&Object> = listing.objects.iter().collect();
+            let object = added.iter().find(|object| object.key.to_string() == id).unwrap();
+            World::new(&listing, &added, None).way(object)
+        };
+        assert_eq!(way(&objects, "Namespace.v1 tekton-pipelines"), Way::Deleted(Stage::Tests, 0));
+        assert_eq!(way(&objects, "Pod.v1 tekton-pipelines/p"), Way::Deleted(Stage::Workloads, 2));
+        objects[8].finalizers.push("chains.tekton.dev/pipelinerun".into());
+        assert_eq!(way(&objects, "Namespace.v1 tekton-pipelines"), Way::Deleted(Stage::Workloads, 0));
     }
 
     #[test]
@@ -321,8 +354,6 @@ mod tests {
         let stages: Vec<_> = plan.stages.keys().copied().collect();
         assert_eq!(stages, [Stage::Tests, Stage::Admission, Stage::Workloads, Stage::Rest, Stage::Volumes]);
         let deleted: usize = plan.stages.values().flat_map(BTreeMap::values).map(Vec::len).sum();
-        let first: Vec<_> = plan.stages[&Stage::Tests][&0].iter().map(|object| object.key.kind.as_str()).collect();
-        assert_eq!(first[0], "Namespace", "{first:?}");
         assert_eq!(plan.namespaces(), ["bound", "tekton-pipelines", "test-1"].into());
         assert_eq!(deleted + plan.with_namespace.len() + plan.never.len(), added.len());
     }

@@ -6,11 +6,12 @@ use std::{
 };
 
 use cluster::Guard;
+use futures::{StreamExt, stream};
 use kit::{Result, Ui, record::ObjectKey, ui::printable};
 use kube::Client;
 
 use crate::{
-    access::{self, Need},
+    api::CONCURRENT,
     back::{RunArgs, Tally},
     blockers::Servers,
     budget::Budget,
@@ -18,7 +19,7 @@ use crate::{
     gone::{self, Pending},
     list::{self, Listing, Object},
     order::{Plan, Stage, World, is, plan},
-    remove,
+    remove::{self, Asked, Asking, fatal},
     restore::restore,
     rules::RULES,
     scene::{Before, Now},
@@ -38,6 +39,8 @@ const NAMESPACES: Duration = Duration::from_secs(45);
 const PROVISIONER: Duration = Duration::from_secs(20);
 /// Once finalizers are off, an object goes at once.
 const FORCED: Duration = Duration::from_secs(10);
+/// What others held up may have taken all the time: so long is put back all the same.
+const PUT_BACK: Duration = Duration::from_secs(20);
 
 /// The work on one cluster.
 pub(crate) struct Passes<'a> {
@@ -83,19 +86,20 @@ impl<'a> Passes<'a> {
         }
     }
 
-    /// Works until nothing differs or nothing changes any more; returns the last look.
-    pub(crate) async fn run(mut self, guard: &Guard) -> Result<Listing> {
+    /// Works until nothing differs or nothing changes any more; returns the last look. The first may have been taken
+    /// already.
+    pub(crate) async fn run(mut self, guard: &Guard, mut first: Option<Listing>) -> Result<Listing> {
         let mut last = BTreeSet::new();
-        for pass in 0..PASSES {
+        for _ in 0..PASSES {
             guard.check()?;
-            let listing = self.look().await?;
+            let listing = match first.take() {
+                Some(listing) => listing,
+                None => self.look().await?,
+            };
             let now = self.before.compare(&listing);
             self.tally.saw(&now);
             if now.is_clean() {
                 return Ok(listing);
-            }
-            if pass == 0 {
-                self.check_access(&listing, &now).await?;
             }
             let forced = self.force(&listing, &now).await?;
             let seen = signature(&now);
@@ -122,23 +126,6 @@ impl<'a> Passes<'a> {
         let listing = list::list(self.client, self.before.with()).await?;
         step.done(format!("{} objects", listing.objects.len()));
         Ok(listing)
-    }
-
-    /// Everything that will be asked for, asked about before anything is changed.
-    async fn check_access(&self, listing: &Listing, now: &Now<'_>) -> Result<()> {
-        let mut needs = BTreeSet::new();
-        for kind in now.added.iter().filter_map(|object| listing.kind_of(&object.key)) {
-            needs.insert(Need::new("delete", kind));
-            needs.insert(Need::new("watch", kind));
-            if self.args.forces(&kind.resource) {
-                needs.insert(Need::new("patch", kind));
-            }
-        }
-        let put_back = [("patch", &now.difference.changed), ("create", &now.difference.missing)];
-        for (verb, keys) in put_back {
-            needs.extend(keys.iter().filter_map(|key| listing.kind_of(key)).map(|kind| Need::new(verb, kind)));
-        }
-        access::check(self.client, needs).await
     }
 
     async fn pass(&mut self, listing: &Listing, now: &Now<'_>) -> Result<()> {
@@ -188,26 +175,58 @@ impl<'a> Passes<'a> {
         let servers = Servers::new(listing);
         let added = now.added.iter().filter_map(|object| Some((*object, servers.blocker(object)?)));
         let added: Vec<(&Object, _)> = added.collect();
+        let mut any = false;
         for (object, blocker) in &added {
             self.ui.note(printable(&format!("{} is in the way: {}", object.key, blocker.why())));
         }
         let (definitions, others): (Vec<_>, Vec<_>) =
             added.iter().map(|(object, _)| *object).partition(|object| object.key.kind == "CustomResourceDefinition");
         for definition in definitions {
-            if let Some(kind) = listing.kind_of(&definition.key) {
-                remove::stop_conversion(self.client, &kind.resource, definition).await?;
-            }
+            let Some(kind) = listing.kind_of(&definition.key) else { continue };
+            let stop = remove::stop_conversion(self.client, &kind.resource, definition);
+            let Ok(stopped) = tokio::time::timeout_at(self.deadline.into(), stop).await else { continue };
+            any |= self.did("stop the conversions of", &definition.key, stopped)?;
         }
-        remove::delete(self.client, listing, &others, &HashSet::new()).await?;
-        let known = listing.objects.iter().filter(|object| self.before.object(&object.key).is_some());
-        for (object, blocker) in known.filter_map(|object| Some((object, servers.blocker(object)?))) {
+        if !others.is_empty() {
+            let asked = self.delete(listing, &others, &HashSet::new()).await?;
+            any |= !asked.deleted.is_empty();
+        }
+        // Few objects answer for others: these are looked for in the baseline, and not all of them.
+        let blocking = listing.objects.iter().filter_map(|object| Some((object, servers.blocker(object)?)));
+        for (object, blocker) in blocking.filter(|(object, _)| self.before.object(&object.key).is_some()) {
             self.ui.warn(printable(&format!(
                 "{} is part of the baseline and may block: {}",
                 object.key,
                 blocker.why()
             )));
         }
-        Ok(!added.is_empty())
+        Ok(any)
+    }
+
+    /// Whether it was done. That one object is refused is said, and keeps no other from going.
+    fn did(&self, what: &str, key: &ObjectKey, answer: Result<(), kube::Error>) -> Result<bool> {
+        match answer {
+            Ok(()) => Ok(true),
+            Err(error) if fatal(&error) => Err(cluster::fail(format!("cannot {what} {key}"), &error)),
+            Err(error) => {
+                self.ui.warn(printable(&format!("cannot {what} {key}: {}", cluster::describe(&error))));
+                Ok(false)
+            }
+        }
+    }
+
+    /// Asks for these to go, and says what is refused.
+    async fn delete(&self, listing: &Listing, objects: &[&Object], going: &HashSet<&str>) -> Result<Asked> {
+        let asking =
+            Asking { client: self.client, listing, going, deadline: self.deadline, hurry: self.before.is_ours() };
+        let asked = asking.delete(objects).await?;
+        for (key, why) in &asked.refused {
+            self.ui.warn(printable(&format!("{key} was not deleted: {why}")));
+        }
+        if asked.late > 0 {
+            self.ui.warn(format!("{} objects were not asked to go: the time of the stage is over", asked.late));
+        }
+        Ok(asked)
     }
 
     /// Asks for one stage, batch after batch.
@@ -215,12 +234,9 @@ impl<'a> Passes<'a> {
         let mut pending = Pending::default();
         let going = plan.namespaces();
         for objects in plan.stages.get(&stage).into_iter().flat_map(|batches| batches.values()) {
-            let asked = remove::delete(self.client, listing, objects, &going).await?;
+            let asked = self.delete(listing, objects, &going).await?;
             for object in objects {
                 self.again.entry(object.key.clone()).or_default().insert(object.uid.clone());
-            }
-            for (key, why) in &asked.refused {
-                self.ui.warn(printable(&format!("{key} was not deleted: {why}")));
             }
             pending.extend(asked.pending);
         }
@@ -280,7 +296,8 @@ impl<'a> Passes<'a> {
 
     async fn put_back(&self, listing: &Listing, now: &Now<'_>) -> Result<()> {
         let wanted: Vec<_> = now.difference.missing.iter().chain(&now.difference.changed).cloned().collect();
-        let restored = restore(self.client, self.before, listing, &wanted).await?;
+        let deadline = self.deadline.max(Instant::now() + PUT_BACK);
+        let restored = restore(self.client, self.before, listing, &wanted, deadline).await?;
         for key in &restored.done {
             self.ui.note(printable(&format!("put back {key}")));
         }
@@ -304,25 +321,37 @@ impl<'a> Passes<'a> {
             let overdue = over || self.overdue.contains(&object.uid);
             held && overdue && !definition(object) && !RULES.protected(&object.key)
         };
-        let stuck: Vec<&Object> = now.added.iter().filter(stuck).copied().collect();
-        let mut pending = Pending::default();
-        for object in stuck {
-            let Some(kind) = listing.kind_of(&object.key) else { continue };
-            if !self.args.forces(&kind.resource) {
-                continue;
-            }
+        let stuck = now.added.iter().filter(stuck).filter_map(|object| Some((*object, listing.kind_of(&object.key)?)));
+        let stuck: Vec<_> = stuck.filter(|(_, kind)| self.args.forces(&kind.resource)).collect();
+        if stuck.is_empty() {
+            return Ok(false);
+        }
+        if !self.forcing {
+            self.forcing = true;
+            self.deadline = Instant::now() + self.budget.force;
+        }
+        for (object, _) in &stuck {
             let finalizers = object.finalizers.join(", ");
             self.ui.warn(printable(&format!("{}: removing its finalizers by force: {finalizers}", object.key)));
-            remove::force(self.client, &kind.resource, &object.uid, &object.key).await?;
+        }
+        let (client, deadline) = (self.client, self.deadline);
+        let answers = stream::iter(stuck).map(|(object, kind)| async move {
+            let force = remove::force(client, &kind.resource, &object.uid, &object.key);
+            (object, kind, tokio::time::timeout_at(deadline.into(), force).await)
+        });
+        let answers: Vec<_> = answers.buffer_unordered(CONCURRENT).collect().await;
+        let mut pending = Pending::default();
+        for (object, kind, answer) in answers {
+            // What was not answered in time is looked at again, or its time is over.
+            let Ok(forced) = answer else { continue };
+            if !self.did("take the finalizers off", &object.key, forced)? {
+                continue;
+            }
             self.tally.forced(&object.key);
             self.overdue.remove(&object.uid);
             pending.add(&kind.resource, &object.uid, &object.key);
         }
         let any = !pending.is_empty();
-        if any && !self.forcing {
-            self.forcing = true;
-            self.deadline = Instant::now() + self.budget.force;
-        }
         self.wait(Stage::Rest, pending, FORCED).await;
         Ok(any)
     }

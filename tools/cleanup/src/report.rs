@@ -30,15 +30,17 @@ pub(crate) fn difference(difference: &Difference, ui: &Ui) -> Result<()> {
 }
 
 fn text(difference: &Difference) -> String {
-    let Difference { added, missing, changed, fields, nodes } = difference;
+    let Difference { added, missing, changed, fields, nodes, unseen } = difference;
     let of = |key: &ObjectKey| fields.get(&key.to_string()).map(|fields| shortly(fields)).unwrap_or_default();
     let lines = |sign: char, keys: &[ObjectKey]| {
         keys.iter().map(|key| format!("{sign} {key}{}\n", of(key))).collect::<String>()
     };
     let nodes: String = nodes.iter().map(on_node).collect();
+    let unseen: String =
+        unseen.iter().map(|what| format!("  not compared, because the baseline could not see it: {what}\n")).collect();
     let counts = format!("{} added, {} missing, {} changed", added.len(), missing.len(), changed.len());
     let at_baseline = difference.is_empty().then(|| AT_BASELINE.to_owned());
-    [lines('+', added), lines('-', missing), lines('~', changed), nodes, at_baseline.unwrap_or(counts)].concat()
+    [lines('+', added), lines('-', missing), lines('~', changed), nodes, unseen, at_baseline.unwrap_or(counts)].concat()
 }
 
 /// The first names of fields, in brackets.
@@ -127,7 +129,11 @@ pub(crate) fn cleanup(record: &Cleanup, ui: &Ui) -> Result<()> {
     lines.push(format!("stage: {}", record.stage));
     let clean = record.difference.is_empty();
     lines.push(match record.selection.is_empty() {
-        false if clean => format!("gone, all of it: {}", record.selection.join(", ")),
+        false if clean => {
+            let unseen = &record.difference.unseen;
+            let but = if unseen.is_empty() { String::new() } else { format!(" (but for {})", unseen.join(", ")) };
+            format!("gone, all of it{but}: {}", record.selection.join(", "))
+        }
         _ => text(&record.difference),
     });
     ui.result(&printable(&lines.join("\n")))
@@ -147,10 +153,12 @@ mod tests {
             changed: vec![key("ConfigMap.v1 a/c")],
             fields: [("ConfigMap.v1 a/c".to_owned(), vec!["data.flag".to_owned()])].into(),
             nodes: vec![],
+            unseen: vec!["*.x.dev".into()],
         };
         assert_eq!(
             text(&difference),
-            "+ Namespace.v1 test\n- ConfigMap.v1 a/m\n~ ConfigMap.v1 a/c  (data.flag)\n1 added, 1 missing, 1 changed"
+            "+ Namespace.v1 test\n- ConfigMap.v1 a/m\n~ ConfigMap.v1 a/c  (data.flag)\n  \
+             not compared, because the baseline could not see it: *.x.dev\n1 added, 1 missing, 1 changed"
         );
         let nodes = vec![NodeContent { node: "n1".into(), images: vec!["x:1".into()], ..NodeContent::default() }];
         let images = text(&Difference { nodes, ..Difference::default() });

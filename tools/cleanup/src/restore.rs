@@ -1,8 +1,9 @@
 //! Putting back what was changed or removed, from the bodies of the baseline.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use cluster::describe;
+use futures::{StreamExt, stream};
 use kit::{
     Result,
     record::{BaselineObject, ObjectKey},
@@ -14,7 +15,7 @@ use kube::{
 use serde_json::{Value, json};
 
 use crate::{
-    api::{again, code},
+    api::{CONCURRENT, again, code},
     list::{Kind, Listing},
     order::is,
     remove::api_of,
@@ -37,7 +38,8 @@ pub(crate) struct Restored {
     pub refused: Vec<(ObjectKey, String)>,
 }
 
-/// Puts back what is missing and what was changed: namespaces and definitions first.
+/// Puts back what is missing and what was changed, until `deadline`: namespaces and definitions first, then what others
+/// need; several at a time.
 ///
 /// # Errors
 /// [`kit::Cause::Usage`] if the bodies cannot be read. That one object is refused is no error here.
@@ -46,14 +48,25 @@ pub(crate) async fn restore(
     before: &Before,
     listing: &Listing,
     wanted: &[ObjectKey],
+    deadline: std::time::Instant,
 ) -> Result<Restored> {
-    let mut wanted = before.bodies(wanted)?;
-    wanted.sort_by_key(|(object, _)| rank(&object.key));
+    let mut ranks: BTreeMap<usize, Vec<(&BaselineObject, Option<Value>)>> = BTreeMap::new();
+    for (object, body) in before.bodies(wanted)? {
+        ranks.entry(rank(&object.key)).or_default().push((object, body));
+    }
     let mut restored = Restored::default();
-    for (object, body) in wanted {
-        match restore_one(client, listing, object, body).await {
-            Ok(()) => restored.done.push(object.key.clone()),
-            Err(why) => restored.refused.push((object.key.clone(), why)),
+    for wanted in ranks.into_values() {
+        let answers = stream::iter(wanted).map(|(object, body)| async move {
+            let one = restore_one(client, listing, object, body);
+            let late = || Err("the time of the stage is over".to_owned());
+            (&object.key, tokio::time::timeout_at(deadline.into(), one).await.unwrap_or_else(|_| late()))
+        });
+        let mut answers = std::pin::pin!(answers.buffered(CONCURRENT));
+        while let Some((key, answer)) = answers.next().await {
+            match answer {
+                Ok(()) => restored.done.push(key.clone()),
+                Err(why) => restored.refused.push((key.clone(), why)),
+            }
         }
     }
     Ok(restored)
@@ -64,7 +77,8 @@ fn rank(key: &ObjectKey) -> usize {
     match key.kind.as_str() {
         "Namespace" => 0,
         "CustomResourceDefinition" => 1,
-        "ServiceAccount" | "ConfigMap" => 2,
+        // Nobody may bind a role that is not there.
+        "ServiceAccount" | "ConfigMap" | "Role" | "ClusterRole" => 2,
         "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration" => 4,
         _ => 3,
     }

@@ -21,6 +21,7 @@ pub(crate) struct Rules {
     derived: Vec<Selector>,
     ignore: Vec<Ignore>,
     protect: Vec<Selector>,
+    system: Vec<Selector>,
     no_body: Vec<Selector>,
 }
 
@@ -68,7 +69,7 @@ impl Rules {
         self.leave_out.iter().any(|rule| rule.matches(key, None))
     }
 
-    /// Whether every object of a kind is left out, so that none need be listed.
+    /// Whether every object of a kind is left out, so that none need be listed; `*` stands for all kinds of a group.
     #[must_use]
     pub(crate) fn kind_left_out(&self, group: &str, kind: &str) -> bool {
         self.leave_out.iter().any(|rule| {
@@ -90,6 +91,12 @@ impl Rules {
     #[must_use]
     pub(crate) fn protected(&self, key: &ObjectKey) -> bool {
         self.protect.iter().any(|rule| rule.matches(key, None))
+    }
+
+    /// Whether it is the cluster's own unless a baseline says that it was added, or a release or inventory names it.
+    #[must_use]
+    pub(crate) fn system(&self, key: &ObjectKey) -> bool {
+        self.system.iter().any(|rule| rule.matches(key, None))
     }
 
     /// Whether its body may be kept, so that it can be put back.
@@ -153,24 +160,31 @@ pub(crate) fn like(pattern: &str, text: &str) -> bool {
     text.ends_with(last)
 }
 
-fn remove(value: &mut Value, path: &[String]) {
-    let Some((segment, rest)) = path.split_first() else { return };
+/// Removes what is at this path. Returns whether nothing is left of `value` by that: a list that only held what is
+/// removed is the same as none.
+fn remove(value: &mut Value, path: &[String]) -> bool {
+    let Some((segment, rest)) = path.split_first() else { return false };
     match value {
-        Value::Object(fields) if rest.is_empty() => fields.retain(|name, _| !like(segment, name)),
         Value::Object(fields) => {
-            fields.iter_mut().filter(|(name, _)| like(segment, name)).for_each(|(_, value)| remove(value, rest));
+            let before = fields.len();
+            fields.retain(|name, value| !(like(segment, name) && (rest.is_empty() || remove(value, rest))));
+            before > 0 && fields.is_empty()
         }
         Value::Array(elements) => {
-            let Some((field, pattern)) = segment.split_once('=') else { return };
+            let Some((field, pattern)) = segment.split_once('=') else { return false };
             let chosen =
                 |element: &Value| element.get(field).and_then(Value::as_str).is_some_and(|text| like(pattern, text));
-            if rest.is_empty() {
-                elements.retain(|element| !chosen(element));
-            } else {
-                elements.iter_mut().filter(|element| chosen(element)).for_each(|element| remove(element, rest));
-            }
+            let before = elements.len();
+            elements.retain_mut(|element| {
+                if !chosen(element) || rest.is_empty() {
+                    return !chosen(element);
+                }
+                remove(element, rest);
+                true
+            });
+            before > 0 && elements.is_empty()
         }
-        _ => {}
+        _ => false,
     }
 }
 
@@ -186,7 +200,7 @@ mod tests {
     #[test]
     fn every_rule_gives_a_reason() {
         let rules = &*RULES;
-        let lists = [&rules.leave_out, &rules.derived, &rules.protect, &rules.no_body];
+        let lists = [&rules.leave_out, &rules.derived, &rules.protect, &rules.system, &rules.no_body];
         assert!(lists.iter().all(|list| !list.is_empty()) && !rules.ignore.is_empty());
         for rule in lists.into_iter().flatten() {
             assert!(rule.why.len() > 5, "{rule:?}");
@@ -249,6 +263,7 @@ mod tests {
     fn whole_kinds_need_not_be_listed() {
         assert!(RULES.kind_left_out("", "Event"));
         assert!(RULES.kind_left_out("coordination.k8s.io", "Lease"));
+        assert!(RULES.kind_left_out("metrics.k8s.io", "*") && !RULES.kind_left_out("storage.k8s.io", "*"));
         assert!(!RULES.kind_left_out("", "ConfigMap"));
         assert!(!RULES.kind_left_out("", "Secret"));
         assert!(!RULES.kind_left_out("apiregistration.k8s.io", "APIService"));
@@ -266,6 +281,11 @@ mod tests {
         ] {
             assert!(RULES.protected(&protected), "{protected}");
         }
+        assert!(
+            !RULES.protected(&key("v1", "Pod", "kube-system", "dns"))
+                && RULES.system(&key("v1", "Pod", "kube-system", "dns"))
+        );
+        assert!(!RULES.system(&key("v1", "Pod", "default", "dns")));
         assert!(!RULES.protected(&key("v1", "Namespace", "", "kubernetes-tests")));
         assert!(!RULES.protected(&key("v1", "ConfigMap", "default", "default")));
     }
@@ -287,10 +307,13 @@ mod tests {
         assert_eq!(
             node,
             json!({
-                "metadata": {"annotations": {}, "labels": {"disk": "ssd"}},
+                "metadata": {"labels": {"disk": "ssd"}},
                 "spec": {"taints": [{"key": "mine"}], "unschedulable": true},
             })
         );
+        let mut tainted = json!({"spec": {"podCIDRs": [], "taints": [{"key": "node.kubernetes.io/not-ready"}]}});
+        RULES.strip(&key("v1", "Node", "", "n1"), &mut tainted);
+        assert_eq!(tainted, json!({"spec": {"podCIDRs": []}}), "as one that never had a taint");
         let mut crd = json!({"status": {"conditions": [1], "acceptedNames": {}, "storedVersions": ["v1"]}});
         RULES.strip(&key("apiextensions.k8s.io/v1", "CustomResourceDefinition", "", "x"), &mut crd);
         assert_eq!(crd, json!({"status": {"storedVersions": ["v1"]}}));

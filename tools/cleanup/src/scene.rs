@@ -1,6 +1,9 @@
 //! What every verb works on: a run's cell, the cluster, its baseline.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::{Path, PathBuf},
+};
 
 use cluster::Opened;
 use kit::{
@@ -8,7 +11,7 @@ use kit::{
     record::{Baseline, BaselineObject, ClusterId, Difference, Head, ObjectKey, Record},
     rundir::{self, read_record},
 };
-
+use kube::Client;
 use serde_json::Value;
 
 use crate::{
@@ -78,11 +81,42 @@ impl Scene {
     /// # Errors
     /// As [`cluster::open`].
     pub(crate) async fn open(place: &Place, run: &RunDir, ui: &Ui) -> Result<Self> {
+        Ok(Self::open_and(place, run, ui, async |_, _| Ok(())).await?.0)
+    }
+
+    /// Opens the cluster, and asks at the same time which one it is and what `ask` wants to know, with the cell's
+    /// folder: a far API server answers as soon for all of it as for one question.
+    ///
+    /// # Errors
+    /// As [`Self::open`], or those of `ask`.
+    pub(crate) async fn open_and<T>(
+        place: &Place,
+        run: &RunDir,
+        ui: &Ui,
+        ask: impl AsyncFnOnce(&Client, &Path) -> Result<T>,
+    ) -> Result<(Self, T)> {
         place.check()?;
         let opened = cluster::open(&place.cluster, ui).await?;
-        let id = cluster::identity(&opened).await?;
         let cell = run.cell(&place.component, &place.platform, &opened.name);
-        Ok(Self { opened, id, run: run.id(), cell })
+        let (id, answer) = tokio::try_join!(cluster::identity(&opened), ask(&opened.client, &cell))?;
+        Ok((Self { opened, id, run: run.id(), cell }, answer))
+    }
+
+    /// Makes sure that the cluster was named, before anything is changed in it: of several contexts of a kubeconfig
+    /// the current one may be anybody's.
+    ///
+    /// # Errors
+    /// [`Cause::Usage`] if it was not.
+    pub(crate) fn named(&self, cluster_uid: Option<&str>) -> Result<()> {
+        if !self.opened.assumed || cluster_uid.is_some() {
+            return Ok(());
+        }
+        let (name, uid) = (&self.id.name, &self.id.uid);
+        Err(Error::new(
+            Cause::Usage,
+            format!("the kubeconfig has several contexts, and none was named ('{name}' is current)"),
+        )
+        .next(format!("if cluster {uid} is meant: --context NAME, or for `run` --cluster-uid {uid}")))
     }
 
     /// The baseline of this cell, which must be of this cluster.
@@ -90,10 +124,18 @@ impl Scene {
     /// # Errors
     /// [`Cause::Usage`] if there is none, if it is damaged, or if it is of another cluster.
     pub(crate) async fn baseline(&self) -> Result<Before> {
-        let (baseline, digest) = read_record::<Baseline>(&self.cell)
-            .map_err(|error| error.next("take a baseline before the install: cargo xtask cleanup snapshot"))?;
+        self.at(Kept::read(&self.opened.client, &self.cell).await?)
+    }
+
+    /// A baseline that was read, which must be of this cluster.
+    ///
+    /// # Errors
+    /// As [`Self::baseline`].
+    pub(crate) fn at(&self, kept: Kept) -> Result<Before> {
+        let Kept { file, state, .. } = kept;
+        let (baseline, digest) =
+            file.map_err(|error| error.next("take a baseline before the install: cargo xtask cleanup snapshot"))?;
         belongs(&baseline, &self.id)?;
-        let state = state::find(&self.opened.client, &digest).await?;
         Ok(Before { baseline, digest: Some(digest), state, cell: self.cell.clone(), chosen: None })
     }
 
@@ -101,11 +143,12 @@ impl Scene {
     /// leaves; otherwise nothing.
     ///
     /// # Errors
-    /// As [`Self::baseline`], but for a baseline that is not there.
-    pub(crate) async fn part(&self, chosen: Chosen, ui: &Ui) -> Result<Before> {
+    /// As [`Self::baseline`], but for a baseline that is not there; [`Cause::Usage`] for a selection that needs one.
+    pub(crate) fn part(&self, kept: Kept, chosen: Chosen, ui: &Ui) -> Result<Before> {
         if self.cell.join(Baseline::FILE).exists() {
-            return Ok(Before { chosen: Some(chosen), ..self.baseline().await? });
+            return Ok(Before { chosen: Some(chosen), ..self.at(kept)? });
         }
+        let chosen = chosen.without_baseline()?;
         ui.note("without a baseline: whatever is selected counts as added");
         let baseline = Baseline {
             head: Head::new(TOOL, VERSION, &self.run, jiff::Timestamp::now()),
@@ -116,6 +159,33 @@ impl Scene {
             nodes: vec![],
         };
         Ok(Before { baseline, digest: None, state: None, cell: self.cell.clone(), chosen: Some(chosen) })
+    }
+}
+
+/// A baseline's file, and what the cluster keeps of it.
+pub(crate) struct Kept {
+    /// The record with its digest, or why it cannot be read.
+    file: Result<(Baseline, String)>,
+    state: Option<State>,
+    /// Whether our namespace is on its way out, with all that the cluster keeps.
+    pub going: bool,
+}
+
+impl Kept {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// As [`cluster::cause_of`] says; what is wrong with the file is told when it is needed.
+    pub(crate) async fn read(client: &Client, cell: &Path) -> Result<Self> {
+        let file = read_record::<Baseline>(cell);
+        let find = async {
+            match &file {
+                Ok((_, digest)) => state::find(client, digest).await,
+                Err(_) => Ok(None),
+            }
+        };
+        let (state, going) = tokio::try_join!(find, state::going(client))?;
+        Ok(Self { file, state: state.filter(|_| !going), going })
     }
 }
 
@@ -165,6 +235,7 @@ impl Before {
         let mut difference = compare(objects, &now);
         // What cannot be seen now is not known to be missing.
         difference.missing.retain(|key| !dark(key));
+        difference.unseen.clone_from(&self.baseline.unlisted);
         let added = now.into_iter().filter(|object| !known(&object.key)).collect();
         let unproven = listing.unlisted.iter().filter(|(what, _)| !self.baseline.unlisted.contains(*what));
         let said = |(what, why): (&String, &String)| format!("{what}: {why}");
@@ -174,9 +245,17 @@ impl Before {
         let added = chosen.of(added, listing);
         // Nothing is put back where only a part is to go.
         let keys = added.iter().map(|object| object.key.clone()).collect();
-        difference = Difference { added: keys, ..Difference::default() };
+        let mut unseen = difference.unseen;
+        unseen.retain(|what| chosen.may_hide(what));
+        difference = Difference { added: keys, unseen, ..Difference::default() };
         let unproven = unproven.filter(|(what, _)| chosen.may_hide(what)).map(said).collect();
         Now { difference, added, unproven }
+    }
+
+    /// Whether what goes is known to be of a run or an installation: added since a baseline, or named.
+    #[must_use]
+    pub(crate) fn is_ours(&self) -> bool {
+        self.digest.is_some() || self.chosen.as_ref().is_some_and(Chosen::is_ours)
     }
 
     /// How a listing that is compared with it is made.
@@ -190,7 +269,8 @@ impl Before {
     /// # Errors
     /// [`Cause::Usage`] if their file cannot be read.
     pub(crate) fn bodies(&self, keys: &[ObjectKey]) -> Result<Vec<(&BaselineObject, Option<Value>)>> {
-        let objects: Vec<_> = keys.iter().filter_map(|key| self.object(key)).collect();
+        let known: HashMap<_, _> = self.baseline.objects.iter().map(|object| (name(&object.key), object)).collect();
+        let objects: Vec<_> = keys.iter().filter_map(|key| known.get(&name(key)).copied()).collect();
         let filed = objects.iter().filter(|object| object.body.is_none() && RULES.keeps_body(&object.key));
         let wanted = filed.map(|object| (object.digest.clone(), object.key.clone())).collect();
         let found = if self.baseline.bodies.is_some() { bodies::find(&self.cell, &wanted)? } else { BTreeMap::new() };

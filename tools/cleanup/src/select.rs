@@ -29,7 +29,7 @@ pub(crate) struct Selection {
     /// Only what this run left: what its inventories name, or has the label other-arch/run with it
     #[arg(long, value_name = "RUN", help_heading = HEADING)]
     pub of_run: Option<String>,
-    /// Only what is older: 90s, 30m, 2h, 3d
+    /// Only what is older: 90s, 30m, 2h, 3d (without a baseline never alone)
     #[arg(long, value_name = "AGE", help_heading = HEADING)]
     pub older_than: Option<Age>,
     /// Only what cluster-install's inventory of the component names
@@ -193,6 +193,7 @@ impl Selection {
             before: self.older_than.map(|age| age.before(now)),
             named,
             installation: self.inventory || self.release.is_some(),
+            baseless: false,
         })
     }
 
@@ -224,6 +225,8 @@ pub(crate) struct Chosen {
     named: Vec<HashSet<Id>>,
     /// Whether it stands for an installation as a whole.
     pub installation: bool,
+    /// Whether no baseline says what was there before, so that everything counts as added.
+    baseless: bool,
 }
 
 impl Chosen {
@@ -233,13 +236,39 @@ impl Chosen {
         Self { labels: label.parse().into_iter().collect(), ..Self::default() }
     }
 
+    /// The same where no baseline says what was there before.
+    ///
+    /// # Errors
+    /// [`Cause::Usage`] if only an age selects: everything that is older would go, the cluster's own included.
+    pub(crate) fn without_baseline(self) -> Result<Self> {
+        if self.labels.is_empty() && !self.is_ours() {
+            return Err(Error::new(
+                Cause::Usage,
+                "without a baseline --older-than alone would select whatever is older, and not only what was added",
+            )
+            .next("say what is meant as well: --label, --of-run, --inventory or --release; or take a baseline first"));
+        }
+        Ok(Self { baseless: true, ..self })
+    }
+
+    /// Whether what it selects is known to be of a run or an installation.
+    #[must_use]
+    pub(crate) fn is_ours(&self) -> bool {
+        self.of_run.is_some() || !self.named.is_empty()
+    }
+
+    /// Whether something that only has a label, or an age, is likely the cluster's own.
+    fn is_the_clusters(&self, key: &ObjectKey) -> bool {
+        self.baseless && !self.is_ours() && RULES.system(key)
+    }
+
     /// What is selected of `added`, with what goes with it: everything in a namespace, of a definition, or of
     /// owners that are all selected.
     #[must_use]
     pub(crate) fn of<'a>(&self, added: Vec<&'a Object>, listing: &Listing) -> Vec<&'a Object> {
         // What is protected stays, with whatever is in it.
-        let direct = added.iter().copied().filter(|object| self.fits(object) && !RULES.protected(&object.key));
-        let direct: Vec<&Object> = direct.collect();
+        let may_go = |object: &Object| !RULES.protected(&object.key) && !self.is_the_clusters(&object.key);
+        let direct: Vec<&Object> = added.iter().copied().filter(|object| self.fits(object) && may_go(object)).collect();
         let namespaces: HashSet<&str> = direct
             .iter()
             .filter(|object| is(&object.key, "", "Namespace"))
@@ -412,6 +441,38 @@ mod tests {
         let named = [id(&listing.objects[0].key)].into();
         let chosen = Chosen { named: vec![named], ..Chosen::default() };
         assert!(chosen.of(listing.objects.iter().collect(), &listing).is_empty());
+    }
+
+    #[test]
+    fn without_a_baseline_an_age_is_not_enough_and_a_label_takes_nothing_of_the_cluster() {
+        let labels: Vec<Label> = vec!["app=dns".parse().unwrap()];
+        let choose = |selection: Selection| {
+            let chosen = selection.choose(&[], "x", at("2026-01-02T00:00:00Z")).unwrap();
+            chosen.without_baseline()
+        };
+        let old = Selection { older_than: Some(Age(Duration::ZERO)), ..Selection::default() };
+        let error = choose(old.clone()).unwrap_err();
+        assert_eq!(error.cause, Cause::Usage);
+        assert!(error.to_string().contains("--older-than alone"), "{error}");
+
+        let mut listing = cluster();
+        let labelled = |id: &str, uid: &str| {
+            let created = Some(at("2026-01-01T00:00:00Z"));
+            Object { labels: vec![("app".to_owned(), "dns".to_owned())], created, ..object(id, uid) }
+        };
+        listing.objects =
+            vec![labelled("Deployment.apps/v1 kube-system/dns", "1"), labelled("Deployment.apps/v1 default/mine", "2")];
+        let all: Vec<&Object> = listing.objects.iter().collect();
+        let uids = |chosen: &Chosen| -> Vec<String> {
+            chosen.of(all.clone(), &listing).iter().map(|object| object.uid.clone()).collect()
+        };
+        let both = Selection { labels: labels.clone(), ..old };
+        assert_eq!(uids(&choose(both.clone()).unwrap()), ["2"]);
+        // With a baseline both were added, and whatever is named is meant.
+        assert_eq!(uids(&both.choose(&[], "x", at("2026-01-02T00:00:00Z")).unwrap()), ["1", "2"]);
+        let named = [id(&listing.objects[0].key)].into();
+        let named = Chosen { named: vec![named], ..Chosen::default() }.without_baseline().unwrap();
+        assert_eq!(uids(&named), ["1"]);
     }
 
     #[test]

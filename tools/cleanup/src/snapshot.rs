@@ -65,6 +65,7 @@ pub(crate) fn run(args: &SnapshotArgs, ui: &Ui) -> Result<Done> {
 }
 
 async fn take(scene: &Scene, nodes: bool, started: Timestamp, ui: &Ui) -> Result<Done> {
+    scene.named(None)?;
     let client = &scene.opened.client;
     if let Ok(before) = scene.baseline().await
         && before.state.is_some()

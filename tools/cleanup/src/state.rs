@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use cluster::{KubeContext, NAMESPACE};
+use futures::future::try_join_all;
 use k8s_openapi::api::{
     coordination::v1::Lease,
     core::v1::{ConfigMap, Namespace, Secret},
@@ -88,16 +89,28 @@ fn name_of(digest: &str) -> String {
     format!("baseline-{}", digits.get(..16).unwrap_or(digits))
 }
 
+/// Whether our namespace is on its way out: what is in it is forgotten, although some of it can still be read.
+///
+/// # Errors
+/// As [`cluster::cause_of`] says.
+pub(crate) async fn going(client: &Client) -> Result<bool> {
+    Ok(namespace(client).await?.is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some()))
+}
+
+async fn namespace(client: &Client) -> Result<Option<Namespace>> {
+    let namespaces = Api::<Namespace>::all(client.clone());
+    patiently(|| format!("cannot read the namespace {NAMESPACE}"), || namespaces.get_opt(NAMESPACE)).await
+}
+
 /// Waits until our namespace is not on its way out, which would keep us from writing into it.
 ///
 /// # Errors
 /// [`Cause::NotAtBaseline`] if it is stuck; otherwise as [`cluster::cause_of`] says.
 pub(crate) async fn settled(client: &Client) -> Result<()> {
-    let namespaces = Api::<Namespace>::all(client.clone());
-    let found =
-        patiently(|| format!("cannot read the namespace {NAMESPACE}"), || namespaces.get_opt(NAMESPACE)).await?;
-    match found {
-        Some(namespace) if namespace.metadata.deletion_timestamp.is_some() => gone(namespaces, &namespace).await,
+    match namespace(client).await? {
+        Some(namespace) if namespace.metadata.deletion_timestamp.is_some() => {
+            gone(Api::all(client.clone()), &namespace).await
+        }
         _ => Ok(()),
     }
 }
@@ -116,8 +129,9 @@ async fn gone(namespaces: Api<Namespace>, namespace: &Namespace) -> Result<()> {
     }
 }
 
-/// Forgets a baseline, the inventory of what is not installed any more, and everything else of `run`. Returns whether nothing else is left in our
-/// namespace.
+/// Forgets a baseline, the inventory of what is not installed any more, and everything else of `run`; with our namespace,
+/// and the lease in it, if nothing else is left there. Returns whether that goes. It takes the namespace controller some
+/// seconds, which nobody has to wait for: whoever needs the namespace next does, see [`settled`].
 ///
 /// # Errors
 /// As [`cluster::cause_of`] says.
@@ -131,24 +145,22 @@ pub(crate) async fn forget(client: &Client, state: Option<&State>, run: &str, co
         patiently(what, || maps.list(&list)),
         patiently(what, || leases.list(&list)),
     )?;
-    let mut left = leases_found.iter().filter(|lease| lease.name_any() != cluster::lease::LEASE).count();
-    for secret in secrets_found {
-        let this = state.is_some_and(|state| state.name == secret.name_any());
-        if this || of_run(&secret, run) {
-            remove(&secrets(client), &secret.name_any()).await?;
-        } else {
-            left += 1;
-        }
-    }
+    let this = |secret: &Secret| state.is_some_and(|state| state.name == secret.name_any()) || of_run(secret, run);
+    let (old_secrets, other_secrets): (Vec<_>, Vec<_>) = secrets_found.items.into_iter().partition(this);
     // Kubernetes puts its certificate into every namespace.
-    for map in maps_found.iter().filter(|map| map.name_any() != "kube-root-ca.crt") {
-        if of_run(map, run) || installed_by(map, run, component) {
-            remove(&maps, &map.name_any()).await?;
-        } else {
-            left += 1;
-        }
+    let maps_found = maps_found.items.into_iter().filter(|map| map.name_any() != "kube-root-ca.crt");
+    let this = |map: &ConfigMap| of_run(map, run) || installed_by(map, run, component);
+    let (old_maps, other_maps): (Vec<_>, Vec<_>) = maps_found.partition(this);
+    let other_leases = leases_found.iter().any(|lease| lease.name_any() != cluster::lease::LEASE);
+    if !other_leases && other_secrets.is_empty() && other_maps.is_empty() {
+        remove_namespace(client).await?;
+        return Ok(true);
     }
-    Ok(left == 0)
+    let secrets = secrets(client);
+    let secrets = try_join_all(old_secrets.iter().map(|secret| remove(&secrets, secret.name_any())));
+    let maps = try_join_all(old_maps.iter().map(|map| remove(&maps, map.name_any())));
+    tokio::try_join!(secrets, maps)?;
+    Ok(false)
 }
 
 fn of_run(object: &impl ResourceExt, run: &str) -> bool {
@@ -163,23 +175,18 @@ fn installed_by(map: &ConfigMap, run: &str, component: &str) -> bool {
         && inventories.into_iter().any(|inventory| inventory["run"] == run || inventory["component"] == component)
 }
 
-async fn remove<K>(api: &Api<K>, name: &str) -> Result<()>
+async fn remove<K>(api: &Api<K>, name: String) -> Result<()>
 where
     K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
 {
     let background = DeleteParams::background();
-    match again(|| api.delete(name, &background)).await {
+    match again(|| api.delete(&name, &background)).await {
         Err(error) if code(&error) == Some(404) => Ok(()),
         other => other.map(drop).kube(|| format!("cannot delete {NAMESPACE}/{name}")),
     }
 }
 
-/// Removes our namespace, with the lease in it. It takes the namespace controller some seconds, which nobody has to
-/// wait for: whoever needs the namespace next does, see [`settled`].
-///
-/// # Errors
-/// As [`cluster::cause_of`] says.
-pub(crate) async fn remove_namespace(client: &Client) -> Result<()> {
+async fn remove_namespace(client: &Client) -> Result<()> {
     let namespaces = Api::<Namespace>::all(client.clone());
     let background = DeleteParams::background();
     match again(|| namespaces.delete(NAMESPACE, &background)).await {

@@ -35,7 +35,8 @@ const PAGE: u32 = 500;
 /// Which namespaces.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct SweepArgs {
-    /// Namespaces with this label (repeated: with all of them), for instance tekton.dev/test-e2e=true
+    /// Namespaces with this label (repeated: with all of them), for instance tekton.dev/test-e2e=true; their pods get
+    /// one second to end
     #[arg(long = "label", value_name = "KEY[=VALUE]", required = true)]
     labels: Vec<Label>,
     /// Only those that are older: 90s, 30m, 2h, 3d
@@ -224,8 +225,8 @@ async fn sweep(client: &Client, found: &[Found], limit: Duration, swept: &mut Sw
     Ok(())
 }
 
-/// What may take long in a namespace and is asked for at once: pods, and custom resources, whose controllers live
-/// on. The namespace controller would begin with them only after some seconds, and look again later still.
+/// What may take long in a namespace and is asked for at once: pods, with [`GRACE`] because whatever is in a namespace of
+/// tests is the tests' own, and custom resources, whose controllers live on. The namespace controller would begin with them only after some seconds, and look again later still.
 async fn hurried(client: &Client) -> Result<Vec<Kind>> {
     let custom = |group: &str| group.contains('.') && !group.ends_with(".k8s.io");
     let (kinds, _) = list::discover(client).await?;

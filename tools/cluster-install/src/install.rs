@@ -332,7 +332,7 @@ impl Call<'_> {
                 ground.states = states.await?;
                 return Ok((guard, ground));
             }
-            match tokio::try_join!(lease::take_seen(client, &holder, seen), states)? {
+            match tokio::try_join!(lease::take_unwritten(client, &holder, seen), states)? {
                 (Some(guard), states) => {
                     ground.states = states;
                     return Ok((guard, ground));

@@ -132,9 +132,7 @@ pub(crate) struct Request {
     pub(crate) repo: Option<String>,
     /// The lab's name, unless the cluster is somebody else's.
     pub(crate) lab: Option<String>,
-    /// The emulated nodes that the lab has to have.
-    pub(crate) nodes: Vec<Platform>,
-    /// They and their size, as options of `lab up`.
+    /// The emulated nodes that the lab has to have, and their size, as options of `lab up`.
     pub(crate) node_args: Vec<String>,
     /// Where images lie that the lab's own node gets into its store, if this run makes them and tests there.
     pub(crate) preload: Option<PathBuf>,
@@ -289,7 +287,6 @@ impl Request {
             release: args.release,
             repo: args.repo,
             lab,
-            nodes,
             node_args,
             preload,
             cluster,
@@ -328,6 +325,20 @@ fn lab_can_be(nodes: &[Platform], root: bool) -> Result<()> {
             .next("run it as root, or use another cluster with --kubeconfig"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+impl Request {
+    /// The request of a command line: for tests.
+    pub(super) fn of(line: &str) -> Self {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: Args,
+        }
+        let line: Line = clap::Parser::parse_from(format!("nightly {line}").split_whitespace());
+        Self::check(line.args).unwrap_or_else(|error| panic!("{error}"))
+    }
 }
 
 /// The earlier run, which must have got so far that it can be gone on from.
@@ -421,14 +432,14 @@ mod tests {
     fn what_is_not_native_here_is_tested_on_emulated_nodes_of_the_lab() {
         let foreign = if Platform::host().arch == "s390x" { "linux/arm64" } else { "linux/s390x" };
         let request = check(&format!("--test-on {foreign} --test-on {}", Platform::host())).unwrap();
-        assert_eq!(request.nodes, [foreign.parse().unwrap()]);
+        assert_eq!(request.node_args, ["--node", &foreign]);
         let sized =
             check(&format!("--platform {foreign} --test-on {foreign} --node-memory 2048 --node-cpus 1")).unwrap();
         assert_eq!(sized.node_args.join(" "), format!("--node {foreign} --node-memory 2048 --node-cpus 1"));
-        assert!(check("").unwrap().nodes.is_empty());
+        assert!(check("").unwrap().node_args.is_empty());
         let file = tempfile::NamedTempFile::new().unwrap();
         let own = format!("--kubeconfig {} --repo r/x --test-on {foreign}", file.path().display());
-        assert!(check(&own).unwrap().nodes.is_empty());
+        assert!(check(&own).unwrap().node_args.is_empty());
     }
 
     #[test]
@@ -464,7 +475,7 @@ mod tests {
         assert!(request.cluster[1].ends_with("clusters/z-1/kubeconfig"), "{:?}", request.cluster);
         let lab = check(&format!("--cluster lab-two --platform {0} --test-on {0}", Platform::host())).unwrap();
         assert_eq!((lab.named, lab.lab.as_deref(), lab.cluster.join(" ").as_str()), (None, Some("two"), "--lab two"));
-        assert_eq!(lab.nodes, ["linux/s390x".parse().unwrap()]);
+        assert_eq!(lab.node_args, ["--node", "linux/s390x"]);
         for (line, said) in [("--cluster z-1", "add --repo"), ("--cluster z-2 --repo r", "z-1, lab-two")] {
             let error = check(line).err().unwrap();
             assert!(error.cause == Cause::Usage && error.to_string().contains(said), "{error}");

@@ -84,7 +84,7 @@ impl Work {
     }
 
     /// The command as a person can give it again.
-    fn command(&self) -> String {
+    pub(super) fn command(&self) -> String {
         let args: Vec<_> = self.args.iter().map(|arg| quote(arg)).collect();
         format!("cargo xtask {} {}", self.tool, args.join(" "))
     }

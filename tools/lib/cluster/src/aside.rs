@@ -11,7 +11,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::KubeContext;
+use crate::{KubeContext, lease::patient};
 
 /// The annotation of a node that is set aside; its value is the run.
 const MARK: &str = "other-arch/set-aside";
@@ -59,7 +59,8 @@ pub async fn marked(client: &Client) -> Result<Vec<(String, String)>> {
 }
 
 async fn nodes(client: &Client) -> Result<Vec<Node>> {
-    let list = Api::<Node>::all(client.clone()).list(&ListParams::default()).await;
+    let (nodes, all) = (Api::<Node>::all(client.clone()), ListParams::default());
+    let list = patient(|| nodes.list(&all)).await;
     list.map(|list| list.items).kube(|| "cannot list the nodes")
 }
 
@@ -67,6 +68,7 @@ async fn nodes(client: &Client) -> Result<Vec<Node>> {
 async fn write(client: &Client, name: &str, mark: Value, unschedulable: Value) -> Result<()> {
     let patch = json!({"metadata": {"annotations": mark}, "spec": {"unschedulable": unschedulable}});
     let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
-    let written = Api::<Node>::all(client.clone()).patch(name, &params, &Patch::Merge(&patch)).await;
+    let (nodes, patch) = (Api::<Node>::all(client.clone()), Patch::Merge(&patch));
+    let written = patient(|| nodes.patch(name, &params, &patch)).await;
     written.map(drop).kube(|| format!("cannot set whether node {name} takes pods"))
 }

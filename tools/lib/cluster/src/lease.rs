@@ -70,6 +70,14 @@ impl LeaseState {
         self.holder.as_deref().is_some_and(|holder| holder != run) && !self.expired(now)
     }
 
+    /// Makes sure that `run` may take it at `now`.
+    ///
+    /// # Errors
+    /// [`Cause::LeaseHeld`] saying who holds it since when.
+    pub fn free_for(&self, run: &str, now: Timestamp) -> Result<()> {
+        if self.held_by_another(run, now) { Err(held(self)) } else { Ok(()) }
+    }
+
     /// Whether its holder has not renewed it in time.
     #[must_use]
     pub fn expired(&self, now: Timestamp) -> bool {
@@ -113,7 +121,8 @@ impl Guard {
     /// # Errors
     /// As [`crate::cause_of`] says.
     pub async fn adopt(&mut self) -> Result<()> {
-        update(&self.client, |lease| {
+        let seen = read(&self.client).await?;
+        update(&self.client, seen, |lease| {
             lease.annotations_mut().remove(DIRTY);
             Ok(())
         })
@@ -138,32 +147,47 @@ impl Drop for Guard {
     }
 }
 
-/// The lease as it was read.
-#[derive(Debug, Clone)]
-pub struct Seen(Option<Lease>);
-
-impl Seen {
-    /// Whether a run other than `run` held it then.
-    #[must_use]
-    pub fn held_by_another(&self, run: &str) -> bool {
-        self.0.as_ref().is_some_and(|lease| LeaseState::of(lease).held_by_another(run, Timestamp::now()))
-    }
-}
-
-/// Reads the lease for [`take_seen`].
-///
-/// # Errors
-/// As [`crate::cause_of`] says.
-pub async fn see(client: &Client) -> Result<Seen> {
-    leases(client).get_opt(LEASE).await.map(Seen).kube(|| "cannot read the lease")
-}
-
 /// Takes the lease for `run`, or takes it again if that run holds it, and keeps renewing it.
 ///
 /// # Errors
 /// [`Cause::LeaseHeld`] saying who holds it since when, or as [`crate::cause_of`] says.
 pub async fn take(client: &Client, run: &str) -> Result<Guard> {
-    let lease = update(client, |lease| claim(lease, run, Timestamp::now())).await?;
+    let seen = see(client).await?;
+    take_seen(client, run, seen).await
+}
+
+/// A lease as it was read.
+#[derive(Debug, Clone)]
+pub struct Seen(Option<Lease>);
+
+impl Seen {
+    /// Who holds the cluster.
+    #[must_use]
+    pub fn state(&self) -> LeaseState {
+        self.0.as_ref().map(LeaseState::of).unwrap_or_default()
+    }
+
+    /// Whether a run other than `run` held it then.
+    #[must_use]
+    pub fn held_by_another(&self, run: &str) -> bool {
+        self.state().held_by_another(run, Timestamp::now())
+    }
+}
+
+/// Reads the lease, to look at it and to take it later with one request.
+///
+/// # Errors
+/// As [`crate::cause_of`] says.
+pub async fn see(client: &Client) -> Result<Seen> {
+    read(client).await.map(Seen)
+}
+
+/// As [`take`], of a lease that was read; if somebody has written it since, it is read again.
+///
+/// # Errors
+/// As [`take`].
+pub async fn take_seen(client: &Client, run: &str, seen: Seen) -> Result<Guard> {
+    let lease = update(client, seen.0, |lease| claim(lease, run, Timestamp::now())).await?;
     Ok(Guard::new(client, run, &lease))
 }
 
@@ -172,7 +196,7 @@ pub async fn take(client: &Client, run: &str) -> Result<Guard> {
 ///
 /// # Errors
 /// As [`take`].
-pub async fn take_seen(client: &Client, run: &str, seen: &Seen) -> Result<Option<Guard>> {
+pub async fn take_unwritten(client: &Client, run: &str, seen: &Seen) -> Result<Option<Guard>> {
     let mut lease = seen.0.clone().unwrap_or_default();
     claim(&mut lease, run, Timestamp::now())?;
     // It is replaced as the version that was seen, or not at all.
@@ -218,8 +242,7 @@ pub async fn wait(client: &Client, run: &str, limit: Duration, say: impl Fn(&str
 /// # Errors
 /// As [`crate::cause_of`] says.
 pub async fn show(client: &Client) -> Result<LeaseState> {
-    let lease = leases(client).get_opt(LEASE).await.kube(|| "cannot read the lease")?;
-    Ok(lease.as_ref().map(LeaseState::of).unwrap_or_default())
+    Ok(see(client).await?.state())
 }
 
 /// Releases the lease if `run` holds it; without a run, whoever holds it, and forgets that the
@@ -228,15 +251,15 @@ pub async fn show(client: &Client) -> Result<LeaseState> {
 /// # Errors
 /// [`Cause::LeaseHeld`] if another run holds it, or as [`crate::cause_of`] says.
 pub async fn release(client: &Client, run: Option<&str>) -> Result<()> {
-    if leases(client).get_opt(LEASE).await.kube(|| "cannot read the lease")?.is_none() {
+    let seen = read(client).await?;
+    if seen.is_none() {
         return Ok(());
     }
     let now = Timestamp::now();
     let free = |lease: &mut Lease| {
         let state = LeaseState::of(lease);
         match run {
-            Some(run) if state.held_by_another(run, now) => return Err(held(&state)),
-            Some(_) => {}
+            Some(run) => state.free_for(run, now)?,
             None => drop(lease.annotations_mut().remove(DIRTY)),
         }
         let spec = lease.spec.get_or_insert_default();
@@ -245,7 +268,7 @@ pub async fn release(client: &Client, run: Option<&str>) -> Result<()> {
         spec.renew_time = None;
         Ok(())
     };
-    update(client, free).await.map(drop)
+    update(client, seen, free).await.map(drop)
 }
 
 /// Creates the namespace of our own state.
@@ -269,14 +292,38 @@ fn leases(client: &Client) -> Api<Lease> {
     Api::namespaced(client.clone(), NAMESPACE)
 }
 
-/// Reads, changes and writes the lease, again if somebody else wrote meanwhile.
-async fn update(client: &Client, change: impl Fn(&mut Lease) -> Result<()>) -> Result<Lease> {
+async fn read(client: &Client) -> Result<Option<Lease>> {
+    let leases = leases(client);
+    patient(|| leases.get_opt(LEASE)).await.kube(|| "cannot read the lease")
+}
+
+/// Asks also an API server that is away for a moment: who gives a cluster back has nobody after it to do so.
+pub(crate) async fn patient<T, F>(mut ask: impl FnMut() -> F) -> Result<T, kube::Error>
+where
+    F: Future<Output = Result<T, kube::Error>>,
+{
     let deadline = Instant::now() + PATIENCE;
     let mut delays = retry::delays();
     loop {
-        let found = leases(client).get_opt(LEASE).await.kube(|| "cannot read the lease")?;
-        let fresh = found.is_none();
-        let mut lease = found.unwrap_or_default();
+        let error = match ask().await {
+            Err(error) if away(&error) => error,
+            answer => return answer,
+        };
+        let delay = delays.next().unwrap_or(PATIENCE);
+        if Instant::now() + delay > deadline {
+            return Err(error);
+        }
+        tokio::time::sleep(delay).await;
+    }
+}
+
+/// Changes and writes a lease that was read, or reads it again if somebody else wrote meanwhile.
+async fn update(client: &Client, mut seen: Option<Lease>, change: impl Fn(&mut Lease) -> Result<()>) -> Result<Lease> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut delays = retry::delays();
+    loop {
+        let fresh = seen.is_none();
+        let mut lease = seen.take().unwrap_or_default();
         change(&mut lease)?;
         let error = match write(client, lease, fresh).await {
             Ok(lease) => return Ok(lease),
@@ -287,6 +334,7 @@ async fn update(client: &Client, change: impl Fn(&mut Lease) -> Result<()>) -> R
             return Err(error).kube(|| "cannot write the lease");
         }
         tokio::time::sleep(delay).await;
+        seen = read(client).await?;
     }
 }
 
@@ -300,18 +348,24 @@ async fn write(client: &Client, mut lease: Lease, fresh: bool) -> Result<Lease, 
     }
 }
 
-/// Whether the next attempt may be better: somebody else wrote first, or our namespace is just going.
+/// Whether the next attempt to write may be better: somebody else wrote first, or our namespace is just going.
 fn passes(error: &kube::Error) -> bool {
     let code = |wanted| matches!(error, kube::Error::Api(status) if status.code == wanted);
-    code(409) || code(404) || cause_of(error) == Cause::NotAtBaseline
+    code(409) || code(404) || cause_of(error) == Cause::NotAtBaseline || away(error)
+}
+
+/// Whether the API server may answer when it is asked again: it restarts, or is busy.
+fn away(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => matches!(status.code, 408 | 429 | 500..=504) && cause_of(error) != Cause::Webhook,
+        error => matches!(cause_of(error), Cause::ClusterUnreachable | Cause::Apiserver),
+    }
 }
 
 /// What the lease becomes when `run` takes it at `now`.
 fn claim(lease: &mut Lease, run: &str, now: Timestamp) -> Result<()> {
     let state = LeaseState::of(lease);
-    if state.held_by_another(run, now) {
-        return Err(held(&state));
-    }
+    state.free_for(run, now)?;
     let same = state.holder.as_deref() == Some(run);
     if !same && let Some(expired) = &state.holder {
         lease.annotations_mut().insert(DIRTY.into(), expired.clone());
@@ -341,13 +395,17 @@ fn held(state: &LeaseState) -> Error {
 async fn renew(client: Client, run: String, lost: Arc<OnceLock<String>>) {
     loop {
         tokio::time::sleep(RENEW).await;
-        let still = update(&client, |lease| match LeaseState::of(lease).holder {
-            Some(holder) if holder == run => claim(lease, &run, Timestamp::now()),
-            other => {
-                let other = other.map_or_else(|| "nobody".into(), |other| format!("run {other}"));
-                Err(Error::new(Cause::LeaseHeld, format!("the lease of run {run} was taken: {other} has it now")))
-            }
-        });
+        let still = async {
+            let seen = read(&client).await?;
+            update(&client, seen, |lease| match LeaseState::of(lease).holder {
+                Some(holder) if holder == run => claim(lease, &run, Timestamp::now()),
+                other => {
+                    let other = other.map_or_else(|| "nobody".into(), |other| format!("run {other}"));
+                    Err(Error::new(Cause::LeaseHeld, format!("the lease of run {run} was taken: {other} has it now")))
+                }
+            })
+            .await
+        };
         if let Err(error) = still.await
             && error.cause == Cause::LeaseHeld
         {
@@ -394,6 +452,15 @@ mod tests {
         let state = LeaseState::of(&lease);
         assert_eq!(state.holder.as_deref(), Some("r2"));
         assert_eq!(state.dirty.as_deref(), Some("r1"));
+    }
+
+    #[test]
+    fn an_api_server_that_restarts_is_asked_again() {
+        let api =
+            |code, message: &str| kube::Error::Api(Box::new(kube::core::Status::failure(message, "x").with_code(code)));
+        assert!(away(&api(503, "starting")) && away(&kube::Error::Service(std::io::Error::other("refused").into())));
+        assert!(!away(&api(403, "forbidden: no")) && !away(&api(500, "failed calling webhook \"x\"")));
+        assert!(passes(&api(409, "conflict")) && !away(&api(409, "conflict")));
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct Opened {
     pub lab: Option<Lab>,
     /// Its API server.
     pub server: String,
+    /// Whether it is the current one of several contexts, none of which was named.
+    pub assumed: bool,
     /// The kubeconfig's file, if it is ours and goes with us.
     _own: Option<tempfile::TempPath>,
 }
@@ -49,6 +51,8 @@ struct Named {
     own: Option<tempfile::TempPath>,
     /// For messages.
     shown: String,
+    /// As in [`Opened::assumed`].
+    assumed: bool,
 }
 
 /// Opens the cluster that `options` name, and no other, and makes sure that it answers.
@@ -99,8 +103,8 @@ pub async fn open_wide<T, F: Future<Output = Result<T>>>(
         answered.and(first)
     };
     let first = within(FIRST_ANSWER, late, both).await?;
-    let Named { name, kubeconfig, lab, own, .. } = named;
-    Ok((Opened { client, name, kubeconfig, lab, server, _own: own }, first))
+    let Named { name, kubeconfig, lab, own, assumed, .. } = named;
+    Ok((Opened { client, name, kubeconfig, lab, server, assumed, _own: own }, first))
 }
 
 async fn of_lab(name: &str) -> Result<Named> {
@@ -118,6 +122,7 @@ async fn of_lab(name: &str) -> Result<Named> {
         lab: Some(lab),
         own: None,
         shown,
+        assumed: false,
     })
 }
 
@@ -125,13 +130,14 @@ async fn of_file(path: &Path, context: Option<&str>, ui: &Ui) -> Result<Named> {
     let config = kubeconfig::read(path)?;
     let shown = path.display().to_string();
     let chosen = kubeconfig::choose(&config, &shown, context, true)?;
-    if context.is_none() && config.contexts.len() > 1 {
+    let assumed = context.is_none() && config.contexts.len() > 1;
+    if assumed {
         ui.note(format!("{shown}: using its current context '{chosen}'"));
     }
     if config.current_context.as_ref() == Some(&chosen) {
         let absolute = path.canonicalize().cause(Cause::Usage, || format!("cannot read {shown}"))?;
         let config = client_config(&config, &chosen, &shown).await?;
-        return Ok(Named { config, name: slug(&chosen), kubeconfig: absolute, lab: None, own: None, shown });
+        return Ok(Named { config, name: slug(&chosen), kubeconfig: absolute, lab: None, own: None, shown, assumed });
     }
     of_copy(&config, &chosen, shown).await
 }
@@ -146,7 +152,8 @@ async fn of_copy(config: &Kubeconfig, context: &str, shown: String) -> Result<Na
     let copy = kubeconfig::narrow(config, context);
     let own = kubeconfig::store(&copy)?;
     let config = client_config(&copy, context, &shown).await?;
-    Ok(Named { config, name: slug(context), kubeconfig: own.to_path_buf(), lab: None, own: Some(own), shown })
+    let (name, kubeconfig) = (slug(context), own.to_path_buf());
+    Ok(Named { config, name, kubeconfig, lab: None, own: Some(own), shown, assumed: false })
 }
 
 fn of_pod() -> Result<Named> {
@@ -164,7 +171,8 @@ fn of_pod() -> Result<Named> {
     let copy =
         Kubeconfig::from_yaml(&text.to_string()).cause(Cause::Internal, || "cannot describe this pod's cluster")?;
     let own = kubeconfig::store(&copy)?;
-    Ok(Named { config, name: "in-cluster".into(), kubeconfig: own.to_path_buf(), lab: None, own: Some(own), shown })
+    let (name, kubeconfig) = ("in-cluster".into(), own.to_path_buf());
+    Ok(Named { config, name, kubeconfig, lab: None, own: Some(own), shown, assumed: false })
 }
 
 async fn client_config(config: &Kubeconfig, context: &str, shown: &str) -> Result<Config> {

@@ -114,6 +114,9 @@ pub struct Difference {
     /// to be empty, because kubelets remove images by themselves.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodeContent>,
+    /// What the baseline could not see, as `Kind.group` or `*.group`: nothing of it is compared, nor cleaned.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unseen: Vec<String>,
 }
 
 impl Difference {

@@ -1,7 +1,10 @@
 //! The real program against a stand-in for an API server: a cluster larger than a lab makes in a short time, and
-//! calls that are refused before anything is changed.
+//! calls that are refused before anything is changed. `removal` has one that can be changed, and that misbehaves.
 
 #![allow(clippy::disallowed_methods, reason = "tests start the real program and look at it while it works")]
+
+mod api;
+mod removal;
 
 use std::{
     io::{BufRead, BufReader, Read, Write},

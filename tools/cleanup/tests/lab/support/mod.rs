@@ -55,6 +55,12 @@ impl Lab {
         path
     }
 
+    /// Where its files lie.
+    pub(crate) fn folder(&self) -> PathBuf {
+        let kubeconfig = self.tool(&["kubeconfig"]);
+        Path::new(kubeconfig.trim()).parent().unwrap().to_owned()
+    }
+
     /// Waits until the API server answers again.
     pub(crate) fn ready(&self) {
         let began = std::time::Instant::now();

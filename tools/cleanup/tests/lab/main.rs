@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests start the real programs and wait for what they do")]
 
+mod interrupted;
 mod support;
 
 use std::{
@@ -12,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use interrupted::{an_unreachable_cluster, killed_and_started_again, the_api_server_restarts_in_the_middle};
 use serde_json::{Value, json};
 use support::{Lab, Run, objects::*};
 
@@ -51,6 +53,7 @@ const PARTS: &[(&str, Part)] = &[
     ("definition", a_definition_deleted_before_its_objects),
     ("conversion", a_conversion_without_its_server),
     ("put-back", what_was_changed_is_put_back),
+    ("feature-flags", a_components_feature_flags_are_put_back),
     ("secret", a_changed_secret_is_reported_and_never_shown),
     ("volume", a_volume_with_data),
     ("restart", the_api_server_restarts_in_the_middle),
@@ -448,6 +451,28 @@ fn what_was_changed_is_put_back(run: &Run<'_>) {
     run.back(&["--cluster-uid", &run.lab.uid()], 0);
 }
 
+/// As tests of alpha features leave a component that stays: its ConfigMap by the name that Tekton uses, written by whoever
+/// applied it, and patched by another.
+fn a_components_feature_flags_are_put_back(run: &Run<'_>) {
+    run.back(&[], 0);
+    let mut flags = config_map("tekton-pipelines", "feature-flags", "");
+    flags["metadata"]["labels"] = json!({"app.kubernetes.io/part-of": "tekton-pipelines"});
+    flags["data"] = json!({"enable-api-fields": "beta", "results-from": "termination-message"});
+    run.apply(&[namespace("tekton-pipelines"), flags]);
+    let inner = Run::new(run.lab, "feature-flags-inner");
+    assert_eq!(inner.tool("snapshot", &[]).code, 0);
+    let patch = r#"{"data":{"enable-api-fields":"alpha","results-from":"sidecar-logs","max-result-size":"8192"}}"#;
+    let of = ["configmap", "-n", "tekton-pipelines", "feature-flags"];
+    inner.lab.kubectl(&[&["patch"], &of[..], &["--type=merge", "-p", patch]].concat());
+    let diff = inner.tool("diff", &[]).stdout;
+    let line = "feature-flags  (data.enable-api-fields, data.max-result-size, data.results-from)";
+    assert!(diff.contains(line), "{diff}");
+    assert_eq!(names(&inner.back(&[], 0)["restored"]), ["feature-flags"]);
+    let now = inner.lab.kubectl(&[&["get"], &of[..], &["-o", "jsonpath={.data}"]].concat());
+    assert_eq!(now.trim(), r#"{"enable-api-fields":"beta","results-from":"termination-message"}"#);
+    run.back(&["--cluster-uid", &run.lab.uid()], 0);
+}
+
 fn a_changed_secret_is_reported_and_never_shown(run: &Run<'_>) {
     run.back(&[], 0);
     run.lab.kubectl(&["create", "secret", "generic", "kept-secret", "--from-literal=password=before-zxcv"]);
@@ -483,64 +508,15 @@ fn a_volume_with_data(run: &Run<'_>) {
         pod_with_claim("left-volume", "writer", "data"),
     ]);
     run.lab.kubectl(&["wait", "-n", "left-volume", "--for=condition=Ready", "pod/writer", "--timeout=60s"]);
+    // Its data is a folder of the node, whose files lie with the lab's own.
+    let path = r#"jsonpath={.items[?(@.spec.claimRef.namespace=="left-volume")].spec.hostPath.path}"#;
+    let path = run.lab.kubectl(&["get", "persistentvolumes", "-o", path]);
+    let folder = run.lab.folder().join("state").join(path.trim().trim_start_matches('/'));
+    std::fs::write(folder.join("data"), "of a test").unwrap();
     let record = run.back(&[], 0);
+    assert!(!folder.exists(), "the data is still there: {}", folder.display());
     assert_eq!(record["deleted"]["PersistentVolume"], 1);
     assert_eq!(record["deleted"]["PersistentVolumeClaim"], 1);
-}
-
-fn the_api_server_restarts_in_the_middle(run: &Run<'_>) {
-    run.leave_much("left-restart", 6);
-    let working = run.start("run", &[]);
-    std::thread::sleep(Duration::from_millis(700));
-    run.lab.tool(&["kill", "kube-apiserver"]);
-    let ended = working.wait_with_output().unwrap();
-    assert_eq!(ended.status.code(), Some(0), "{}", String::from_utf8_lossy(&ended.stderr));
-    assert_eq!(run.record()["difference"]["added"].as_array().unwrap().len(), 0);
-}
-
-fn killed_and_started_again(run: &Run<'_>) {
-    run.leave_much("left-killed", 6);
-    // One that is killed may have come to its end, and the cluster have forgotten the baseline.
-    let uid = run.lab.uid();
-    let named = ["--cluster-uid", uid.as_str()];
-    // Twenty times, at random: most at the beginning, where most is asked for. The seed is printed, for whoever
-    // has to see a failure again.
-    let seed = jiff::Timestamp::now().as_nanosecond() as u64;
-    eprintln!("killed: seed {seed}");
-    let mut state = seed | 1;
-    for round in 0..20 {
-        // xorshift64 (Marsaglia, 2003).
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        let most = if round < 12 { 900 } else { 3000 };
-        let mut working = run.start("run", &named);
-        std::thread::sleep(Duration::from_millis(20 + state % most));
-        working.kill().unwrap();
-        working.wait_with_output().unwrap();
-        if round == 9 {
-            run.leave_much("left-killed-more", 4);
-        }
-    }
-    run.leave_much("left-killed-last", 2);
-    let working = run.start("run", &named);
-    std::thread::sleep(Duration::from_millis(400));
-    run.interrupt(&working);
-    assert_eq!(working.wait_with_output().unwrap().status.code(), Some(130));
-    let record = run.record();
-    assert_eq!((&record["outcome"], &record["cause"]), (&json!("failed"), &json!("interrupted")));
-    run.back(&named, 0);
-}
-
-fn an_unreachable_cluster(run: &Run<'_>) {
-    run.lab.tool(&["kill", "kube-apiserver", "--hold"]);
-    let ended = run.tool("run", &[]);
-    run.lab.tool(&["start", "kube-apiserver"]);
-    assert_eq!(ended.code, 3, "{}", ended.stderr);
-    let record = run.record();
-    assert_eq!((&record["cause"], &record["stage"]), (&json!("cluster-unreachable"), &json!("none")));
-    run.lab.ready();
-    run.back(&[], 0);
 }
 
 fn missing_permissions_are_named_first(run: &Run<'_>) {
