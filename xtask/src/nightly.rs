@@ -15,7 +15,7 @@ use std::{
 
 use kit::{
     Cause, Context, Done, Exit, Platform, Result, RunDir, Ui,
-    record::{Cleanup, Head, RunRecord, Stages},
+    record::{Cleanup, Head, Install, RunRecord, Stages},
     rundir, signal,
     ui::{duration, table},
 };
@@ -28,8 +28,6 @@ use crate::tools;
 
 /// Who writes the records of a run as a whole.
 const TOOL: &str = "nightly";
-/// No record is larger.
-const RECORD_LIMIT: u64 = 256 << 20;
 
 pub(crate) fn run(args: Args, ui: &Ui) -> Result<Done> {
     let began = Instant::now();
@@ -51,6 +49,8 @@ pub(crate) fn run(args: Args, ui: &Ui) -> Result<Done> {
     nightly.work();
     nightly.note_signal();
     let sealed = nightly.seal(head);
+    // One that came while the run was recorded must not keep the lab up.
+    nightly.note_signal();
     // Also when the disk is full or nobody reads what we say.
     let put_away = nightly.put_away();
     nightly.show_times(began);
@@ -123,7 +123,7 @@ impl Nightly<'_> {
         };
         let images = self.request.ci.folder().join("images.toml").display().to_string();
         let up = ["up", "--name", lab, "--until", "registry", "--images", &images, "--output", "json"];
-        let up = self.stage(Work::new("registry", "lab", &up).args(&options("--node", &request.nodes)));
+        let up = self.stage(Work::new("registry", "lab", &up).args(&request.node_args));
         let status: serde_json::Value = serde_json::from_str(&up.stdout).unwrap_or_default();
         let registry = status["registry"].as_str().unwrap_or_default().to_owned();
         self.lab_is_ours.store(status["fresh"].as_bool().unwrap_or(false), Ordering::SeqCst);
@@ -138,15 +138,25 @@ impl Nightly<'_> {
         let Some(lab) = &self.request.lab else { return true };
         let images = self.request.ci.folder().join("images.toml").display().to_string();
         let up = Work::new("lab", "lab", &["up", "--name", lab, "--images", &images]);
-        self.stage(up.args(&options("--node", &self.request.nodes))).good()
+        self.stage(up.args(&self.request.node_args)).good()
     }
 
+    /// Compiles the tests ahead: those of slow nodes are others, with the lengths of time that they need.
     fn prepare_tests(&self) {
-        for component in self.request.components.iter().filter(|_| self.request.from <= From::Test) {
-            // Whatever is wrong here is said again, and recorded, by the stage that runs the tests.
-            self.stage(
-                Work::new("prepare", "e2e-runner", &["prepare"]).component(component).args(&self.request.ci_args()),
-            );
+        let request = self.request;
+        let slow: Vec<_> = request.test_on.iter().map(|platform| self.runner.slowdown(platform)).collect();
+        for component in request.components.iter().filter(|_| request.from <= From::Test) {
+            let prepare = |name, more: &[String]| {
+                let work = Work::new(name, "e2e-runner", &["prepare"]).component(component);
+                // Whatever is wrong here is said again, and recorded, by the stage that runs the tests.
+                self.stage(work.args(&request.ci_args()).args(more));
+            };
+            if slow.contains(&None) {
+                prepare("prepare", &[]);
+            }
+            for slowdown in slow.iter().flatten() {
+                prepare(stages::PREPARE_SLOW, &["--slowdown".into(), slowdown.to_string()]);
+            }
         }
     }
 
@@ -227,7 +237,9 @@ impl Nightly<'_> {
                     Work::new("install", "cluster-install", &["install"]).component(component).platform(platform);
                 let probe: Vec<_> = probe.into_iter().flat_map(|image| ["--probe".into(), image.into()]).collect();
                 let work = work.run_dir(self.run).args(&request.cluster).args(&request.ci_args()).args(&probe);
-                self.stage(work.show()).good()
+                let good = self.stage(work.show()).good();
+                self.note_slowdown(component, platform);
+                good
             };
             if !request.with_needs(component).all(install) {
                 self.clean(work("cleanup", "cleanup", "run"));
@@ -250,6 +262,15 @@ impl Nightly<'_> {
         self.recreate(component, platform);
     }
 
+    /// Keeps in mind how slow the lab's nodes were found to be, for the next run's [`Self::prepare_tests`].
+    fn note_slowdown(&self, component: &str, platform: &Platform) {
+        let Some(lab) = &self.request.lab else { return };
+        let cell = self.run.cell(component, platform, &format!("lab-{lab}"));
+        if let Some(slowdown) = rundir::read_record::<Install>(&cell).ok().and_then(|(record, _)| record.slowdown) {
+            self.runner.note_slowdown(platform, slowdown);
+        }
+    }
+
     /// A lab that cleanup could not bring back, and that stays after this run, is made anew, so that the next run
     /// begins clean. Clusters that are not ours to make are left to their owners.
     fn recreate(&self, component: &str, platform: &Platform) {
@@ -265,7 +286,7 @@ impl Nightly<'_> {
         let down = Work::new("recreate", "lab", &["down", "--name", lab]).unrecorded();
         let up = Work::new("recreate", "lab", &["up", "--name", lab, "--images", &images]).unrecorded();
         if self.runner.run(down).good() {
-            self.runner.run(up.args(&options("--node", &self.request.nodes)));
+            self.runner.run(up.args(&self.request.node_args));
         }
     }
 
@@ -382,8 +403,17 @@ fn copy_records(earlier: &Path, run: &RunDir, from: From) -> Result<()> {
             if kind.as_ref().is_ok_and(std::fs::FileType::is_dir) {
                 folders.push(path);
             } else if kind.is_ok_and(|kind| kind.is_file()) && from.needs(&entry.file_name().to_string_lossy()) {
-                let bytes = rundir::read_limited(&path, RECORD_LIMIT)?;
-                rundir::write(&run.path().join(path.strip_prefix(earlier).unwrap_or(&path)), &bytes)?;
+                let target = run.path().join(path.strip_prefix(earlier).unwrap_or(&path));
+                let mut file =
+                    std::fs::File::open(&path).cause(Cause::Usage, || format!("cannot read {}", path.display()))?;
+                // A cluster's bodies may be larger than memory.
+                rundir::write_with(&target, |out| {
+                    let copied = std::io::copy(&mut file, out).map(drop);
+                    copied.cause(Cause::HostDisk, || format!("cannot copy {}", path.display()))
+                })?;
+                let mode = file.metadata().map(|data| data.permissions());
+                let kept = mode.and_then(|mode| std::fs::set_permissions(&target, mode));
+                kept.cause(Cause::HostDisk, || format!("cannot make {} what it was", target.display()))?;
             }
         }
     }
@@ -413,5 +443,32 @@ impl Request {
             copy_records(earlier, &run, self.from)?;
         }
         Ok(run)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn bodies_that_cleanup_puts_back_go_along_and_stay_private() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let cell = Path::new("greeter/linux-amd64/lab-x");
+        let earlier = folders[0].path();
+        std::fs::create_dir_all(earlier.join(cell)).unwrap();
+        for name in ["baseline.json", "baseline.bodies.jsonl", "results.json"] {
+            std::fs::write(earlier.join(cell).join(name), name).unwrap();
+        }
+        let private = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(earlier.join(cell).join("baseline.bodies.jsonl"), private).unwrap();
+        let run = RunDir::create(folders[1].path()).unwrap();
+        copy_records(earlier, &run, From::Cleanup).unwrap();
+        let cell = run.path().join(cell);
+        let bodies = cell.join("baseline.bodies.jsonl");
+        assert_eq!(std::fs::read_to_string(&bodies).unwrap(), "baseline.bodies.jsonl");
+        assert_eq!(std::fs::metadata(&bodies).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(cell.join("baseline.json").exists() && !cell.join("results.json").exists());
     }
 }

@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kit::{Cause, Context, Done, Error, Output, Process, Result, Ui, process::Stopper, rundir, ui::duration};
+use kit::{
+    Cause, Context, Done, Error, Output, Process, Result, Ui, process::Stopper, record::EMULATED, rundir, ui::duration,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::tools;
@@ -32,9 +34,6 @@ pub(crate) struct Args {
 }
 
 mod side_by_side;
-
-/// The nodes that tests boot.
-const NODES: &[&str] = &["linux/s390x", "linux/arm64", "linux/ppc64le"];
 
 /// A tier of tests, from the quickest to the slowest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -122,7 +121,7 @@ fn all(tiers: &[Tier], filter: Option<&str>, ui: &Ui) -> Result<(usize, usize)> 
     let stopper = Stopper::default();
     std::thread::scope(|threads| {
         let needed = tiers.iter().any(|tier| tier.needs_lab());
-        let nodes = if tiers.contains(&Tier::Nodes) { NODES } else { &[] };
+        let nodes = if tiers.contains(&Tier::Nodes) { &EMULATED[..] } else { &[] };
         let mut programs = needed.then(|| threads.spawn(|| tools::lab_programs(nodes, &stopper, ui)));
         let (mut passed, mut failed) = (0, 0);
         for tier in tiers {

@@ -81,12 +81,12 @@ pub(crate) fn build(tools: &[&str], ui: &Ui) -> Result<()> {
     Ok(())
 }
 
-/// Builds the lab's programs, and those of `nodes` of other platforms, which takes minutes the first time and nothing
+/// Builds the lab's programs, and those of nodes of other architectures, which takes minutes the first time and nothing
 /// later; what else runs goes first.
 pub(crate) fn lab_programs(nodes: &[&str], stopper: &Stopper, ui: &Ui) -> Result<()> {
     let step = ui.step("the lab's programs");
     let lab = path("lab")?;
-    let nodes = nodes.iter().flat_map(|platform| ["--node", platform]);
+    let nodes = nodes.iter().flat_map(|arch| ["--node".to_owned(), format!("linux/{arch}")]);
     let command = in_root(|shell| cmd!(shell, "nice -n 5 {lab} build {nodes...}").into())?;
     Process::new("build of the lab's programs", command)
         .cause(Cause::BuildFailure)

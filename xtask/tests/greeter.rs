@@ -84,8 +84,7 @@ fn from_source_to_a_matrix_and_nothing_is_left() {
         assert_eq!(cleanup["difference"][kind].as_array().unwrap().len(), 0, "{kind}");
     }
     world.assert_matrix("greeter", "linux/amd64", &["linux/arm64", "linux/s390x", "linux/ppc64le"]);
-    let of_lab = world.tool("lab", &["leftovers", "--of", &world.lab]);
-    assert_eq!(String::from_utf8_lossy(&of_lab.stdout).trim(), "");
+    assert_eq!(world.left(), "");
     assert_nothing_left(&world, &before, "after the run");
 }
 
@@ -113,8 +112,17 @@ fn what_goes_wrong_has_its_cause_and_its_exit_code() {
     assert_eq!(failed.code, 1);
     let results = cell(&run, "greeter", "results.json");
     assert_eq!(results["cause"], "product", "{results}");
-    assert!(results["reproduce"].is_string() && failed.stderr.contains("TestProvoked"), "{results}");
+    let own_words = "wanted 2 greetings, got 1";
+    assert!(results["reproduce"].is_string() && results.to_string().contains(own_words), "{results}");
+    assert!(failed.stderr.contains("TestProvoked") && failed.stderr.contains(own_words), "{}", failed.stderr);
     assert_eq!(cell(&run, "greeter", "cleanup.json")["outcome"], "passed");
+    std::fs::remove_dir_all(run).unwrap();
+
+    let (crashed, run) = again("crashes", &["--env", "GREETER_TEST=crash"]);
+    assert_eq!(crashed.code, 1);
+    let results = cell(&run, "greeter", "results.json");
+    assert_eq!(results["cause"], "product", "{results}");
+    assert!(results.to_string().contains("nil pointer dereference"), "{results}");
     std::fs::remove_dir_all(run).unwrap();
 
     let (flaky, run) = again("flakes", &["--env", "GREETER_TEST=flake"]);
@@ -157,16 +165,25 @@ fn what_goes_wrong_has_its_cause_and_its_exit_code() {
 fn a_release_that_exists_is_tested_and_a_kept_run_is_gone_on_from() {
     let world = World::new("kept");
     let amd64 = ["--component", "greeter", "--platform", "linux/amd64"];
+    let up = world.tool("lab", &["up", "--name", &world.lab]);
+    assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
+    world.kubectl(&["create", "configmap", "theirs", "--from-literal=whose=theirs"]);
     let kept = world.nightly("kept", &[&amd64[..], &["--keep"]].concat());
     assert_eq!(kept.code, 0);
     let folder = kept.run.to_str().unwrap();
+    // Of the baseline, and changed: it is put back as well.
+    world.kubectl(&["patch", "configmap", "theirs", "--patch", r#"{"data":{"whose":"changed"}}"#]);
     let cleaned = world.nightly("unused", &["--from", "cleanup", "--run-dir", folder]);
     assert_eq!(cleaned.code, 0);
+    assert_eq!(world.kubectl(&["get", "configmap", "theirs", "--output", "jsonpath={.data.whose}"]), "theirs");
     std::fs::remove_dir_all(cleaned.folder()).unwrap();
 
     let release = kept.run.join("greeter/release.yaml");
     let release = world.nightly("release", &[&amd64[..], &["--release", release.to_str().unwrap()]].concat());
     assert_eq!(release.code, 0);
+    for said in ["expected: about", "where the time went"] {
+        assert!(release.stderr.contains(said), "a second run does not say '{said}'");
+    }
     let digest = |run: &std::path::Path| read_json(&run.join("greeter/images.json"))["release"]["digest"].clone();
     assert_eq!(digest(&release.run), digest(&kept.run));
     assert_eq!(cell(&release.run, "greeter", "results.json")["release"], digest(&kept.run));
@@ -202,7 +219,7 @@ fn with_dead_apiserver(world: &World, mut command: Command) -> (i32, String) {
 fn an_interrupted_run_can_be_read_and_its_lab_goes() {
     let world = World::new("interrupt");
     let before = leftovers(&world);
-    for stage in ["registry", "lab", "install greeter", "test greeter"] {
+    for stage in ["registry", "lab", "install greeter", "test greeter", "matrix"] {
         let run = format!("at-{}", stage.replace(' ', "-"));
         let mut command = world.command(&run, &["--component", "greeter", "--platform", "linux/amd64"]);
         let mut child = Killed(command.spawn().unwrap());
@@ -221,7 +238,13 @@ fn an_interrupted_run_can_be_read_and_its_lab_goes() {
         }
         assert_eq!(child.0.wait().unwrap().code(), Some(130), "{stage}:\n{said}");
         let stages = read_json(&world.folder.path().join(&run).join("stages.json"));
-        assert_eq!(stages["cause"], "interrupted", "{stage}: {stages}");
+        if stage == "matrix" {
+            // The run itself had come to its end by then.
+            assert_eq!(stages["outcome"], "passed", "{stages}");
+            assert_eq!(world.left(), "", "its lab is still up:\n{said}");
+        } else {
+            assert_eq!(stages["cause"], "interrupted", "{stage}: {stages}");
+        }
         let down = world.tool("lab", &["down", "--name", &world.lab]);
         assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));
         assert_nothing_left(&world, &before, &format!("after Ctrl-C at {stage}"));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use kit::{
     Cause, Error, Platform, Result,
     ci::{Ci, CiOptions, Components},
-    record::{Record, RunRecord},
+    record::{EMULATED, Record, RunRecord},
     rundir,
 };
 
@@ -50,6 +50,12 @@ pub(crate) struct Args {
     /// A lab by its name; it is started, and taken down at the end unless it was up before [default: default]
     #[arg(long, value_name = "NAME", help_heading = "Cluster")]
     lab: Option<String>,
+    /// Memory of each emulated node that the lab gets, in MiB [default: the lab's own]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1024..=262_144), help_heading = "Cluster")]
+    node_memory: Option<u64>,
+    /// Processors of each emulated node that the lab gets [default: the lab's own]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16), help_heading = "Cluster")]
+    node_cpus: Option<u16>,
     /// A cluster of ci/architectures.toml by its name; it is made unless it is there, and removed at the end if this
     /// run made it
     #[arg(long, value_name = "NAME", conflicts_with_all = ["lab", "kubeconfig"], help_heading = "Cluster")]
@@ -107,7 +113,7 @@ impl From {
     /// Whether this file of an earlier run is needed to go on.
     pub(crate) fn needs(self, name: &str) -> bool {
         let built = ["images.json", "release.yaml", "release.notags.yaml"];
-        let installed = ["install.json", "baseline.json"];
+        let installed = ["install.json", "baseline.json", "baseline.bodies.jsonl"];
         (self > Self::Build && built.contains(&name)) || (self > Self::Install && installed.contains(&name))
     }
 }
@@ -126,8 +132,8 @@ pub(crate) struct Request {
     pub(crate) repo: Option<String>,
     /// The lab's name, unless the cluster is somebody else's.
     pub(crate) lab: Option<String>,
-    /// The emulated nodes that the lab has to have.
-    pub(crate) nodes: Vec<Platform>,
+    /// The emulated nodes that the lab has to have, and their size, as options of `lab up`.
+    pub(crate) node_args: Vec<String>,
     /// Where images lie that the lab's own node gets into its store, if this run makes them and tests there.
     pub(crate) preload: Option<PathBuf>,
     /// The cluster as options for the tools.
@@ -150,6 +156,10 @@ impl Request {
     /// # Errors
     /// [`Cause::Usage`], naming what is wrong and what there is instead.
     pub(crate) fn check(args: Args) -> Result<Self> {
+        Self::check_as(args, rustix::process::geteuid().is_root())
+    }
+
+    fn check_as(args: Args, root: bool) -> Result<Self> {
         let ci = args.ci.open().or_else(|_| Ok(Ci::new(tools::root().join("ci"))))?;
         let earlier = match (&args.run_dir, args.from) {
             (Some(folder), From::Build) if folder.join(RunRecord::FILE).exists() => {
@@ -246,6 +256,12 @@ impl Request {
                 nodes.push(node.clone());
             }
         }
+        if lab.is_some() {
+            lab_can_be(&nodes, root)?;
+        }
+        let mut node_args: Vec<String> = nodes.iter().flat_map(|node| ["--node".into(), node.to_string()]).collect();
+        node_args.extend(args.node_memory.iter().flat_map(|memory| ["--node-memory".into(), memory.to_string()]));
+        node_args.extend(args.node_cpus.iter().flat_map(|cpus| ["--node-cpus".into(), cpus.to_string()]));
         let mut cluster = Vec::new();
         let mut option = |name: &str, value: Option<&String>| {
             cluster.extend(value.into_iter().flat_map(|value| [name.into(), value.clone()]))
@@ -271,7 +287,7 @@ impl Request {
             release: args.release,
             repo: args.repo,
             lab,
-            nodes,
+            node_args,
             preload,
             cluster,
             named,
@@ -294,6 +310,21 @@ impl Request {
     pub(crate) fn ci_args(&self) -> Vec<String> {
         vec!["--ci".into(), self.ci.folder().display().to_string()]
     }
+}
+
+/// Whether a lab with these nodes can be had here at all; the rest it finds out itself.
+fn lab_can_be(nodes: &[Platform], root: bool) -> Result<()> {
+    let known = |node: &Platform| node.os == "linux" && EMULATED.contains(&node.arch.as_str());
+    if let Some(node) = nodes.iter().find(|node| **node != Platform::host() && !known(node)) {
+        let known = EMULATED.map(|arch| format!("linux/{arch}")).join(", ");
+        return Err(Error::new(Cause::Usage, format!("a lab cannot have a node of {node}"))
+            .next(format!("name one of {known}, or a cluster that has such nodes with --kubeconfig")));
+    }
+    if !root {
+        return Err(Error::new(Cause::Usage, "a lab needs root: it makes namespaces, mounts and cgroups")
+            .next("run it as root, or use another cluster with --kubeconfig"));
+    }
+    Ok(())
 }
 
 /// The earlier run, which must have got so far that it can be gone on from.
@@ -333,7 +364,11 @@ mod tests {
     }
 
     fn check(line: &str) -> Result<Request> {
-        Request::check(Line::parse_from(format!("nightly {line}").split_whitespace()).args)
+        check_as(line, true)
+    }
+
+    fn check_as(line: &str, root: bool) -> Result<Request> {
+        Request::check_as(Line::parse_from(format!("nightly {line}").split_whitespace()).args, root)
     }
 
     #[test]
@@ -351,6 +386,7 @@ mod tests {
             ("--component nosuch", "unknown component 'nosuch'"),
             ("--suite nosuch", "there is no suite 'nosuch'"),
             ("--platform linux/arm64", "is to be tested but not built"),
+            ("--platform linux/riscv64 --test-on linux/riscv64", "a lab cannot have a node of linux/riscv64"),
             ("--env NOTHING", "not of the form KEY=VALUE"),
             ("--kubeconfig /no/such/file --repo r", "cannot read /no/such/file"),
             ("--run-dir /no/such/run --from test", "there is no run directory /no/such/run"),
@@ -363,14 +399,33 @@ mod tests {
     }
 
     #[test]
+    fn a_lab_needs_root_and_another_cluster_does_not() {
+        let error = check_as("", false).err().unwrap();
+        assert!(error.cause == Cause::Usage && error.to_string().contains("needs root"), "{error}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        check_as(&format!("--kubeconfig {} --repo r/x", file.path().display()), false).unwrap();
+    }
+
+    #[test]
+    fn a_run_is_gone_on_from_with_all_that_cleanup_needs() {
+        for from in [From::Test, From::Cleanup] {
+            assert!(["install.json", "baseline.json", "baseline.bodies.jsonl"].iter().all(|file| from.needs(file)));
+        }
+        assert!(!From::Install.needs("baseline.bodies.jsonl"));
+    }
+
+    #[test]
     fn what_is_not_native_here_is_tested_on_emulated_nodes_of_the_lab() {
         let foreign = if Platform::host().arch == "s390x" { "linux/arm64" } else { "linux/s390x" };
         let request = check(&format!("--test-on {foreign} --test-on {}", Platform::host())).unwrap();
-        assert_eq!(request.nodes, [foreign.parse().unwrap()]);
-        assert!(check("").unwrap().nodes.is_empty());
+        assert_eq!(request.node_args, ["--node", foreign]);
+        let sized =
+            check(&format!("--platform {foreign} --test-on {foreign} --node-memory 2048 --node-cpus 1")).unwrap();
+        assert_eq!(sized.node_args.join(" "), format!("--node {foreign} --node-memory 2048 --node-cpus 1"));
+        assert!(check("").unwrap().node_args.is_empty());
         let file = tempfile::NamedTempFile::new().unwrap();
         let own = format!("--kubeconfig {} --repo r/x --test-on {foreign}", file.path().display());
-        assert!(check(&own).unwrap().nodes.is_empty());
+        assert!(check(&own).unwrap().node_args.is_empty());
     }
 
     #[test]
@@ -406,7 +461,7 @@ mod tests {
         assert!(request.cluster[1].ends_with("clusters/z-1/kubeconfig"), "{:?}", request.cluster);
         let lab = check(&format!("--cluster lab-two --platform {0} --test-on {0}", Platform::host())).unwrap();
         assert_eq!((lab.named, lab.lab.as_deref(), lab.cluster.join(" ").as_str()), (None, Some("two"), "--lab two"));
-        assert_eq!(lab.nodes, ["linux/s390x".parse().unwrap()]);
+        assert_eq!(lab.node_args, ["--node", "linux/s390x"]);
         for (line, said) in [("--cluster z-1", "add --repo"), ("--cluster z-2 --repo r", "z-1, lab-two")] {
             let error = check(line).err().unwrap();
             assert!(error.cause == Cause::Usage && error.to_string().contains(said), "{error}");

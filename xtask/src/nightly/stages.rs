@@ -21,6 +21,8 @@ use super::{
 };
 use crate::tools::{self, undated};
 
+/// The stage that compiles tests for nodes that are known to be slow.
+pub(crate) const PREPARE_SLOW: &str = "prepare-slow";
 /// How much of what a failed stage said is shown.
 const LAST_LINES: usize = 30;
 
@@ -132,6 +134,20 @@ impl<'a> Runner<'a> {
         }
     }
 
+    /// How many times slower the nodes of a platform were when they were last measured, if it is worth a word.
+    pub(crate) fn slowdown(&self, platform: &Platform) -> Option<f64> {
+        let seconds = self.estimates.get(&format!("slowdown {platform}"))?;
+        // As slow as `--slowdown` takes it.
+        Some(seconds.as_secs_f64().min(64.0)).filter(|slowdown| *slowdown >= 1.5)
+    }
+
+    /// Keeps that in mind.
+    pub(crate) fn note_slowdown(&self, platform: &Platform, slowdown: f64) {
+        if let Ok(seconds) = Duration::try_from_secs_f64(slowdown) {
+            self.estimates.put(&format!("slowdown {platform}"), seconds);
+        }
+    }
+
     /// How long the whole takes by what its stages took here the last time, if all of them ran here before.
     pub(crate) fn expected(&self, request: &Request) -> Option<Duration> {
         let get = |name: &str| self.estimates.get(name);
@@ -145,7 +161,8 @@ impl<'a> Runner<'a> {
         let lab = get("lab").unwrap_or_default();
         let mut total = built.max(lab);
         for component in request.components.iter().filter(|_| request.from <= From::Test) {
-            total = total.max(get(&format!("prepare {component}"))?);
+            let prepare = |name: &str| get(&format!("{name} {component}"));
+            total = total.max(prepare("prepare").max(prepare(PREPARE_SLOW))?);
         }
         let stages: &[&str] = match request.from {
             From::Build | From::Install => &["snapshot", "install", "test", "cleanup"],

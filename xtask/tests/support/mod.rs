@@ -85,6 +85,18 @@ impl World {
         Command::new(program(tool)).current_dir(root()).args(arguments).output().unwrap()
     }
 
+    /// What the lab's kubectl says, which must go well.
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
+        let output = self.tool("lab", &[&["--name", &self.lab, "kubectl"], arguments].concat());
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What of the lab is on the machine.
+    pub(crate) fn left(&self) -> String {
+        String::from_utf8(self.tool("lab", &["leftovers", "--of", &self.lab]).stdout).unwrap()
+    }
+
     /// What the matrix says of a component on a platform.
     pub(crate) fn matrix_cell(&self, component: &str, platform: &str) -> Value {
         let matrix = read_json(&self.folder.path().join("matrix/matrix.json"));
@@ -98,6 +110,8 @@ impl World {
     pub(crate) fn assert_matrix(&self, component: &str, tested: &str, built: &[&str]) {
         let cell = self.matrix_cell(component, tested);
         assert_eq!(cell["state"], "tested-natively", "{cell}");
+        let counts = &cell["tested"]["counts"];
+        assert!(counts["passed"].as_u64() >= Some(5) && counts["failed"] == 0, "{cell}");
         for level in ["contents", "installs", "e2e"] {
             assert_eq!(cell["levels"][level]["verdict"], "shown", "{level}: {cell}");
         }

@@ -75,3 +75,12 @@ impl Machine {
         Arch::find(self.arch)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn others_know_which_machines_there_are() {
+        let known: Vec<_> = super::MACHINES.iter().map(|machine| machine.arch).collect();
+        assert_eq!(known, kit::record::EMULATED);
+    }
+}

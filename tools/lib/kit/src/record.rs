@@ -15,7 +15,7 @@ pub use cleanup::{Baseline, BaselineObject, Cleanup, CleanupHistory, Difference,
 pub use cluster::{ClusterHost, ClusterPhase, ClusterSeen, ClusterState};
 pub use images::{Deep, Image, ImageKind, Images, Origin, PlatformRow, Program, Release, Replacement, Source, Unused};
 pub use install::{AppliedObject, Change, ClusterId, Install, Machine, Nature, Node, RunningImage};
-pub use lab::{Lab, LabMachine, LabNode, LabPhase, Subnet};
+pub use lab::{EMULATED, Lab, LabMachine, LabNode, LabPhase, Subnet};
 pub use results::{
     Collected, Conditions, Counts, Results, RoundResult, Setting, SkipSource, SourceChange, Status, Stretch, Test,
     Whole,

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::Nature;
 use crate::{Cause, Error, Result, arch::Platform};
 
+/// Architectures of which a lab can have nodes on any machine, under emulation.
+pub const EMULATED: [&str; 3] = ["s390x", "arm64", "ppc64le"];
+
 /// What `lab.json` holds and `lab status --output json` prints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
