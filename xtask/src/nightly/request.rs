@@ -432,7 +432,7 @@ mod tests {
     fn what_is_not_native_here_is_tested_on_emulated_nodes_of_the_lab() {
         let foreign = if Platform::host().arch == "s390x" { "linux/arm64" } else { "linux/s390x" };
         let request = check(&format!("--test-on {foreign} --test-on {}", Platform::host())).unwrap();
-        assert_eq!(request.node_args, ["--node", &foreign]);
+        assert_eq!(request.node_args, ["--node", foreign]);
         let sized =
             check(&format!("--platform {foreign} --test-on {foreign} --node-memory 2048 --node-cpus 1")).unwrap();
         assert_eq!(sized.node_args.join(" "), format!("--node {foreign} --node-memory 2048 --node-cpus 1"));
