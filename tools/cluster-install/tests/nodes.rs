@@ -7,6 +7,8 @@
 mod api;
 #[path = "parts/requests.rs"]
 mod requests;
+#[path = "parts/waits.rs"]
+mod waits;
 
 use std::{
     path::{Path, PathBuf},
