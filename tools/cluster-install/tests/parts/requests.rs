@@ -95,3 +95,12 @@ fn a_registry_that_no_node_reaches() {
     assert_eq!(row("storage")["cause"], "storage", "there is no class");
     assert!(world.api.writes().contains(&"DELETE /api/v1/namespaces/other-arch/pods/pulls-1".to_owned()));
 }
+
+#[test]
+fn a_kind_that_nobody_knows_ends_it_before_anything_is_written() {
+    let world = World::new(Api::start("s390x", |_, _| Ok(Vec::new())));
+    world
+        .write("release.yaml", &(release(1) + "---\n{apiVersion: example.com/v1, kind: Thing, metadata: {name: a}}\n"));
+    world.install(&[]).says(2, &["error[usage]", "the cluster knows no Thing of example.com/v1"]);
+    assert!(world.api.writes().is_empty(), "{:?}", world.api.writes());
+}
