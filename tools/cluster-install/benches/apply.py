@@ -2,23 +2,29 @@
 """How long it takes to apply a release: cluster-install beside kubectl, on one lab, alternating.
 
 usage: benches/apply.py [--release FILE | --tekton FOLDER | --objects N] [--rounds N] [--latency MS] [--lab NAME]
+                        [--require N]
 
   --release   a file of objects
   --tekton    the folder `config` of Tekton Pipelines' sources; what ko would build is named by an image that
               nobody has, for applying is measured and not starting
   --objects   so many ConfigMaps
   --latency   milliseconds that a proxy before the API server adds to each round trip, connecting included
+  --require   exit code 1 unless each of the others takes at least so many times as long as ours, new and same,
+              and ours stays below 100 MB
 
 Each round applies to an empty cluster (new) and then again (same), with each tool; medians are printed, and how
-many times as long the others take as `cluster-install apply`. BIN names the folder of the programs, built with
-optimisation or not, and KUBECTL another kubectl. The lab must be up, and nobody else may use it.
+many times as long the others take as `cluster-install apply`. BIN names the folder of the programs [default:
+target/release if they are there, otherwise target/debug], and KUBECTL another kubectl. The lab must be up, and nobody
+else may use it.
 """
 
 import argparse, json, os, re, socket, statistics, subprocess, sys, tempfile, threading, time
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-BIN = Path(os.environ.get("BIN", HERE / "../../../target/debug"))
+TARGET = Path(__file__).resolve().parent / "../../../target"
+BUILT = [TARGET / kind for kind in ("release", "debug") if all((TARGET / kind / name).exists() for name in ("lab", "cluster-install"))]
+BIN = Path(os.environ.get("BIN") or (BUILT or [TARGET / "debug"])[0])
+MEMORY = 100
 
 
 def delay(target, milliseconds):
@@ -111,6 +117,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--latency", type=float, default=0)
     parser.add_argument("--lab", default="default")
+    parser.add_argument("--require", type=float)
     parser.add_argument("--only", help="tools by their first words, as in: cluster-install,kubectl")
     args = parser.parse_args()
 
@@ -166,14 +173,21 @@ def main():
                 print(f"{name}, {state}: {took:.2f} s, {peak:.0f} MB", file=sys.stderr)
     empty()
     base = {state: statistics.median(times["cluster-install apply"][state]) for state in ("new", "same")} if "cluster-install apply" in times else None
-    print(f"{args.rounds} rounds, {args.latency:.0f} ms added to a round trip, medians")
+    print(f"{args.rounds} rounds, {args.latency:.0f} ms added to a round trip, medians; programs of {BIN.resolve()}")
     print(f"{'':28} {'new':>9} {'ratio':>6} {'same':>9} {'ratio':>6} {'memory':>8}")
+    short = []
     for name, of in times.items():
         cells = ""
         for state in ("new", "same"):
             median = statistics.median(of[state])
             cells += f" {median:7.2f} s {median / base[state]:6.1f}" if base else f" {median:7.2f} s       "
+            if args.require and base and name != "cluster-install apply" and median < args.require * base[state]:
+                short.append(f"{name}, {state}: {median / base[state]:.1f} times as long, and {args.require:g} are required")
         print(f"{name:28}{cells} {memory[name]:5.0f} MB")
+    if args.require and memory.get("cluster-install apply", 0) >= MEMORY:
+        short.append(f"{memory['cluster-install apply']:.0f} MB, and less than {MEMORY} are required")
+    if short:
+        sys.exit("\n".join(short))
 
 
 main()

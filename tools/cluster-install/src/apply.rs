@@ -68,6 +68,8 @@ pub(crate) struct Before {
     pub(crate) states: States,
     /// What the last installation sent, and which fields became ours by it.
     pub(crate) sent: Sent,
+    /// The namespaces that the release makes: one that is not there yet will be.
+    pub(crate) makes: BTreeSet<String>,
 }
 
 impl Before {
@@ -227,7 +229,7 @@ pub(crate) async fn wave(
     let work = placed.into_iter().map(|item| async move {
         let state = match before.states.get(&item.object.key) {
             Some(state) if before.is_settled(&item.object) => Ok(state.clone()),
-            _ => one(client, &item, force).await,
+            _ => one(client, &item, force, before).await,
         };
         (item.object, state)
     });
@@ -261,8 +263,10 @@ fn is_bare(object: &Value) -> bool {
 }
 
 /// Applies one object, and returns what it has become.
-async fn one(client: &Client, item: &Placed, force: bool) -> Result<State, kube::Error> {
-    let api = item.kind.api(client, &item.object.key.namespace);
+async fn one(client: &Client, item: &Placed, force: bool, before: &Before) -> Result<State, kube::Error> {
+    let namespace = &item.object.key.namespace;
+    let passes = |error: &kube::Error| passes(error) && (!lacks(error, namespace) || before.makes.contains(namespace));
+    let api = item.kind.api(client, namespace);
     let mut params = PatchParams::apply(FIELD_MANAGER);
     params.force = force;
     let patch = Patch::Apply(&item.object.value);
@@ -270,17 +274,19 @@ async fn one(client: &Client, item: &Placed, force: bool) -> Result<State, kube:
     Ok(State::of(&object.metadata))
 }
 
-/// Tries again what `passes`, for a while.
-async fn patiently<T, F>(passes: fn(&kube::Error) -> bool, attempt: impl Fn() -> F) -> Result<T, kube::Error>
+/// Tries again what `passes`, for a while. The client has patience of its own, which a server can make long
+/// (`Retry-After`): no attempt takes longer than that while.
+async fn patiently<T, F>(passes: impl Fn(&kube::Error) -> bool, attempt: impl Fn() -> F) -> Result<T, kube::Error>
 where
     F: Future<Output = Result<T, kube::Error>>,
 {
     let deadline = Instant::now() + PATIENCE;
     let mut delays = retry::delays();
     loop {
-        let error = match attempt().await {
-            Ok(value) => return Ok(value),
-            Err(error) => error,
+        let error = match tokio::time::timeout(PATIENCE, attempt()).await {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => error,
+            Err(late) => kube::Error::Service(std::io::Error::new(std::io::ErrorKind::TimedOut, late).into()),
         };
         let delay = delays.next().unwrap_or(PATIENCE);
         if !passes(&error) || Instant::now() + delay > deadline {
@@ -302,6 +308,12 @@ fn passes(error: &kube::Error) -> bool {
     unknown || is_away(error) || [Cause::Webhook, Cause::NotAtBaseline].contains(&cause_of(error))
 }
 
+/// Whether an object's namespace is not there.
+fn lacks(error: &kube::Error, namespace: &str) -> bool {
+    let said = format!("namespaces \"{namespace}\" not found");
+    matches!(error, kube::Error::Api(status) if status.code == 404 && status.message.contains(&said))
+}
+
 fn explain(failures: Vec<(ObjectKey, kube::Error)>) -> Error {
     let conflict = |error: &kube::Error| matches!(error, kube::Error::Api(status) if status.code == 409 && status.message.contains("conflict"));
     let conflicts: Vec<_> = failures
@@ -310,6 +322,10 @@ fn explain(failures: Vec<(ObjectKey, kube::Error)>) -> Error {
         .map(|(key, error)| format!("{key}: {}", cluster::describe(error)))
         .collect();
     let count = failures.len();
+    if let Some((key, _)) = failures.iter().find(|(key, error)| lacks(error, &key.namespace)) {
+        let what = format!("cannot apply {key}: there is no namespace {}, and the release makes none", key.namespace);
+        return Error::new(Cause::Product, what).next("add it to the release, or create it");
+    }
     match failures.into_iter().find(|(_, error)| !conflict(error)) {
         Some((key, error)) if count > 1 => fail(format!("cannot apply {key} (and {} more objects)", count - 1), &error),
         Some((key, error)) => fail(format!("cannot apply {key}"), &error),
@@ -367,8 +383,8 @@ mod tests {
         applied.add(&parse("red"), None, state("7", &[ours(&["f:colour"], "1")]));
         let settled = |colour: &str, state: State| {
             let object = parse(colour);
-            Before { states: States::from([(object.key.clone(), state)]), sent: applied.sent.clone() }
-                .is_settled(&object)
+            let states = States::from([(object.key.clone(), state)]);
+            Before { states, sent: applied.sent.clone(), ..Before::default() }.is_settled(&object)
         };
         assert!(settled("red", state("7", &[ours(&["f:colour"], "1")])));
         let mut other = ours(&["f:replicas"], "2");
@@ -384,7 +400,6 @@ mod tests {
         assert!(!Before { sent: applied.sent.clone(), ..Before::default() }.is_settled(&parse("red")), "it is gone");
         let mut secret = parse("red");
         (secret.key.kind, secret.value["kind"]) = ("Secret".into(), json!("Secret"));
-        let mut applied = applied;
         applied.add(&secret, Some(&state("1", &[])), state("2", &[ours(&["f:colour"], "1")]));
         assert_eq!((applied.sent.len(), applied.counts.all()), (1, 2), "nothing is kept of what is secret");
         assert_eq!(applied.words().unwrap(), "2 objects were applied: ConfigMap.v1 a, Secret.v1 a");
@@ -407,6 +422,8 @@ mod tests {
         let error = explain(vec![(key("a"), api(409, message)), (key("b"), api(422, "spec.type: invalid"))]);
         assert_eq!(error.cause, Cause::Product);
         assert!(error.to_string().contains("cannot apply Service.v1 n/b (and 1 more objects): spec.type"), "{error}");
+        let error = explain(vec![(key("a"), api(404, "namespaces \"n\" not found"))]);
+        assert!(error.cause == Cause::Product && error.to_string().contains("no namespace n, and"), "{error}");
     }
 
     #[test]

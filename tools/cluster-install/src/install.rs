@@ -250,7 +250,9 @@ impl Call<'_> {
         let surplus = prune::surplus(earlier.as_ref(), &others, &release.objects);
         let mut inventory = inventory_of(&release, run, &target);
         let mut sent = earlier.as_ref().map(|kept| kept.sent.clone()).unwrap_or_default();
-        let before = Before { states, sent: sent.clone() };
+        let makes = release.objects.iter().filter(|object| object.is("", "Namespace"));
+        let makes = makes.map(|object| object.key.name.clone()).collect();
+        let before = Before { states, sent: sent.clone(), makes };
         let known = earlier.as_ref().is_some_and(|kept| kept.inventory.is_like(&inventory));
         let settled = surplus.is_empty() && before.are_settled(&placed);
         let steps = Steps {
@@ -465,7 +467,7 @@ async fn read_back(
     }
     let found = running::find(objects, &pods);
     progress.running = found.iter().map(|found| found.running.clone()).collect();
-    running::check(&found, verified, &target.platform).await
+    running::check(&found, verified, &target.platform, progress.unchecked).await
 }
 
 /// How long a release may take to become ready on nodes that are so much slower than this machine: what takes a minute

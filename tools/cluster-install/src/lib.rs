@@ -44,7 +44,7 @@ pub struct Args {
 enum Verb {
     /// Install a component's release, wait until it is ready, and record what runs
     Install(install::Args),
-    /// Only send a component's objects: wait for nothing, record nothing
+    /// Only send a component's objects, and record nothing; only objects of custom kinds wait until the rest is ready
     Apply(install::Args),
     /// Only wait until what was applied is ready, and record what runs
     Wait(install::Args),

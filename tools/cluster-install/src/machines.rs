@@ -66,7 +66,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
             ui,
         };
         // So that nobody measures while a run works there, and the other way round.
-        let guard = lease::take(&opened.client, &holder("probe")).await?;
+        let guard = lease::look(&opened.client, &holder("probe")).await?;
         let seen = look.at(&mut id).await;
         guard.release().await?;
         Ok(machines(id, &seen?))

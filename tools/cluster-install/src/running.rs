@@ -44,11 +44,12 @@ pub(crate) fn find(objects: &[Object], pods: &[Pod]) -> Vec<Found> {
     found
 }
 
-/// Compares what runs with what was verified.
+/// Compares what runs with what was verified. Of an image that nobody verified because nobody was to (`unchecked`), and
+/// that has no digest in its name, nobody knows which it should be.
 ///
 /// # Errors
 /// [`Cause::Product`] naming container and both digests.
-pub(crate) async fn check(found: &[Found], verified: &[Image], platform: &Platform) -> Result<()> {
+pub(crate) async fn check(found: &[Found], verified: &[Image], platform: &Platform, unchecked: bool) -> Result<()> {
     let mut wrong = Vec::new();
     for one in found {
         let Found { running, reported, wanted } = one;
@@ -59,7 +60,8 @@ pub(crate) async fn check(found: &[Found], verified: &[Image], platform: &Platfo
         } else {
             digests
         };
-        if digests.contains(&running.digest.as_str()) {
+        let unknown = unchecked && digests.is_empty() && !reported.is_empty();
+        if unknown || digests.contains(&running.digest.as_str()) {
             continue;
         }
         let manifest =
@@ -136,7 +138,22 @@ spec:
         let pods: Vec<_> = ids.iter().enumerate().map(|(i, id)| pod(&i.to_string(), id)).collect();
         let found = find(&object(), &pods);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(check(&found, verified, &"linux/amd64".parse().unwrap()))
+        runtime.block_on(check(&found, verified, &"linux/amd64".parse().unwrap(), false))
+    }
+
+    #[test]
+    fn what_nobody_was_to_check_may_have_any_digest() {
+        let mut objects = object();
+        let checked = |objects: &[Object], id: &str, unchecked| {
+            let found = find(objects, &[pod("0", id)]);
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(check(&found, &[], &"linux/amd64".parse().unwrap(), unchecked))
+        };
+        assert!(checked(&objects, "r/w@sha256:7", true).is_err(), "its name says which digest it has");
+        objects[0].value["spec"]["template"]["spec"]["containers"][0]["image"] = json!("r/w:1");
+        checked(&objects, "r/w@sha256:7", true).unwrap();
+        assert!(checked(&objects, "r/w@sha256:7", false).is_err());
+        assert!(checked(&objects, "", true).is_err(), "nobody knows what runs");
     }
 
     #[test]

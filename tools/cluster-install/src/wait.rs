@@ -10,7 +10,7 @@ use cluster::{
     explain::{self, Trouble},
     lease::Guard,
     objects::Object,
-    watch::{Target, View, watch},
+    watch::{Change, Target, View, watch},
 };
 use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::api::{
@@ -20,19 +20,27 @@ use k8s_openapi::api::{
 use kit::{
     Cause, Class, Error, Result, Step,
     record::{Nature, Node},
-    retry,
     ui::duration,
 };
-use kube::{Api, Client, ResourceExt, api::ListParams};
+use kube::{Api, Client, ResourceExt, api::ListParams, runtime::watcher::Event as Seen};
 use serde_json::Value;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::{pods, ready, webhooks};
+use crate::{
+    apply::PARALLEL,
+    pods, ready,
+    webhooks::{self, Answer},
+};
 
 /// Names of the two kinds of webhook configurations.
 const HOOKS: [&str; 2] = ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
 /// At least that often the state is looked at again: logs are not watched.
 const TICK: Duration = Duration::from_secs(5);
+
+/// Nobody tells when a webhook begins to answer: it is asked so often after the last change, and later more rarely.
+const ASK: Duration = Duration::from_millis(50);
+const ASK_OFTEN: usize = 200;
+const ASK_RARELY: Duration = Duration::from_secs(1);
 
 /// What is missing so long is told, and how many things at most.
 const AWHILE: Duration = Duration::from_secs(10);
@@ -64,8 +72,22 @@ type Missing = (String, Trouble);
 /// Since when containers without a readiness probe are seen running: by pod, container and restarts.
 type Settling = BTreeMap<(String, String, i32), Instant>;
 
+/// Jobs that have done their work: namespace and name.
+type Ended = BTreeSet<(String, String)>;
+
 /// Since when something is missing, and the reason that was told.
 type Told = BTreeMap<String, (Instant, String)>;
+
+/// What trials of webhooks have shown, and what they need.
+#[derive(Default)]
+struct Trials {
+    /// By the webhook's name: whether it answered, or could not be tried.
+    shown: BTreeMap<String, bool>,
+    /// Where it is tried, and when that was asked.
+    namespaces: Option<(Instant, webhooks::Namespaces)>,
+    /// What the last of them lacked.
+    missing: Vec<Missing>,
+}
 
 /// The last lines that containers wrote, by pod and container, and when they were read.
 type Logs = BTreeMap<(String, String), (Instant, String)>;
@@ -76,23 +98,29 @@ impl Wait<'_> {
     /// # Errors
     /// With a line for each thing that is missing: at once for what cannot heal, otherwise when the time is over.
     pub(crate) async fn until_ready(&self, guard: &Guard, step: &Step) -> Result<usize> {
-        let (mut view, mut changes) = watch(self.client, &self.targets());
+        let targets = self.targets();
+        let (mut view, mut changes) = watch(self.client, &targets);
+        let mut ended = Ended::new();
         let deadline = Instant::now() + self.limit;
         let mut logs = Logs::new();
         let mut settling = Settling::new();
-        let mut answered = BTreeSet::new();
+        let mut trials = Trials::default();
         let mut missing: Vec<Missing> = vec![("cluster".into(), Trouble::new(Cause::Apiserver, "says nothing yet"))];
         let mut told = Told::new();
-        let mut again = retry::delays();
+        let pauses = || std::iter::repeat_n(ASK, ASK_OFTEN).chain(std::iter::repeat(ASK_RARELY));
+        let mut again = pauses();
         let mut next = Instant::now() + TICK;
         loop {
             tokio::select! {
                 Some(change) = changes.next() => {
-                    view.take(change);
+                    let mut more = Some(change);
                     // What has come meanwhile is judged together.
-                    while let Some(Some(change)) = changes.next().now_or_never() {
+                    while let Some(change) = more {
+                        note_ended(&targets, &change, &mut ended);
                         view.take(change);
+                        more = changes.next().now_or_never().flatten();
                     }
+                    again = pauses();
                 }
                 () = sleep_until(next) => {}
                 () = sleep_until(deadline) => return Err(self.late(&missing, view.fault).await),
@@ -100,10 +128,19 @@ impl Wait<'_> {
             guard.check()?;
             next = Instant::now() + TICK;
             if !view.complete() {
+                if let Some(trouble) = view.unseen() {
+                    missing = vec![("cluster".into(), trouble.clone())];
+                    if !trouble.heals {
+                        return Err(hopeless(&missing));
+                    }
+                }
                 continue;
             }
-            self.read_logs(&view, &mut logs).await;
-            missing = self.judge(&view, &logs);
+            // No answer is waited for longer than for everything.
+            if timeout_at(deadline, self.read_logs(&view, &mut logs)).await.is_err() {
+                continue;
+            }
+            missing = self.judge(&view, &logs, &ended);
             if missing.is_empty()
                 && let Some((until, unsettled)) = self.unsettled(&view, &mut settling)
             {
@@ -111,11 +148,16 @@ impl Wait<'_> {
                 next = until;
             }
             if missing.is_empty() {
-                missing = self.ask_webhooks(&view, &mut answered).await;
+                if let Ok(lacked) = timeout_at(deadline, self.ask_webhooks(&view, &mut trials, step)).await {
+                    trials.missing = lacked;
+                } else if trials.missing.is_empty() {
+                    trials.missing = vec![("webhooks".into(), Trouble::new(Cause::Webhook, "they give no answer"))];
+                }
+                missing.clone_from(&trials.missing);
                 next = Instant::now() + again.next().unwrap_or(TICK);
             }
             if missing.is_empty() {
-                return Ok(answered.len());
+                return Ok(trials.shown.values().filter(|answered| **answered).count());
             }
             if missing.iter().any(|(_, trouble)| !trouble.heals) {
                 return Err(hopeless(&missing));
@@ -174,7 +216,7 @@ impl Wait<'_> {
     }
 
     /// What is missing, as far as watches tell.
-    fn judge(&self, view: &View, logs: &Logs) -> Vec<Missing> {
+    fn judge(&self, view: &View, logs: &Logs, ended: &Ended) -> Vec<Missing> {
         let pods: Vec<Pod> = view.all("Pod");
         let events: Vec<Event> = view.all("Event");
         let slices: Vec<EndpointSlice> = view.all("EndpointSlice");
@@ -183,6 +225,9 @@ impl Wait<'_> {
             let key = &object.key;
             let live = view.get(&key.kind, &key.namespace, &key.name).and_then(|live| serde_json::to_value(live).ok());
             let Some(live) = live else {
+                if key.kind == "Job" && ended.contains(&(key.namespace.clone(), key.name.clone())) {
+                    continue;
+                }
                 missing.push((key.to_string(), Trouble::new(Cause::Apiserver, "it is not there")));
                 continue;
             };
@@ -291,39 +336,49 @@ impl Wait<'_> {
         logs.extend(read.into_iter().flatten());
     }
 
-    /// Tries every webhook that has not answered yet.
-    async fn ask_webhooks(&self, view: &View, answered: &mut BTreeSet<String>) -> Vec<Missing> {
+    /// Tries every webhook that was not tried yet, all at the same time.
+    async fn ask_webhooks(&self, view: &View, trials: &mut Trials, step: &Step) -> Vec<Missing> {
         let hooks: Vec<&&Object> =
             self.objects.iter().filter(|object| HOOKS.contains(&object.key.kind.as_str())).collect();
         if hooks.is_empty() {
             return Vec::new();
         }
-        let namespaces = match self.namespaces().await {
-            Ok(namespaces) => namespaces,
-            Err(error) => {
-                return vec![("namespaces".into(), Trouble::new(cluster::cause_of(&error), describe(&error)))];
-            }
+        let known = trials.namespaces.take().filter(|(asked, _)| asked.elapsed() < TICK);
+        let (since, namespaces) = match known {
+            Some(known) => known,
+            None => match self.namespaces().await {
+                Ok(namespaces) => (Instant::now(), namespaces),
+                Err(error) => {
+                    return vec![("namespaces".into(), Trouble::new(cluster::cause_of(&error), describe(&error)))];
+                }
+            },
         };
         let mut missing = Vec::new();
+        let mut asked = Vec::new();
         for object in hooks {
             let key = &object.key;
             let live =
                 view.get(&key.kind, "", &key.name).and_then(|live| serde_json::to_value(live).ok()).unwrap_or_default();
-            let probes = match webhooks::probes(&live, self.kinds, &namespaces) {
-                Ok(probes) => probes,
-                Err(trouble) => {
-                    missing.push((key.to_string(), trouble));
-                    continue;
+            match webhooks::probes(&live, self.kinds, &namespaces) {
+                Ok(probes) => asked.extend(probes.into_iter().map(|probe| (key, probe))),
+                Err(trouble) => missing.push((key.to_string(), trouble)),
+            }
+        }
+        trials.namespaces = Some((since, namespaces));
+        asked.retain(|(_, probe)| !trials.shown.contains_key(&probe.webhook));
+        let answers = asked.into_iter().map(|(key, probe)| async move {
+            let answer = webhooks::ask(self.client, &probe).await;
+            (key, probe.webhook, answer)
+        });
+        let answers: Vec<_> = stream::iter(answers).buffer_unordered(PARALLEL).collect().await;
+        for (key, webhook, answer) in answers {
+            match answer {
+                Answer::Answered => drop(trials.shown.insert(webhook, true)),
+                Answer::Untried(why) => {
+                    step.note(format!("nobody knows whether webhook {webhook} answers, it cannot be tried: {why}"));
+                    trials.shown.insert(webhook, false);
                 }
-            };
-            for probe in probes {
-                if answered.contains(&probe.webhook) {
-                    continue;
-                }
-                match webhooks::ask(self.client, &probe).await {
-                    None => drop(answered.insert(probe.webhook)),
-                    Some(trouble) => missing.push((key.to_string(), trouble)),
-                }
+                Answer::Missing(trouble) => missing.push((key.to_string(), trouble)),
             }
         }
         missing
@@ -336,6 +391,17 @@ impl Wait<'_> {
         let mut all: Vec<_> = list.iter().map(|namespace| (namespace.name_any(), labels(namespace))).collect();
         all.sort_by_key(|(name, _)| name != "default");
         Ok(all)
+    }
+}
+
+/// Remembers a job that has done its work: it may be gone in the next moment (`ttlSecondsAfterFinished`).
+fn note_ended(targets: &[Target], (target, change): &Change, ended: &mut Ended) {
+    let (Ok(Seen::Apply(object) | Seen::InitApply(object)), Some(target)) = (change, targets.get(*target)) else {
+        return;
+    };
+    let done = |object| serde_json::to_value(object).is_ok_and(|job| ready::missing("Job", &job).is_none());
+    if target.kind.resource.kind == "Job" && done(object) {
+        ended.insert((object.namespace().unwrap_or_default(), object.name_any()));
     }
 }
 

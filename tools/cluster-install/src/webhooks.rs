@@ -132,32 +132,51 @@ fn labels_for(selector: &Value) -> Option<Value> {
     selects(selector, &labels).then_some(labels)
 }
 
-/// Tries it; nothing if the webhook answered, whatever it said.
-pub(crate) async fn ask(client: &Client, probe: &Probe) -> Option<Trouble> {
+/// What a trial shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The webhook was asked, and answered, whatever it said.
+    Answered,
+    /// The API server refused the object for another reason: it may not have come as far as the webhook.
+    Untried(String),
+    /// It did not answer.
+    Missing(Trouble),
+}
+
+/// Tries it.
+pub(crate) async fn ask(client: &Client, probe: &Probe) -> Answer {
     let object: DynamicObject = match serde_json::from_value(probe.object.clone()) {
         Ok(object) => object,
-        Err(error) => return Some(Trouble::new(Cause::Internal, format!("cannot make a probe: {error}"))),
+        Err(error) => return Answer::Untried(format!("cannot make a probe: {error}")),
     };
     let params = PostParams { dry_run: true, ..PostParams::default() };
     let api = probe.kind.api(client, &probe.namespace);
     match tokio::time::timeout(LIMIT, api.create(&params, &object)).await {
-        Ok(Ok(_)) => None,
+        Ok(Ok(_)) => Answer::Answered,
         Ok(Err(error)) => judge(&probe.webhook, &error),
-        Err(_) => Some(Trouble::new(
+        Err(_) => Answer::Missing(Trouble::new(
             Cause::Webhook,
             format!("webhook {} gave no answer within {} s", probe.webhook, LIMIT.as_secs()),
         )),
     }
 }
 
-/// What an error of the trial says of the webhook: that the object was refused shows that it answers.
-fn judge(webhook: &str, error: &kube::Error) -> Option<Trouble> {
+/// What an error of the trial says of the webhook: only a refusal in its own name shows that it answers
+/// (k8s.io/apiserver, plugin/webhook/errors/statuserror.go).
+fn judge(webhook: &str, error: &kube::Error) -> Answer {
+    let said = describe(error);
+    if said.contains(&format!("admission webhook \"{webhook}\" denied")) {
+        return Answer::Answered;
+    }
+    let missing = matches!(error, kube::Error::Api(status) if status.code == 404);
     match cluster::cause_of(error) {
-        Cause::Webhook => Some(Trouble::new(Cause::Webhook, format!("webhook {webhook}: {}", describe(error)))),
-        cause @ (Cause::ClusterUnreachable | Cause::Apiserver | Cause::Dns) => {
-            Some(Trouble::new(cause, describe(error)))
+        Cause::Webhook => Answer::Missing(Trouble::new(Cause::Webhook, format!("webhook {webhook}: {said}"))),
+        cause @ (Cause::ClusterUnreachable | Cause::Apiserver | Cause::Dns | Cause::NotAtBaseline) => {
+            Answer::Missing(Trouble::new(cause, said))
         }
-        _ => None,
+        // A kind that was just defined, or a namespace that is just going.
+        _ if missing => Answer::Missing(Trouble::new(Cause::Apiserver, said)),
+        _ => Answer::Untried(said),
     }
 }
 
@@ -233,13 +252,21 @@ mod tests {
     #[test]
     fn a_refusal_is_an_answer() {
         let api = |code, message: &str| kube::Error::Api(Box::new(Status::failure(message, "").with_code(code)));
-        assert_eq!(judge("w", &api(400, "admission webhook \"w\" denied the request: no spec")), None);
-        assert_eq!(judge("w", &api(422, "spec: Required value")), None);
-        let trouble = judge(
-            "w",
-            &api(500, "Internal error occurred: failed calling webhook \"w\": dial tcp: connect: connection refused"),
-        );
-        assert_eq!(trouble.unwrap().cause, Cause::Webhook);
-        assert_eq!(judge("w", &api(503, "etcd")).unwrap().cause, Cause::Apiserver);
+        assert_eq!(judge("w", &api(400, "admission webhook \"w\" denied the request: no spec")), Answer::Answered);
+        for (code, message) in [
+            (422, "spec: Required value"),
+            (403, "configmaps is forbidden: User \"u\" cannot create"),
+            (400, "admission webhook \"another\" denied the request: no spec"),
+        ] {
+            assert_eq!(judge("w", &api(code, message)), Answer::Untried(message.into()), "who knows");
+        }
+        let missing = |code, message: &str| match judge("w", &api(code, message)) {
+            Answer::Missing(trouble) => trouble.cause,
+            other => panic!("{other:?}"),
+        };
+        let refused = "Internal error occurred: failed calling webhook \"w\": dial tcp: connect: connection refused";
+        assert_eq!(missing(500, refused), Cause::Webhook);
+        assert_eq!(missing(503, "etcd"), Cause::Apiserver);
+        assert_eq!(missing(404, "the server could not find the requested resource"), Cause::Apiserver);
     }
 }

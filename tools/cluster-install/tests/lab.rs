@@ -173,6 +173,7 @@ fn twice_is_once_and_drift_is_repaired(run: &Run<'_>) {
     let colour =
         run.lab.kubectl(&["get", "configmap", "settings", "-n", &run.namespace, "-o", "jsonpath={.data.colour}"]);
     assert_eq!(colour.trim(), "red");
+    ways_of_drifting(run, &release);
 
     let status: Value = serde_json::from_str(&run.tool(&["status", "--output", "json"]).stdout).unwrap();
     let installed = status["installed"].as_array().unwrap().iter().find(|found| found["component"] == "try").unwrap();
@@ -180,6 +181,38 @@ fn twice_is_once_and_drift_is_repaired(run: &Run<'_>) {
     assert_eq!(status["lease"]["holder"], record["run"]);
     assert_eq!(status["cluster"]["uid"], record["cluster"]["uid"]);
     run.lab.kubectl(&["delete", "crd", "tries.install-test.example.com"]);
+}
+
+/// Whoever writes one of our fields, by whatever kind of request, is seen; who writes others is left alone.
+fn ways_of_drifting(run: &Run<'_>, release: &str) {
+    let web = format!("deployment/web -n {}", run.namespace);
+    let file = |name: &str, text: &str| {
+        let file = run.folder.join(name);
+        std::fs::write(&file, text.replace("NAMESPACE", &run.namespace)).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let kubectl = |command: &str| run.lab.kubectl(&command.split(' ').collect::<Vec<_>>());
+    kubectl(&format!("annotate {web} somebody=was-here"));
+    kubectl(&format!("scale {web} --replicas=1"));
+    run.install(release, &[]).says(0, &["0 created, 0 changed, 5 as they were"]);
+    let theirs = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "NAMESPACE"},
+        "spec": {"template": {"spec": {"containers": [{"name": "main", "args": ["-c", "sleep 999"]}]}}}});
+    let applied = file("applied.json", &theirs.to_string());
+    kubectl(&format!("apply --server-side --force-conflicts --field-manager=somebody -f {applied}"));
+    run.install(release, &["--force-conflicts"]).says(0, &["0 created, 1 changed, 4 as they were"]);
+    // In our own name, then all of it.
+    let applied = file("ours.yaml", &release.replace("sleep 1000", "sleep 998"));
+    kubectl(&format!("apply --server-side --force-conflicts --field-manager=other-arch -f {applied}"));
+    run.install(release, &["--force-conflicts"]).says(0, &["0 created, 1 changed, 4 as they were"]);
+    let mut live: Value = serde_json::from_str(&kubectl(&format!("get {web} -o json"))).unwrap();
+    live["spec"]["template"]["spec"]["containers"][0]["args"][1] = json!("sleep 997");
+    live["metadata"]["resourceVersion"] = Value::Null;
+    let replaced = file("replaced.json", &live.to_string());
+    kubectl(&format!("replace -f {replaced}"));
+    run.install(release, &["--force-conflicts"]).says(0, &["0 created, 1 changed, 4 as they were"]);
+    kubectl(&format!("delete {web}"));
+    run.install(release, &[]).says(0, &["1 created, 0 changed, 4 as they were"]);
+    run.install(release, &[]).says(0, &["0 created, 0 changed, 5 as they were"]);
 }
 
 fn what_is_just_being_deleted_is_made_anew(run: &Run<'_>) {

@@ -7,6 +7,8 @@
 mod api;
 #[path = "parts/requests.rs"]
 mod requests;
+#[path = "parts/waits.rs"]
+mod waits;
 
 use std::{
     path::{Path, PathBuf},
@@ -315,4 +317,29 @@ fn an_image_for_another_architecture_is_refused_before_it_is_applied() {
     assert!(ended.took < Duration::from_secs(20), "it waited: {:?}", ended.took);
     let record = world.record();
     assert_eq!((&record["cause"], &record["unchecked"]), (&json!("image-wrong-arch"), &json!(true)));
+}
+
+/// What the nodes report is compared with what the release names; of a tag that nobody was to check there is nothing to
+/// compare.
+#[test]
+fn another_image_than_the_releases_runs() {
+    let runs = format!("127.0.0.1:1/web@{}", sha256(b"other"));
+    let world = World::new(Api::start("s390x", move |path, object| {
+        if path != "/apis/apps/v1/namespaces/n/deployments/web" {
+            return Ok(Vec::new());
+        }
+        object["status"] =
+            json!({"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1});
+        let status = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": [{"name": "web", "image": "", "imageID": runs, "ready": true, "restartCount": 0}]});
+        let pod = json!({"metadata": {"labels": {"app": "web"}}, "status": status,
+            "spec": {"nodeName": "n1", "containers": [{"name": "web", "readinessProbe": {}}]}});
+        Ok(vec![("/api/v1/namespaces/n/pods/web-1".into(), pod)])
+    }));
+    world.write("release.yaml", &RELEASE.replace("IMAGE", &format!("127.0.0.1:1/web@{}", sha256(b"web"))));
+    let ended = world.install(&["--no-image-check"]);
+    ended.says(1, &["error[product]", "1 of 1 containers run another image than the release's", "n/web/web: runs"]);
+    world.write("release.yaml", &RELEASE.replace("IMAGE", "127.0.0.1:1/web:1"));
+    world.install(&["--no-image-check"]).says(0, &["n/web/web"]);
+    assert_eq!(world.record()["unchecked"], true);
 }

@@ -41,18 +41,28 @@ fn needs(placed: &[Placed]) -> BTreeSet<Need> {
         Need::new("", "namespaces", "", "list"),
         Need::new("", "pods", NAMESPACE, "create"),
         Need::new("", "pods", NAMESPACE, "delete"),
-        Need::new("", "configmaps", NAMESPACE, "patch"),
-        Need::new("coordination.k8s.io", "leases", NAMESPACE, "update"),
     ]);
+    for verb in ["list", "create", "patch"] {
+        needs.insert(Need::new("", "configmaps", NAMESPACE, verb));
+    }
+    for verb in ["get", "create", "update"] {
+        needs.insert(Need::new("coordination.k8s.io", "leases", NAMESPACE, verb));
+    }
     for item in placed {
         let (resource, namespace) = (&item.kind.resource, &item.object.key.namespace);
         for verb in ["list", "watch", "create", "patch", "delete"] {
             needs.insert(Need::new(&resource.group, &resource.plural, namespace, verb));
         }
         if crate::pods::has_pods(&item.object) {
-            for (resource, verb) in [("pods", "list"), ("pods", "watch"), ("pods/log", "get"), ("events", "watch")] {
-                needs.insert(Need::new("", resource, namespace, verb));
+            for resource in ["pods", "events"] {
+                needs.extend(["list", "watch"].map(|verb| Need::new("", resource, namespace, verb)));
             }
+            needs.insert(Need::new("", "pods/log", namespace, "get"));
+        }
+        // Whether webhooks have somebody who answers.
+        for (namespace, _) in crate::webhooks::services(&item.object.value) {
+            let need = |verb| Need::new("discovery.k8s.io", "endpointslices", &namespace, verb);
+            needs.extend(["list", "watch"].map(need));
         }
     }
     needs
@@ -114,7 +124,8 @@ mod tests {
     #[test]
     fn each_kind_of_the_release_is_asked_for_once() {
         let text = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: a, namespace: n}}\n---\n\
-                    {apiVersion: apps/v1, kind: Deployment, metadata: {name: b, namespace: n}}";
+                    {apiVersion: apps/v1, kind: Deployment, metadata: {name: b, namespace: n},
+                     webhooks: [{clientConfig: {service: {namespace: hooks, name: w}}}]}";
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", "Deployment"));
         let kind = Kind { resource, namespaced: true };
         let objects = cluster::objects::parse(text, "r").unwrap();
@@ -122,7 +133,11 @@ mod tests {
         let words: Vec<_> = needs(&placed).iter().map(Need::words).collect();
         assert!(words.contains(&"patch deployments.apps in n".to_owned()), "{words:?}");
         assert!(words.contains(&"get pods/log in n".to_owned()), "{words:?}");
-        assert!(words.contains(&"update leases.coordination.k8s.io in other-arch".to_owned()), "{words:?}");
+        for verb in ["get", "create", "update"] {
+            assert!(words.contains(&format!("{verb} leases.coordination.k8s.io in other-arch")), "{words:?}");
+        }
+        assert!(words.contains(&"list configmaps in other-arch".to_owned()), "{words:?}");
+        assert!(words.contains(&"watch endpointslices.discovery.k8s.io in hooks".to_owned()), "{words:?}");
         assert_eq!(words.iter().filter(|words| words.contains("deployments.apps")).count(), 5);
     }
 }

@@ -16,7 +16,7 @@ pub(crate) struct Holder {
 /// Takes the lease, so that nobody works there while we look. A cluster that an expired run has left dirty is
 /// free, and unfit for another reason.
 pub(crate) async fn lease(client: &Client, holder: &Holder) -> (Row, Option<Guard>) {
-    match lease::take(client, &holder.id).await {
+    match lease::look(client, &holder.id).await {
         Ok(guard) => (Row::fit("lease", "free"), Some(guard)),
         Err(error) => (Row::error("lease", &error), None),
     }

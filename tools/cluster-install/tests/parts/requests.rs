@@ -1,11 +1,5 @@
-//! How much is asked of the API server, and how soon it is seen that all is ready.
+//! How much is asked of the API server.
 
-use std::{
-    sync::Mutex,
-    time::{Duration, Instant},
-};
-
-use kit::digest::sha256;
 use serde_json::json;
 
 use super::{World, api::Api};
@@ -103,34 +97,10 @@ fn a_registry_that_no_node_reaches() {
 }
 
 #[test]
-fn ready_is_seen_when_it_is() {
-    let ready = Mutex::new(None::<Instant>);
-    let ready: &'static Mutex<Option<Instant>> = Box::leak(Box::new(ready));
-    let image = format!("127.0.0.1:1/web@{}", sha256(b"web"));
+fn a_kind_that_nobody_knows_ends_it_before_anything_is_written() {
     let world = World::new(Api::start("s390x", |_, _| Ok(Vec::new())));
-    world.write("release.yaml", &super::RELEASE.replace("IMAGE", &image));
-    let api = world.api.clone();
-    std::thread::spawn(move || {
-        let path = "/apis/apps/v1/namespaces/n/deployments/web";
-        while !api.requests().iter().any(|request| request.ends_with(path)) {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        std::thread::sleep(Duration::from_secs(2));
-        let status = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}],
-            "containerStatuses": [{"name": "web", "image": "", "imageID": image, "ready": true, "started": true, "restartCount": 0,
-                                   "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}]});
-        let pod = json!({"metadata": {"labels": {"app": "web"}}, "status": status,
-            "spec": {"nodeName": "n1", "containers": [{"name": "web", "image": image, "readinessProbe": {}}]}});
-        api.put("/api/v1/namespaces/n/pods/web-1", pod);
-        let mut deployment = api.get(path);
-        deployment["status"] =
-            json!({"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1});
-        *ready.lock().unwrap() = Some(Instant::now());
-        api.put(path, deployment);
-    });
-    world.install(&["--no-image-check"]).says(0, &["n/web/web"]);
-    let took = ready.lock().unwrap().unwrap().elapsed();
-    eprintln!("seen, read back, recorded and ended {took:?} after the last condition");
-    // Without watching it would be the five seconds after which it looks anyway.
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    world
+        .write("release.yaml", &(release(1) + "---\n{apiVersion: example.com/v1, kind: Thing, metadata: {name: a}}\n"));
+    world.install(&[]).says(2, &["error[usage]", "the cluster knows no Thing of example.com/v1"]);
+    assert!(world.api.writes().is_empty(), "{:?}", world.api.writes());
 }

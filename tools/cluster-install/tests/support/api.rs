@@ -6,6 +6,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     sync::{Arc, Condvar, Mutex},
+    time::Instant,
 };
 
 use serde_json::{Value, json};
@@ -19,7 +20,9 @@ struct Store {
     /// Every change: its kind, path and object.
     changes: Vec<(&'static str, String, Value)>,
     logs: BTreeMap<String, String>,
-    requests: Vec<String>,
+    requests: Vec<(Instant, String)>,
+    /// Paths that nobody may read.
+    forbidden: Vec<String>,
 }
 
 /// The server; its threads end with the test's process.
@@ -89,7 +92,18 @@ impl Api {
 
     /// Method and path of every request so far.
     pub(crate) fn requests(&self) -> Vec<String> {
-        self.store.0.lock().unwrap().requests.clone()
+        self.store.0.lock().unwrap().requests.iter().map(|(_, request)| request.clone()).collect()
+    }
+
+    /// When the last request of this method and path came.
+    pub(crate) fn asked(&self, request: &str) -> Instant {
+        let store = self.store.0.lock().unwrap();
+        store.requests.iter().rev().find(|(_, known)| known == request).expect(request).0
+    }
+
+    /// Nobody may read this path.
+    pub(crate) fn forbid(&self, path: &str) {
+        self.store.0.lock().unwrap().forbidden.push(path.to_owned());
     }
 
     /// What a pod's container wrote.
@@ -100,7 +114,8 @@ impl Api {
     /// Method and path of every request that would change something.
     pub(crate) fn writes(&self) -> Vec<String> {
         let store = self.store.0.lock().unwrap();
-        store.requests.iter().filter(|request| !request.starts_with("GET")).cloned().collect()
+        let all = store.requests.iter().map(|(_, request)| request);
+        all.filter(|request| !request.starts_with("GET")).cloned().collect()
     }
 
     fn serve(&self, stream: TcpStream) -> Option<()> {
@@ -108,7 +123,7 @@ impl Api {
         let mut stream = stream;
         let (method, target, body) = request(&mut reader)?;
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-        self.store.0.lock().unwrap().requests.push(format!("{method} {path}"));
+        self.store.0.lock().unwrap().requests.push((Instant::now(), format!("{method} {path}")));
         if query.contains("watch=true") {
             return self.watch(&mut stream, path, query);
         }
@@ -133,6 +148,9 @@ impl Api {
             "/api" | "/apis" => return (200, discovery(path)),
             _ => {}
         }
+        if method == "GET" && self.store.0.lock().unwrap().forbidden.iter().any(|known| known == path) {
+            return (403, refusal(403, &format!("{path} is forbidden")));
+        }
         let found = self.store.0.lock().unwrap().objects.get(path).cloned();
         match (method, found) {
             ("GET", Some(object)) => (200, object),
@@ -149,6 +167,12 @@ impl Api {
                     "fieldsV1": {"f:all": {}},
                 }]);
                 self.write(path, body)
+            }
+            ("PUT", Some(found))
+                if body["metadata"]["resourceVersion"].is_string()
+                    && body["metadata"]["resourceVersion"] != found["metadata"]["resourceVersion"] =>
+            {
+                (409, refusal(409, "the object has been modified"))
             }
             ("PUT", _) => self.write(path, body),
             ("POST", None) => {
@@ -245,6 +269,15 @@ fn discovery(path: &str) -> Value {
         ("", "v1", "Event", "events", true),
         ("", "v1", "ConfigMap", "configmaps", true),
         ("apps", "v1", "Deployment", "deployments", true),
+        ("batch", "v1", "Job", "jobs", true),
+        ("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", true),
+        (
+            "admissionregistration.k8s.io",
+            "v1",
+            "ValidatingWebhookConfiguration",
+            "validatingwebhookconfigurations",
+            false,
+        ),
     ];
     let resource = |kind: &str, group: &str, version: &str, plural: &str, namespaced: bool| {
         json!({
@@ -259,7 +292,9 @@ fn discovery(path: &str) -> Value {
         let metadata = if name.is_empty() { json!({}) } else { json!({"name": name}) };
         json!({"metadata": metadata, "versions": [{"version": "v1", "resources": resources, "freshness": "Current"}]})
     };
-    let groups = if path == "/api" { vec![group("")] } else { vec![group("apps")] };
+    let groups =
+        if path == "/api" { &[""][..] } else { &["apps", "batch", "discovery.k8s.io", "admissionregistration.k8s.io"] };
+    let groups: Vec<_> = groups.iter().map(|name| group(name)).collect();
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": groups})
 }
 

@@ -33,6 +33,8 @@ const DURATION: Duration = Duration::from_mins(15);
 const RENEW: Duration = Duration::from_mins(1);
 /// Names the run whose lease expired: the cluster is dirty until cleanup has adopted it.
 const DIRTY: &str = "other-arch/dirty";
+/// Names the run that holds it only to look: if it is gone, it has left nothing.
+const LOOKS: &str = "other-arch/looks";
 /// How long it is tried when others write at the same time, or when cleanup just removes our namespace.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -187,7 +189,17 @@ pub async fn see(client: &Client) -> Result<Seen> {
 /// # Errors
 /// As [`take`].
 pub async fn take_seen(client: &Client, run: &str, seen: Seen) -> Result<Guard> {
-    let lease = update(client, seen.0, |lease| claim(lease, run, Timestamp::now())).await?;
+    let lease = update(client, seen.0, |lease| claim(lease, run, Aim::Work, Timestamp::now())).await?;
+    Ok(Guard::new(client, run, &lease))
+}
+
+/// As [`take`], for who only looks: if it is killed, and never was more than that, the cluster is as clean as before.
+///
+/// # Errors
+/// As [`take`].
+pub async fn look(client: &Client, run: &str) -> Result<Guard> {
+    let seen = see(client).await?.0;
+    let lease = update(client, seen, |lease| claim(lease, run, Aim::Look, Timestamp::now())).await?;
     Ok(Guard::new(client, run, &lease))
 }
 
@@ -198,7 +210,7 @@ pub async fn take_seen(client: &Client, run: &str, seen: Seen) -> Result<Guard> 
 /// As [`take`].
 pub async fn take_unwritten(client: &Client, run: &str, seen: &Seen) -> Result<Option<Guard>> {
     let mut lease = seen.0.clone().unwrap_or_default();
-    claim(&mut lease, run, Timestamp::now())?;
+    claim(&mut lease, run, Aim::Work, Timestamp::now())?;
     // It is replaced as the version that was seen, or not at all.
     match write(client, lease, seen.0.is_none()).await {
         Ok(lease) => Ok(Some(Guard::new(client, run, &lease))),
@@ -262,6 +274,7 @@ pub async fn release(client: &Client, run: Option<&str>) -> Result<()> {
             Some(run) => state.free_for(run, now)?,
             None => drop(lease.annotations_mut().remove(DIRTY)),
         }
+        lease.annotations_mut().remove(LOOKS);
         let spec = lease.spec.get_or_insert_default();
         spec.holder_identity = None;
         spec.acquire_time = None;
@@ -362,13 +375,33 @@ fn away(error: &kube::Error) -> bool {
     }
 }
 
+/// What somebody takes the lease for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Aim {
+    /// To change the cluster.
+    Work,
+    /// To look at it.
+    Look,
+    /// What it was taken for before.
+    Renew,
+}
+
 /// What the lease becomes when `run` takes it at `now`.
-fn claim(lease: &mut Lease, run: &str, now: Timestamp) -> Result<()> {
+fn claim(lease: &mut Lease, run: &str, aim: Aim, now: Timestamp) -> Result<()> {
     let state = LeaseState::of(lease);
     state.free_for(run, now)?;
     let same = state.holder.as_deref() == Some(run);
     if !same && let Some(expired) = &state.holder {
-        lease.annotations_mut().insert(DIRTY.into(), expired.clone());
+        let looked = lease.annotations_mut().remove(LOOKS);
+        if looked.as_ref() != Some(expired) {
+            lease.annotations_mut().insert(DIRTY.into(), expired.clone());
+        }
+    }
+    match aim {
+        Aim::Work => drop(lease.annotations_mut().remove(LOOKS)),
+        // A run that has worked there does not become one that only looks.
+        Aim::Look if !same => drop(lease.annotations_mut().insert(LOOKS.into(), run.to_owned())),
+        Aim::Look | Aim::Renew => {}
     }
     let before = lease.spec.take().unwrap_or_default();
     lease.spec = Some(LeaseSpec {
@@ -398,7 +431,7 @@ async fn renew(client: Client, run: String, lost: Arc<OnceLock<String>>) {
         let still = async {
             let seen = read(&client).await?;
             update(&client, seen, |lease| match LeaseState::of(lease).holder {
-                Some(holder) if holder == run => claim(lease, &run, Timestamp::now()),
+                Some(holder) if holder == run => claim(lease, &run, Aim::Renew, Timestamp::now()),
                 other => {
                     let other = other.map_or_else(|| "nobody".into(), |other| format!("run {other}"));
                     Err(Error::new(Cause::LeaseHeld, format!("the lease of run {run} was taken: {other} has it now")))
@@ -426,8 +459,8 @@ mod tests {
     #[test]
     fn one_run_at_a_time() {
         let mut lease = Lease::default();
-        claim(&mut lease, "r1", at(0)).unwrap();
-        let error = claim(&mut lease, "r2", at(14)).unwrap_err();
+        claim(&mut lease, "r1", Aim::Work, at(0)).unwrap();
+        let error = claim(&mut lease, "r2", Aim::Work, at(14)).unwrap_err();
         assert_eq!(error.cause, Cause::LeaseHeld);
         assert!(error.to_string().contains("run r1 holds the cluster since 2027"), "{error}");
         assert_eq!(LeaseState::of(&lease).dirty, None);
@@ -436,8 +469,8 @@ mod tests {
     #[test]
     fn the_same_run_renews() {
         let mut lease = Lease::default();
-        claim(&mut lease, "r1", at(0)).unwrap();
-        claim(&mut lease, "r1", at(10)).unwrap();
+        claim(&mut lease, "r1", Aim::Work, at(0)).unwrap();
+        claim(&mut lease, "r1", Aim::Work, at(10)).unwrap();
         let state = LeaseState::of(&lease);
         assert_eq!((state.since, state.expires), (Some(at(0)), Some(at(25))));
         assert_eq!(lease.spec.unwrap().lease_transitions, Some(1));
@@ -447,8 +480,8 @@ mod tests {
     #[test]
     fn an_expired_holder_leaves_a_dirty_cluster() {
         let mut lease = Lease::default();
-        claim(&mut lease, "r1", at(0)).unwrap();
-        claim(&mut lease, "r2", at(16)).unwrap();
+        claim(&mut lease, "r1", Aim::Work, at(0)).unwrap();
+        claim(&mut lease, "r2", Aim::Work, at(16)).unwrap();
         let state = LeaseState::of(&lease);
         assert_eq!(state.holder.as_deref(), Some("r2"));
         assert_eq!(state.dirty.as_deref(), Some("r1"));
@@ -461,6 +494,25 @@ mod tests {
         assert!(away(&api(503, "starting")) && away(&kube::Error::Service(std::io::Error::other("refused").into())));
         assert!(!away(&api(403, "forbidden: no")) && !away(&api(500, "failed calling webhook \"x\"")));
         assert!(passes(&api(409, "conflict")) && !away(&api(409, "conflict")));
+    }
+
+    #[test]
+    fn who_only_looked_leaves_nothing() {
+        let mut lease = Lease::default();
+        claim(&mut lease, "looks", Aim::Look, at(0)).unwrap();
+        claim(&mut lease, "looks", Aim::Renew, at(5)).unwrap();
+        claim(&mut lease, "r1", Aim::Work, at(30)).unwrap();
+        assert_eq!(LeaseState::of(&lease).dirty, None);
+        // It works there, and looks again before it is gone.
+        claim(&mut lease, "r1", Aim::Look, at(31)).unwrap();
+        claim(&mut lease, "r2", Aim::Look, at(60)).unwrap();
+        assert_eq!(LeaseState::of(&lease).dirty.as_deref(), Some("r1"));
+        // The run that looked goes to work.
+        let mut lease = Lease::default();
+        claim(&mut lease, "r3", Aim::Look, at(0)).unwrap();
+        claim(&mut lease, "r3", Aim::Work, at(1)).unwrap();
+        claim(&mut lease, "r4", Aim::Work, at(30)).unwrap();
+        assert_eq!(LeaseState::of(&lease).dirty.as_deref(), Some("r3"));
     }
 
     #[test]

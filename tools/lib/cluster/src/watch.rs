@@ -19,7 +19,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{Kind, describe, within};
+use crate::{Kind, cause_of, describe, explain::Trouble, within};
 
 /// What is watched: a kind, in a namespace or everywhere.
 #[derive(Debug, Clone)]
@@ -44,6 +44,8 @@ pub struct View {
     kinds: Vec<String>,
     /// The last fault of a watch, until it is over.
     pub fault: Option<String>,
+    /// The fault of each target's watch, until it is over.
+    faults: BTreeMap<usize, Trouble>,
 }
 
 /// Kind, namespace and name.
@@ -74,11 +76,17 @@ impl View {
         let event = match change {
             Ok(event) => event,
             Err(error) => {
-                self.fault = Some(describe_watch(&error));
+                let line = describe_watch(&error);
+                // Who may not look is not allowed to by waiting.
+                let trouble = Trouble::new(cause_of_watch(&error), format!("cannot watch {kind}: {line}"));
+                let heals = trouble.cause != Cause::Auth;
+                self.faults.insert(target, Trouble { heals, ..trouble });
+                self.fault = Some(line);
                 return self.complete();
             }
         };
         self.fault = None;
+        self.faults.remove(&target);
         match event {
             Event::Apply(object) => drop(self.objects.insert(key(&object), (target, object))),
             Event::Delete(object) => drop(self.objects.remove(&key(&object))),
@@ -100,6 +108,13 @@ impl View {
     #[must_use]
     pub fn complete(&self) -> bool {
         self.listed.len() == self.kinds.len()
+    }
+
+    /// Why something has never been listed, as far as it is known; what does not heal comes first.
+    #[must_use]
+    pub fn unseen(&self) -> Option<&Trouble> {
+        let never = self.faults.iter().filter(|(target, _)| !self.listed.contains(target));
+        never.map(|(_, trouble)| trouble).min_by_key(|trouble| trouble.heals)
     }
 
     /// An object by kind, namespace and name.
@@ -125,6 +140,15 @@ fn describe_watch(error: &watcher::Error) -> String {
         E::InitialListFailed(error) | E::WatchStartFailed(error) | E::WatchFailed(error) => describe(error),
         E::WatchError(status) => status.message.clone(),
         E::NoResourceVersion => error.to_string(),
+    }
+}
+
+fn cause_of_watch(error: &watcher::Error) -> Cause {
+    use watcher::Error as E;
+    match error {
+        E::InitialListFailed(error) | E::WatchStartFailed(error) | E::WatchFailed(error) => cause_of(error),
+        E::WatchError(status) => cause_of(&kube::Error::Api(status.clone())),
+        E::NoResourceVersion => Cause::Apiserver,
     }
 }
 
@@ -193,5 +217,24 @@ mod tests {
         assert!(view.get("Pod", "b", "three").is_some());
         view.take((1, Ok(Event::Delete(pod("b", "three")))));
         assert_eq!(view.all::<k8s_openapi::api::core::v1::Pod>("Pod").len(), 0);
+    }
+
+    #[test]
+    fn what_was_never_listed_has_a_reason() {
+        let refused = |code| {
+            let status = kube::core::Status::failure("pods is forbidden", "x").with_code(code);
+            Err(watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status))))
+        };
+        let mut view = view();
+        view.take((0, refused(503)));
+        assert!(view.unseen().unwrap().heals);
+        view.take((1, refused(403)));
+        let trouble = view.unseen().unwrap();
+        assert_eq!((trouble.cause, trouble.heals), (Cause::Auth, false));
+        assert_eq!(trouble.line, "cannot watch Pod: pods is forbidden");
+        view.take((1, Ok(Event::Init)));
+        view.take((1, Ok(Event::InitDone)));
+        view.take((1, refused(403)));
+        assert!(view.unseen().unwrap().heals, "what was listed once is known");
     }
 }
