@@ -244,6 +244,9 @@ impl Request {
             }
             None => (args.kubeconfig, args.context),
         };
+        if let (Some(file), None) = (&kubeconfig, &context) {
+            one_context(file)?;
+        }
         if kubeconfig.is_none() && lab.is_none() && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
             return Err(Error::new(Cause::Usage, "this is a pod, and no cluster is named")
                 .next("--kubeconfig in-cluster for the cluster of this pod, --kubeconfig FILE for another"));
@@ -339,6 +342,21 @@ impl Request {
         let line: Line = clap::Parser::parse_from(format!("nightly {line}").split_whitespace());
         Self::check(line.args).unwrap_or_else(|error| panic!("{error}"))
     }
+}
+
+/// Cleanup refuses a context that nobody named, which may be anybody's cluster: said here, before everything is built. A file
+/// that cannot be read is said where it is opened.
+fn one_context(file: &str) -> Result<()> {
+    let words = ["env", "in-cluster"];
+    let Ok(bytes) = rundir::read_limited(Path::new(file), 4 << 20) else { return Ok(()) };
+    let config: serde_json::Value = serde_yaml_ng::from_slice(&bytes).unwrap_or_default();
+    let contexts = config["contexts"].as_array().map_or(&[][..], Vec::as_slice);
+    if words.contains(&file) || contexts.len() < 2 {
+        return Ok(());
+    }
+    let names: Vec<_> = contexts.iter().filter_map(|context| context["name"].as_str()).collect();
+    Err(Error::new(Cause::Usage, format!("{file} has {} contexts and none was named", names.len()))
+        .next(format!("add --context NAME; its contexts: {}", kit::ui::printable(&names.join(", ")))))
 }
 
 /// The earlier run, which must have got so far that it can be gone on from.
@@ -451,6 +469,10 @@ mod tests {
         let request = check(&line).unwrap();
         assert_eq!(request.cluster, ["--kubeconfig", path]);
         assert!(request.lab.is_none());
+        std::fs::write(path, "contexts: [{name: a}, {name: b}]").unwrap();
+        let error = check(&line).err().unwrap();
+        assert!(error.cause == Cause::Usage && error.to_string().contains("its contexts: a, b"), "{error}");
+        assert!(check(&format!("{line} --context b")).is_ok());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::api::Server;
+use crate::api::{Asked, Server};
 
 struct World {
     server: Server,
@@ -74,6 +74,12 @@ fn thing(name: &str) -> String {
     format!("/apis/left.example.com/v1/namespaces/left/things/{name}")
 }
 
+/// How often somebody waited for an answer before he asked again: what is asked together comes together, however long the
+/// machine takes for the rest.
+fn rounds(asked: &[Asked], latency: Duration) -> usize {
+    asked.windows(2).filter(|pair| pair[1].0 - pair[0].0 > latency / 2).count()
+}
+
 #[test]
 fn a_far_api_server_is_asked_few_times_before_the_first_object_goes() {
     let world = World::new(1);
@@ -89,22 +95,23 @@ fn a_far_api_server_is_asked_few_times_before_the_first_object_goes() {
         world.put(&thing(&format!("t{index}")), json!({}));
     }
     world.put("/api/v1/namespaces/left/pods/p", json!({}));
-    let latency = Duration::from_millis(300);
+    // Long beside what a busy machine adds.
+    let latency = Duration::from_millis(800);
     world.server.state().latency = latency;
     let began = Instant::now();
     world.runs(&["run"], 0);
-    let all = world.server.asked(began, &["GET", "DELETE", "PATCH"]);
+    let all = world.server.asked(began, &["GET", "POST", "PUT", "DELETE", "PATCH"]);
     let deleted = world.server.asked(began, &["DELETE"]);
-    // The version; everything that can be asked without knowing anything; the lists.
-    let rounds = (deleted[0].0 - all[0].0).as_secs_f64() / latency.as_secs_f64();
-    assert!(rounds < 4.5, "{rounds:.1} round trips before the first DELETE: {all:?}");
+    // The version; everything that can be asked without knowing anything; the lists: and one more for a busy machine.
+    let first = all.iter().position(|(_, method, _)| method == "DELETE").unwrap();
+    let waits = rounds(&all[..=first], latency);
+    assert!((3..=4).contains(&waits), "{waits} round trips before the first DELETE: {all:?}");
     // From then on nobody makes anything new in it.
     assert_eq!(deleted[0].2, "/api/v1/namespaces/left");
     // All of what is put back at the same time: each is read, and written.
     let patched = world.server.asked(began, &["PATCH"]);
     assert_eq!(patched.len(), 20);
-    let rounds = (patched[19].0 - patched[0].0).as_secs_f64() / latency.as_secs_f64();
-    assert!(rounds < 3.0, "{rounds:.1} round trips to put back");
+    assert!(rounds(&patched, latency) <= 1, "{patched:?}");
     // Our own state goes as a whole.
     assert_eq!(deleted.last().unwrap().2, "/api/v1/namespaces/other-arch");
     assert!(deleted.iter().all(|(_, _, path)| !path.contains("secrets")), "{deleted:?}");
