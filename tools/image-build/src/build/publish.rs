@@ -89,19 +89,21 @@ pub(super) fn images_result(build: &Build<'_>, built: &[Image]) -> Result<String
     Ok(text)
 }
 
-/// Writes the release's files and pushes it; the files appear last, when everything is there.
+/// Writes the release's files and pushes it under all tags; the files appear last, when everything is there.
 pub(super) fn release(build: &Build<'_>, text: &str) -> Result<Release> {
-    let tag = build.tags().into_iter().next().unwrap_or_default();
-    let target = build.args.repo.reference(&format!("release/{}:{tag}", build.args.component))?;
     let objects = manifests::count_objects(text)?;
     let bare = manifests::without_tags(text);
     if manifests::digests(&bare) != manifests::digests(text) {
         return Err(Error::new(Cause::Internal, "release.yaml and release.notags.yaml name other digests"));
     }
-    let pushed =
-        oci::push_artifact(&build.client, &target, oci::ARTIFACT_TYPE_RELEASE, "release.yaml", text.as_bytes());
-    let artifact = oci::run(pushed)?;
+    let mut artifact = None;
+    for tag in build.tags() {
+        let target = build.args.repo.reference(&format!("release/{}:{tag}", build.args.component))?;
+        let pushed =
+            oci::push_artifact(&build.client, &target, oci::ARTIFACT_TYPE_RELEASE, "release.yaml", text.as_bytes());
+        artifact = Some(oci::run(pushed)?.whole());
+    }
     rundir::write(&build.folder.join("release.notags.yaml"), bare.as_bytes())?;
     let digest = rundir::write(&build.folder.join("release.yaml"), text.as_bytes())?;
-    Ok(Release { digest, objects, artifact: Some(artifact.whole()) })
+    Ok(Release { digest, objects, artifact })
 }
