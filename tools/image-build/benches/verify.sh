@@ -67,4 +67,8 @@ for name, results in found.items():
     seconds, memory = (statistics.median(values) for values in zip(*results))
     ours = ours or seconds
     print(f"{name:45} {seconds:7.2f} s {memory:6.0f} MB   {seconds / ours:6.1f} times ours")
+# What has to hold for 32 images: of 8 names on 4 platforms.
+seconds, memory = (statistics.median(values) for values in zip(*found["image-build verify"]))
+if len(images) <= 8 and (seconds > 2 or memory > 100):
+    sys.exit(f"image-build verify may take 2 s and 100 MB, and took {seconds:.2f} s and {memory:.0f} MB")
 PYTHON

@@ -1,6 +1,7 @@
 //! `image-build audit`: every image that a component's files name, and which of them lack a platform.
 
 mod database;
+mod map;
 mod scan;
 
 use std::{
@@ -13,7 +14,7 @@ use jiff::Timestamp;
 use kit::{
     Cause, Done, Error, Output, Platform, Result, Ui,
     ci::{CiOptions, ImageMap},
-    ui,
+    rundir, ui,
 };
 use oci::{Client, Place, Reference};
 use serde::Serialize;
@@ -59,6 +60,10 @@ pub(crate) struct Args {
     /// Ask no registry; only what is remembered counts
     #[arg(long)]
     offline: bool,
+    /// Write what was found as [[image]] entries of a ci/images.toml: what stands in for an image, and of one that lacks
+    /// a platform those that it has, as far as they were asked for
+    #[arg(long, value_name = "FILE")]
+    image_map: Option<PathBuf>,
     #[command(flatten)]
     ci: CiOptions,
 }
@@ -152,6 +157,9 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
     database.save()?;
     let rows = scan.named.iter().map(|named| row(named, &looked, &map, &platforms)).collect::<Result<Vec<_>>>()?;
     let error = problem(&rows, &looked);
+    if let Some(file) = &args.image_map {
+        rundir::write(file, map::entries(&rows, &platforms).as_bytes())?;
+    }
     let report = Report { folder: folder(&args.sources), platforms, files: scan.files, rows };
     match ui.output {
         Output::Json => ui.json(&report)?,
@@ -243,7 +251,8 @@ async fn look_now(client: &Client, reference: &Reference, now: Timestamp) -> Loo
 
 fn row(named: &Named, looked: &BTreeMap<String, Looked>, map: &ImageMap, platforms: &[Platform]) -> Result<Row> {
     let name = whole(&named.reference)?;
-    let replacement = match images::lookup(map, &named.reference, platforms)? {
+    let (known, platforms) = images::lookup(map, &named.reference, platforms)?;
+    let replacement = match known {
         Known::Build(build) => Some(Replacement { build: Some(build.to_owned()), unused: None }),
         Known::Unused(reason) => Some(Replacement { build: None, unused: Some(reason.to_owned()) }),
         Known::Itself => None,

@@ -173,7 +173,8 @@ fn place(
     client: &Client,
     ui: &Ui,
 ) -> Result<(Base, Option<Place>)> {
-    let mut base = Base { reference: reference.into(), used_by, made_here: is_build(reference), ..Base::default() };
+    let mut base =
+        Base { reference: reference.into(), used_by, made_here: is_build(map, reference), ..Base::default() };
     if !base.made_here {
         let place = Place::Registry(client.clone(), oci::parse(reference)?);
         return Ok((base, Some(place)));
@@ -374,9 +375,10 @@ fn warnings(base: &Base) -> Vec<String> {
     found
 }
 
-/// A name of ci/images.toml; references have a registry or a tag.
-pub(crate) fn is_build(base: &str) -> bool {
-    !base.contains(['/', ':', '@'])
+/// Whether a base is a `[build.NAME]` of ci/images.toml; anything else is a reference, of Docker Hub if it is only a
+/// name.
+pub(crate) fn is_build(map: &ImageMap, base: &str) -> bool {
+    map.build.contains_key(base)
 }
 
 /// What a base lacks, in words.
@@ -399,6 +401,14 @@ mod tests {
 
     fn platforms(list: &[&str]) -> Vec<Platform> {
         list.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_name_that_nothing_here_makes_is_a_reference() {
+        let map = ImageMap { build: [("static".into(), kit::ci::Build::default())].into(), ..ImageMap::default() };
+        for (base, made) in [("static", true), ("alpine", false), ("static:v1", false), ("r.io/static", false)] {
+            assert_eq!(is_build(&map, base), made, "{base}");
+        }
     }
 
     #[test]

@@ -38,7 +38,11 @@ Examples:
   image-build build --component pipeline --repo 10.1.2.3:5000/nightly --platform linux/amd64,linux/s390x --run-dir run
   image-build build --component greeter --repo 10.1.2.3:5000/x --platform linux/s390x --run-dir run    plain images
   image-build build --component pipeline --repo 10.1.2.3:5000/nightly --platform all --run-dir run --reuse     what changed
-  image-build build --component pipeline --repo r.io/x --platform all --tag v1.9.0 --tag latest --run-dir run -- --image-user=65532")]
+  image-build build --component pipeline --repo r.io/x --platform all --tag v1.9.0 --tag latest --run-dir run -- --image-user=65532
+
+Exit codes: 0 the images and the release are published; 1 something is not what it should be: a base or an image lacks
+a platform, a program is for another machine, the sources do not compile; 2 the call or the configuration is wrong;
+3 a registry, the network or this machine failed; 5 a program is missing. release.yaml is there only after 0.")]
 pub(crate) struct Args {
     /// Component of ci/components.toml
     #[arg(long, value_name = "NAME")]
@@ -52,7 +56,10 @@ pub(crate) struct Args {
     run_dir: PathBuf,
     #[command(flatten)]
     ci: CiOptions,
-    /// Tag of the images; the first one stands in release.yaml (repeatable) [default: the version]
+    /// What is built, put into the configuration where it says 'devel' [default: the component's version]
+    #[arg(long, value_name = "VERSION", value_parser = version)]
+    version: Option<String>,
+    /// Tag of the images and of the release; the first one stands in release.yaml (repeatable) [default: the version]
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
     /// Call images by the repository and the last part of their import path
@@ -61,6 +68,9 @@ pub(crate) struct Args {
     /// Call the image by the repository alone; for components with one image
     #[arg(long, conflicts_with = "base_import_paths")]
     bare: bool,
+    /// Call images by the repository, the last part of their import path and its MD5, as ko does by default
+    #[arg(long, conflicts_with_all = ["base_import_paths", "bare"])]
+    hashed_import_paths: bool,
     /// Label in the images' configs (repeatable)
     #[arg(long = "image-label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
@@ -70,8 +80,9 @@ pub(crate) struct Args {
     /// Write the built images by digest into FILE, a line each, as Tekton Chains reads a result IMAGES
     #[arg(long, value_name = "FILE")]
     images_result: Option<PathBuf>,
-    /// Most bytes that such a result may have (Tekton's max-result-size)
-    #[arg(long, value_name = "BYTES", default_value_t = 4096, requires = "images_result")]
+    /// Most bytes that such a result may have; by default what Tekton takes of all results of a container (4096), less
+    /// those of --results-dir
+    #[arg(long, value_name = "BYTES", default_value_t = 3072, requires = "images_result")]
     images_result_limit: usize,
     /// Take images from the repository whose inputs (sources, Go, ko, flags, bases, platforms) are the same, instead of
     /// building them again; keep what new ones were made of. Not for releases: it believes whoever can write there
@@ -97,11 +108,42 @@ pub(crate) struct Args {
     others: Vec<String>,
 }
 
+/// What stands in YAML as it is, and with a `-` for `+` as a tag.
+fn version(text: &str) -> Result<String, String> {
+    let first = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+    let good = first && text.len() <= 128 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._+-".contains(&b));
+    if good { Ok(text.into()) } else { Err("a version has letters, digits, '.', '_', '+' and '-'".into()) }
+}
+
 impl Args {
+    fn version<'a>(&'a self, component: &'a Component) -> &'a str {
+        self.version.as_deref().unwrap_or_else(|| component.version())
+    }
+
+    /// Refuses what a release must not be: put together of what somebody else may have written into the registry.
+    ///
+    /// # Errors
+    /// [`Cause::Usage`] for that, and for arguments of ko that contradict what is done here.
+    fn check(&self) -> Result<()> {
+        ko::refuse(&self.others)?;
+        let released = |tag: &&String| {
+            let mut numbers = tag.strip_prefix('v').unwrap_or(tag).splitn(3, '.');
+            let number = |part: Option<&str>| part.is_some_and(|part| !part.is_empty() && part.parse::<u64>().is_ok());
+            number(numbers.next()) && number(numbers.next())
+        };
+        let said = self.version.as_ref().or_else(|| self.tags.iter().find(released));
+        match said.filter(|_| self.reuse) {
+            None => Ok(()),
+            Some(version) => Err(Error::new(Cause::Usage, format!("{version} is a release, which --reuse is not for"))
+                .next("leave out --reuse: releases are built, and nothing of them is taken from the registry")),
+        }
+    }
+
     fn naming(&self) -> Naming {
-        match (self.bare, self.base_import_paths) {
-            (true, _) => Naming::Bare,
-            (_, true) => Naming::Base,
+        match (self.bare, self.base_import_paths, self.hashed_import_paths) {
+            (true, ..) => Naming::Bare,
+            (_, true, _) => Naming::Base,
+            (.., true) => Naming::Hash,
             _ => Naming::Preserve,
         }
     }
@@ -119,6 +161,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
     let component = ci.component(&args.component)?;
     let map = ci.images()?;
     args.repo.reference("x")?;
+    args.check()?;
     let run = RunDir::create(&args.run_dir)?;
     let folder = run.component(&args.component);
     let mut record = record::begin(args, &component, &run);
@@ -193,7 +236,16 @@ impl<'a> Build<'a> {
         let mut build = Self { args, component, map, client, config, checkout, platforms: Vec::new(), folder, ui };
         build.platforms = match args.platforms.list() {
             Some(platforms) => platforms,
-            None => bases::all(&build, ci)?,
+            None => {
+                let platforms = args.platforms.of(&bases::all(&build, ci)?);
+                let names: Vec<_> = platforms.iter().map(ToString::to_string).collect();
+                if names.is_empty() {
+                    let what = format!("the default base offers nothing for '{}' that is known", args.platforms);
+                    return Err(Error::new(Cause::ImageMissingPlatform, what));
+                }
+                ui.note(format!("{} platforms: {}", args.platforms, names.join(",")));
+                platforms
+            }
         };
         Ok(build)
     }
@@ -204,14 +256,15 @@ impl<'a> Build<'a> {
         let program = ko::find(self.args.ko.as_deref(), self.ui)?;
         let files = manifests::files(&self.checkout.dir, &self.component.config)?;
         let expected = self.expected(&files)?;
-        let bases = bases::choose(self)?;
+        let bases = bases::needed(self, &expected);
         bases::check(self, &bases, &expected)?;
-        let named = named::provide(self, &manifests::named_images(&files)?)?;
+        let named = named::look(self, &manifests::named_images(&files)?)?;
         record.images.extend(named.images.iter().cloned());
         record.unused.clone_from(&named.unused);
         if let Some(error) = show::problems(&named.images) {
             return Err(error);
         }
+        let bases = bases::provide(self, bases)?;
         let reuse = self.args.reuse.then(|| Reuse::look(self, &program, &bases, &expected)).transpose()?;
         let nothing = BTreeMap::new();
         let known = reuse.as_ref().map_or(&nothing, Reuse::known);
@@ -227,9 +280,10 @@ impl<'a> Build<'a> {
         if let Some(error) = problems {
             return Err(error);
         }
-        record.replacements = named.replacements;
+        record.replacements.clone_from(&named.replacements);
         let text = text::release(self, &files, &built, record)?;
         let result = publish::images_result(self, &built)?;
+        named.publish(self)?;
         publish::images(self, fresh.as_ref(), reuse.as_ref())?;
         if let (Some(reuse), Some(fresh)) = (&reuse, &fresh) {
             reuse.remember(fresh)?;
@@ -280,10 +334,15 @@ impl<'a> Build<'a> {
         self.args.naming().repository(self.args.repo.name(), import)
     }
 
+    /// What is built: as the call says, otherwise as ci/components.toml does.
+    fn version(&self) -> &str {
+        self.args.version(self.component)
+    }
+
     /// The images' tags, the one in release.yaml first.
     fn tags(&self) -> Vec<String> {
         // Versions of Go modules may have a `+`, tags must not.
-        let version = || vec![self.component.version().replace('+', "-")];
+        let version = || vec![self.version().replace('+', "-")];
         if self.args.tags.is_empty() { version() } else { self.args.tags.clone() }
     }
 

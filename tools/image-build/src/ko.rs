@@ -13,6 +13,7 @@ use std::{
 };
 
 use kit::{Cause, Context, Error, Platform, Process, Result, Stream, Ui, dirs, rundir, source};
+use md5::Digest;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
@@ -108,14 +109,17 @@ pub(crate) enum Naming {
     Base,
     /// The repository alone.
     Bare,
+    /// The repository, the import path's last part and the MD5 of all of it, as ko does without an option.
+    Hash,
 }
 
 impl Naming {
-    fn option(self) -> &'static str {
+    fn option(self) -> Option<&'static str> {
         match self {
-            Self::Preserve => "--preserve-import-paths",
-            Self::Base => "--base-import-paths",
-            Self::Bare => "--bare",
+            Self::Preserve => Some("--preserve-import-paths"),
+            Self::Base => Some("--base-import-paths"),
+            Self::Bare => Some("--bare"),
+            Self::Hash => None,
         }
     }
 
@@ -123,12 +127,48 @@ impl Naming {
     pub(crate) fn repository(self, repo: &str, import: &str) -> String {
         // go-containerregistry#212: repositories have no capitals.
         let import = import.to_lowercase();
+        let last = import.rsplit('/').next().unwrap_or_default();
         match self {
             Self::Preserve => format!("{repo}/{import}"),
-            Self::Base => format!("{repo}/{}", import.rsplit('/').next().unwrap_or_default()),
+            Self::Base => format!("{repo}/{last}"),
             Self::Bare => repo.to_owned(),
+            Self::Hash => {
+                let hash: String = md5::Md5::digest(&import).iter().map(|byte| format!("{byte:02x}")).collect();
+                format!("{repo}/{last}-{hash}")
+            }
         }
     }
+}
+
+/// Arguments of ko's that cannot be given to it here, and what is instead.
+const REFUSED: &[(&[&str], &str)] = &[
+    (&["--push", "--local", "-L"], "what is built is pushed to --repo when it is verified, and never before"),
+    (&["--tag-only"], "releases name images by digest"),
+    (&["--oci-layout-path", "--tarball"], "`image-build verify` and `copy` read the registry"),
+    (&["--platform"], "--platform of image-build, in front of the --"),
+    (&["--tags", "-t"], "--tag"),
+    (&["--filename", "-f", "--recursive", "-R", "--selector", "-l"], "config in ci/components.toml"),
+    (
+        &["--bare", "--base-import-paths", "-B", "--preserve-import-paths", "-P"],
+        "those of image-build, in front of the --",
+    ),
+    (&["--sbom", "--jobs", "-j"], "those of image-build, in front of the --"),
+];
+
+/// Refuses arguments for ko that would do something else than what is done here.
+///
+/// # Errors
+/// [`Cause::Usage`] saying what there is instead.
+pub(crate) fn refuse(others: &[String]) -> Result<()> {
+    for word in others {
+        let name = word.split('=').next().unwrap_or(word);
+        if let Some((_, instead)) = REFUSED.iter().find(|(names, _)| names.contains(&name)) {
+            return Err(
+                Error::new(Cause::Usage, format!("ko cannot get {word} here")).next(format!("instead: {instead}"))
+            );
+        }
+    }
+    Ok(())
 }
 
 /// `GOFLAGS` for whatever calls Go: nothing of the checkout's state goes into programs.
@@ -188,7 +228,7 @@ impl Resolve<'_> {
     fn command(&self, asked: &Path, cache: &Path) -> Command {
         let mut command = Command::new(self.program);
         let platforms: Vec<_> = self.platforms.iter().map(ToString::to_string).collect();
-        command.args(["resolve", self.naming.option()]);
+        command.arg("resolve").args(self.naming.option());
         command.arg(format!("--platform={}", platforms.join(",")));
         command.arg(format!("--tags={}", self.tags.join(","))).arg(format!("--sbom={}", self.sbom));
         if let Some(jobs) = self.jobs {
@@ -369,6 +409,21 @@ mod tests {
         let name = |naming: Naming| naming.repository("r.io/a", "e.com/B/cmd/Ctl");
         assert_eq!(name(Naming::Preserve), "r.io/a/e.com/b/cmd/ctl");
         assert_eq!((name(Naming::Base), name(Naming::Bare)), ("r.io/a/ctl".into(), "r.io/a".into()));
+        // As Tekton's releases have it.
+        let hashed =
+            Naming::Hash.repository("ghcr.io/tektoncd/pipeline", "github.com/tektoncd/pipeline/cmd/controller");
+        assert_eq!(hashed, "ghcr.io/tektoncd/pipeline/controller-10a3e32792f33651396d02b6855a6e36");
+    }
+
+    #[test]
+    fn what_would_undo_what_is_done_here_is_not_for_ko() {
+        let refused = |word: &str| refuse(&["--image-label=a=b".into(), word.into()]).err().map(|error| error.cause);
+        for word in ["--push=false", "--local", "-L", "--tag-only", "--platform=all", "-f", "--sbom=none"] {
+            assert_eq!(refused(word), Some(Cause::Usage), "{word}");
+        }
+        for word in ["--image-user=65532", "--disable-optimizations", "--debug"] {
+            assert_eq!(refused(word), None, "{word}");
+        }
     }
 
     #[test]

@@ -17,6 +17,21 @@ use serde_yaml_ng::Value;
 pub(crate) const RELEASE_LIMIT: u64 = 64 << 20;
 /// How ko is asked to build something.
 pub(crate) const KO: &str = "ko://";
+/// Registries whose images are recognised without a tag, where anything else could be an import path.
+const REGISTRIES: &[&str] = &[
+    "docker.io",
+    "gcr.io",
+    "ghcr.io",
+    "quay.io",
+    "cgr.dev",
+    "icr.io",
+    "pkg.dev",
+    "mcr.microsoft.com",
+    "public.ecr.aws",
+    "registry.k8s.io",
+    "registry.access.redhat.com",
+    "registry.redhat.io",
+];
 
 /// Everything that ko is asked for: import paths named `ko://…` in the configuration.
 ///
@@ -92,8 +107,8 @@ fn read(path: &Path) -> Result<String> {
 }
 
 /// Every image that a text of YAML documents names: under `image`, and anywhere else (arguments, variables,
-/// ConfigMaps) where a registry is named together with a tag or a digest. Schemas of custom resources and
-/// examples in ConfigMaps name nothing that runs.
+/// ConfigMaps) where a registry is named together with a tag or a digest, or one that is known to be one. Schemas of
+/// custom resources and examples in ConfigMaps name nothing that runs.
 ///
 /// # Errors
 /// [`Cause::Usage`] if it is no YAML.
@@ -105,7 +120,8 @@ pub(crate) fn image_references(text: &str) -> Result<BTreeSet<String>> {
             return;
         }
         for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
-            found.extend(tokens(line).filter(|token| names_registry(token)).map(String::from));
+            let known = |token: &&str| known_registry(token) && is_image(token) && !is_file(token);
+            found.extend(tokens(line).filter(|token| names_registry(token) || known(token)).map(String::from));
         }
     })?;
     Ok(found)
@@ -131,6 +147,28 @@ pub(crate) fn names_registry(token: &str) -> bool {
     let host = host.split(':').next().unwrap_or(host);
     let registry = host == "localhost" || (host.contains('.') && !host.starts_with('.'));
     registry && (path.contains(':') || path.contains('@')) && IMAGE.is_match(token)
+}
+
+/// `REGISTRY/PATH` of a registry that is known to be one.
+pub(crate) fn known_registry(token: &str) -> bool {
+    let Some((host, path)) = token.split_once('/') else { return false };
+    let known = |registry: &str| host.strip_suffix(registry).is_some_and(|sub| sub.is_empty() || sub.ends_with('.'));
+    REGISTRIES.iter().any(|registry| known(registry)) && !path.is_empty()
+}
+
+/// `github.com/x/y/file.go:12`, as in messages, looks like a tag; so do names of files.
+pub(crate) fn is_file(reference: &str) -> bool {
+    let path = reference.split('@').next().unwrap_or(reference);
+    let path = path.rsplit('/').next().unwrap_or(path).split(':').next().unwrap_or(path);
+    [".go", ".yaml", ".yml", ".json", ".sh", ".md", ".tgz", ".tar.gz"].iter().any(|end| path.ends_with(end))
+}
+
+/// What is in front of a comment, in languages that begin one by `#`.
+pub(crate) fn uncommented(line: &str) -> &str {
+    if line.trim_start().starts_with('#') {
+        return "";
+    }
+    line.split_once(" #").map_or(line, |(before, _)| before)
 }
 
 /// Calls `visit` with each string and the key that it stands under.
@@ -240,7 +278,8 @@ kind: Deployment
 spec:
   containers:
   - image: ko://example.com/cmd/x
-    args: ["-shell-image", "cgr.dev/chainguard/busybox{DIGEST}", "-u=https://example.com/a:b", "-i=gcr.io/p/i:v1"]
+    args: ["-shell-image", "cgr.dev/chainguard/busybox{DIGEST}", "-u=https://example.com/a:b", "-i=gcr.io/p/i:v1",
+      "-plain=cgr.dev/chainguard/git", "https://gcr.io/p/no", "github.com/x/y", "quay.io/x/file.yaml"]
     env: [{{name: A, value: "localhost/x:1"}}]
   - image: busybox
   - image: $(params.image)
@@ -260,7 +299,8 @@ spec: {{image: "gcr.io/no/schema:1"}}
         );
         let found = image_references(&text).unwrap();
         let busybox = format!("cgr.dev/chainguard/busybox{DIGEST}");
-        let wanted = ["busybox", &busybox, "gcr.io/p/i:v1", "localhost/x:1", "quay.io/yes/config:2"];
+        let wanted =
+            ["busybox", &busybox, "cgr.dev/chainguard/git", "gcr.io/p/i:v1", "localhost/x:1", "quay.io/yes/config:2"];
         assert_eq!(found.iter().map(String::as_str).collect::<Vec<_>>(), wanted);
     }
 

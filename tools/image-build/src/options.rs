@@ -65,7 +65,8 @@ impl Platforms {
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct BuildPlatforms {
     /// Platform to build for: os/architecture[/variant] (repeat, or separate with commas); one alone gives plain
-    /// images without an index; 'all': those of ci/architectures.toml, or all that the default base has
+    /// images without an index; 'all': those of ci/architectures.toml, or all that the default base has; 'linux' or
+    /// 'windows': those of them
     #[arg(long = "platform", value_name = "P", required = true, value_delimiter = ',', value_parser = Asked::parse)]
     platforms: Vec<Asked>,
 }
@@ -73,32 +74,49 @@ pub(crate) struct BuildPlatforms {
 #[derive(Debug, Clone)]
 enum Asked {
     All,
+    Os(String),
     One(Platform),
 }
 
 impl Asked {
     fn parse(text: &str) -> Result<Self> {
-        if text == "all" { Ok(Self::All) } else { text.parse().map(Self::One) }
+        match text {
+            "all" => Ok(Self::All),
+            "linux" | "windows" => Ok(Self::Os(text.into())),
+            platform => platform.parse().map(Self::One),
+        }
     }
 }
 
 impl BuildPlatforms {
-    /// Each once, in the order asked for; nothing if all are meant.
+    /// Each once, in the order asked for; nothing if that follows from what there is.
     pub(crate) fn list(&self) -> Option<Vec<Platform>> {
         let named = |asked: &Asked| match asked {
-            Asked::All => None,
+            Asked::All | Asked::Os(_) => None,
             Asked::One(platform) => Some(platform.clone()),
         };
         self.platforms.iter().map(named).collect::<Option<Vec<_>>>().map(|platforms| once(&platforms))
+    }
+
+    /// The same where `all` are there.
+    pub(crate) fn of(&self, all: &[Platform]) -> Vec<Platform> {
+        let meant = |asked: &Asked| match asked {
+            Asked::All => all.to_vec(),
+            Asked::Os(os) => all.iter().filter(|platform| platform.os == *os).cloned().collect(),
+            Asked::One(platform) => vec![platform.clone()],
+        };
+        once(&self.platforms.iter().flat_map(meant).collect::<Vec<_>>())
     }
 }
 
 impl std::fmt::Display for BuildPlatforms {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.list() {
-            Some(list) => f.write_str(&list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")),
-            None => f.write_str("all"),
-        }
+        let name = |asked: &Asked| match asked {
+            Asked::All => "all".to_owned(),
+            Asked::Os(os) => os.clone(),
+            Asked::One(platform) => platform.to_string(),
+        };
+        f.write_str(&self.platforms.iter().map(name).collect::<Vec<_>>().join(","))
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use kit::{Cause, Context, Done, Output, Result, Ui, ci::CiOptions, digest, dirs, record::ImageKind, rundir};
-use oci::Client;
+use kit::{Cause, Context, Done, Error, Output, Result, Ui, ci::CiOptions, digest, dirs, rundir};
+use oci::{Client, Inbox, Place};
 
 use crate::{
     base, ko,
@@ -54,18 +54,22 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
     let (root, key) = sources()?;
     let base = base::make(&ci.images()?, BASE, &platforms, ui)?;
     let target = base.repository(&args.repo)?;
-    let digest = oci::run(async { base.push(&Client::new()?, &target).await })?;
+    let client = Client::new()?;
+    let digest = oci::run(base.push(&client, &target))?;
     let bases = BTreeMap::from([("default".to_owned(), oci::pinned(&target, &digest).whole())]);
     let folder = tempfile::tempdir().cause(Cause::HostDisk, || "cannot make a temporary folder")?;
     let config = ko::Config::load(&root)?.with(&bases, &[])?;
     rundir::write(&folder.path().join("ko.yaml"), config.as_bytes())?;
+    // Nobody sees what is not verified.
+    let inbox = oci::run(Inbox::open(folder.path().join("layout")))?;
+    let tag = format!("v-{key}");
     let resolve = ko::Resolve {
         program: &program,
         root: &root,
         folder: folder.path(),
-        repo: args.repo.name(),
+        repo: &args.repo.below(inbox.name()),
         naming: ko::Naming::Preserve,
-        tags: &[format!("v-{key}")],
+        tags: std::slice::from_ref(&tag),
         platforms: &platforms,
         images: &[IMPORT.to_owned()].into(),
         sbom: "none",
@@ -73,14 +77,21 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
         go_flags: None,
         others: &[],
     };
-    let reference = resolve.run(ui)?.remove(IMPORT).unwrap_or_default();
-    let images = oci::run(async {
-        verify::check_all(&Client::new()?, &[(reference.clone(), ImageKind::Built)], &platforms).await
+    let answer = resolve.run(ui)?.remove(IMPORT).unwrap_or_default();
+    let (layout, received) = (inbox.layout().clone(), inbox.received());
+    drop(inbox);
+    let built = received.into_iter().find(|received| answer.ends_with(&format!("@{}", received.image.digest())));
+    let built = built.ok_or_else(|| Error::new(Cause::BuildFailure, "ko built no image for the probe"))?.image;
+    let target = args.repo.reference(&format!("{IMPORT}:{tag}"))?;
+    let digest = built.digest().to_string();
+    let reference = format!("{}@{digest}", target.whole());
+    oci::run(async {
+        let image = verify::check_built(&Place::Layout(layout.choose(&built)), &reference, &platforms).await;
+        match show::problems(&[image]) {
+            Some(error) => Err(error),
+            None => oci::copy(&client, &layout, &built, &target).await.map(drop),
+        }
     })?;
-    if let Some(error) = show::problems(&images) {
-        return Err(error);
-    }
-    let digest = images.first().and_then(|image| image.digest.clone()).unwrap_or_default();
     match ui.output {
         Output::Json => ui.json(&serde_json::json!({ "reference": reference, "digest": digest }))?,
         Output::Text => ui.result(&reference)?,

@@ -2,21 +2,24 @@
 
 use kit::{
     Cause, Class, Error,
-    record::{Image, PlatformRow},
+    record::{Image, PlatformRow, Unseen},
     ui,
 };
 
-/// One line for each image and platform; the bases only where something says what it is built on.
+/// One line for each image and platform; what the index says and the bases only where there are any.
 pub(crate) fn table(images: &[Image]) -> String {
-    let head = ["IMAGE", "PLATFORM", "CONFIG", "PROGRAM", "USER", "BASE", "SIZE", "VERDICT"];
+    let head = ["IMAGE", "PLATFORM", "INDEX", "CONFIG", "PROGRAM", "USER", "BASE", "SIZE", "VERDICT"];
     let mut rows = vec![head.map(String::from).to_vec()];
     for image in images {
         for row in &image.platforms {
             rows.push(cells(&image.name, row));
         }
     }
-    if images.iter().flat_map(|image| &image.platforms).all(|row| row.base.is_none()) {
-        rows.iter_mut().for_each(|cells| drop(cells.remove(5)));
+    let none = |said: fn(&PlatformRow) -> bool| !images.iter().flat_map(|image| &image.platforms).any(said);
+    for (column, nothing) in [(6, none(|row| row.base.is_some())), (2, none(|row| row.entry.is_some()))] {
+        if nothing {
+            rows.iter_mut().for_each(|cells| drop(cells.remove(column)));
+        }
     }
     ui::printable(&ui::table(&rows))
 }
@@ -42,15 +45,25 @@ fn cells(name: &str, row: &PlatformRow) -> Vec<String> {
     let text = vec![
         short(name),
         row.platform.to_string(),
+        row.entry.as_ref().map_or_else(dash, ToString::to_string),
         row.config.as_ref().map_or_else(dash, ToString::to_string),
         program,
         if row.config.is_some() { user(row) } else { dash() },
         base.unwrap_or_else(dash),
         if row.size == 0 { dash() } else { format!("{:.1} MB", row.size as f64 / 1e6) },
-        row.problem.as_ref().map_or_else(|| "ok".into(), |problem| format!("WRONG: {problem}")),
+        row.problem.as_ref().map_or_else(|| good(row).into(), |problem| format!("WRONG: {problem}")),
     ];
     // One row is one line, whatever an image calls itself.
     text.into_iter().map(|cell| cell.replace(['\n', '\t'], " ")).collect()
+}
+
+/// How much is good about a row without a problem.
+fn good(row: &PlatformRow) -> &'static str {
+    match (row.unseen, &row.program) {
+        (Some(Unseen::Program), _) => "ok, program not looked at",
+        (_, None) => "ok, no program",
+        _ => "ok",
+    }
 }
 
 /// The user as the config has it, and its number where that says more.

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use kit::{
     Cause, Done, Error, Output, Platform, Result, Ui,
     ci::{CiOptions, ImageMap},
-    record::{Image, ImageKind, PlatformRow, Unused},
+    record::{Image, ImageKind, PlatformRow, Unseen, Unused},
 };
 use oci::{Checked, Client, Memory, Place};
 
@@ -32,7 +32,8 @@ Examples:
   image-build verify ./layout --platform linux/arm/v6 --deep         every program in every layer
   image-build verify tkn_Linux_s390x.tar.gz --platform linux/s390x   every program in the archive
 
-Without --deep only as much of each image is read as shows its program, and no digest of a layer is compared.
+Without --deep only as much of each image is read as shows its program: small layers to their end, of large ones in a
+registry the beginning, whose digest is then not compared. JSON says so of each ('unseen').
 
 Exit codes: 0 everything is what it should be; 1 something is not, see the rows; 2 the call is wrong, or a file
 that it names; 3 a registry does not answer, or sends something else than it said; 4 no image was named.";
@@ -86,7 +87,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
         Ok(found) => (found, problem),
         Err(error) => (Found::default(), Some(error)),
     };
-    step.done(format!("{} images", found.images.len()));
+    step.done(seen(&found.images));
     for unused in &found.unused {
         ui.note(format!("{} is not looked at: {}", unused.reference, unused.reason));
     }
@@ -103,9 +104,19 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
     }
 }
 
+/// How many images were looked at, and how many of them not to the end of their layers.
+fn seen(images: &[Image]) -> String {
+    let partly = |image: &&Image| image.platforms.iter().any(|row| row.unseen == Some(Unseen::LayerEnd));
+    let partly = match images.iter().filter(partly).count() {
+        0 => String::new(),
+        partly => format!(", of {partly} large layers only as far as their program (--deep reads all)"),
+    };
+    format!("{} images{partly}", images.len())
+}
+
 /// Something to look at, with its name.
 enum Todo {
-    Image(Place),
+    Image(Place, Vec<Platform>),
     File(PathBuf),
     /// It could not even be found out what it is.
     Failed(Error),
@@ -118,17 +129,18 @@ fn look(args: &Args, map: &ImageMap) -> Result<Found> {
     let memory = args.deep.then(|| folder.map_or_else(Memory::default, Memory::in_folder));
     let mut images = oci::run(async {
         let places = todo.iter().enumerate().filter_map(|(number, (name, todo))| match todo {
-            Todo::Image(place) => Some((number, name, place)),
+            Todo::Image(place, platforms) => Some((number, name, place, platforms)),
             _ => None,
         });
-        let checks = stream::iter(places)
-            .map(async |(number, name, place)| (number, check_with(place, name, &platforms, memory.as_ref()).await));
+        let checks = stream::iter(places).map(async |(number, name, place, platforms)| {
+            (number, check_with(place, name, platforms, memory.as_ref()).await)
+        });
         Ok(checks.buffer_unordered(PARALLEL).collect::<Vec<_>>().await)
     })?;
     for (number, (name, todo)) in todo.drain(..).enumerate() {
         kit::signal::check()?;
         match todo {
-            Todo::Image(_) => {}
+            Todo::Image(..) => {}
             Todo::File(path) => match check_file(&path, &platforms) {
                 Err(error) if args.what.len() == 1 => return Err(error),
                 checked => images.push((
@@ -181,16 +193,17 @@ async fn gather_one(
     let (mut todo, mut found) = (Vec::new(), Found::default());
     match subject::find(client, what).await? {
         Subject::Images(images) => {
-            todo.extend(images.into_iter().map(|(name, place)| (name, Todo::Image(place))));
+            todo.extend(images.into_iter().map(|(name, place)| (name, Todo::Image(place, platforms.to_vec()))));
         }
         Subject::File(path) => todo.push((what.to_owned(), Todo::File(path))),
         Subject::Release(release) => {
             for name in release.images(what)? {
-                match images::lookup(map, &name, platforms)? {
+                let (known, platforms) = images::lookup(map, &name, platforms)?;
+                match known {
                     Known::Unused(reason) => found.unused.push(Unused { reference: name, reason: reason.into() }),
                     _ => {
                         let place = Place::Registry(client.clone(), oci::parse(&name)?);
-                        todo.push((name, Todo::Image(place)));
+                        todo.push((name, Todo::Image(place, platforms)));
                     }
                 }
             }
@@ -200,25 +213,36 @@ async fn gather_one(
     Ok((todo, found))
 }
 
-/// Verifies images of registries, several at a time, in the order given.
-pub(crate) async fn check_all(
-    client: &Client,
-    images: &[(String, ImageKind)],
-    platforms: &[Platform],
-) -> Result<Vec<Image>> {
+/// Verifies images of registries, each for its own platforms, several at a time, in the order given.
+pub(crate) async fn check_all(client: &Client, images: &[(String, Vec<Platform>)]) -> Result<Vec<Image>> {
     let mut places = Vec::new();
-    for (name, kind) in images {
-        places.push((name, *kind, Place::Registry(client.clone(), oci::parse(name)?)));
+    for (name, platforms) in images {
+        places.push((name, platforms, Place::Registry(client.clone(), oci::parse(name)?)));
     }
-    let checks = stream::iter(places)
-        .map(|(name, kind, place)| async move { Image { kind, ..check(&place, name, platforms).await } });
+    check_places(&places).await
+}
+
+type Lying<'a> = (&'a String, &'a Vec<Platform>, Place);
+
+/// Verifies images where they lie, each for its own platforms, several at a time, in the order given.
+async fn check_places(places: &[Lying<'_>]) -> Result<Vec<Image>> {
+    let checks = stream::iter(places).map(|(name, platforms, place)| check(place, name, platforms));
     Ok(checks.buffered(PARALLEL).collect().await)
 }
 
-/// Verifies images where they lie, each for its own platforms, several at a time, in the order given.
-pub(crate) async fn check_places(places: &[(&String, &Vec<Platform>, Place)]) -> Result<Vec<Image>> {
-    let checks = stream::iter(places).map(|(name, platforms, place)| check(place, name, platforms));
+/// As [`check_places`], of images that were built.
+pub(crate) async fn check_all_built(places: &[Lying<'_>]) -> Result<Vec<Image>> {
+    let checks = stream::iter(places).map(|(name, platforms, place)| check_built(place, name, platforms));
     Ok(checks.buffered(PARALLEL).collect().await)
+}
+
+/// Verifies an image that was built, which has to have a program.
+pub(crate) async fn check_built(place: &Place, name: &str, platforms: &[Platform]) -> Image {
+    let mut image = Image { kind: ImageKind::Built, ..check(place, name, platforms).await };
+    for row in image.platforms.iter_mut().filter(|row| row.problem.is_none() && row.program.is_none()) {
+        (row.problem, row.cause) = (Some("there is no program that it starts".into()), Some(Cause::Product));
+    }
+    image
 }
 
 /// Verifies one image.

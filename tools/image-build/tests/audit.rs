@@ -76,6 +76,26 @@ fn what_has_something_in_its_place_is_good() {
 }
 
 #[test]
+fn what_was_found_is_an_image_map_that_is_gone_by() {
+    let world = World::new();
+    world.audit(&["--image-map", "map/images.toml"]).says(1, &[]);
+    let map = kit::ci::Ci::new(world.folder.path("map")).images().unwrap();
+    let [one, two] = &map.image[..] else { panic!("{map:?}") };
+    assert!(one.names[0].contains("/poor:v1") && two.names[0].contains("/poor@sha256:"), "{map:?}");
+    for image in [one, two] {
+        assert_eq!((&image.build, &image.unused, image.platforms.len()), (&None, &None, 1));
+        assert_eq!(image.platforms[0].to_string(), "linux/amd64");
+    }
+    assert!(world.folder.read("map/images.toml").contains("# test/a_test.go:2\n[[image]]"));
+    // As a workspace's map it says where these images run; and what stands in for one stays.
+    let map = world.folder.read("map/images.toml").replacen("platforms = [\"linux/amd64\"]", "build = \"shell\"", 1);
+    world.folder.write("ci/images.toml", map + "[build.shell]\nfiles = { '/etc/x' = 'y' }\n");
+    world.audit(&["--image-map", "map/images.toml"]).says(0, &[]);
+    let map = kit::ci::Ci::new(world.folder.path("map")).images().unwrap();
+    assert_eq!((map.image.len(), map.image[0].build.as_deref()), (1, Some("shell")), "{map:?}");
+}
+
+#[test]
 fn what_was_seen_is_enough_without_a_network() {
     let world = World::new();
     let offline = |more: &[&str]| world.audit(&[&["--offline"], more].concat());

@@ -173,6 +173,7 @@ fn a_newer_digest_that_would_lose_a_platform_is_said_before_it_is_taken() {
     let text = world.bases(&[]).out;
     assert!(text.contains("without linux/s390x, linux/arm64, also for linux/ppc64le"), "{text}");
     assert!(text.contains("the tag v1 names the same") && text.contains("the tag v2 names now is not known"), "{text}");
+    assert!(text.contains("its tag is not known, nor whether a newer one would lose a platform"), "{text}");
 }
 
 #[test]

@@ -90,7 +90,8 @@ fn a_row_says_all_that_is_known_and_json_says_it_by_name() {
     let name = world.push("x", &images);
     let ended = world.verify(&[&name, "--platform", PLATFORMS]).expect(0, "");
     let row = ended.out.lines().find(|line| line.contains("linux/s390x")).unwrap();
-    for said in ["elf s390x 64BE", "65532", "static:v1@aaaaaaaaaaaa", "ok"] {
+    assert!(ended.out.lines().next().unwrap().contains("PLATFORM       INDEX          CONFIG "), "{}", ended.out);
+    for said in ["linux/s390x    linux/s390x", "elf s390x 64BE", "65532", "static:v1@aaaaaaaaaaaa", "ok"] {
         assert!(row.contains(said), "{said}: {row}");
     }
     let ended = world.verify(&[&name, "--platform", PLATFORMS, "--output", "json", "--deep"]).expect(0, "");
@@ -117,6 +118,8 @@ fn wrong_images_are_exit_1_with_their_rows() {
     let below = world.push("below", &[Made { layers: files, ..Made::new("s390x", "s390x") }]);
     world.verify(&[&below, "--platform", "linux/s390x"]).expect(0, "ok");
     world.verify(&[&below, "--platform", "linux/s390x", "--deep"]).expect(1, "/bin/old is a program for amd64");
+    let nothing = world.push("nothing", &[Made { settings: json!({}), ..Made::new("s390x", "s390x") }]);
+    world.verify(&[&nothing, "--platform", "linux/s390x"]).expect(0, "ok, no program");
     // All of them at once: the good ones are shown as well.
     let ended = world.verify(&[&hole, &below, "--platform", "linux/s390x"]).expect(1, "hole");
     assert_eq!(ended.out.lines().count(), 3, "{}", ended.out);

@@ -23,21 +23,6 @@ const FILES: usize = 200_000;
 const DEPTH: usize = 64;
 /// So many bytes in front of a string in Go tell whether it is an image; a generated line may be megabytes long.
 const BEFORE: usize = 100;
-/// Registries whose images are recognised without a tag, where anything else could be an import path.
-const REGISTRIES: &[&str] = &[
-    "docker.io",
-    "gcr.io",
-    "ghcr.io",
-    "quay.io",
-    "cgr.dev",
-    "icr.io",
-    "pkg.dev",
-    "mcr.microsoft.com",
-    "public.ecr.aws",
-    "registry.k8s.io",
-    "registry.access.redhat.com",
-    "registry.redhat.io",
-];
 
 /// An image that a file names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -165,7 +150,7 @@ fn references(language: Language, text: &str) -> Vec<(usize, String)> {
     }
     let mut stages = BTreeSet::new();
     for (at, line) in text.lines().enumerate() {
-        let line = uncommented(line);
+        let line = manifests::uncommented(line);
         if let (Language::Dockerfile, Some(from)) = (language, FROM.captures(line)) {
             found.extend(base(&from, &mut stages).map(|reference| (at + 1, reference)));
             continue;
@@ -173,14 +158,6 @@ fn references(language: Language, text: &str) -> Vec<(usize, String)> {
         in_line(language, "", line, &mut |reference| found.push((at + 1, reference)));
     }
     found
-}
-
-/// What is in front of a comment, in languages that begin one by `#`.
-fn uncommented(line: &str) -> &str {
-    if line.trim_start().starts_with('#') {
-        return "";
-    }
-    line.split_once(" #").map_or(line, |(before, _)| before)
 }
 
 static IMAGE_KEY: LazyLock<Regex> = LazyLock::new(|| {
@@ -234,28 +211,14 @@ fn in_line(language: Language, before: &str, line: &str, found: &mut impl FnMut(
         if token.contains(['$', '%', '*', '<']) || token.contains("://") {
             continue;
         }
-        if manifests::names_registry(token) || known_registry(token) {
+        if manifests::names_registry(token) || manifests::known_registry(token) {
             take(token);
         }
     }
 }
 
 fn is_reference(text: &str) -> bool {
-    manifests::is_image(text) && oci::parse(text).is_ok() && !is_file(text)
-}
-
-/// `REGISTRY/PATH` of a registry that is known to be one.
-fn known_registry(token: &str) -> bool {
-    let Some((host, path)) = token.split_once('/') else { return false };
-    let known = |registry: &str| host.strip_suffix(registry).is_some_and(|sub| sub.is_empty() || sub.ends_with('.'));
-    REGISTRIES.iter().any(|registry| known(registry)) && !path.is_empty()
-}
-
-/// `github.com/x/y/file.go:12`, as in messages, looks like a tag; so do names of files.
-fn is_file(reference: &str) -> bool {
-    let path = reference.split('@').next().unwrap_or(reference);
-    let path = path.rsplit('/').next().unwrap_or(path).split(':').next().unwrap_or(path);
-    [".go", ".yaml", ".yml", ".json", ".sh", ".md", ".tgz", ".tar.gz"].iter().any(|end| path.ends_with(end))
+    manifests::is_image(text) && oci::parse(text).is_ok() && !manifests::is_file(text)
 }
 
 /// Go's string literals: the line each begins in, the end of what stands before it there, and its text. Comments are

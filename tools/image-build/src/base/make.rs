@@ -90,6 +90,10 @@ pub(crate) fn make(map: &ImageMap, name: &str, platforms: &[Platform], ui: &Ui) 
 pub(crate) fn missing(map: &ImageMap, name: &str, platforms: &[Platform], ui: &Ui) -> Result<Vec<Platform>> {
     let definition = Definition::resolve(map, name)?;
     let mut missing = Vec::new();
+    let first = resolve(&amd64(), &definition, ui).unwrap_or_default();
+    if !first.is_empty() && platforms.iter().all(|platform| is_everywhere(&first, platform)) {
+        return Ok(missing);
+    }
     for (platform, found) in platforms.iter().zip(each(platforms, |platform| resolve(platform, &definition, ui))) {
         match found {
             Err(error) if error.cause == Cause::ImageMissingPlatform => missing.push(platform.clone()),
@@ -102,11 +106,18 @@ pub(crate) fn missing(map: &ImageMap, name: &str, platforms: &[Platform], ui: &U
 /// The packages for each platform. Those that are the same for all architectures are taken from one list, for
 /// a mirror may have a newer one for one architecture than for another for a while.
 fn packages(definition: &Definition, platforms: &[Platform], ui: &Ui) -> Result<Vec<Vec<Package>>> {
-    let shared = Platform::from_parts("linux", "amd64", None, None);
+    let shared = amd64();
+    let first = resolve(&shared, definition, ui);
+    if let Ok(packages) = &first
+        && platforms.iter().all(|platform| is_everywhere(packages, platform))
+    {
+        let packages = apt::fetch_shared(&shared, packages)?;
+        return Ok(vec![packages; platforms.len()]);
+    }
     let mut all = vec![shared.clone()];
     all.extend(platforms.iter().filter(|platform| **platform != shared).cloned());
-    let found = each(&all, |platform| resolve(platform, definition, ui));
-    let found = together(&all, found)?;
+    let others = each(&all[1..], |platform| resolve(platform, definition, ui));
+    let found = together(&all, std::iter::once(first).chain(others).collect())?;
     let shared = apt::fetch_shared(&shared, &found[0])?;
     let of = |platform: &Platform| {
         let packages = all.iter().position(|other| other == platform).map_or(&[][..], |at| &found[at]);
@@ -114,6 +125,16 @@ fn packages(definition: &Definition, platforms: &[Platform], ui: &Ui) -> Result<
         packages.iter().map(|package| same(package).unwrap_or_else(|| package.clone())).collect()
     };
     Ok(platforms.iter().map(of).collect())
+}
+
+fn amd64() -> Platform {
+    Platform::from_parts("linux", "amd64", None, None)
+}
+
+/// Whether these packages are for this platform too, also if Debian's release has no port for it: there is no program in
+/// them.
+fn is_everywhere(packages: &[Package], platform: &Platform) -> bool {
+    platform.os == "linux" && packages.iter().all(|package| package.file.ends_with("_all.deb"))
 }
 
 /// The packages for one platform; where there are none for it, the error's line names those that are missing.
@@ -241,6 +262,16 @@ mod tests {
         let results = vec![Err::<(), _>(lacks("git")), Err(Error::interrupted(2)), Ok(())];
         assert_eq!(together(&platforms, results).unwrap_err().signal, Some(2));
         assert_eq!(together(&platforms, vec![Ok(1), Ok(2), Ok(3)]).unwrap(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn packages_without_programs_are_for_architectures_that_debian_has_no_port_for() {
+        let package = |file: &str| Package { file: file.into(), sha256: String::new() };
+        let data = [package("tzdata_2025b-0_all.deb"), package("ca-certificates_2023_all.deb")];
+        let riscv64 = "linux/riscv64".parse().unwrap();
+        assert!(is_everywhere(&data, &riscv64));
+        assert!(!is_everywhere(&[package("tini_0.19_amd64.deb")], &riscv64));
+        assert!(!is_everywhere(&data, &"windows/amd64".parse().unwrap()));
     }
 
     #[test]

@@ -40,7 +40,11 @@ Examples:
   image-build base dockerfile images/Dockerfile --platform linux/amd64,linux/s390x --to 10.1.2.3:5000/base/build
 
 Every verb prints the reference by digest of what it pushed (or else the folder of the layout). Made again
-from the same parts it has the same digest.";
+from the same parts it has the same digest.
+
+Exit codes: 0 it is made, and where it was to go; 1 a part lacks a platform or is for another one, or there is no
+package for it; 2 the call or a file that it names is wrong; 3 a registry, a mirror or this machine failed; 5 a program
+is missing.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

@@ -25,7 +25,13 @@ pub(super) fn table(bases: &[Base]) -> String {
         if base.plain {
             notes.push(format!("{name}: one image without an index"));
         }
-        notes.extend(base.newer.as_ref().map(|newer| format!("{name}: {}", said(base, newer))));
+        match &base.newer {
+            Some(newer) => notes.push(format!("{name}: {}", said(base, newer))),
+            None if base.reference.contains('@') && base.digest.is_some() => {
+                notes.push(format!("{name}: its tag is not known, nor whether a newer one would lose a platform"));
+            }
+            None => {}
+        }
     }
     ui::printable(&format!("{}{}\n", ui::table(&rows), notes.join("\n")))
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kit::{Cause, Error, Platform, Result, Within, ci::Ci};
+use kit::{Platform, Result, Within, ci::Ci};
 use oci::Place;
 
 use super::Build;
@@ -15,6 +15,14 @@ use crate::{
 
 /// References by import path, and `default`.
 pub(super) type Bases = BTreeMap<String, String>;
+
+/// Those that images of `expected` are built on, by name or reference. Others may be what they like.
+pub(super) fn needed(build: &Build<'_>, expected: &BTreeMap<String, Vec<Platform>>) -> Bases {
+    let mut bases = configured(build);
+    let all_have_their_own = expected.keys().all(|import| bases.contains_key(import));
+    bases.retain(|path, _| if path == "default" { !all_have_their_own } else { expected.contains_key(path) });
+    bases
+}
 
 /// The bases by name or reference: of the call, of ci/components.toml, or the component's own.
 fn configured(build: &Build<'_>) -> Bases {
@@ -35,27 +43,20 @@ fn configured(build: &Build<'_>) -> Bases {
 pub(super) fn all(build: &Build<'_>, ci: &Ci) -> Result<Vec<Platform>> {
     let bases = configured(build);
     let platforms: Vec<Platform> = match bases.get("default") {
-        Some(base) if !is_build(base) => {
+        Some(base) if !is_build(build.map, base) => {
             let place = Place::Registry(build.client.clone(), oci::parse(base)?);
             let offering = oci::run(oci::offered(&place)).within(|| format!("base {base}"))?;
             offering.platforms().into_iter().filter(|platform| platform.row().is_ok()).collect()
         }
         _ => ci.architectures()?.architecture.into_iter().map(|architecture| architecture.platform).collect(),
     };
-    let platforms = once(&platforms);
-    if platforms.is_empty() {
-        return Err(Error::new(Cause::ImageMissingPlatform, "the default base offers no platform that is known"));
-    }
-    let names: Vec<_> = platforms.iter().map(ToString::to_string).collect();
-    build.ui.note(format!("all platforms: {}", names.join(",")));
-    Ok(platforms)
+    Ok(once(&platforms))
 }
 
-/// The bases by reference; those of ci/images.toml are made and pushed.
-pub(super) fn choose(build: &Build<'_>) -> Result<Bases> {
-    let bases = configured(build);
+/// The bases by reference; those of ci/images.toml are made and pushed, for ko takes bases from registries only.
+pub(super) fn provide(build: &Build<'_>, bases: Bases) -> Result<Bases> {
     let mut made = BTreeMap::new();
-    for base in bases.values().filter(|base| is_build(base)).collect::<BTreeSet<_>>() {
+    for base in bases.values().filter(|base| is_build(build.map, base)).collect::<BTreeSet<_>>() {
         let image = base::make(build.map, base, &build.platforms, build.ui)?;
         let target = image.repository(&build.args.repo)?;
         let digest = oci::run(image.push(&build.client, &target)).within(|| format!("base {base}"))?;
@@ -64,11 +65,10 @@ pub(super) fn choose(build: &Build<'_>) -> Result<Bases> {
     Ok(bases.into_iter().map(|(path, base)| (path, made.get(&base).cloned().unwrap_or(base))).collect())
 }
 
-/// Refuses bases that lack a platform, all of them at once.
+/// Refuses bases that lack a platform, all of them at once; those that are made here have what is asked for, or are not
+/// made.
 pub(super) fn check(build: &Build<'_>, bases: &Bases, expected: &BTreeMap<String, Vec<Platform>>) -> Result<()> {
-    let needed = bases.iter().filter(|(path, _)| *path == "default" || expected.contains_key(*path));
-    let needed: BTreeMap<&String, &String> = needed.collect();
-    let references: BTreeSet<&String> = needed.values().copied().collect();
+    let references: BTreeSet<&String> = bases.values().filter(|base| !is_build(build.map, base)).collect();
     let step = build.ui.step("bases");
     let mut lacking = Vec::new();
     for reference in references {
@@ -79,7 +79,7 @@ pub(super) fn check(build: &Build<'_>, bases: &Bases, expected: &BTreeMap<String
         let missing: Vec<_> = asked.iter().filter(lacks).map(ToString::to_string).collect();
         if !missing.is_empty() {
             let users: Vec<_> =
-                needed.iter().filter(|(_, base)| **base == reference).map(|(path, _)| path.as_str()).collect();
+                bases.iter().filter(|(_, base)| *base == reference).map(|(path, _)| path.as_str()).collect();
             let offered: Vec<_> = offering.platforms().iter().map(ToString::to_string).collect();
             lacking.push(bases::lacking(reference, &users, &missing, &offered));
         }

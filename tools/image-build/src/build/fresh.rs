@@ -5,11 +5,7 @@ use std::{
     path::Path,
 };
 
-use kit::{
-    Cause, Context, Error, Platform, Result,
-    record::{Image, ImageKind},
-    rundir,
-};
+use kit::{Cause, Context, Error, Platform, Result, record::Image, rundir};
 use oci::{Inbox, Layout, Place, Received};
 
 use super::{Build, bases::Bases};
@@ -83,13 +79,13 @@ impl Fresh {
             places.push((import, platforms, Place::Layout(self.layout.choose(&image))));
         }
         let step = build.ui.step(format!("verifying {} images on {} platforms", places.len(), build.platforms.len()));
-        let checked = oci::run(verify::check_places(&places))?;
+        let checked = oci::run(verify::check_all_built(&places))?;
         step.done("");
         let named = checked.into_iter().map(|image| {
             let base = bases.get(&image.name).or_else(|| bases.get("default")).cloned();
             let digest = image.digest.clone().unwrap_or_default();
             let reference = format!("{}@{digest}", build.repository(&image.name));
-            Image { kind: ImageKind::Built, base, reference, ..image }
+            Image { base, reference, ..image }
         });
         Ok(named.collect())
     }

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use kit::{
     Result,
-    record::{Image, ImageKind, Replacement, Unused},
+    record::{Image, Replacement, Unused},
 };
 
 use super::Build;
 use crate::{
     base,
-    images::{self, Known},
+    images::{self, Known, Placed, StandIn},
     manifests, verify,
 };
 
@@ -20,35 +20,46 @@ pub(super) struct Named {
     pub(super) images: Vec<Image>,
     pub(super) replacements: Vec<Replacement>,
     pub(super) unused: Vec<Unused>,
+    stand_ins: Vec<Placed>,
 }
 
-/// Makes and pushes the stand-ins, and verifies what stays as it is.
-pub(super) fn provide(build: &Build<'_>, names: &BTreeSet<String>) -> Result<Named> {
+/// Makes the stand-ins, and verifies them and what stays as it is. Nothing is pushed.
+pub(super) fn look(build: &Build<'_>, names: &BTreeSet<String>) -> Result<Named> {
     let mut named = Named::default();
     let (mut stand_ins, mut themselves) = (Vec::new(), Vec::new());
     for name in names {
-        match images::lookup(build.map, name, &build.platforms)? {
+        let (known, platforms) = images::lookup(build.map, name, &build.platforms)?;
+        match known {
             Known::Build(made) => {
-                stand_ins.push((name.clone(), base::make(build.map, made, &build.platforms, build.ui)?))
+                let made = base::make(build.map, made, &platforms, build.ui)?;
+                stand_ins.push(StandIn { name: name.clone(), made, platforms });
             }
             Known::Unused(reason) => named.unused.push(Unused { reference: name.clone(), reason: reason.into() }),
-            Known::Itself => themselves.push((name.clone(), ImageKind::Referenced)),
+            Known::Itself => themselves.push((name.clone(), platforms)),
         }
     }
     let registry = build.args.repo.registry()?;
-    named.images = oci::run(async {
-        let mut found = images::push(&build.client, &registry, &stand_ins, &build.platforms).await?;
-        found.extend(verify::check_all(&build.client, &themselves, &build.platforms).await?);
-        Ok(found)
+    let (placed, found) = oci::run(async {
+        let placed = images::place(&build.client, &registry, &stand_ins).await?;
+        Ok((placed, verify::check_all(&build.client, &themselves).await?))
     })?;
-    for image in named.images.iter().take(stand_ins.len()) {
+    for Placed { image, .. } in &placed {
         build.ui.note(format!("{} is replaced by {}", image.name, image.reference));
         named.replacements.push(Replacement { from: image.name.clone(), to: image.reference.clone() });
     }
+    named.images = placed.iter().map(|placed| placed.image.clone()).chain(found).collect();
+    named.stand_ins = placed;
     for unused in &named.unused {
         build.ui.note(format!("{} is not looked at: {}", unused.reference, unused.reason));
     }
     Ok(named)
+}
+
+impl Named {
+    /// Pushes the stand-ins.
+    pub(super) fn publish(&self, build: &Build<'_>) -> Result<()> {
+        oci::run(images::push(&build.client, &self.stand_ins))
+    }
 }
 
 /// The text with all replacements.

@@ -89,19 +89,42 @@ pub(super) fn images_result(build: &Build<'_>, built: &[Image]) -> Result<String
     Ok(text)
 }
 
-/// Writes the release's files and pushes it; the files appear last, when everything is there.
+/// Writes the release's files and pushes it under all tags; the files appear last, when everything is there.
 pub(super) fn release(build: &Build<'_>, text: &str) -> Result<Release> {
-    let tag = build.tags().into_iter().next().unwrap_or_default();
-    let target = build.args.repo.reference(&format!("release/{}:{tag}", build.args.component))?;
     let objects = manifests::count_objects(text)?;
     let bare = manifests::without_tags(text);
-    if manifests::digests(&bare) != manifests::digests(text) {
-        return Err(Error::new(Cause::Internal, "release.yaml and release.notags.yaml name other digests"));
+    same_digests(text, &bare)?;
+    let mut artifact = None;
+    for tag in build.tags() {
+        let target = build.args.repo.reference(&format!("release/{}:{tag}", build.args.component))?;
+        let pushed =
+            oci::push_artifact(&build.client, &target, oci::ARTIFACT_TYPE_RELEASE, "release.yaml", text.as_bytes());
+        artifact = Some(oci::run(pushed)?.whole());
     }
-    let pushed =
-        oci::push_artifact(&build.client, &target, oci::ARTIFACT_TYPE_RELEASE, "release.yaml", text.as_bytes());
-    let artifact = oci::run(pushed)?;
     rundir::write(&build.folder.join("release.notags.yaml"), bare.as_bytes())?;
     let digest = rundir::write(&build.folder.join("release.yaml"), text.as_bytes())?;
-    Ok(Release { digest, objects, artifact: Some(artifact.whole()) })
+    Ok(Release { digest, objects, artifact })
+}
+
+/// Refuses release files that do not name the same images in the same order.
+fn same_digests(text: &str, bare: &str) -> Result<()> {
+    match manifests::digests(bare) == manifests::digests(text) {
+        true => Ok(()),
+        false => Err(Error::new(Cause::Internal, "release.yaml and release.notags.yaml name other digests")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn release_files_with_other_digests_are_refused() {
+        let image = |tag: &str, digit: &str| format!("image: r.io/x{tag}@sha256:{}\n", digit.repeat(64));
+        let text = image(":v1", "1") + &image(":v1", "2");
+        same_digests(&text, &manifests::without_tags(&text)).unwrap();
+        for bare in [image("", "1"), image("", "1") + &image("", "3"), image("", "2") + &image("", "1")] {
+            assert_eq!(same_digests(&text, &bare).unwrap_err().cause, Cause::Internal, "{bare}");
+        }
+    }
 }

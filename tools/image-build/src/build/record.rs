@@ -24,7 +24,7 @@ pub(super) fn begin(args: &Args, component: &Component, run: &RunDir) -> Images 
     Images {
         head: Head::new("image-build", env!("CARGO_PKG_VERSION"), &run.id(), Timestamp::now()),
         component: args.component.clone(),
-        version: component.version().into(),
+        version: args.version(component).into(),
         source,
         origin: Origin::BuiltHere,
         platforms: args.platforms.list().unwrap_or_default(),
@@ -53,6 +53,9 @@ fn reproduce(args: &Args) -> String {
     option("repo", args.repo.name());
     option("platform", &args.platforms.to_string());
     option("run-dir", &args.run_dir.to_string_lossy());
+    if let Some(version) = &args.version {
+        option("version", version);
+    }
     if args.sbom != "spdx" {
         option("sbom", &args.sbom);
     }
@@ -65,7 +68,12 @@ fn reproduce(args: &Args) -> String {
     if let Some(flags) = &args.go_flags {
         option("go-flags", flags);
     }
-    let switches = [(args.bare, "--bare"), (args.base_import_paths, "--base-import-paths"), (args.reuse, "--reuse")];
+    let switches = [
+        (args.bare, "--bare"),
+        (args.base_import_paths, "--base-import-paths"),
+        (args.hashed_import_paths, "--hashed-import-paths"),
+        (args.reuse, "--reuse"),
+    ];
     words.extend(switches.iter().filter(|(given, _)| *given).map(|(_, switch)| (*switch).to_owned()));
     let others = args.others();
     if !others.is_empty() {

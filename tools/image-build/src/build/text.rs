@@ -27,12 +27,14 @@ pub(super) fn release(build: &Build<'_>, files: &[PathBuf], built: &[Image], rec
         text = manifests::replace(&text, &format!("{}{}", manifests::KO, image.name), &reference);
     }
     let text = named::replace(&text, &record.replacements);
-    if let Some(line) = text.lines().find(|line| line.contains(manifests::KO)) {
+    if let Some(line) = text.lines().find(|line| manifests::uncommented(line).contains(manifests::KO)) {
         let what = "an image of ko:// is named in a way that cannot be replaced";
         return Err(Error::new(Cause::Usage, what).line(line.trim()));
     }
-    let (text, count) = manifests::set_version(&text, build.component.version());
-    if count == 0 && matches!(record.source, Source::Module { .. }) {
+    let (text, count) = manifests::set_version(&text, build.version());
+    // A folder has a version only if the call says so.
+    let has_version = build.args.version.is_some() || matches!(record.source, Source::Module { .. });
+    if count == 0 && has_version {
         let component = &build.args.component;
         let what = format!("nothing in the configuration of {component} has the version 'devel' to replace");
         return Err(Error::new(Cause::Usage, what).next("see set_version in image-build's manifests.rs"));

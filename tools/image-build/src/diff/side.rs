@@ -60,7 +60,7 @@ pub(super) async fn read(client: &Client, release: &Release, map: &ImageMap) -> 
     let mut names = Vec::new();
     for name in release.images()? {
         let noted = record.and_then(|record| record.unused.iter().find(|unused| unused.reference == name));
-        let reason = match (noted, images::lookup(map, &name, &[])?) {
+        let reason = match (noted, images::lookup(map, &name, &[])?.0) {
             (Some(unused), _) => Some(unused.reason.clone()),
             (None, Known::Unused(reason)) => Some(reason.to_owned()),
             _ => None,

@@ -15,7 +15,7 @@ use oci::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{File, elf, gzip, layer};
+use crate::support::{File, elf, gzip, layer, pe};
 
 /// Names the folder of the test whose images are pushed; without it the test of that name does nothing.
 const FOLDER: &str = "STAND_IN_KO";
@@ -32,22 +32,28 @@ pub(crate) fn script(folder: &Path, first: &str) -> String {
     )
 }
 
-/// Lets it have built an import path: images whose configs say the first and whose programs are for the second.
+/// Lets it have built an import path: images whose configs say the first, an architecture of Linux or `windows/amd64`,
+/// and whose programs are for the second; of `nothing` they have none.
 pub(crate) fn built(folder: &Path, import: &str, platforms: &[(&str, &str)]) {
     let layout = Layout::create(place(folder, import)).unwrap();
     let write = |media_type: MediaType, value: &Value| layout.write(media_type, value.to_string().as_bytes()).unwrap();
     let images = platforms.iter().map(|(says, holds)| {
-        let program = elf(holds);
-        let files = gzip(&layer(&[("app/x", File::Content(&program))]));
+        let (os, says) = says.split_once('/').unwrap_or(("linux", says));
+        let (path, entrypoint, program) = match (os, *holds) {
+            (_, "nothing") => ("app/x", json!(null), vec![]),
+            ("windows", _) => ("Files/app/x.exe", json!(["C:\\app\\x.exe"]), pe()),
+            (_, holds) => ("app/x", json!(["/app/x"]), elf(holds)),
+        };
+        let files = gzip(&layer(&[(path, File::Content(&program))]));
         let files = layout.write(MediaType::ImageLayerGzip, &files).unwrap();
-        let settings = json!({ "Entrypoint": ["/app/x"], "User": "65532" });
-        let config = json!({ "os": "linux", "architecture": says, "config": settings,
+        let settings = json!({ "Entrypoint": entrypoint, "User": "65532" });
+        let config = json!({ "os": os, "architecture": says, "config": settings,
             "rootfs": { "type": "layers", "diff_ids": [] }, "of": import });
         let config = write(MediaType::ImageConfig, &config);
         let manifest =
             json!({ "schemaVersion": 2, "mediaType": MediaType::ImageManifest, "config": config, "layers": [files] });
         let mut image = serde_json::to_value(write(MediaType::ImageManifest, &manifest)).unwrap();
-        image["platform"] = json!({ "os": "linux", "architecture": says });
+        image["platform"] = json!({ "os": os, "architecture": says });
         image
     });
     let images: Vec<_> = images.collect();

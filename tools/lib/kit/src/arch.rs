@@ -62,6 +62,7 @@ pub const ARCHES: &[Arch] = &[
     Arch { go: "riscv64",  uname: "riscv64",     debian: "riscv64",  alpine: "riscv64",     variant: None,       rust: "riscv64gc-unknown-linux-gnu",     qemu: "riscv64",     elf_machine: 243, elf_class: 64, byte_order: Little, pe_machine: None },
     Arch { go: "loong64",  uname: "loongarch64", debian: "loong64",  alpine: "loongarch64", variant: None,       rust: "loongarch64-unknown-linux-gnu",   qemu: "loongarch64", elf_machine: 258, elf_class: 64, byte_order: Little, pe_machine: None },
     Arch { go: "386",      uname: "i686",        debian: "i386",     alpine: "x86",         variant: None,       rust: "i686-unknown-linux-gnu",          qemu: "i386",        elf_machine: 3,   elf_class: 32, byte_order: Little, pe_machine: Some(0x014c) },
+    Arch { go: "mips64le", uname: "mips64",      debian: "mips64el", alpine: "mips64el",    variant: None,       rust: "mips64el-unknown-linux-gnuabi64", qemu: "mips64el",    elf_machine: 8,   elf_class: 64, byte_order: Little, pe_machine: None },
     Arch { go: "ppc64",    uname: "ppc64",       debian: "ppc64",    alpine: "ppc64",       variant: None,       rust: "powerpc64-unknown-linux-gnu",     qemu: "ppc64",       elf_machine: 21,  elf_class: 64, byte_order: Big,    pe_machine: None },
 ];
 

@@ -13,7 +13,9 @@ mod run;
 
 pub use cleanup::{Baseline, BaselineObject, Cleanup, CleanupHistory, Difference, NodeContent, ObjectKey};
 pub use cluster::{ClusterHost, ClusterPhase, ClusterSeen, ClusterState};
-pub use images::{Deep, Image, ImageKind, Images, Origin, PlatformRow, Program, Release, Replacement, Source, Unused};
+pub use images::{
+    Deep, Image, ImageKind, Images, Origin, PlatformRow, Program, Release, Replacement, Source, Unseen, Unused,
+};
 pub use install::{AppliedObject, Change, ClusterId, Install, Machine, Nature, Node, RunningImage};
 pub use lab::{EMULATED, Lab, LabMachine, LabNode, LabPhase, Subnet};
 pub use results::{

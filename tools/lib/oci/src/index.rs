@@ -153,7 +153,7 @@ pub(crate) async fn entries(place: &Place, top: &Document) -> Result<Vec<Entry>>
                     left = left.checked_sub(inner.bytes.len()).ok_or_else(large)?;
                     if is_index(&inner.media_type) {
                         todo.push((depth + 1, inner));
-                    } else if is_image(&inner.media_type) {
+                    } else if is_image(&inner.media_type) && !is_artifact(&inner.parse()?) {
                         let entry = undeclared(place, &inner, descriptor.clone()).await?;
                         let config = entry.image.as_ref().map_or(0, |image| image.0.config().size());
                         left = left.checked_sub(usize::try_from(config).unwrap_or(usize::MAX)).ok_or_else(large)?;
@@ -178,6 +178,13 @@ fn is_attestation(descriptor: &Descriptor) -> bool {
         platform.os().to_string() == "unknown" || platform.architecture().to_string() == "unknown"
     });
     noted || unknown
+}
+
+/// Whether a manifest is of something else than an image, such as an SBOM (image-spec, manifest.md, "Guidelines for
+/// Artifact Usage").
+fn is_artifact(manifest: &ImageManifest) -> bool {
+    let kind = manifest.config().media_type().to_string();
+    manifest.artifact_type().is_some() || !CONFIG_TYPES.contains(&kind.as_str())
 }
 
 pub(crate) async fn config_of(place: &Place, document: &Document) -> Result<Image> {

@@ -29,6 +29,8 @@ pub(crate) struct Root {
     /// Number of the layer being read: within one layer the last entry counts.
     layer: usize,
     tally: Tally,
+    /// Whether capitals do not matter, as on Windows.
+    without_case: bool,
 }
 
 enum Node {
@@ -58,6 +60,17 @@ pub(crate) enum Found {
 }
 
 impl Root {
+    /// Of Windows, where capitals do not tell files apart.
+    pub(crate) fn without_case() -> Self {
+        Self { without_case: true, ..Self::default() }
+    }
+
+    /// What a path is remembered by.
+    fn key(&self, path: &str) -> String {
+        let path = clean(path);
+        if self.without_case { path.to_lowercase() } else { path }
+    }
+
     /// Begins the next layer downwards.
     pub(crate) fn next_layer(&mut self) {
         self.hidden.extend(self.hiding.drain(..));
@@ -72,7 +85,7 @@ impl Root {
             let what = format!("the archive has a path of more than {PATH_LIMIT} bytes");
             return Err(Error::new(Cause::Registry, what));
         }
-        let path = clean(&entry.path);
+        let path = self.key(&entry.path);
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
         // Whiteouts: image-spec, layer.md.
         if name == ".wh..wh..opq" {
@@ -91,7 +104,7 @@ impl Root {
             Kind::Directory => Node::Directory,
             Kind::Symlink(target) => Node::Symlink(target),
             Kind::Hardlink(target) => Node::Hardlink(clean(&target)),
-            Kind::File => Node::File(content(&path, &entry.head)),
+            Kind::File => Node::File(content(&clean(&entry.path), &entry.head)),
             Kind::Other => Node::File(Content::Other),
         };
         self.nodes.insert(path.clone(), (self.layer, node));
@@ -110,7 +123,7 @@ impl Root {
 
     /// Looks for the file at `path`.
     pub(crate) fn find(&self, path: &str) -> Found {
-        let mut todo: Vec<String> = parts(path);
+        let mut todo: Vec<String> = self.parts(path);
         let mut at = String::new();
         let mut links = 0;
         while let Some(part) = todo.pop() {
@@ -138,10 +151,16 @@ impl Root {
             }
             at =
                 if from_root { String::new() } else { at.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned() };
-            todo.extend(parts(follow));
+            todo.extend(self.parts(follow));
         }
         // It is a folder.
         Found::Missing
+    }
+
+    /// The parts of a path, last one first.
+    fn parts(&self, path: &str) -> Vec<String> {
+        let part = |part: &str| if self.without_case { part.to_lowercase() } else { part.to_owned() };
+        path.split('/').rev().filter(|part| !part.is_empty() && *part != ".").map(part).collect()
     }
 }
 
@@ -172,11 +191,6 @@ pub(crate) fn clean(path: &str) -> String {
         }
     }
     clean.join("/")
-}
-
-/// The parts of a path, last one first.
-fn parts(path: &str) -> Vec<String> {
-    path.split('/').rev().filter(|part| !part.is_empty() && *part != ".").map(String::from).collect()
 }
 
 fn join(folder: &str, name: &str) -> String {

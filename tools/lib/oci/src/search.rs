@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kit::{Cause, Error, Platform, Result, record::Program};
+use kit::{
+    Cause, Error, Platform, Result,
+    record::{Program, Unseen},
+};
 use oci_spec::image::{Config, Descriptor, ImageManifest};
 
 use crate::{
@@ -20,8 +23,13 @@ const SCRIPTS: usize = 4;
 /// Layers of one image; Docker's engine allows 127.
 const LAYERS: usize = 500;
 
+/// A layer that is not larger is read to its end in any case: nothing less tells for sure that no later entry is the
+/// program.
+const SURE: u64 = 4 << 20;
 /// A larger layer is not read to its end only to see whether it has the program a second time.
 const CHEAP: u64 = 16 << 20;
+/// Folders of PATH that are looked into.
+const FOLDERS: usize = 64;
 /// What may follow the last entry of an archive: two empty blocks. One that has more has room for another entry.
 const END: u64 = 1024;
 
@@ -30,6 +38,8 @@ const END: u64 = 1024;
 pub(crate) struct Seen {
     /// The program that the image starts; nothing if it names none.
     pub(crate) program: Option<Program>,
+    /// What was not looked at.
+    pub(crate) unseen: Option<Unseen>,
     /// `/etc/passwd`, if it came by.
     pub(crate) passwd: Option<Vec<u8>>,
 }
@@ -48,6 +58,10 @@ pub(crate) fn head(path: &str) -> usize {
 }
 
 /// Looks for the program that the image starts, by its entrypoint or command.
+///
+/// # Errors
+/// [`Cause::Product`] if it is in none of the layers, unless some of them only their maker distributes;
+/// [`Cause::ImageWrongArch`] if it is no program; [`Cause::Registry`] for layers that cannot be read.
 pub(crate) async fn program_of(
     place: &Place,
     manifest: &ImageManifest,
@@ -63,7 +77,7 @@ pub(crate) async fn program_of(
         return Err(Error::new(Cause::Product, what));
     }
     let search = Arc::new(Mutex::new(Search {
-        root: Root::default(),
+        root: if platform.os == "windows" { Root::without_case() } else { Root::default() },
         paths: candidates(&word, settings, platform),
         scripts: 0,
         passwd: None,
@@ -71,7 +85,9 @@ pub(crate) async fn program_of(
         stopped: None,
     }));
     let lock = || search.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut unseen = None;
     for descriptor in layers(manifest)? {
+        lock().whole = matches!(place, Place::Layout(_)) || descriptor.size() <= SURE;
         let mine = Arc::clone(&search);
         let scan = place.lazy_blob(descriptor, Want::Beginning).await?.scan(move |reader| {
             let mut search = mine.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,32 +96,39 @@ pub(crate) async fn program_of(
         });
         scan.await?;
         let stopped = lock().stopped.take();
-        if let Some(end) = stopped
-            && goes_on(place, descriptor, end).await?
-        {
-            // Of two entries with the same path the last one counts.
-            lock().whole = true;
-            let mine = Arc::clone(&search);
-            let again = place.blob(descriptor).await?.scan(move |reader| {
-                let mut search = mine.lock().unwrap_or_else(PoisonError::into_inner);
-                layer::entries(reader, head, |entry| search.visit(entry))
-            });
-            again.await?;
-            lock().whole = false;
+        match stopped {
+            Some(end) if goes_on(place, descriptor, end).await? => {
+                // Of two entries with the same path the last one counts.
+                lock().whole = true;
+                let mine = Arc::clone(&search);
+                let again = place.blob(descriptor).await?.scan(move |reader| {
+                    let mut search = mine.lock().unwrap_or_else(PoisonError::into_inner);
+                    layer::entries(reader, head, |entry| search.visit(entry))
+                });
+                again.await?;
+            }
+            Some(_) => unseen = Some(Unseen::LayerEnd),
+            None => {}
         }
         let answer = lock().answer(false)?;
         if let Some(program) = answer {
-            return Ok(Seen { program: Some(program), passwd: lock().passwd.take() });
+            return Ok(Seen { program: Some(program), unseen, passwd: lock().passwd.take() });
         }
     }
-    let answer = lock().answer(true)?;
-    let missing = || Error::new(Cause::Product, format!("its entrypoint {word} is in none of its layers"));
-    Ok(Seen { program: Some(answer.ok_or_else(missing)?), passwd: lock().passwd.take() })
+    let program = lock().answer(true)?;
+    if program.is_none() {
+        if !manifest.layers().iter().any(is_foreign) {
+            return Err(Error::new(Cause::Product, format!("its entrypoint {word} is in none of its layers")));
+        }
+        unseen = Some(Unseen::Program);
+    }
+    Ok(Seen { program, unseen, passwd: lock().passwd.take() })
 }
 
-/// Whether more of a layer is to be read when the program has been seen, which ended there in the archive. How large
-/// the archive is stands at the end of a layer that gzip made (RFC 1952, ISIZE); if nothing follows, as in ko's layers,
-/// the program is final.
+/// Whether more of a large layer is to be read when the program has been seen, which ended there in the archive. How
+/// large the archive is stands at the end of a layer that gzip made (RFC 1952, ISIZE); if nothing follows, as in ko's
+/// layers, the program is taken as final. It is not for sure: gzip goes on where one stream ends, and only the last one
+/// says its size there.
 async fn goes_on(place: &Place, layer: &Descriptor, end: u64) -> Result<bool> {
     let media_type = layer.media_type().to_string();
     let size = if media_type.ends_with("gzip") {
@@ -121,9 +144,7 @@ async fn goes_on(place: &Place, layer: &Descriptor, end: u64) -> Result<bool> {
 /// Where the program may be: the path itself, or the word in each folder of PATH.
 fn candidates(word: &str, settings: &Config, platform: &Platform) -> Vec<String> {
     if platform.os == "windows" {
-        // Layers of Windows have the drive C: in the folder Files.
-        let path = word.split_once(':').map_or(word, |(_, path)| path).replace('\\', "/");
-        return vec![format!("/Files/{}", path.trim_start_matches('/'))];
+        return windows(word, settings);
     }
     if word.contains('/') {
         let folder = settings.working_dir().clone().unwrap_or_default();
@@ -131,8 +152,33 @@ fn candidates(word: &str, settings: &Config, platform: &Platform) -> Vec<String>
     }
     let path = settings.env().iter().flatten().find_map(|variable| variable.strip_prefix("PATH="));
     let path = path.unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-    let folders = path.split(':').take(64).filter(|folder| folder.len() + word.len() < PATH_LIMIT);
+    let folders = path.split(':').take(FOLDERS).filter(|folder| folder.len() + word.len() < PATH_LIMIT);
     folders.map(|folder| format!("{folder}/{word}")).collect()
+}
+
+/// The same for Windows, whose layers have the drive C: in the folder Files: without a folder the word is looked for
+/// where the container starts and in PATH, and without an extension as a `.exe` too (CreateProcess). All in small
+/// letters, as the root remembers them.
+fn windows(word: &str, settings: &Config) -> Vec<String> {
+    let path = |text: &str| {
+        let text = text.split_once(':').map_or(text, |(_, path)| path).replace('\\', "/");
+        text.trim_matches('/').to_lowercase()
+    };
+    let rooted = word.contains(':') || word.starts_with(['/', '\\']);
+    let start = settings.working_dir().clone().unwrap_or_default();
+    let mut folders = vec![if rooted { String::new() } else { path(&start) }];
+    if !word.contains(['/', '\\', ':']) {
+        let named = |variable: &&String| variable.get(..5).is_some_and(|name| name.eq_ignore_ascii_case("PATH="));
+        let all = settings.env().iter().flatten().find(named).map(|variable| &variable[5..]);
+        let all = all.unwrap_or("C:\\Windows\\System32;C:\\Windows");
+        folders.extend(all.split(';').take(FOLDERS).map(path));
+    }
+    let word = path(word);
+    let names = [word.clone(), format!("{word}.exe")];
+    let names = &names[..if word.rsplit('/').next().is_some_and(|name| name.contains('.')) { 1 } else { 2 }];
+    let short = folders.iter().filter(|folder| folder.len() + word.len() + 16 < PATH_LIMIT);
+    let path = |folder: &String, name: &String| clean(&format!("files/{folder}/{name}"));
+    short.flat_map(|folder| names.iter().map(move |name| path(folder, name))).collect()
 }
 
 /// The search for a program through the layers, from the top.

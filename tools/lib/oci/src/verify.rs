@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::{StreamExt, stream};
 use kit::{
     Cause, Error, Platform, Result,
-    record::{PlatformRow, Program},
+    record::{PlatformRow, Program, Unseen},
 };
 use oci_spec::image::Descriptor;
 
@@ -154,7 +154,7 @@ impl View<'_> {
         match search::program_of(self.place, manifest, &settings, &declared).await {
             Ok(seen) => {
                 row = with_user(row, &declared.os, seen.passwd.as_deref());
-                row.program = seen.program;
+                (row.program, row.unseen) = (seen.program, seen.unseen);
             }
             Err(error) => return failed(row, &error),
         }
@@ -163,6 +163,8 @@ impl View<'_> {
                 Ok((deep, passwd)) => {
                     row = with_user(row, &declared.os, passwd.as_ref().map(String::as_bytes));
                     row.deep = Some(deep);
+                    // Whichever program counts: none of them is foreign, or that is said.
+                    row.unseen = row.unseen.filter(|unseen| *unseen != Unseen::LayerEnd);
                 }
                 Err(error) => return failed(row, &error),
             }

@@ -12,12 +12,20 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// A layout with plain images for these architectures, each with this name.
 fn layout(folder: &std::path::Path, images: &[(&str, Option<&str>)]) -> Layout {
+    let images: Vec<_> = images
+        .iter()
+        .map(|(arch, name)| (*arch, *name, gzip(&layer(&[("app/x", File::Content(&elf(arch)))]))))
+        .collect();
+    layout_of(folder, &images)
+}
+
+/// The same with these layers.
+fn layout_of(folder: &std::path::Path, images: &[(&str, Option<&str>, Vec<u8>)]) -> Layout {
     let layout = Layout::create(folder).unwrap();
     let descriptors: Vec<_> = images
         .iter()
-        .map(|(arch, name)| {
-            let layer = gzip(&layer(&[("app/x", File::Content(&elf(arch)))]));
-            let layer = layout.write(MediaType::ImageLayerGzip, &layer).unwrap();
+        .map(|(arch, name, layer)| {
+            let layer = layout.write(MediaType::ImageLayerGzip, layer).unwrap();
             let settings = json!({ "Entrypoint": ["/app/x"] });
             let config = json!({ "os": "linux", "architecture": arch, "config": settings, "rootfs": { "type": "layers", "diff_ids": [] } });
             let config = layout.write(MediaType::ImageConfig, &serde_json::to_vec(&config).unwrap()).unwrap();
@@ -42,6 +50,29 @@ fn verify(layout: &Layout, arches: &[&str]) -> Checked {
 
 fn good(checked: &Checked) -> bool {
     checked.rows.iter().all(|row| row.problem.is_none())
+}
+
+#[test]
+fn large_layers_of_a_layout_are_read_to_their_end() {
+    let mut state = 1_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[0]
+    };
+    // What does not get smaller, with the program's header before it a whole number of blocks.
+    let noise: Vec<u8> = std::iter::repeat_with(&mut next).take((5 << 20) - 64).collect();
+    let entry = |arch| {
+        let program = [elf(arch), noise.clone()].concat();
+        layer(&[("app/x", File::Content(&program))])[..512 + (5 << 20)].to_vec()
+    };
+    // Two streams of gzip are one archive; at the end stands the size of the second.
+    let streams = [gzip(&entry("s390x")), gzip(&[entry("amd64"), vec![0; 1024]].concat())].concat();
+    let folder = tempfile::tempdir().unwrap();
+    let twice = layout_of(folder.path(), &[("s390x", None, streams)]);
+    let checked = verify(&twice.images().unwrap()[0].1, &["s390x"]);
+    assert!(checked.rows[0].problem.as_ref().unwrap().contains("/app/x is a program for amd64"), "{checked:?}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod support;
 
-use kit::{Cause, digest::sha256};
+use kit::{Cause, digest::sha256, record::Unseen};
 use oci::{Checked, Client, Place};
 use serde_json::json;
 use support::{Answer, File, Made, Registry, elf, gzip, layer};
@@ -56,7 +56,9 @@ fn a_download_ends_when_the_program_s_header_is_there() {
     let registry = Registry::start();
     let settings = json!({ "Entrypoint": ["/app/x"] });
     let (_, path) = large(&registry, "ranges", settings.clone(), 8 << 20);
-    assert_eq!(cause(&verify(&registry, "ranges:plain")), None);
+    let checked = verify(&registry, "ranges:plain");
+    // That it ended there is said, for a later entry could be the program.
+    assert_eq!((cause(&checked), checked.rows[0].unseen), (None, Some(Unseen::LayerEnd)));
     // And four bytes of the end, which say that nothing follows the program.
     assert_eq!((registry.served(&path), registry.requests(&format!("GET {path}"))), ((32 << 10) + 4, 2));
     // A registry that knows no ranges is left in the middle; what lies in buffers by then cannot be helped.
@@ -64,6 +66,11 @@ fn a_download_ends_when_the_program_s_header_is_there() {
     registry.set(&path, Answer::Whole(bytes));
     assert_eq!(cause(&verify(&registry, "whole:plain")), None);
     assert!(registry.served(&path) < 32 << 20, "{}", registry.served(&path));
+    // A small one is read to its end.
+    let (bytes, path) = large(&registry, "small", json!({ "Entrypoint": ["/app/x"] }), 2 << 20);
+    let checked = verify(&registry, "small:plain");
+    assert_eq!((cause(&checked), checked.rows[0].unseen), (None, None));
+    assert_eq!(registry.served(&path), bytes.len() as u64);
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 mod support;
 
-use kit::{Cause, Platform};
+use kit::{Cause, Platform, record::Unseen};
 use oci::{Checked, Client, Place};
 use serde_json::json;
-use support::{Answer, DOCKER_LIST, DOCKER_MANIFEST, File, Made, Registry, elf, gzip, index, layer};
+use support::{Answer, DOCKER_LIST, DOCKER_MANIFEST, File, Made, OCI_MANIFEST, Registry, elf, gzip, index, layer, pe};
 
 const ALL: &[&str] = &["amd64", "arm64", "s390x", "ppc64le"];
 
@@ -81,7 +81,11 @@ fn of_two_entries_with_the_same_path_the_last_one_counts() {
     let (program, other) = (elf("s390x"), elf("amd64"));
     let files = [("app/x", File::Content(&program)), ("b", File::Content(&padding)), ("app/x", File::Content(&other))];
     let archive = layer(&files);
-    let layers = [archive.clone(), gzip(&archive), zstd::encode_all(&archive[..], 1).unwrap()];
+    // Two streams of gzip one behind the other are one, and only the second one says its size at the end: here the first
+    // one's. Blocks of zeros end an archive.
+    let entry = |program: &[u8]| layer(&[("app/x", File::Content(program))])[..1024].to_vec();
+    let streams = [gzip(&entry(&program)), gzip(&[entry(&other), vec![0; 1024]].concat())].concat();
+    let layers = [archive.clone(), gzip(&archive), zstd::encode_all(&archive[..], 1).unwrap(), streams];
     for (number, bytes) in layers.into_iter().enumerate() {
         let name = format!("twice{number}");
         let made = Made { layers: vec![bytes], ..Made::new("s390x", "s390x") }.push(&registry, &name);
@@ -235,4 +239,68 @@ fn damaged_layers_are_found() {
         registry.set(&path, answer);
         assert_eq!(causes(&verify(&registry, "bad:v1", &["amd64"])), [Some(Cause::Registry)]);
     }
+}
+
+#[test]
+fn artifacts_in_an_index_are_no_images() {
+    let registry = Registry::start();
+    let mut manifests = vec![Made::new("amd64", "amd64").push(&registry, "sbom")];
+    for (artifact, config) in [
+        (json!("application/x"), "application/vnd.oci.image.config.v1+json"),
+        (json!(null), "application/spdx+json"),
+        (json!("application/spdx+json"), "application/vnd.oci.empty.v1+json"),
+    ] {
+        let blob = registry.blob("sbom", b"{}");
+        let config = json!({ "mediaType": config, "digest": blob["digest"], "size": blob["size"] });
+        let mut manifest = json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": [] });
+        if !artifact.is_null() {
+            manifest["artifactType"] = artifact;
+        }
+        manifests.push(registry.document("sbom", "artifact", OCI_MANIFEST, &manifest));
+    }
+    index(&registry, "sbom", "v1", &manifests);
+    let checked = verify(&registry, "sbom:v1", &["amd64", "s390x"]);
+    assert_eq!(causes(&checked), [None, Some(Cause::ImageMissingPlatform)], "{checked:?}");
+    // By itself it is no image.
+    assert_eq!(causes(&verify(&registry, "sbom:artifact", &["amd64"])), [Some(Cause::Usage)]);
+}
+
+#[test]
+fn windows_finds_its_program_whatever_the_capitals_and_in_its_path() {
+    let registry = Registry::start();
+    let program = pe();
+    let files = gzip(&layer(&[("Files/Program Files/App/Tool.EXE", File::Content(&program))]));
+    let look = |name: &str, settings, foreign: bool| {
+        let mut made = Made::new("amd64", "amd64");
+        (made.os, made.settings, made.layers) = ("windows", settings, vec![files.clone()]);
+        let mut image = made.push(&registry, name);
+        if foreign {
+            let path = format!("/v2/{name}/manifests/{}", image["digest"].as_str().unwrap());
+            let mut manifest: serde_json::Value = serde_json::from_slice(&registry.get(&path)).unwrap();
+            let media_type = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+            let layer = json!({ "mediaType": media_type, "digest": kit::digest::sha256(b"base"), "size": 9 });
+            manifest["layers"].as_array_mut().unwrap().insert(0, layer);
+            image = registry.document(name, "plain", OCI_MANIFEST, &manifest);
+            image["platform"] = json!({ "os": "windows", "architecture": "amd64" });
+        }
+        index(&registry, name, "v1", &[image]);
+        let reference = oci::parse(&format!("{}/{name}:v1", registry.host)).unwrap();
+        let platform = ["windows/amd64".parse().unwrap()];
+        let place = Place::Registry(Client::new().unwrap(), reference);
+        oci::run(async { Ok(oci::verify(&place, &platform).await) }).unwrap().rows.remove(0)
+    };
+    for (name, settings) in [
+        ("capitals", json!({ "Entrypoint": ["c:\\program files\\APP\\tool.exe"] })),
+        ("path", json!({ "Cmd": ["TOOL"], "Env": ["Path=C:\\Windows;C:\\Program Files\\app\\"] })),
+        ("start", json!({ "Cmd": ["app/tool.exe"], "WorkingDir": "C:\\Program Files" })),
+    ] {
+        let row = look(name, settings, false);
+        assert_eq!((row.cause, row.unseen), (None, None), "{row:?}");
+        assert_eq!(row.program.unwrap().path, "/Files/Program Files/App/Tool.EXE");
+    }
+    let elsewhere = || json!({ "Cmd": ["powershell"] });
+    assert_eq!(look("elsewhere", elsewhere(), false).cause, Some(Cause::Product));
+    // Where Windows' own layers cannot be fetched it may be in one of them.
+    let row = look("foreign", elsewhere(), true);
+    assert_eq!((row.cause, row.unseen, row.program), (None, Some(Unseen::Program), None));
 }

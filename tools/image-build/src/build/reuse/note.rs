@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kit::{
-    Cause, Context, Error, Platform, Result,
-    record::{Image, ImageKind},
-};
+use kit::{Cause, Context, Error, Platform, Result, record::Image};
 use oci::{ARTIFACT_TYPE_INPUTS, Artifact, ArtifactFile, Place, Received, Reference, Tree};
 use serde::{Deserialize, Serialize};
 
@@ -79,11 +76,10 @@ async fn check(
         complete(build, &oci::pinned(&tagged, &about.digest)).await?;
     }
     let place = Place::Registry(build.client.clone(), image);
-    let checked = verify::check(&place, import, platforms).await;
-    if let Some(error) = show::problems(std::slice::from_ref(&checked)) {
+    let image = verify::check_built(&place, import, platforms).await;
+    if let Some(error) = show::problems(std::slice::from_ref(&image)) {
         return Err(error);
     }
-    let image = Image { kind: ImageKind::Built, ..checked };
     Ok(Known { image, document })
 }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use crate::Platform;
+
 /// `ci/images.toml`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,9 +27,12 @@ pub struct ReplacedImage {
     /// Whether a lab's nodes get it into their store, for what a digest names no mirror can serve.
     #[serde(default)]
     pub preload: bool,
+    /// Only there anything runs it; anywhere if empty.
+    #[serde(default)]
+    pub platforms: Vec<Platform>,
     /// The build, or
     pub build: Option<String>,
-    /// why none is needed.
+    /// why none is needed. Without both it is what it is, on its platforms.
     pub unused: Option<String>,
 }
 

@@ -136,6 +136,9 @@ pub struct PlatformRow {
     /// The entrypoint's program, from its header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<Program>,
+    /// What of it was not looked at; nothing if all that decides which program it starts was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unseen: Option<Unseen>,
     /// The config's `User`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
@@ -175,6 +178,7 @@ impl PlatformRow {
             entry: None,
             config: None,
             program: None,
+            unseen: None,
             user: None,
             uid: None,
             gid: None,
@@ -186,6 +190,17 @@ impl PlatformRow {
             cause: None,
         }
     }
+}
+
+/// What of an image was not looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unseen {
+    /// The end of the layer with its program, where another of the same path could be: it is large, and only its
+    /// beginning was fetched.
+    LayerEnd,
+    /// The program: it is in none of the layers that can be fetched, and others only their maker distributes.
+    Program,
 }
 
 /// What was found of all programs in all layers: ELF programs and libraries for Linux, PE for Windows.

@@ -286,6 +286,19 @@ pub(crate) fn elf(arch: &str) -> Vec<u8> {
     bytes
 }
 
+/// The first bytes of a program for Windows on amd64.
+pub(crate) fn pe() -> Vec<u8> {
+    let mut bytes = vec![0; 0x40];
+    bytes[..2].copy_from_slice(b"MZ");
+    bytes[0x3c] = 0x40;
+    bytes.extend(b"PE\0\0\x64\x86");
+    bytes.resize(0x200, 0);
+    // How large what follows is, and that it is for 64 bit.
+    bytes[0x54] = 0xf0;
+    bytes[0x58..0x5a].copy_from_slice(&[0x0b, 0x02]);
+    bytes
+}
+
 /// What an entry of a made layer is.
 pub(crate) enum File<'a> {
     Content(&'a [u8]),
