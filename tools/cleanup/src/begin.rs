@@ -13,7 +13,6 @@ use crate::{
     back::RunArgs,
     list::{self, Listing, Served},
     scene::{Before, Kept, Scene},
-    state,
 };
 
 /// What is asked first, all of it at the same time.
@@ -79,7 +78,7 @@ impl First {
             let needs = access::needs(&listing, &before.compare(&listing), |resource| args.forces(resource));
             access::check(client, needs).await?;
         }
-        state::settled(client).await?;
+        lease::settled(client).await?;
         let guard = lease::take(client, &scene.run).await?;
         for node in aside::give_back(client).await? {
             ui.note(format!("takes pods again, after a run that was killed: node {node}"));

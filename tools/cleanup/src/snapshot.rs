@@ -75,7 +75,7 @@ async fn take(scene: &Scene, nodes: bool, started: Timestamp, ui: &Ui) -> Result
         report(&before.baseline, &digest, scene, ui)?;
         return Ok(Done::good().digest(digest));
     }
-    state::settled(client).await?;
+    lease::settled(client).await?;
     let guard = lease::take(client, &scene.run).await?;
     if let Some(dirty) = guard.dirty() {
         let error = Error::new(Cause::NotAtBaseline, format!("run {dirty} left the cluster without cleaning it"))

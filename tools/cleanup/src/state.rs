@@ -1,19 +1,16 @@
 //! What a cluster keeps of a baseline in our own namespace: its digest, and the key of the Secrets'
 //! hashes, which must not lie beside them. Both go when the cluster is back at the baseline.
 
-use std::time::Duration;
-
 use cluster::{KubeContext, NAMESPACE};
 use futures::future::try_join_all;
 use k8s_openapi::api::{
     coordination::v1::Lease,
     core::v1::{ConfigMap, Namespace, Secret},
 };
-use kit::{Cause, Error, Result};
+use kit::Result;
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, ListParams, PostParams},
-    runtime::wait::{await_condition, conditions::is_deleted},
 };
 
 use crate::{
@@ -27,8 +24,6 @@ const LABEL: &str = "other-arch/state";
 const BASELINE: &str = "baseline";
 /// Which run wrote it.
 pub(crate) const RUN: &str = "other-arch/run";
-/// How long a namespace with nothing in it takes to go: the namespace controller begins after 5 s.
-const GOING: Duration = Duration::from_secs(60);
 
 /// The state of one baseline.
 #[derive(Debug)]
@@ -89,49 +84,9 @@ fn name_of(digest: &str) -> String {
     format!("baseline-{}", digits.get(..16).unwrap_or(digits))
 }
 
-/// Whether our namespace is on its way out: what is in it is forgotten, although some of it can still be read.
-///
-/// # Errors
-/// As [`cluster::cause_of`] says.
-pub(crate) async fn going(client: &Client) -> Result<bool> {
-    Ok(namespace(client).await?.is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some()))
-}
-
-async fn namespace(client: &Client) -> Result<Option<Namespace>> {
-    let namespaces = Api::<Namespace>::all(client.clone());
-    patiently(|| format!("cannot read the namespace {NAMESPACE}"), || namespaces.get_opt(NAMESPACE)).await
-}
-
-/// Waits until our namespace is not on its way out, which would keep us from writing into it.
-///
-/// # Errors
-/// [`Cause::NotAtBaseline`] if it is stuck; otherwise as [`cluster::cause_of`] says.
-pub(crate) async fn settled(client: &Client) -> Result<()> {
-    match namespace(client).await? {
-        Some(namespace) if namespace.metadata.deletion_timestamp.is_some() => {
-            gone(Api::all(client.clone()), &namespace).await
-        }
-        _ => Ok(()),
-    }
-}
-
-async fn gone(namespaces: Api<Namespace>, namespace: &Namespace) -> Result<()> {
-    let uid = namespace.uid().unwrap_or_default();
-    match tokio::time::timeout(GOING, await_condition(namespaces, NAMESPACE, is_deleted(&uid))).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => {
-            Err(Error::from_source(Cause::Apiserver, format!("cannot watch the namespace {NAMESPACE}"), error))
-        }
-        Err(_) => {
-            Err(Error::new(Cause::NotAtBaseline, format!("the namespace {NAMESPACE} is being deleted and does not go"))
-                .next(format!("see what holds it: kubectl get namespace {NAMESPACE} -o yaml")))
-        }
-    }
-}
-
 /// Forgets a baseline, the inventory of what is not installed any more, and everything else of `run`; with our namespace,
 /// and the lease in it, if nothing else is left there. Returns whether that goes. It takes the namespace controller some
-/// seconds, which nobody has to wait for: whoever needs the namespace next does, see [`settled`].
+/// seconds, which nobody has to wait for: whoever needs the namespace next does, see [`cluster::lease::settled`].
 ///
 /// # Errors
 /// As [`cluster::cause_of`] says.
@@ -154,6 +109,8 @@ pub(crate) async fn forget(client: &Client, state: Option<&State>, run: &str, co
     let other_leases = leases_found.iter().any(|lease| lease.name_any() != cluster::lease::LEASE);
     if !other_leases && other_secrets.is_empty() && other_maps.is_empty() {
         remove_namespace(client).await?;
+        // Nobody can take it any more, and until the namespace is gone it would say that we still hold the cluster.
+        remove(&leases, cluster::lease::LEASE.to_owned()).await?;
         return Ok(true);
     }
     let secrets = secrets(client);

@@ -19,7 +19,7 @@ use kit::{Cause, Error, Result, retry};
 use kube::{
     Api, Client, ResourceExt,
     api::PostParams,
-    runtime::{WatchStreamExt, watcher::watch_object},
+    runtime::{WatchStreamExt, conditions, wait::await_condition, watcher::watch_object},
 };
 use serde::Serialize;
 
@@ -37,6 +37,8 @@ const DIRTY: &str = "other-arch/dirty";
 const LOOKS: &str = "other-arch/looks";
 /// How long it is tried when others write at the same time, or when cleanup just removes our namespace.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long our namespace may take to go: the namespace controller begins after 5 s.
+const GOING: Duration = Duration::from_secs(60);
 
 /// Who holds a cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -160,19 +162,32 @@ pub async fn take(client: &Client, run: &str) -> Result<Guard> {
 
 /// A lease as it was read.
 #[derive(Debug, Clone)]
-pub struct Seen(Option<Lease>);
+pub struct Seen {
+    lease: Option<Lease>,
+    /// Whether its namespace is on its way out, and the lease with it: written now, it would be lost in a moment.
+    going: bool,
+}
 
 impl Seen {
     /// Who holds the cluster.
     #[must_use]
     pub fn state(&self) -> LeaseState {
-        self.0.as_ref().map(LeaseState::of).unwrap_or_default()
+        self.lease.as_ref().filter(|_| !self.going).map(LeaseState::of).unwrap_or_default()
     }
 
     /// Whether a run other than `run` held it then.
     #[must_use]
     pub fn held_by_another(&self, run: &str) -> bool {
         self.state().held_by_another(run, Timestamp::now())
+    }
+
+    /// The lease once its namespace is none that goes.
+    async fn settled(self, client: &Client) -> Result<Option<Lease>> {
+        if !self.going {
+            return Ok(self.lease);
+        }
+        settled(client).await?;
+        read(client).await
     }
 }
 
@@ -181,7 +196,8 @@ impl Seen {
 /// # Errors
 /// As [`crate::cause_of`] says.
 pub async fn see(client: &Client) -> Result<Seen> {
-    read(client).await.map(Seen)
+    let (lease, going) = tokio::try_join!(read(client), going(client))?;
+    Ok(Seen { lease, going })
 }
 
 /// As [`take`], of a lease that was read; if somebody has written it since, it is read again.
@@ -189,7 +205,8 @@ pub async fn see(client: &Client) -> Result<Seen> {
 /// # Errors
 /// As [`take`].
 pub async fn take_seen(client: &Client, run: &str, seen: Seen) -> Result<Guard> {
-    let lease = update(client, seen.0, |lease| claim(lease, run, Aim::Work, Timestamp::now())).await?;
+    let seen = seen.settled(client).await?;
+    let lease = update(client, seen, |lease| claim(lease, run, Aim::Work, Timestamp::now())).await?;
     Ok(Guard::new(client, run, &lease))
 }
 
@@ -198,7 +215,7 @@ pub async fn take_seen(client: &Client, run: &str, seen: Seen) -> Result<Guard> 
 /// # Errors
 /// As [`take`].
 pub async fn look(client: &Client, run: &str) -> Result<Guard> {
-    let seen = see(client).await?.0;
+    let seen = see(client).await?.settled(client).await?;
     let lease = update(client, seen, |lease| claim(lease, run, Aim::Look, Timestamp::now())).await?;
     Ok(Guard::new(client, run, &lease))
 }
@@ -209,10 +226,13 @@ pub async fn look(client: &Client, run: &str) -> Result<Guard> {
 /// # Errors
 /// As [`take`].
 pub async fn take_unwritten(client: &Client, run: &str, seen: &Seen) -> Result<Option<Guard>> {
-    let mut lease = seen.0.clone().unwrap_or_default();
+    if seen.going {
+        return Ok(None);
+    }
+    let mut lease = seen.lease.clone().unwrap_or_default();
     claim(&mut lease, run, Aim::Work, Timestamp::now())?;
     // It is replaced as the version that was seen, or not at all.
-    match write(client, lease, seen.0.is_none()).await {
+    match write(client, lease, seen.lease.is_none()).await {
         Ok(lease) => Ok(Some(Guard::new(client, run, &lease))),
         Err(error) if passes(&error) => Ok(None),
         Err(error) => Err(error).kube(|| "cannot write the lease"),
@@ -282,6 +302,47 @@ pub async fn release(client: &Client, run: Option<&str>) -> Result<()> {
         Ok(())
     };
     update(client, seen, free).await.map(drop)
+}
+
+/// Waits until our namespace is not on its way out, which would keep us from writing into it.
+///
+/// # Errors
+/// [`Cause::NotAtBaseline`] if it is stuck; otherwise as [`crate::cause_of`] says.
+pub async fn settled(client: &Client) -> Result<()> {
+    let Some(namespace) = namespace(client).await?.filter(|namespace| is_going(namespace)) else { return Ok(()) };
+    let (all, uid) = (Api::all(client.clone()), namespace.uid().unwrap_or_default());
+    match tokio::time::timeout(GOING, await_condition(all, NAMESPACE, conditions::is_deleted::<Namespace>(&uid))).await
+    {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => {
+            Err(Error::from_source(Cause::Apiserver, format!("cannot watch the namespace {NAMESPACE}"), error))
+        }
+        Err(_) => {
+            Err(Error::new(Cause::NotAtBaseline, format!("the namespace {NAMESPACE} is being deleted and does not go"))
+                .next(format!("see what holds it: kubectl get namespace {NAMESPACE} -o yaml")))
+        }
+    }
+}
+
+/// Whether our namespace is on its way out: what is in it is forgotten, although some of it can still be read.
+///
+/// # Errors
+/// As [`crate::cause_of`] says.
+pub async fn going(client: &Client) -> Result<bool> {
+    Ok(namespace(client).await?.is_some_and(|namespace| is_going(&namespace)))
+}
+
+/// The namespace of our own state; nothing where we may not see it either.
+async fn namespace(client: &Client) -> Result<Option<Namespace>> {
+    let namespaces = Api::<Namespace>::all(client.clone());
+    match patient(|| namespaces.get_opt(NAMESPACE)).await {
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(None),
+        other => other.kube(|| format!("cannot read the namespace {NAMESPACE}")),
+    }
+}
+
+fn is_going(namespace: &Namespace) -> bool {
+    namespace.metadata.deletion_timestamp.is_some()
 }
 
 /// Creates the namespace of our own state.
