@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use cluster::describe;
+use cluster::{FIELD_MANAGER, describe};
 use futures::{StreamExt, stream};
 use kit::{
     Result,
@@ -130,8 +130,8 @@ async fn restore_one(
 
 async fn create(api: &kube::Api<DynamicObject>, key: &ObjectKey, body: &Value) -> Result<(), kube::Error> {
     let object: DynamicObject = serde_json::from_value(recreated(key, body)).map_err(kube::Error::SerdeError)?;
-    let plain = PostParams::default();
-    again(|| api.create(&plain, &object)).await.map(drop)
+    let ours = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
+    again(|| api.create(&ours, &object)).await.map(drop)
 }
 
 /// Writes only what differs, on the object as it was read.
@@ -154,8 +154,9 @@ async fn put_back(
         Some(metadata) => metadata.extend(version.as_object().cloned().unwrap_or_default()),
         None => patch["metadata"] = whole_metadata(&patch, &version),
     }
-    let (plain, patch) = (PatchParams::default(), Patch::Merge(&patch));
-    Ok(again(|| api.patch(&key.name, &plain, &patch)).await.map(drop))
+    let ours = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+    let patch = Patch::Merge(&patch);
+    Ok(again(|| api.patch(&key.name, &ours, &patch)).await.map(drop))
 }
 
 /// A patch that takes away everything that is compared of the metadata says so with a null, which

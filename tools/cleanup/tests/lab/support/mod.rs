@@ -227,7 +227,8 @@ impl<'a> Run<'a> {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
         *self.count.borrow_mut() += 1;
         let file = self.lab.file(&format!("apply-{}.json", self.count.borrow()), &list.to_string());
-        self.lab.kubectl(&["apply", "--server-side", "-f", file.to_str().unwrap()]);
+        // Also what cleanup has put back, and is the manager of since.
+        self.lab.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", file.to_str().unwrap()]);
     }
 
     /// Waits until a definition's objects can be made.
