@@ -309,7 +309,7 @@ pub async fn release(client: &Client, run: Option<&str>) -> Result<()> {
 /// # Errors
 /// [`Cause::NotAtBaseline`] if it is stuck; otherwise as [`crate::cause_of`] says.
 pub async fn settled(client: &Client) -> Result<()> {
-    let Some(namespace) = namespace(client).await?.filter(|namespace| is_going(namespace)) else { return Ok(()) };
+    let Some(namespace) = namespace(client).await?.filter(is_going) else { return Ok(()) };
     let (all, uid) = (Api::all(client.clone()), namespace.uid().unwrap_or_default());
     match tokio::time::timeout(GOING, await_condition(all, NAMESPACE, conditions::is_deleted::<Namespace>(&uid))).await
     {
