@@ -258,7 +258,8 @@ impl Connection {
             })
             .finish()
             .map_err(|error| (false, error))?;
-        if finished.stopped {
+        // It may have ended by itself before it was stopped.
+        if out.borrow().len() > OUTPUT || chatter.get() > CHATTER {
             let what = format!("{}: {} says more than {OUTPUT} bytes", call.what, self.shown());
             return Err((false, Error::new(Cause::Ssh, what).next(self.ask_owner())));
         }
