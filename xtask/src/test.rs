@@ -16,6 +16,9 @@ use crate::tools;
 /// Run this project's own tests
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    /// Also what goes wrong in a cluster, and with runs: kills, restarts, everything that hangs
+    #[arg(long)]
+    faults: bool,
     /// Also everything with Tekton Pipelines (an hour from nothing)
     #[arg(long)]
     tekton: bool,
@@ -42,6 +45,8 @@ enum Tier {
     Unit,
     /// The lab, every tool on it, and greeter from source to matrix
     Lab,
+    /// Kills, restarts and whatever hangs, on the lab
+    Faults,
     /// The lab's nodes of other architectures
     Nodes,
     /// The support matrix's site in a browser
@@ -65,6 +70,7 @@ impl Tier {
         match self {
             Self::Unit => "unit",
             Self::Lab => "lab",
+            Self::Faults => "faults",
             Self::Nodes => "nodes",
             Self::Browser => "browser",
             Self::Tekton => "tekton",
@@ -77,18 +83,21 @@ impl Tier {
 
     /// Where a test that is ignored belongs, by the first of these words in its name: to one tier only.
     fn of(name: &str) -> Self {
-        let tiers = [Self::Browser, Self::Nodes, Self::Tekton];
+        let tiers = [Self::Browser, Self::Faults, Self::Nodes, Self::Tekton];
         tiers.into_iter().find(|tier| name.contains(tier.name())).unwrap_or(Self::Lab)
     }
 
-    /// How many of its tests run at a time: two cores carry two labs, and no more than one with emulated nodes.
+    /// How many of its test programs run at a time: two cores carry two labs, and no more than one with emulated nodes.
     const fn jobs(self) -> usize {
-        if matches!(self, Self::Lab) { 2 } else { 1 }
+        if matches!(self, Self::Unit | Self::Lab | Self::Faults) { 2 } else { 1 }
     }
 }
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
     let mut tiers = vec![Tier::Unit, Tier::Lab];
+    if args.faults {
+        tiers.push(Tier::Faults);
+    }
     if args.nodes {
         tiers.push(Tier::Nodes);
     }
@@ -147,50 +156,16 @@ fn one(tier: Tier, filter: Option<&str>, ui: &Ui) -> Result<(usize, usize)> {
         };
     };
     let (passed, failed) = match tier {
-        Tier::Unit => count(with_cargo(filter)?, print)?,
+        Tier::Unit => side_by_side::plain(tier.jobs(), filter, print, ui)?,
         _ => {
             let wanted = |name: &str| Tier::of(name) == tier && filter.is_none_or(|word| name.contains(word));
-            side_by_side::run(tier.jobs(), wanted, print, ui)?
+            side_by_side::ignored(tier.jobs(), wanted, print, ui)?
         }
     };
     if filter.is_none() {
         remember(tier, passed, failed, began)?;
     }
     ui.note(format!("tier '{}': {passed} passed, {failed} failed in {}", tier.name(), duration(began.elapsed())));
-    Ok((passed, failed))
-}
-
-/// All tests that are not ignored, by cargo's own runner.
-fn with_cargo(filter: Option<&str>) -> Result<Process<'static>> {
-    let arguments = ["test", "--workspace", "--no-fail-fast", "--"];
-    let command = tools::cargo(&arguments.into_iter().chain(filter).collect::<Vec<_>>())?;
-    Ok(Process::new("tests of tier 'unit'", command).limit(Duration::from_secs(5400)))
-}
-
-/// Passed and failed, by what test programs say.
-///
-/// # Errors
-/// [`Cause::TestTimeout`] where the time limit ended them, whatever they had said by then; [`Cause::BuildFailure`] where
-/// none failed and all the same they did not end well.
-fn count(process: Process<'_>, print: impl Fn(&str)) -> Result<(usize, usize)> {
-    let (mut passed, mut failed) = (0, 0);
-    let finished = process
-        .on_line(|_, line| {
-            print(&format!("{line}\n"));
-            if let Some((good, bad)) = totals(line) {
-                passed += good;
-                failed += bad;
-            }
-        })
-        .finish()?;
-    if finished.timed_out {
-        let took = duration(finished.took);
-        let what = format!("the tests were ended after {took}; until then {passed} had passed and {failed} failed");
-        return Err(Error::new(Cause::TestTimeout, what).line(finished.last.join("\n")));
-    }
-    if !finished.good() && failed == 0 {
-        return Err(tools::failure("the tests", Cause::BuildFailure, &finished.last));
-    }
     Ok((passed, failed))
 }
 
@@ -251,26 +226,9 @@ mod tests {
             ("tekton_pipelines_from_source_to_a_matrix", Tier::Tekton),
             ("browser::browser_finds_every_page_accessible", Tier::Browser),
             ("labs_are_side_by_side", Tier::Lab),
+            ("faults_of_runs_have_their_cause_and_their_exit_code", Tier::Faults),
         ] {
             assert_eq!(Tier::of(name), tier, "{name}");
         }
-    }
-
-    #[test]
-    fn tests_that_were_ended_by_their_limit_are_not_a_failed_build_and_not_counted() {
-        let said = |failed: u8| {
-            let mut command = std::process::Command::new("sh");
-            let script = format!("echo 'test result: x. 3 passed; {failed} failed; 0 ignored'; exec sleep 60");
-            command.args(["-c", &script]);
-            count(Process::new("tests", command).limit(Duration::from_secs(1)), |_| ()).unwrap_err()
-        };
-        for failed in [0, 1] {
-            let error = said(failed);
-            assert_eq!(error.cause, Cause::TestTimeout);
-            assert!(error.to_string().contains(&format!("3 had passed and {failed} failed")), "{error}");
-        }
-        let mut broken = std::process::Command::new("sh");
-        broken.args(["-c", "exit 101"]);
-        assert_eq!(count(Process::new("tests", broken), |_| ()).unwrap_err().cause, Cause::BuildFailure);
     }
 }

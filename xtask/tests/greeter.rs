@@ -89,8 +89,8 @@ fn from_source_to_a_matrix_and_nothing_is_left() {
 }
 
 #[test]
-#[ignore = "needs a lab: cargo xtask test runs it"]
-fn what_goes_wrong_has_its_cause_and_its_exit_code() {
+#[ignore = "needs a lab for minutes: cargo xtask test --faults runs it"]
+fn faults_of_runs_have_their_cause_and_their_exit_code() {
     let world = World::new("wrong");
     let up = world.tool("lab", &["up", "--name", &world.lab]);
     assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));

@@ -21,7 +21,7 @@ use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 use cluster::{Kinds, Opened, Options};
 use kit::{
     Cause, Done, Error, Exit, Output, Platform, Result, RunDir, Ui,
-    ci::{Architecture, CiOptions, Declared, parse_duration},
+    ci::{Architecture, CiOptions, Cluster, Declared, parse_duration},
     record::{ClusterId, Image, Node, SCHEMA_VERSION},
 };
 use serde::Serialize;
@@ -143,6 +143,7 @@ struct Asked {
     holder: Holder,
     versions: Versions,
     architectures: Vec<Architecture>,
+    clusters: Vec<Cluster>,
     declared: Vec<Declared>,
 }
 
@@ -168,15 +169,15 @@ impl Asked {
             (None, None) => Versions::any()?,
         };
         let file = args.ci.open().ok().filter(|ci| ci.folder().join("architectures.toml").is_file());
-        let (architectures, declared) = match file {
+        let (architectures, clusters) = match file {
             Some(ci) => {
                 let all = ci.architectures()?;
-                let declared = all.cluster.iter().filter_map(kit::ci::Cluster::declared).collect();
-                (all.architecture, declared)
+                (all.architecture, all.cluster)
             }
             None => (Vec::new(), Vec::new()),
         };
-        Ok(Self { release, logins: args.extras.logins()?, holder, versions, architectures, declared })
+        let declared = clusters.iter().filter_map(Cluster::declared).collect();
+        Ok(Self { release, logins: args.extras.logins()?, holder, versions, architectures, clusters, declared })
     }
 
     async fn look(self, args: &Args, ui: &Ui) -> Result<Report> {
@@ -274,14 +275,17 @@ impl Scene<'_> {
             self.pulls(target, &before, &nodes),
             self.probe(id, target),
         );
-        let mut rows = vec![access, hooks, clock, credentials::row(self.opened, self.args.lasts)];
+        let credentials = credentials::row(self.opened, self.asked.logins.as_deref(), self.args.lasts);
+        let mut rows = vec![access, hooks, clock, credentials];
         rows.extend(room);
         rows.extend(storage);
         rows.extend(pulls);
         let (seen, error) = looked;
         if let Some(platform) = target {
             let wanted = self.asked.architectures.iter().find(|row| row.platform == *platform);
-            let least = self.args.workers.or(wanted.map(|wanted| wanted.workers)).unwrap_or(1);
+            let own = self.asked.clusters.iter().filter(|cluster| cluster.is_of(&id.name, &id.uid, platform));
+            let own = own.filter_map(|cluster| cluster.workers).max();
+            let least = self.args.workers.or(own).or(wanted.map(|wanted| wanted.workers)).unwrap_or(1);
             rows.push(nodes::workers(id, platform, least));
             rows.push(nodes::nature(id, platform, error.as_ref(), self.args.native));
             rows.push(nodes::processor(id, platform, wanted));

@@ -1,17 +1,18 @@
-//! Tests that are ignored by themselves, each as a process of its own, some side by side: for most of their time they
-//! wait.
+//! Test programs, some side by side: for much of their time they wait. A test that is ignored by itself is a process of
+//! its own.
 
 use std::{
     collections::VecDeque,
     path::{Path, PathBuf},
     process::Command,
-    sync::Mutex,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use kit::{Cause, Process, Result, Ui, process::Stream, ui::duration};
 use serde::Deserialize;
 
+use super::totals;
 use crate::tools;
 
 /// None takes longer.
@@ -19,14 +20,13 @@ const LIMIT: Duration = Duration::from_secs(5400);
 /// Words in the names of tests that compare what is on the machine before and after: what others mount meanwhile would
 /// count. They run alone, after all others.
 const ALONE: &[&str] = &["nothing_is_left", "its_lab_goes"];
+/// Words in the names of those that take longest: begun first, none of them is still running when all others have ended.
+const LONGEST: &[&str] = &["installs_explains_and_records", "runs_records_and_blames"];
 
-/// One test of one test program.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Test {
-    program: PathBuf,
-    /// Where cargo would run it.
-    folder: PathBuf,
+/// What runs as one process.
+struct Job {
     name: String,
+    command: Command,
 }
 
 /// What cargo says of a program that it built, as far as we read it.
@@ -43,17 +43,48 @@ struct Profile {
     test: bool,
 }
 
-/// Runs all ignored tests of the workspace whose names `wanted` takes, `jobs` at a time; passed and failed. Each test's
-/// output comes when it has ended, by `print`.
-pub(super) fn run(
+/// Runs all tests that are not ignored and whose names contain `filter`, `jobs` test programs at a time; passed and
+/// failed. What each says comes when it has ended, by `print`.
+pub(super) fn plain(
+    jobs: usize,
+    filter: Option<&str>,
+    print: impl Fn(&str) + Sync,
+    ui: &Ui,
+) -> Result<(usize, usize)> {
+    let programs = programs()?.into_iter().map(|(program, folder)| {
+        let name = program.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let mut command = Command::new(&program);
+        command.args(filter).current_dir(folder);
+        Job { name, command }
+    });
+    let arguments = ["test", "--workspace", "--quiet", "--doc", "--"];
+    let examples = tools::cargo(&arguments.into_iter().chain(filter).collect::<Vec<_>>())?;
+    let examples = Job { name: "examples of the documentation".into(), command: examples };
+    work(programs.chain([examples]).collect(), jobs, &print, ui)
+}
+
+/// Runs all ignored tests of the workspace whose names `wanted` takes, `jobs` at a time; passed and failed. What each
+/// says comes when it has ended, by `print`.
+pub(super) fn ignored(
     jobs: usize,
     wanted: impl Fn(&str) -> bool,
     print: impl Fn(&str) + Sync,
     ui: &Ui,
 ) -> Result<(usize, usize)> {
-    let tests = all()?.into_iter().filter(|test| wanted(&test.name));
-    let (alone, others) = tests.partition(|test| runs_alone(&test.name));
-    let (first, then) = (work(others, jobs, &print, ui)?, work(alone, 1, &print, ui)?);
+    let mut tests = Vec::new();
+    for (program, folder) in programs()? {
+        let mut command = Command::new(&program);
+        command.args(["--list", "--ignored", "--format", "terse"]).current_dir(&folder);
+        let listed = Process::new("list of the tests", command).limit(Duration::from_secs(60)).read()?;
+        tests.extend(names(&listed).filter(|name| wanted(name)).map(|name| {
+            let mut command = Command::new(&program);
+            command.args(["--ignored", "--exact", &name, "--nocapture"]).current_dir(&folder);
+            Job { name, command }
+        }));
+    }
+    let (alone, mut others): (Vec<_>, Vec<_>) = tests.into_iter().partition(|test| runs_alone(&test.name));
+    others.sort_by_key(|test| place(&test.name));
+    let (first, then) = (work(others.into(), jobs, &print, ui)?, work(alone.into(), 1, &print, ui)?);
     Ok((first.0 + then.0, first.1 + then.1))
 }
 
@@ -61,69 +92,82 @@ fn runs_alone(name: &str) -> bool {
     ALONE.iter().any(|word| name.contains(word))
 }
 
-fn work(tests: VecDeque<Test>, jobs: usize, print: &(impl Fn(&str) + Sync), ui: &Ui) -> Result<(usize, usize)> {
-    let waiting = Mutex::new(tests);
+/// When it begins: the longest first.
+fn place(name: &str) -> usize {
+    LONGEST.iter().position(|word| name.contains(word)).unwrap_or(LONGEST.len())
+}
+
+fn work(jobs: VecDeque<Job>, at_a_time: usize, print: &(impl Fn(&str) + Sync), ui: &Ui) -> Result<(usize, usize)> {
+    let waiting = Mutex::new(jobs);
     let done = Mutex::new((0, 0));
     let worker = || -> Result<()> {
-        while let Some(test) = next(&waiting) {
-            let step = ui.step(format!("test {}", test.name));
-            let began = Instant::now();
-            let (good, said) = one(&test)?;
-            let took = duration(began.elapsed());
-            step.done(if good { "passed" } else { "failed" });
-            let mut done = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            *if good { &mut done.0 } else { &mut done.1 } += 1;
-            print(&format!("{said}test {} ... {} in {took}\n", test.name, if good { "ok" } else { "FAILED" }));
+        loop {
+            let Some(job) = lock(&waiting).pop_front() else { return Ok(()) };
+            let (began, name) = (Instant::now(), job.name.clone());
+            let step = ui.step(&name);
+            let (passed, failed, said) = one(job)?;
+            step.done(match (passed, failed) {
+                (_, 1..) => "failed",
+                (0, 0) => "nothing to do",
+                _ => "passed",
+            });
+            let mut done = lock(&done);
+            *done = (done.0 + passed, done.1 + failed);
+            if passed + failed > 0 {
+                let took = duration(began.elapsed());
+                print(&format!("{said}{name}: {passed} passed, {failed} failed in {took}\n"));
+            }
         }
-        Ok(())
     };
     std::thread::scope(|threads| {
-        let workers: Vec<_> = (0..jobs).map(|_| threads.spawn(worker)).collect();
+        let workers: Vec<_> = (0..at_a_time).map(|_| threads.spawn(worker)).collect();
         workers
             .into_iter()
             .try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })?;
-    Ok(done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+    Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-fn next(waiting: &Mutex<VecDeque<Test>>) -> Option<Test> {
-    waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front()
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether a test passed, and what it said.
-fn one(test: &Test) -> Result<(bool, String)> {
-    let mut command = Command::new(&test.program);
-    command.args(["--ignored", "--exact", &test.name, "--nocapture"]).current_dir(&test.folder);
-    let mut said = String::new();
-    let process = Process::new(&test.name, command).limit(LIMIT);
-    let finished = process.on_line(|_, line| said += &format!("{line}\n")).finish()?;
+/// How many passed and failed, and what they said. A program that does not end well has failed, whatever it counted.
+fn one(job: Job) -> Result<(usize, usize, String)> {
+    let (mut passed, mut failed, mut said) = (0, 0, String::new());
+    let finished = Process::new(&job.name, job.command)
+        .limit(LIMIT)
+        .on_line(|_, line| {
+            said += &format!("{line}\n");
+            if let Some((good, bad)) = totals(line) {
+                passed += good;
+                failed += bad;
+            }
+        })
+        .finish()?;
     if finished.timed_out {
         said += &format!("ended by us after {}\n", duration(finished.took));
     }
-    Ok((finished.good() && !finished.timed_out, said))
+    if !finished.good() || finished.timed_out {
+        failed = failed.max(1);
+    }
+    Ok((passed, failed, said))
 }
 
-/// All ignored tests of the workspace, in cargo's order.
-fn all() -> Result<Vec<Test>> {
-    let mut artifacts = Vec::new();
+/// All test programs of the workspace, in cargo's order, and the folders that they run in.
+fn programs() -> Result<Vec<(PathBuf, PathBuf)>> {
+    let mut found = Vec::new();
     let arguments = ["test", "--workspace", "--tests", "--no-run", "--message-format=json-render-diagnostics"];
     Process::new("build of the tests", tools::cargo(&arguments)?)
         .cause(Cause::BuildFailure)
         .limit(Duration::from_secs(1800))
         .on_line(|stream, line| {
             if stream == Stream::Out {
-                artifacts.extend(program(line));
+                found.extend(program(line));
             }
         })
         .run()?;
-    let mut tests = Vec::new();
-    for (program, folder) in artifacts {
-        let mut command = Command::new(&program);
-        command.args(["--list", "--ignored", "--format", "terse"]).current_dir(&folder);
-        let listed = Process::new("list of the tests", command).limit(Duration::from_secs(60)).read()?;
-        tests.extend(names(&listed).map(|name| Test { program: program.clone(), folder: folder.clone(), name }));
-    }
-    Ok(tests)
+    Ok(found)
 }
 
 /// A test program and its package's folder, if that is what cargo says in this line.
@@ -153,6 +197,29 @@ mod tests {
         assert_eq!(program(&line(true, "null")), None);
         assert_eq!(program(&line(false, r#""/w/target/tool""#)), None);
         assert_eq!(program(r#"{"reason":"build-finished","success":true}"#), None);
+    }
+
+    fn run(script: &str, times: usize, at_a_time: usize) -> (usize, usize, String) {
+        let jobs = (0..times).map(|number| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            Job { name: format!("job {number}"), command }
+        });
+        let said = Mutex::new(String::new());
+        let counts = work(jobs.collect(), at_a_time, &|text| lock(&said).push_str(text), &Ui::silent()).unwrap();
+        (counts.0, counts.1, said.into_inner().unwrap())
+    }
+
+    #[test]
+    fn what_test_programs_say_is_counted_and_printed_as_a_whole() {
+        let good = "echo one; echo 'test result: ok. 3 passed; 0 failed; 0 ignored'";
+        let (passed, failed, said) = run(good, 3, 2);
+        assert_eq!((passed, failed, said.matches("one\ntest result").count()), (9, 0, 3), "{said}");
+        assert_eq!(run("echo 'test result: ok. 0 passed; 0 failed; 9 ignored'", 1, 1), (0, 0, String::new()));
+        let bad = run("echo 'test result: FAILED. 1 passed; 2 failed; 0 ignored'; exit 101", 1, 1);
+        assert_eq!((bad.0, bad.1), (1, 2), "{}", bad.2);
+        let died = run("echo 'test a ... ok'; kill -SEGV $$", 1, 1);
+        assert_eq!((died.0, died.1), (0, 1), "{}", died.2);
     }
 
     #[test]

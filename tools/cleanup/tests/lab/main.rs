@@ -17,12 +17,24 @@ use interrupted::{an_unreachable_cluster, killed_and_started_again, the_api_serv
 use serde_json::{Value, json};
 use support::{Lab, Run, objects::*};
 
-/// Everything in one test: one lab, and each part starts where the one before it left the cluster.
+/// What a cluster is used for every night.
 #[test]
 #[ignore = "needs a lab: cargo xtask test runs it"]
-fn whatever_a_run_leaves_the_cluster_is_where_it_was() {
+fn a_used_cluster_is_where_it_was() {
+    each(PARTS);
+}
+
+/// What keeps a cluster from getting back.
+#[test]
+#[ignore = "needs a lab for minutes: cargo xtask test --faults runs it"]
+fn faults_of_any_kind_leave_the_cluster_where_it_was() {
+    each(FAULTS);
+}
+
+/// All of them in one lab: each part starts where the one before it left the cluster.
+fn each(parts: &[(&str, Part)]) {
     let lab = Lab::new();
-    for (name, part) in PARTS {
+    for (name, part) in parts {
         let began = Instant::now();
         let run = Run::new(&lab, name);
         assert_eq!(run.tool("snapshot", &[]).code, 0, "{name}: snapshot");
@@ -42,25 +54,28 @@ const PARTS: &[(&str, Part)] = &[
     ("nothing", nothing_to_do),
     ("dry-run", a_dry_run_changes_nothing),
     ("workloads", workloads_go_quickly),
+    ("selection", a_part_goes_and_the_rest_stays),
+    ("put-back", what_was_changed_is_put_back),
+    ("feature-flags", a_components_feature_flags_are_put_back),
+    ("secret", a_changed_secret_is_reported_and_never_shown),
+    ("volume", a_volume_with_data),
+    ("permissions", missing_permissions_are_named_first),
+    ("refusals", clusters_that_are_not_ours_are_refused),
+];
+
+const FAULTS: &[(&str, Part)] = &[
     ("finalizer", a_finalizer_without_its_controller),
     ("controllers", controllers_deleted_first),
     ("reappears", what_somebody_makes_again_is_named),
-    ("selection", a_part_goes_and_the_rest_stays),
     ("expired", a_cluster_whose_holder_expired_is_adopted),
     ("sweep", a_shared_cluster_is_swept_with_few_rights),
     ("webhook", a_webhook_without_its_server),
     ("namespace", a_namespace_that_is_stuck),
     ("definition", a_definition_deleted_before_its_objects),
     ("conversion", a_conversion_without_its_server),
-    ("put-back", what_was_changed_is_put_back),
-    ("feature-flags", a_components_feature_flags_are_put_back),
-    ("secret", a_changed_secret_is_reported_and_never_shown),
-    ("volume", a_volume_with_data),
     ("restart", the_api_server_restarts_in_the_middle),
     ("killed", killed_and_started_again),
     ("unreachable", an_unreachable_cluster),
-    ("permissions", missing_permissions_are_named_first),
-    ("refusals", clusters_that_are_not_ours_are_refused),
 ];
 
 fn nothing_to_do(run: &Run<'_>) {

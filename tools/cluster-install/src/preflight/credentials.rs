@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use cluster::credentials::{Expiry, expiries};
+use cluster::credentials::{self, Expiry, expiries};
 use jiff::{SignedDuration, Timestamp};
 use kit::{Cause, ui::duration};
 
 use super::row::Row;
 
-/// Looks at everything that the kubeconfig and the API server show with an end.
-pub(crate) fn row(opened: &cluster::Opened, lasts: Duration) -> Row {
+/// Looks at everything that the kubeconfig, the API server and the logins to registries show with an end.
+pub(crate) fn row(opened: &cluster::Opened, logins: Option<&str>, lasts: Duration) -> Row {
     match expiries(opened) {
-        Ok(all) => judge(&all, lasts, Timestamp::now()),
+        Ok(mut all) => {
+            all.extend(logins.into_iter().flat_map(credentials::logins));
+            judge(&all, lasts, Timestamp::now())
+        }
         Err(error) => Row::error("credentials", &error),
     }
 }

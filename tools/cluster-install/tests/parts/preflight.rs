@@ -123,7 +123,7 @@ fn what_a_cluster_cannot_do_and_why(run: &Run<'_>) {
     std::fs::create_dir_all(&ci).unwrap();
     let declared = format!(
         "[[architecture]]\nplatform = '{host}'\nworkers = 9\nprocessors = ['none']\n\
-         [[cluster]]\nname = 'lab-{}'\nnature = 'emulated'\nowner = 'somebody'\n",
+         [[cluster]]\nname = 'lab-{}'\nnature = 'emulated'\nworkers = 7\nowner = 'somebody'\n",
         lab.name
     );
     std::fs::write(ci.join("architectures.toml"), declared).unwrap();
@@ -167,7 +167,7 @@ fn what_a_cluster_cannot_do_and_why(run: &Run<'_>) {
 
     let rows = Rows::of(&ended, 3);
     rows.unfit("version", "apiserver", &["1.99 or newer is wanted"]);
-    rows.unfit("workers", "node", &["1 of", "at least 9 are wanted"]);
+    rows.unfit("workers", "node", &["1 of", "at least 7 are wanted"]);
     rows.unfit("nature", "usage", &["somebody declares", "emulated"]);
     rows.unfit("processor", "node", &["not none"]);
     rows.unfit("disk", "host-disk", &["and 921600.0 GiB are wanted"]);

@@ -54,6 +54,23 @@ pub fn expiries(opened: &Opened) -> Result<Vec<Expiry>> {
     Ok(all)
 }
 
+/// Logins to registries that say when they end, by a Docker config.json: those whose password or token is a JWT, as
+/// services give them out for some hours. Of any other nobody but the registry knows.
+#[must_use]
+pub fn logins(config: &str) -> Vec<Expiry> {
+    let config: Value = serde_json::from_str(config).unwrap_or_default();
+    let mut all = Vec::new();
+    for (registry, login) in config["auths"].as_object().into_iter().flatten() {
+        let word = |name: &str| login[name].as_str().map(str::to_owned);
+        let pair = word("auth").and_then(|auth| String::from_utf8(STANDARD.decode(auth.trim()).ok()?).ok());
+        let password = pair.and_then(|pair| Some(pair.split_once(':')?.1.to_owned()));
+        let secrets = [password, word("password"), word("identitytoken"), word("registrytoken")];
+        let end = secrets.iter().flatten().filter_map(|secret| token_end(secret)).min();
+        all.extend(end.map(|at| Expiry { what: format!("the login of {registry}"), at }));
+    }
+    all
+}
+
 fn of_user(user: &AuthInfo) -> Result<Vec<Expiry>> {
     let what = "the client certificate";
     // The first is the client's own; what follows leads to its authority.
@@ -115,6 +132,22 @@ mod tests {
         for none in ["", "opaque", "a.b.c", "e30.e30.x"] {
             assert_eq!(token_end(none), None, "{none}");
         }
+    }
+
+    #[test]
+    fn a_registry_s_login_ends_with_its_token() {
+        let token = "e30.eyJleHAiOjE4MDAwMDAwMDB9.x";
+        let pair = STANDARD.encode(format!("me:{token}"));
+        let config = serde_json::json!({ "auths": {
+            "a.example": { "auth": pair },
+            "b.example": { "identitytoken": token, "password": "opaque" },
+            "c.example": { "auth": STANDARD.encode("me:opaque") },
+            "d.example": { "auth": "!", "password": 7 },
+        }});
+        let ends = logins(&config.to_string());
+        let named: Vec<_> = ends.iter().map(|end| (end.what.as_str(), end.at.as_second())).collect();
+        assert_eq!(named, [("the login of a.example", 1_800_000_000), ("the login of b.example", 1_800_000_000)]);
+        assert!(logins("{").is_empty() && logins("[]").is_empty());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use serde::{Deserialize, Deserializer};
 
-use super::{Ci, Declared, parse_duration};
+use super::{Ci, Declared, declared, parse_duration};
 use crate::{Cause, Error, Platform, Result, record::Nature, rundir::slug};
 
 /// A cluster of the file: how it is come by, what its nodes are, or both.
@@ -19,6 +19,8 @@ pub struct Cluster {
     pub platform: Option<Platform>,
     /// What its nodes are, for where no probe can tell.
     pub nature: Option<Nature>,
+    /// Least number of its workers, if it is another than its architecture's.
+    pub workers: Option<u32>,
     /// Who answers for it.
     pub owner: String,
     /// It is there, and lent to us.
@@ -204,6 +206,12 @@ impl Cluster {
         Some(Declared { name, uid, platform, nature: self.nature?, owner })
     }
 
+    /// Whether it is this one, and has nodes of this platform.
+    #[must_use]
+    pub fn is_of(&self, name: &str, uid: &str, platform: &Platform) -> bool {
+        declared::is_of((&self.name, &self.uid, &self.platform), name, uid, platform)
+    }
+
     /// The lab that it is, by its name there.
     #[must_use]
     pub fn lab_name(&self) -> Option<&str> {
@@ -233,8 +241,8 @@ impl Cluster {
             (Some(Provider::Lab(_)), _) if self.lab_name().is_none_or(str::is_empty) => {
                 Some(format!("'{name}' is a lab, whose name begins with 'lab-', as in records"))
             }
-            (None, _) if self.nature.is_none() => {
-                Some(format!("'{name}' says nothing: neither what its nodes are (nature) nor how it is come by"))
+            (None, _) if self.nature.is_none() && self.workers.is_none() => {
+                Some(format!("'{name}' says nothing: neither of its nodes (nature, workers) nor how it is come by"))
             }
             _ => None,
         }

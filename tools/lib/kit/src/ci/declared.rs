@@ -21,9 +21,19 @@ impl Declared {
     /// Whether it speaks of these nodes.
     #[must_use]
     pub fn is_of(&self, name: &str, uid: &str, platform: &Platform) -> bool {
-        let same = |own: &Option<String>, other: &str| own.as_ref().is_none_or(|own| own == other);
-        same(&self.name, name) && same(&self.uid, uid) && self.platform.as_ref().is_none_or(|own| own == platform)
+        is_of((&self.name, &self.uid, &self.platform), name, uid, platform)
     }
+}
+
+/// Whether what has this name, UID and platform, as far as it says them, is the cluster's.
+pub(super) fn is_of(
+    own: (&Option<String>, &Option<String>, &Option<Platform>),
+    name: &str,
+    uid: &str,
+    platform: &Platform,
+) -> bool {
+    let same = |own: &Option<String>, other: &str| own.as_ref().is_none_or(|own| own == other);
+    same(own.0, name) && same(own.1, uid) && own.2.as_ref().is_none_or(|own| own == platform)
 }
 
 #[cfg(test)]
