@@ -27,6 +27,7 @@ Examples:
   cargo xtask dogfood --unreachable                          a target that does not answer: exit code 3
   cargo xtask dogfood --test-on linux/s390x                  an emulated node in the target
   cargo xtask dogfood --component pipeline --keep            Tekton itself; both labs stay up
+  cargo xtask dogfood --release REFERENCE                    no build: only the run that tests a release
 
 The exit code is that of the runs together, as for `cargo xtask nightly`.";
 
@@ -40,6 +41,9 @@ pub(crate) struct Args {
     /// Platform that is tested; a lab emulates nodes of those that are not native here [default: this machine's]
     #[arg(long, value_name = "OS/ARCH")]
     test_on: Option<Platform>,
+    /// Test this release of the component, as a build names it by digest, and build nothing
+    #[arg(long, value_name = "REFERENCE", conflicts_with_all = ["unreachable", "cancel"])]
+    release: Option<String>,
     /// A variable for the tests, such as GREETER_TEST=fail
     #[arg(long, value_name = "KEY=VALUE", default_value = "")]
     env: String,
@@ -115,9 +119,9 @@ impl Request<'_> {
             driver.cut();
         }
         let (component, since) = (&self.args.component, jiff::Timestamp::now());
-        let fired = driver.fire(component, &self.platforms, std::slice::from_ref(&self.test_on), &self.args.env, ui)?;
+        let fired = driver.fire(self, ui)?;
         let mut runs = vec![follow::to_the_end(labs, &fired, None, ui)?];
-        if runs[0].cause.is_none() {
+        if runs[0].cause.is_none() && self.args.release.is_none() {
             let test = follow::next(labs, component, &self.test_on.dir(), since, ui)?;
             runs.push(follow::to_the_end(labs, &test, self.args.cancel, ui)?);
         }
@@ -126,7 +130,8 @@ impl Request<'_> {
         }
         self.show(&runs, ui)?;
         let ours = matrix::collect(labs, &self.folder)?;
-        if self.args.no_compare || self.args.unreachable || self.args.cancel.is_some() {
+        let other = self.args.unreachable || self.args.cancel.is_some() || self.args.release.is_some();
+        if self.args.no_compare || other {
             return Ok((runs, None));
         }
         let differences = matrix::compare(self, labs, &ours, ui)?;

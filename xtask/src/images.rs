@@ -88,6 +88,23 @@ impl Made {
         let read = rundir::read_limited(&path, 1 << 20).map_err(|error| error.next(next))?;
         serde_json::from_slice(&read).cause(Cause::Usage, || format!("{} is damaged", path.display()))
     }
+
+    /// Those that were pushed below this repository.
+    fn below(mut self, to: &str) -> Self {
+        let base = to.trim_end_matches('/');
+        self.images.retain(|name, reference| {
+            let rest =
+                reference.strip_prefix(base).and_then(|rest| rest.strip_prefix('/')?.strip_prefix(name.as_str()));
+            rest.is_some_and(|rest| rest.starts_with(['@', ':']))
+        });
+        self
+    }
+
+    /// These, and the others in their place.
+    fn with(mut self, others: &Self) -> Self {
+        self.images.extend(others.images.clone());
+        self
+    }
 }
 
 /// An image on one platform, as it came out.
@@ -101,11 +118,16 @@ pub(crate) struct Row {
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
     let (rows, made) = make(args, ui)?;
+    if let Some(to) = &args.to {
+        // Who pushes some of them again means the others as they are.
+        let before = Made::read(None).unwrap_or_default();
+        rundir::write_json(&Made::path(), &before.below(to).with(&made))?;
+    }
     show(&rows, &made, ui)?;
     Ok(Done::good())
 }
 
-/// Makes them, and says nothing of it on standard output.
+/// Makes them; neither standard output nor `target/images/images.json` hears of it.
 pub(crate) fn make(args: &Args, ui: &Ui) -> Result<(Vec<Row>, Made)> {
     let definitions = Definitions::read(&tools::root().join("ci/step-images"))?;
     let names = definitions.choose(&args.images)?;
@@ -141,9 +163,6 @@ pub(crate) fn make(args: &Args, ui: &Ui) -> Result<(Vec<Row>, Made)> {
             evidence::attach(&reference, name, &folder, &shape, &definitions, ui)?;
             made.images.insert((*name).to_owned(), reference);
         }
-    }
-    if args.to.is_some() {
-        rundir::write_json(&Made::path(), &made)?;
     }
     Ok((rows, made))
 }
@@ -283,4 +302,21 @@ fn show(rows: &[Row], made: &Made, ui: &Ui) -> Result<()> {
 /// Architecture of a platform, for those that compile.
 fn arch(platform: &Platform) -> Result<&'static Arch> {
     platform.row()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_that_are_pushed_again_replace_their_like_and_no_other() {
+        let made = |images: &[(&str, &str)]| Made {
+            images: images.iter().map(|(name, reference)| ((*name).to_owned(), (*reference).to_owned())).collect(),
+        };
+        let before = made(&[("cleanup", "r/steps/cleanup@sha256:1"), ("trigger", "r/steps/trigger@sha256:2")]);
+        let after = before.below("r/steps/").with(&made(&[("cleanup", "r/steps/cleanup@sha256:3")]));
+        let names: Vec<_> = after.images.values().map(String::as_str).collect();
+        assert_eq!(names, ["r/steps/cleanup@sha256:3", "r/steps/trigger@sha256:2"]);
+        assert!(after.below("r/other").images.is_empty());
+    }
 }

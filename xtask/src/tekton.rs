@@ -4,17 +4,20 @@
 //! (`common.yaml`), and what belongs to a place: namespace, repositories. CronJobs and volumes follow from
 //! `ci/architectures.toml` and `ci/components.toml`.
 
+mod features;
 mod lint;
 pub(crate) mod places;
 mod render;
+mod runs;
 mod workflow;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::Command, time::Duration};
 
-use kit::{Cause, Done, Error, Result, Ui, ci::Ci};
+use kit::{Cause, Done, Error, Process, Result, Ui, ci::Ci};
 
 use crate::{images::Made, tools};
 
+pub(crate) use features::features;
 pub(crate) use places::{job, payload};
 pub(crate) use render::{Place, documents, render};
 pub(crate) use workflow::workflow;
@@ -25,8 +28,9 @@ Examples:
   cargo xtask tekton --repo registry.example/nightly --repository https://git.example/other-arch | kubectl apply -f -
   cargo xtask tekton --check
 
-The namespace must exist, and a Secret target-OS-ARCH in it for each platform that is tested, with the target's
-kubeconfig as a file of that name.";
+With --kubeconfig or --lab it is an error, and nothing is printed, if the Tekton of that cluster lacks what is used. The
+namespace then needs a Secret target-OS-ARCH for each platform that is tested, with the target's kubeconfig as a file of
+that name, and for a registry that asks who one is a Secret other-arch-registry (kubectl create secret docker-registry).";
 
 /// Print the Tasks, Pipelines and Triggers for a cluster, or check them
 #[derive(clap::Args)]
@@ -44,6 +48,18 @@ pub(crate) struct Args {
     /// The namespace
     #[arg(long, value_name = "NAME", default_value = "other-arch-nightly")]
     namespace: String,
+    /// URL of the Tekton Dashboard: evidence then links to its run
+    #[arg(long, value_name = "URL", default_value = "")]
+    dashboard: String,
+    /// Look first whether the Tekton of this cluster has what is used
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["check", "lab"])]
+    kubeconfig: Option<PathBuf>,
+    /// The context in that kubeconfig
+    #[arg(long, value_name = "NAME", requires = "kubeconfig")]
+    context: Option<String>,
+    /// The same for a lab of this machine
+    #[arg(long, value_name = "NAME", conflicts_with = "check")]
+    lab: Option<String>,
     /// Size of each target's volume, for caches and runs
     #[arg(long, value_name = "QUANTITY", default_value = "20Gi")]
     storage: String,
@@ -52,7 +68,29 @@ pub(crate) struct Args {
     images: Option<PathBuf>,
 }
 
+impl Args {
+    /// Asks the cluster that is named.
+    fn kubectl(&self, words: &[&str]) -> Result<String> {
+        let mut command = match &self.lab {
+            Some(_) => Command::new(tools::path("lab")?),
+            None => Command::new("kubectl"),
+        };
+        if let Some(name) = &self.lab {
+            command.args(["--name", name, "kubectl"]);
+        }
+        if let Some(path) = &self.kubeconfig {
+            command.arg("--kubeconfig").arg(path);
+        }
+        command.args(self.context.iter().flat_map(|context| ["--context", context])).args(words);
+        let process = Process::new("kubectl", command).cause(Cause::Apiserver);
+        process.limit(Duration::from_secs(60)).read()
+    }
+}
+
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
+    if args.lab.is_some() {
+        tools::build(tools::TOOLS, ui)?;
+    }
     let ci = Ci::new(tools::root().join("ci"));
     if args.check {
         check(&ci)?;
@@ -65,7 +103,11 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
         repo: text(&args.repo),
         repository: text(&args.repository),
         storage: args.storage.clone(),
+        dashboard: args.dashboard.clone(),
     };
+    if args.kubeconfig.is_some() || args.lab.is_some() {
+        features(&|words| args.kubectl(words))?;
+    }
     ui.result(render(&ci, &place, &Made::read(args.images.as_deref())?)?.trim_end())?;
     Ok(Done::good())
 }

@@ -49,6 +49,12 @@ impl Drop for Labs {
     }
 }
 
+/// How a task of a run ended, in Tekton's word.
+fn ended<'a>(run: &'a Value, task: &str) -> Option<&'a str> {
+    let tasks = run["tasks"].as_array()?;
+    tasks.iter().find(|one| one[0] == task).and_then(|one| one[1].as_str())
+}
+
 #[test]
 #[ignore = "needs two labs, and half an hour: cargo xtask test --tekton runs it"]
 fn one_lab_drives_another_through_tekton() {
@@ -63,8 +69,17 @@ fn one_lab_drives_another_through_tekton() {
     assert!(labs.target(&["get", "namespace", "greeter-system", "--ignore-not-found"]).is_empty());
     assert!(labs.lease()["holder"].is_null());
 
+    // Also where most of a run is skipped something fails for what was found, and says what.
+    for asked in [["--component", "nosuch"], ["--release", "no/such/release.yaml"]] {
+        let (code, runs) = labs.dogfood(&[&asked[..], &["--no-compare"]].concat());
+        let said = (code, runs.len(), &runs[0]["reason"], &runs[0]["outcome"], &runs[0]["cause"]);
+        assert_eq!(said, (2, 1, &"Failed".into(), &"failed".into(), &"usage".into()), "{runs:?}");
+        assert_eq!((ended(&runs[0], "gate"), ended(&runs[0], "lease")), (Some("Failed"), None), "{runs:?}");
+    }
+
     let (code, runs) = labs.dogfood(&["--unreachable"]);
     assert_eq!((code, &runs[1]["cause"]), (3, &"cluster-unreachable".into()), "{runs:?}");
+    assert_eq!(ended(&runs[1], "finish"), Some("Succeeded"), "{runs:?}");
 
     let (code, runs) = labs.dogfood(&["--env", "GREETER_TEST=hang", "--cancel", "finally"]);
     assert_eq!((code, &runs[1]["reason"]), (3, &"Cancelled".into()), "{runs:?}");
@@ -75,4 +90,11 @@ fn one_lab_drives_another_through_tekton() {
     let (code, runs) = labs.dogfood(&["--env", "GREETER_TEST=hang", "--cancel", "now"]);
     assert_eq!((code, &runs[1]["cause"]), (3, &"interrupted".into()), "{runs:?}");
     assert!(labs.lease()["holder"].is_string());
+    assert!(!labs.target(&["get", "namespace", "greeter-system", "--ignore-not-found"]).is_empty());
+    let old = r#"{"spec":{"renewTime":"2026-01-01T00:00:00.000000Z"}}"#;
+    labs.target(&["patch", "lease", "run", "--namespace", "other-arch", "--type=merge", "--patch", old]);
+    let (code, runs) = labs.dogfood(&["--no-compare"]);
+    assert_eq!((code, &runs[1]["outcome"]), (0, &"passed".into()), "{runs:?}");
+    assert!(labs.target(&["get", "namespace", "greeter-system", "--ignore-not-found"]).is_empty());
+    assert!(labs.lease()["holder"].is_null() && labs.lease()["dirty"].is_null());
 }

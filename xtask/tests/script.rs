@@ -23,6 +23,38 @@ fn the_script_is_one_that_a_shell_reads() {
     assert!(command.status().unwrap().success());
 }
 
+/// With a cargo that only says what it was called with.
+#[test]
+fn a_target_that_was_taken_is_given_back_also_where_nothing_was_done_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let cargo = folder.path().join("cargo");
+    let stand_in = r#"#!/bin/sh
+all="$*" outcome=passed code=0
+echo "$all" >>"$CALLS"
+case "$all" in *"cleanup snapshot"*) outcome=failed code=3 ;; esac
+while [ $# -gt 1 ]; do
+  if [ "$1" = --stage ]; then
+    mkdir -p "${2%/*}"
+    echo "  \"outcome\": \"$outcome\"," >"$2"
+  fi
+  shift
+done
+exit $code
+"#;
+    std::fs::write(&cargo, stand_in).unwrap();
+    std::fs::set_permissions(&cargo, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    let calls = folder.path().join("calls");
+    let mut command = Command::new("sh");
+    command.args(["-c", &script()]).env("PATH", path).env("CALLS", &calls).env("RUN", folder.path().join("run"));
+    command.env("REPO", "r").env("COMPONENT", "greeter").env("PLATFORM", "linux/amd64").env("CLUSTER", "--lab x");
+    assert!(command.status().unwrap().success());
+    let calls = std::fs::read_to_string(calls).unwrap();
+    let called = |words: &str| calls.lines().any(|line| line.contains(words));
+    assert!(called("lease take") && called("cleanup snapshot") && called("lease release"), "{calls}");
+    assert!(!called("install install") && !called("cleanup run"), "{calls}");
+}
+
 #[test]
 #[ignore = "needs a lab: cargo xtask test runs it"]
 fn the_script_builds_installs_tests_and_cleans_up() {

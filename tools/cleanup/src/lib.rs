@@ -1,12 +1,14 @@
 //! A used cluster back at its baseline, proven by a diff.
 //!
 //! `snapshot` writes what a cluster holds, `diff` compares, `run` goes back, `explain` says why something
-//! is still there, `sweep` removes what tests left on a cluster that is shared. Pure parts: `rules` (what is
+//! is still there, `adopt` takes a cluster that a killed run may have left, `sweep` removes what tests left on a
+//! cluster that is shared. Pure parts: `rules` (what is
 //! compared), `view` (of one object), `compare` (of all), `select` (a part), `order` (what goes when), `budget`,
 //! `blockers`, `reasons`, `finalizers`, `page`. The rest talks to the API server, or to the run directory
 //! (`bodies`, `health`).
 
 mod access;
+mod adopt;
 mod api;
 mod back;
 mod begin;
@@ -85,6 +87,8 @@ enum Verb {
     Run(back::RunArgs),
     /// Say why objects that were added are still there, who has to act, and what to do
     Explain(scene::Place),
+    /// Take a cluster for a run, and clean first what a run has left that was killed there
+    Adopt(adopt::AdoptArgs),
     /// Remove namespaces that tests left on a cluster that others use as well
     #[command(after_help = SWEEP_EXAMPLES)]
     Sweep(sweep::SweepArgs),
@@ -106,6 +110,7 @@ pub fn run(args: Args, ui: &Ui) -> Result<Done> {
         Verb::Diff(place) => diff::run(&place, ui),
         Verb::Run(args) => back::run(&args, ui),
         Verb::Explain(place) => explain::run(&place, ui),
+        Verb::Adopt(args) => adopt::run(&args, ui),
         Verb::Sweep(args) => sweep::run(&args, ui),
     }
 }

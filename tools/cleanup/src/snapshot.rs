@@ -39,8 +39,8 @@ pub(crate) struct SnapshotArgs {
 /// Takes the baseline, unless the cluster already remembers the one that is there.
 ///
 /// # Errors
-/// [`Cause::LeaseHeld`] while another run uses the cluster; [`Cause::Auth`] naming what may not be
-/// listed; otherwise as [`cluster::cause_of`] says.
+/// [`Cause::LeaseHeld`] while another run uses the cluster, or if one has left it without cleaning it;
+/// [`Cause::Auth`] naming what may not be listed; otherwise as [`cluster::cause_of`] says.
 pub(crate) fn run(args: &SnapshotArgs, ui: &Ui) -> Result<Done> {
     let started = Timestamp::now();
     let place = &args.place;
@@ -78,7 +78,8 @@ async fn take(scene: &Scene, nodes: bool, started: Timestamp, ui: &Ui) -> Result
     lease::settled(client).await?;
     let guard = lease::take(client, &scene.run).await?;
     if let Some(dirty) = guard.dirty() {
-        let error = Error::new(Cause::NotAtBaseline, format!("run {dirty} left the cluster without cleaning it"))
+        // No fault of what this run tests.
+        let error = Error::new(Cause::LeaseHeld, format!("run {dirty} left the cluster without cleaning it"))
             .next(format!("cargo xtask cleanup run --run-dir target/runs/{dirty} …; or, to take the cluster as it is: cargo xtask cluster-install lease release --force"));
         guard.release().await?;
         return Err(error);

@@ -28,6 +28,9 @@ enum Verb {
     Release {
         #[command(flatten)]
         whose: Whose,
+        /// Keep it if cleanup has not brought the cluster back: then it expires, and whoever comes next knows that
+        #[arg(long, requires = "run_dir")]
+        if_clean: bool,
         /// Whoever holds it, and forget that the cluster is dirty
         #[arg(long, conflicts_with_all = ["run", "run_dir"])]
         force: bool,
@@ -83,11 +86,18 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
         Verb::Show(_) | Verb::Release { force: true, .. } => None,
         Verb::Take { .. } | Verb::Release { .. } => Some(whose.run()?),
     };
+    let unclean = match (&args.verb, &whose.run_dir) {
+        (Verb::Release { if_clean: true, .. }, Some(folder)) => RunDir::open(folder)?.unclean(),
+        _ => Vec::new(),
+    };
+    if let Some(cell) = unclean.first() {
+        ui.note(format!("not given back: the run has a baseline in {}, and is not back there", cell.display()));
+    }
     let state = cluster::block_on(async {
         let client = cluster::open(&whose.cluster, ui).await?.client;
         match (&args.verb, &run) {
             (Verb::Take { patience, .. }, Some(run)) => drop(patience.take(&client, run, ui).await?),
-            (Verb::Release { .. }, run) => lease::release(&client, run.as_deref()).await?,
+            (Verb::Release { .. }, run) if unclean.is_empty() => lease::release(&client, run.as_deref()).await?,
             _ => {}
         }
         lease::show(&client).await

@@ -120,9 +120,14 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
         Output::Json => ui.json(&report)?,
         Output::Text => ui.result(&text(&report))?,
     }
-    let cause = report.rows.iter().find_map(|row| row.cause);
+    let cause = report.rows.iter().find_map(|row| row.cause).map(of_the_cluster);
     // Whatever the cause would count as elsewhere: here it is the cluster that is not fit.
     Ok(cause.map_or_else(Done::good, |cause| Done { exit: Some(Exit::INFRASTRUCTURE), ..Done::found(cause) }))
+}
+
+/// What another run has left counts against no product, no more than it does for an installation.
+fn of_the_cluster(cause: Cause) -> Cause {
+    if cause == Cause::NotAtBaseline { Cause::LeaseHeld } else { cause }
 }
 
 fn text(report: &Report) -> String {

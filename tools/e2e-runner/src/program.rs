@@ -51,14 +51,14 @@ pub struct Program {
 /// The tests' section of a component.
 ///
 /// # Errors
-/// [`Cause::Usage`] if it has none.
+/// [`Cause::NothingRan`] if it has none.
 pub fn section<'a>(ci: &Ci, name: &str, kind: Kind, component: &'a Component) -> Result<&'a Tests> {
     component.tests.as_ref().ok_or_else(|| {
         let (tests, section) = match kind {
             Kind::E2e => ("tests".to_owned(), "tests"),
             kind => (format!("tests of kind {}", kind.name()), kind.name()),
         };
-        Error::new(Cause::Usage, format!("component '{name}' has no {tests}"))
+        Error::new(Cause::NothingRan, format!("component '{name}' has no {tests}"))
             .next(format!("add [{name}.{section}] to {}", ci.folder().join("components.toml").display()))
     })
 }

@@ -51,11 +51,11 @@ const PROGRAM: &str = "/unit.test";
 /// The unit tests' section of a component, and its name.
 ///
 /// # Errors
-/// [`Cause::Usage`] if it has none.
+/// [`Cause::NothingRan`] if it has none, [`Cause::Usage`] for options that are not for it.
 pub(crate) fn section<'p>(plan: &'p Plan<'_>) -> Result<(String, &'p Unit)> {
     let name = &plan.args.component;
     let unit = plan.component.unit.as_ref().ok_or_else(|| {
-        Error::new(Cause::Usage, format!("component '{name}' has no unit tests"))
+        Error::new(Cause::NothingRan, format!("component '{name}' has no unit tests"))
             .next(format!("add [{name}.unit] to {}", plan.ci.folder().join("components.toml").display()))
     })?;
     // What is not done must not look as if it were.

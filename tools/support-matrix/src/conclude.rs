@@ -27,6 +27,9 @@ pub struct Conclude {
     /// one that failed and left no file was interrupted
     #[arg(long = "status", value_name = "STAGE=STATUS", num_args = 1..)]
     statuses: Vec<Status>,
+    /// The cause of a stage that failed and left no file, if another one is likely (repeatable)
+    #[arg(long, value_name = "STAGE=CAUSE")]
+    otherwise: Vec<Likely>,
     /// Whether a run in which no test ran has shown nothing
     #[arg(long, value_enum, value_name = "required|none", default_value_t)]
     tests: Tests,
@@ -78,17 +81,45 @@ impl std::str::FromStr for Status {
     }
 }
 
+/// The cause of a stage that cannot say it itself.
+#[derive(Debug, Clone)]
+struct Likely {
+    stage: String,
+    cause: Cause,
+}
+
+impl std::str::FromStr for Likely {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let split = text.split_once('=').filter(|(stage, _)| !stage.is_empty());
+        let known = |(stage, name): (&str, &str)| {
+            let cause = Cause::ALL.iter().copied().find(|cause| cause.name() == name)?;
+            Some(Self { stage: stage.into(), cause })
+        };
+        split.and_then(known).ok_or_else(|| Error::new(Cause::Usage, format!("'{text}' is not STAGE=CAUSE")))
+    }
+}
+
 pub(crate) fn run(args: &Conclude, ui: &Ui) -> Result<Done> {
     // A wiring whose first stage failed has nothing to show but that.
     let run = if args.statuses.is_empty() { RunDir::open(&args.run_dir)? } else { RunDir::create(&args.run_dir)? };
     let mut stages = stage::read(run.path())?;
-    add_unheard(&mut stages, &args.statuses);
+    add_unheard(&mut stages, args);
     let (cause, exit) = stage::conclude(&stages, &[], args.tests == Tests::Required);
     let head = head(&run, &stages, cause);
     let record = Stages { head: head.clone(), stages: stages.clone() };
-    // What is sealed stays as it is.
-    if !run.path().join(kit::bundle::FILE).exists() {
+    let seal = run.path().join(kit::bundle::FILE);
+    // What is sealed stays as it is, unless a wiring is at its end once more; what only asks writes nothing.
+    let again = !args.statuses.is_empty();
+    if !args.unless_failed && (again || !seal.exists()) {
         rundir::write_record(run.path(), &record)?;
+        match std::fs::remove_file(&seal) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::from_source(Cause::HostDisk, format!("cannot remove {}", seal.display()), error));
+            }
+            _ => {}
+        }
     }
     match ui.output {
         Output::Json => ui.json(&record)?,
@@ -107,7 +138,8 @@ pub(crate) fn run(args: &Conclude, ui: &Ui) -> Result<Done> {
 }
 
 /// What the wiring knows and no file says: a pod that never ran, or that was killed.
-fn add_unheard(stages: &mut Vec<Stage>, statuses: &[Status]) {
+fn add_unheard(stages: &mut Vec<Stage>, args: &Conclude) {
+    let statuses = &args.statuses;
     // Where no baseline was taken there is nothing to go back to, and cleanup said so.
     let untouched = statuses.iter().any(|status| status.stage == "snapshot" && status.ended != Ended::Succeeded);
     stages.retain(|stage| !(untouched && stage.name == "cleanup" && stage.cause == Some(Cause::Usage)));
@@ -116,7 +148,8 @@ fn add_unheard(stages: &mut Vec<Stage>, statuses: &[Status]) {
             continue;
         }
         let now = Timestamp::now();
-        let cause = Cause::Interrupted;
+        let likely = args.otherwise.iter().find(|likely| likely.stage == *name);
+        let cause = likely.map_or(Cause::Interrupted, |likely| likely.cause);
         stages.push(Stage {
             name: name.clone(),
             component: None,

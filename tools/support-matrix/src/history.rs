@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use kit::{
     Result, Ui,
     bundle::{Closed, History},
+    rundir::is_run_id,
 };
 
 use crate::{
@@ -304,11 +305,11 @@ fn supersede(mut runs: Vec<&Loaded>) -> Vec<&Loaded> {
     runs
 }
 
-/// Whether `after` is the same run, later. The name alone does not say so: a pipeline's workspace always has the same.
+/// Whether `after` is the same run, later. The name alone does not say so, unless it is one that was made for this run.
 fn went_on(run: &RunRef, after: &RunRef) -> bool {
     match (run.asked, after.asked) {
         (Some(before), Some(after)) => before == after,
-        (None, None) => run.records.iter().all(|record| after.records.contains(record)),
+        (None, None) => is_run_id(&run.run) || run.records.iter().all(|record| after.records.contains(record)),
         _ => false,
     }
 }

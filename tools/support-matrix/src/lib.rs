@@ -17,6 +17,7 @@ mod render;
 mod retention;
 mod site;
 mod text;
+mod tidy;
 mod verbs;
 
 use clap::{Parser, Subcommand};

@@ -18,6 +18,7 @@ use crate::{
     questions::{Input, cell_name, history_or_default},
     render,
     text::clean,
+    tidy,
 };
 
 /// Seals a run directory and keeps it.
@@ -33,6 +34,36 @@ pub struct Record {
     /// Where the Tekton Dashboard shows this run; it becomes part of the evidence, and a link in the pages
     #[arg(long, value_name = "URL")]
     dashboard: Option<String>,
+    /// The PipelineRun that it was: --dashboard is then where the Dashboard itself is, or empty if there is none
+    #[arg(long, value_name = "NAMESPACE/NAME", requires = "dashboard")]
+    pipelinerun: Option<String>,
+    /// Afterwards remove the folders of other runs in DIR that the history has and that left a clean cluster, or that are
+    /// older than 30 days
+    #[arg(long, value_name = "DIR")]
+    tidy: Option<PathBuf>,
+}
+
+impl Record {
+    /// The address of the page that shows the run.
+    ///
+    /// # Errors
+    /// [`Cause::Usage`] if that is none.
+    fn link(&self) -> Result<Option<String>> {
+        let Some(dashboard) = &self.dashboard else { return Ok(None) };
+        let link = match self.pipelinerun.as_ref().map(|run| run.split_once('/')) {
+            Some(_) if dashboard.is_empty() => return Ok(None),
+            Some(Some((namespace, name))) => {
+                format!("{}/#/namespaces/{namespace}/pipelineruns/{name}", dashboard.trim_end_matches('/'))
+            }
+            Some(None) => return Err(Error::new(Cause::Usage, "--pipelinerun is NAMESPACE/NAME")),
+            None => dashboard.clone(),
+        };
+        if evidence::is_link(&link) {
+            return Ok(Some(link));
+        }
+        let error = Error::new(Cause::Usage, format!("'{}' is no address of a page", clean(&link)));
+        Err(error.next("write it as https://HOST/PATH"))
+    }
 }
 
 /// Shows the matrix.
@@ -91,11 +122,7 @@ struct Recorded<'a> {
 
 pub(crate) fn record(args: &Record, ui: &Ui) -> Result<Done> {
     let run = RunDir::open(&args.run_dir)?;
-    if let Some(link) = &args.dashboard {
-        if !evidence::is_link(link) {
-            let error = Error::new(Cause::Usage, format!("'{}' is no address of a page", clean(link)));
-            return Err(error.next("write it as https://HOST/PATH"));
-        }
+    if let Some(link) = args.link()? {
         write(&run.path().join(evidence::DASHBOARD), format!("{link}\n").as_bytes())?;
     }
     let closed = bundle::seal(&run)?;
@@ -107,6 +134,9 @@ pub(crate) fn record(args: &Record, ui: &Ui) -> Result<Done> {
     let index = args.index.open(&folder)?;
     let stored = history.store(&closed)?;
     index.add(&[Facts::of(&read)])?;
+    if let Some(runs) = &args.tidy {
+        tidy::runs(runs, &run, &history, ui);
+    }
     let complete = read.is_complete();
     if !complete {
         ui.warn(format!(

@@ -3,13 +3,14 @@
 use std::{collections::BTreeMap, fs, path::Path, process::Command, thread::JoinHandle, time::Duration};
 
 use kit::{
-    Cause, Context, Error, Platform, Process, Result, Ui,
+    Cause, Context, Platform, Process, Result, Ui,
     ci::Ci,
     process::{Finished, Stopper},
 };
 use serde_json::{Value, json};
 
 use super::{
+    Request,
     labs::{Lab, Labs},
     not_done,
     relay::Relay,
@@ -24,20 +25,12 @@ use crate::{
 pub(super) const NAMESPACE: &str = "other-arch-nightly";
 /// Tekton's components that have to be there, in the order in which they are installed.
 const TEKTON: [&str; 2] = ["pipeline", "triggers"];
-/// The oldest Tekton Pipelines with what we use: results of steps, projected workspaces, `onError`.
-const PIPELINES: (u32, u32) = (1, 0);
-/// Served versions that `ci/tekton` is written in.
-const SERVED: [(&str, &str); 5] = [
-    ("tasks.tekton.dev", "v1"),
-    ("pipelines.tekton.dev", "v1"),
-    ("pipelineruns.tekton.dev", "v1"),
-    ("eventlisteners.triggers.tekton.dev", "v1beta1"),
-    ("triggertemplates.triggers.tekton.dev", "v1beta1"),
-];
 
 /// A driver that is ready for requests.
 pub(super) struct Driver<'a> {
     labs: &'a Labs,
+    /// The step images, in the driver's own registry.
+    images: Made,
     api_server: Relay,
     _git: Repository,
 }
@@ -47,14 +40,14 @@ impl<'a> Driver<'a> {
     pub(super) fn prepare(labs: &'a Labs, platforms: &[Platform], folder: &Path, ui: &Ui) -> Result<Self> {
         let (driver, target) = (&labs.driver, &labs.target);
         let images = images::Args::pushed_to(Platform::host(), format!("{}/steps", driver.registry));
-        images::make(&images, ui)?;
+        let (_, images) = images::make(&images, ui)?;
         driver.apply(
             &json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } }).to_string(),
         )?;
         for component in TEKTON {
             install(driver, component, folder, ui)?;
         }
-        features(driver)?;
+        tekton::features(&|words| driver.kubectl(words))?;
         // What nodes of the target ask public registries for, as `nightly` does for its lab.
         let mut words = vec!["images".to_owned(), "--repo".into(), target.registry.clone()];
         words.extend(platforms.iter().flat_map(|platform| ["--platform".into(), platform.to_string()]));
@@ -69,10 +62,11 @@ impl<'a> Driver<'a> {
             repo: format!("{}/nightly", target.registry),
             repository: git.url.clone(),
             storage: "20Gi".into(),
+            dashboard: String::new(),
         };
         let ci = Ci::new(tools::root().join("ci"));
         // Tekton's webhook may still be learning its certificate.
-        let rendered = tekton::render(&ci, &place, &Made::read(None)?)?;
+        let rendered = tekton::render(&ci, &place, &images)?;
         let late = || not_done("Tekton did not take ci/tekton within two minutes");
         let mut last = None;
         kit::retry::until(Duration::from_secs(120), late, || match driver.apply(&rendered) {
@@ -88,7 +82,7 @@ impl<'a> Driver<'a> {
             ["wait", "--for=condition=Ready", "--timeout=180s", "--namespace", NAMESPACE, "eventlistener/other-arch"];
         driver.kubectl(&wait)?;
         step.done("");
-        Ok(Self { labs, api_server, _git: git })
+        Ok(Self { labs, images, api_server, _git: git })
     }
 
     /// From now on the target does not answer.
@@ -96,20 +90,20 @@ impl<'a> Driver<'a> {
         self.api_server.open(false);
     }
 
-    /// Posts what the CronJob of an architecture posts, by a Job made from it; returns the name of the build's run.
-    pub(super) fn fire(
-        &self,
-        component: &str,
-        platforms: &[Platform],
-        test_on: &[Platform],
-        env: &str,
-        ui: &Ui,
-    ) -> Result<String> {
+    /// Posts what the CronJob of an architecture posts, or what the end of a build posts, by a Job made as theirs; returns
+    /// the name of the run that comes of it.
+    pub(super) fn fire(&self, asked: &Request<'_>, ui: &Ui) -> Result<String> {
         let (driver, since) = (&self.labs.driver, jiff::Timestamp::now());
-        let mut request = tekton::payload(component, platforms, test_on);
-        request["env"] = json!(env);
-        let image = Made::read(None)?.images.get("trigger").cloned().unwrap_or_default();
-        let job = tekton::job(&request, &image, NAMESPACE)?;
+        let component = &asked.args.component;
+        let mut request = tekton::payload(component, &asked.platforms, std::slice::from_ref(&asked.test_on));
+        request["env"] = json!(asked.args.env);
+        let mut place = "build".to_owned();
+        if let Some(release) = &asked.args.release {
+            request["release"] = json!(release);
+            place = asked.test_on.dir();
+        }
+        let image = self.images.images.get("trigger").map(String::as_str).unwrap_or_default();
+        let job = tekton::job(&request, image, NAMESPACE)?;
         let named = driver.kubectl_with(
             &["create", "--namespace", NAMESPACE, "--filename=-", "--output=jsonpath={.metadata.name}"],
             Some(&job.to_string()),
@@ -125,7 +119,7 @@ impl<'a> Driver<'a> {
         ])?;
         let said = driver.kubectl(&["logs", "--namespace", NAMESPACE, &format!("job/{name}")])?;
         ui.note(format!("the EventListener answered: {}", said.trim()));
-        super::follow::next(self.labs, component, "build", since, ui)
+        super::follow::next(self.labs, component, &place, since, ui)
     }
 }
 
@@ -135,10 +129,13 @@ fn relay_registry(labs: &Labs) -> Result<Relay> {
     Relay::to(labs.driver.host, (labs.target.address, port).into())
 }
 
-/// Builds a component for this machine and installs it, by our own tools.
+/// Builds a component for this machine and installs it, by our own tools; not where it is installed in that version.
 fn install(lab: &Lab, component: &str, folder: &Path, ui: &Ui) -> Result<()> {
-    let there = lab.kubectl(&["get", "configmap", "--namespace", NAMESPACE, &format!("installed-{component}")]).is_ok();
-    if there {
+    let ci = Ci::new(tools::root().join("ci"));
+    let (version, name) = (ci.component(component)?.version().to_owned(), format!("installed-{component}"));
+    let path = "jsonpath={.data.version}";
+    let there = lab.kubectl(&["get", "configmap", "--namespace", NAMESPACE, &name, "--output", path]);
+    if there.is_ok_and(|there| there.trim() == version) {
         return Ok(());
     }
     let (repo, run) = (format!("{}/{component}", lab.registry), folder.join("driver").display().to_string());
@@ -147,37 +144,9 @@ fn install(lab: &Lab, component: &str, folder: &Path, ui: &Ui) -> Result<()> {
     tool("image-build", &words.map(String::from), &format!("build of {component} for the driver"), ui)?;
     let words = ["install", "--component", component, "--platform", &platform, "--run-dir", &run, "--lab", &lab.name];
     tool("cluster-install", &words.map(String::from), &format!("install of {component} on the driver"), ui)?;
-    let about = json!({ "name": format!("installed-{component}"), "namespace": NAMESPACE });
-    lab.apply(&json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": about }).to_string())
-}
-
-/// Refuses a Tekton that lacks what `ci/tekton` uses, all of it named, before anything is applied.
-fn features(lab: &Lab) -> Result<()> {
-    let mut lacks = Vec::new();
-    for (kind, version) in SERVED {
-        let path = "jsonpath={.spec.versions[?(@.served==true)].name}";
-        let served = lab.kubectl(&["get", "customresourcedefinition", kind, "--output", path]).unwrap_or_default();
-        if !served.split_whitespace().any(|one| one == version) {
-            lacks.push(format!("{kind} {version} (served: {})", if served.is_empty() { "nothing" } else { &served }));
-        }
-    }
-    let path = "jsonpath={.data.version}";
-    let version =
-        lab.kubectl(&["get", "configmap", "pipelines-info", "--namespace", "tekton-pipelines", "--output", path]);
-    lacks.extend(too_old(&version.unwrap_or_default()));
-    if lacks.is_empty() {
-        return Ok(());
-    }
-    Err(Error::new(Cause::Usage, format!("this Tekton lacks what ci/tekton uses: {}", lacks.join(", ")))
-        .next("install Tekton Pipelines v1.0.0 or later and Tekton Triggers v0.30.0 or later"))
-}
-
-/// What is wrong with a version of Tekton Pipelines; one that nobody stamped is taken as it is.
-fn too_old(version: &str) -> Option<String> {
-    let mut numbers = version.trim().strip_prefix('v')?.split('.').map(|part| part.parse::<u32>().ok());
-    let found = (numbers.next()??, numbers.next()??);
-    let (major, minor) = PIPELINES;
-    (found < PIPELINES).then(|| format!("Tekton Pipelines v{major}.{minor} (there is {})", version.trim()))
+    let about = json!({ "name": name, "namespace": NAMESPACE });
+    let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": about, "data": { "version": version } });
+    lab.apply(&map.to_string())
 }
 
 /// A git server for this checkout as it is committed; it ends when it is dropped.
@@ -303,17 +272,4 @@ pub(super) fn tool(name: &str, words: &[String], what: &str, ui: &Ui) -> Result<
         _ => Cause::Internal,
     };
     Err(tools::failure(what, cause, &last))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_old_tekton_is_named_with_what_it_lacks() {
-        assert_eq!(too_old("v0.62.1").unwrap(), "Tekton Pipelines v1.0 (there is v0.62.1)");
-        for good in ["v1.0.0", "v1.9.0", "v2.0.0", "devel", ""] {
-            assert_eq!(too_old(good), None, "{good}");
-        }
-    }
 }

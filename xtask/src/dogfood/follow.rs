@@ -55,7 +55,7 @@ pub(super) fn to_the_end(labs: &Labs, name: &str, cancel: Option<Cancel>, ui: &U
     let late = || not_done(format!("PipelineRun {name} has not ended in {} hours", LIMIT.as_secs() / 3600));
     let run = retry::until(LIMIT, late, || {
         let run = labs.driver.json(&["get", "pipelinerun", name, "--namespace", NAMESPACE])?;
-        let tasks = tasks(labs, name)?;
+        let tasks = ended(&task_runs(labs, name)?);
         let shown: Vec<_> = tasks.iter().map(|(task, how)| format!("{task} {how}")).collect();
         step.set(shown.join(", "));
         let testing = tasks.iter().any(|(task, how)| task == "e2e" && how == "Running");
@@ -67,27 +67,35 @@ pub(super) fn to_the_end(labs: &Labs, name: &str, cancel: Option<Cancel>, ui: &U
         }
         Ok((!run["status"]["completionTime"].is_null()).then_some(run))
     })?;
-    let followed = read(name, &run, tasks(labs, name)?)?;
+    let followed = read(name, &run, &task_runs(labs, name)?)?;
     step.done(format!("{} {}", followed.reason, followed.outcome));
     Ok(followed)
 }
 
-/// How each TaskRun stands, in the order in which they began.
-fn tasks(labs: &Labs, run: &str) -> Result<Vec<(String, String)>> {
+/// The TaskRuns of a run, in the order in which they began.
+fn task_runs(labs: &Labs, run: &str) -> Result<Vec<Value>> {
     let selector = format!("tekton.dev/pipelineRun={run}");
     let list = labs.driver.json(&["get", "taskruns", "--namespace", NAMESPACE, "--selector", &selector])?;
     let mut items = list["items"].as_array().cloned().unwrap_or_default();
     items.sort_by_key(|task| text(&task["status"]["startTime"]));
-    let one = |task: &Value| {
-        let name = text(&task["metadata"]["labels"]["tekton.dev/pipelineTask"]);
-        (name, text(&task["status"]["conditions"][0]["reason"]))
-    };
-    Ok(items.iter().map(one).collect())
+    Ok(items)
 }
 
-fn read(name: &str, run: &Value, tasks: Vec<(String, String)>) -> Result<Followed> {
+fn task_name(task: &Value) -> String {
+    text(&task["metadata"]["labels"]["tekton.dev/pipelineTask"])
+}
+
+/// How each of them stands.
+fn ended(tasks: &[Value]) -> Vec<(String, String)> {
+    tasks.iter().map(|task| (task_name(task), text(&task["status"]["conditions"][0]["reason"]))).collect()
+}
+
+fn read(name: &str, run: &Value, tasks: &[Value]) -> Result<Followed> {
     let status = &run["status"];
-    let results = status["results"].as_array().cloned().unwrap_or_default();
+    // Tekton shows no results of a Task that failed; it has them all the same.
+    let last = tasks.iter().find(|task| ["finish", "close"].contains(&task_name(task).as_str()));
+    let shown = [Some(status), last.map(|task| &task["status"])].into_iter().flatten();
+    let results: Vec<_> = shown.filter_map(|status| status["results"].as_array()).flatten().collect();
     let result = |wanted: &str| {
         let found = results.iter().find(|result| result["name"] == wanted).map(|result| text(&result["value"]));
         found.filter(|value| !value.is_empty())
@@ -111,7 +119,7 @@ fn read(name: &str, run: &Value, tasks: Vec<(String, String)>) -> Result<Followe
         evidence: result("evidence"),
         release: result("release"),
         took: took.map(kit::ui::duration).unwrap_or_default(),
-        tasks,
+        tasks: ended(tasks),
     })
 }
 
@@ -168,12 +176,22 @@ mod tests {
             })
         };
         let results = json!([{ "name": "cause", "value": "product" }, { "name": "outcome", "value": "failed" }]);
-        let red = read("x", &run("False", results), Vec::new()).unwrap();
+        let red = read("x", &run("False", results), &[]).unwrap();
         assert_eq!((red.cause, red.outcome.as_str()), (Some(Cause::Product), "failed"));
         let results = json!([{ "name": "cause", "value": "" }, { "name": "outcome", "value": "passed" }]);
-        assert_eq!(read("x", &run("True", results), Vec::new()).unwrap().cause, None);
-        assert_eq!(read("x", &run("False", json!([])), Vec::new()).unwrap().cause, Some(Cause::Interrupted));
+        assert_eq!(read("x", &run("True", results), &[]).unwrap().cause, None);
+        assert_eq!(read("x", &run("False", json!([])), &[]).unwrap().cause, Some(Cause::Interrupted));
+        // The task that fails because the target cannot be brought back says why.
+        let finish = json!({
+            "metadata": { "labels": { "tekton.dev/pipelineTask": "finish" } },
+            "status": { "conditions": [{ "reason": "Failed" }], "results": [
+                { "name": "cause", "value": "not-at-baseline" }, { "name": "outcome", "value": "failed" },
+            ] },
+        });
+        let left = read("x", &run("False", json!([])), &[finish]).unwrap();
+        assert_eq!((left.cause, left.outcome.as_str()), (Some(Cause::NotAtBaseline), "failed"));
+        assert_eq!(left.tasks, [("finish".to_owned(), "Failed".to_owned())]);
         let wrong = json!([{ "name": "cause", "value": "bad luck" }]);
-        assert_eq!(read("x", &run("False", wrong), Vec::new()).unwrap_err().cause, Cause::Internal);
+        assert_eq!(read("x", &run("False", wrong), &[]).unwrap_err().cause, Cause::Internal);
     }
 }

@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use kit::Result;
 use serde_yaml_ng::Value;
 
-use super::render::{Document, IMAGE};
+use super::{
+    render::{Document, IMAGE},
+    runs,
+};
 use crate::{images::Definitions, tools};
 
 /// All problems, each with its file.
@@ -43,7 +46,8 @@ fn task(spec: &Value, images: &Definitions, found: &mut Vec<String>) {
         .flat_map(|list| names(&spec[*list]).into_iter().map(move |name| format!("{list}.{name}")))
         .collect();
     let first_two = |used: &String| used.split('.').take(2).collect::<Vec<_>>().join(".").replace("[*]", "");
-    let used: BTreeSet<_> = used.iter().filter(|used| !used.starts_with("step")).map(first_two).collect();
+    let named = |used: &&String| !used.starts_with("step") && !used.starts_with("context.");
+    let used: BTreeSet<_> = used.iter().filter(named).map(first_two).collect();
     found.extend(used.difference(&declared).map(|name| format!("$({name}) is declared nowhere")));
     // Results are written into Tekton's folder for them, not by name.
     let idle = declared.difference(&used).filter(|name| !name.starts_with("results."));
@@ -72,6 +76,7 @@ fn pipeline(spec: &Value, tasks: &BTreeMap<String, &Value>, found: &mut Vec<Stri
                 spec_of(task).is_some_and(|spec| names(&spec["results"]).contains(result))
             }
             ["tasks", task, "status"] => dag.iter().any(|one| text(&one["name"]) == task),
+            ["context", "pipelineRun", "name"] => true,
             _ => false,
         };
         if !good {
@@ -117,6 +122,7 @@ fn pipeline(spec: &Value, tasks: &BTreeMap<String, &Value>, found: &mut Vec<Stri
     if last.is_empty() {
         found.push("nothing is done finally".into());
     }
+    runs::gates(spec, tasks, found);
 }
 
 fn compare(
@@ -146,10 +152,8 @@ fn template(
     compare("the binding's param", &bound, &declared, &declared, found);
     for run in list(&spec["resourcetemplates"]) {
         let run = &run["spec"];
-        if run["timeouts"]["finally"].is_null() {
-            found.push("timeouts.finally is not set: a run that is too slow would not be cleaned up after".into());
-        }
         for (name, pipeline) in pipelines {
+            runs::run(run, name, pipeline, found);
             for (kind, key) in [("params", "default"), ("workspaces", "optional")] {
                 let given = names(&run[kind]);
                 let required = list(&pipeline[kind]).into_iter().filter(|entry| entry[key].is_null());

@@ -37,7 +37,8 @@ pub(super) fn places(ci: &Ci) -> Result<String> {
         text.push_str(&claim(&architecture.platform.dir()));
     }
     for architecture in architectures.iter().filter(|architecture| architecture.schedule.is_some()) {
-        text.push_str(&cron_job(architecture, &components, &architectures));
+        let requests = requests(architecture, &components, &architectures);
+        text.push_str(&cron(&architecture.platform, architecture.schedule.as_deref().unwrap_or_default(), &requests));
     }
     Ok(text)
 }
@@ -47,7 +48,7 @@ pub(super) fn places(ci: &Ci) -> Result<String> {
 /// # Errors
 /// [`Cause::Internal`], never for a CronJob of ours.
 pub(crate) fn job(request: &Value, image: &str, namespace: &str) -> Result<Value> {
-    let text = cron(&Platform::host(), "", &request.to_string(), &["this".into()]);
+    let text = cron(&Platform::host(), "", std::slice::from_ref(request));
     let text = text.replace("step-image://trigger", image).replace("place://namespace", namespace);
     let cron: Value = serde_yaml_ng::from_str(&text).cause(Cause::Internal, || "a CronJob that is no YAML")?;
     Ok(json!({
@@ -64,14 +65,18 @@ fn claim(place: &str) -> String {
     )
 }
 
-fn cron_job(architecture: &Architecture, components: &[String], all: &[Architecture]) -> String {
+/// What the CronJob of an architecture asks for: all components, one after the other.
+pub(super) fn requests(architecture: &Architecture, components: &[String], all: &[Architecture]) -> Vec<Value> {
     let platforms: Vec<_> = all.iter().map(|architecture| architecture.platform.clone()).collect();
-    let request = payload("COMPONENT", &platforms, std::slice::from_ref(&architecture.platform)).to_string();
-    cron(&architecture.platform, architecture.schedule.as_deref().unwrap_or_default(), &request, components)
+    let test_on = std::slice::from_ref(&architecture.platform);
+    components.iter().map(|component| payload(component, &platforms, test_on)).collect()
 }
 
-fn cron(platform: &Platform, schedule: &str, request: &str, components: &[String]) -> String {
+fn cron(platform: &Platform, schedule: &str, requests: &[Value]) -> String {
     let place = platform.dir();
+    // As a scalar in quotes, in which YAML knows no other escape.
+    let body = |request: &Value| format!("            - '{}'\n", request.to_string().replace('\'', "''"));
+    let bodies: String = requests.iter().map(body).collect();
     format!(
         "---
 apiVersion: batch/v1
@@ -85,7 +90,9 @@ spec:
   startingDeadlineSeconds: 3600
   jobTemplate:
     spec:
-      backoffLimit: 3
+      # It asks until it is heard: begun anew it would ask twice.
+      backoffLimit: 0
+      activeDeadlineSeconds: 900
       template:
         spec:
           restartPolicy: Never
@@ -105,12 +112,12 @@ spec:
             command: [/bin/sh, -euc]
             args:
             - |
-              for component in {}; do
-                body=$(echo '{request}' | sed \"s/COMPONENT/$component/\")
-                wget -q -Y off -O - --header 'Content-Type: application/json' --post-data \"$body\" \\
+              for body; do
+                until wget -q -Y off -T 30 -O - --header 'Content-Type: application/json' --post-data \"$body\" \\
                   http://el-other-arch.place://namespace.svc:8080
+                do sleep 10; done
               done
-",
-        components.join(" ")
+            - request
+{bodies}"
     )
 }

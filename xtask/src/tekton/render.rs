@@ -23,6 +23,8 @@ pub(crate) struct Place {
     pub(crate) repo: String,
     pub(crate) repository: String,
     pub(crate) storage: String,
+    /// Where the Dashboard is; empty if there is none.
+    pub(crate) dashboard: String,
 }
 
 /// A document of `ci/tekton` and its file.
@@ -45,7 +47,7 @@ impl Document {
 /// Every document below `ci/tekton`, each Task with what all have, sorted by file.
 ///
 /// # Errors
-/// [`Cause::Usage`] naming the file that is no YAML.
+/// [`Cause::Usage`] naming the file that is no YAML, or a Task that has of its own what is the same for all.
 pub(crate) fn documents(folder: &Path) -> Result<Vec<Document>> {
     let common: Value = read(&folder.join("common.yaml"))?.pop().unwrap_or_default();
     let mut files = Vec::new();
@@ -56,7 +58,7 @@ pub(crate) fn documents(folder: &Path) -> Result<Vec<Document>> {
         let file = path.strip_prefix(folder).unwrap_or(path).display().to_string();
         for mut value in read(path)? {
             if value["kind"] == "Task" {
-                complete(&mut value, &common);
+                complete(&mut value, &common).map_err(|error| error.within(file.clone()))?;
             }
             all.push(Document { file: file.clone(), value });
         }
@@ -85,9 +87,14 @@ fn read(path: &Path) -> Result<Vec<Value>> {
 }
 
 /// Gives a Task what all have; what it says itself comes after it.
-fn complete(task: &mut Value, common: &Value) {
-    let Some(spec) = task["spec"].as_mapping_mut() else { return };
+fn complete(task: &mut Value, common: &Value) -> Result<()> {
+    let Some(spec) = task["spec"].as_mapping_mut() else { return Ok(()) };
     let own = spec.remove("stepTemplate").unwrap_or_default();
+    let mut keys = own.as_mapping().into_iter().flat_map(Mapping::keys).filter_map(Value::as_str);
+    if let Some(other) = keys.find(|key| *key != "env") {
+        return Err(Error::new(Cause::Usage, format!("stepTemplate: a Task has no {other} of its own, only env"))
+            .next("what all Tasks have is in ci/tekton/common.yaml; a step may have its own"));
+    }
     let mut template = common["stepTemplate"].clone();
     if let Some(env) = own["env"].as_sequence() {
         let list = template["env"].as_sequence().cloned().unwrap_or_default();
@@ -97,6 +104,7 @@ fn complete(task: &mut Value, common: &Value) {
     let list = common["volumes"].as_sequence().cloned().unwrap_or_default();
     spec.insert("stepTemplate".into(), template);
     spec.insert("volumes".into(), Value::Sequence(list.into_iter().chain(volumes).collect()));
+    Ok(())
 }
 
 /// Everything for a place, as YAML.
@@ -104,7 +112,10 @@ fn complete(task: &mut Value, common: &Value) {
 /// # Errors
 /// [`Cause::Usage`] for a step image that was not pushed.
 pub(crate) fn render(ci: &Ci, place: &Place, images: &Made) -> Result<String> {
-    let mut text = String::new();
+    // First, so that all others find it.
+    let labels = "{app.kubernetes.io/part-of: other-arch}";
+    let name = &place.namespace;
+    let mut text = format!("---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n  labels: {labels}\n");
     for document in documents(&super::folder(ci))? {
         let mut value = document.value;
         fill(&mut value, &|word| put_in(word, place, images))
@@ -154,6 +165,7 @@ fn put_in(text: &str, place: &Place, images: &Made) -> Result<Option<String>> {
         ("repo", &place.repo),
         ("namespace", &place.namespace),
         ("storage", &place.storage),
+        ("dashboard", &place.dashboard),
     ];
     let filled =
         parts.iter().fold(text.to_owned(), |text, (name, value)| text.replace(&format!("{PLACE}{name}"), value));

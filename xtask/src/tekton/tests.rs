@@ -32,7 +32,10 @@ fn sample(variable: &str) -> &'static str {
         "params.release" => "registry.example/nightly/release/pipeline@sha256:00",
         "params.statuses[*]" => "install=Succeeded",
         "params.env" => "A=b",
+        "params.dashboard" => "https://dashboard.example",
+        "steps.record.results.digest" => "sha256:0000",
         "params.tests" => "none",
+        "params.kind" => "unit",
         _ if variable.ends_with(".path") => "/workspace/x",
         _ => "x",
     }
@@ -52,7 +55,7 @@ fn arguments(step: &Value, defaults: &Value, empty: bool) -> Vec<String> {
             "params.statuses[*]" => ["install=Succeeded", "e2e=Failed", "gate=None"].map(String::from).into(),
             _ if empty && may_be_empty(name) => vec![format!("{before}{after}")],
             _ => {
-                let after = after.replace("$(params.component)", "greeter");
+                let after = after.replace("$(params.component)", "greeter").replace("$(params.pipelinerun)", "x");
                 vec![format!("{before}{}{after}", sample(variable))]
             }
         }
@@ -104,10 +107,9 @@ fn a_task_promises_only_results_that_its_tool_writes() {
         let promised = results.iter().filter(|result| result["value"].is_null()).map(|result| text(&result["name"]));
         for name in promised {
             let written = |step: &&Value| {
-                let arguments: Vec<_> = list(&step["args"]).iter().map(|argument| text(argument).to_owned()).collect();
-                let common =
-                    kit::cli::RESULTS.contains(&name) && arguments.contains(&"--results-dir=/tekton/results".into());
-                common || arguments.iter().any(|argument| argument.contains(&format!("$(results.{name}.path)")))
+                let common = list(&step["args"]).iter().any(|word| text(word) == "--results-dir=/tekton/results");
+                (common && kit::cli::RESULTS.contains(&name))
+                    || lint::variables(step).contains(&format!("results.{name}.path"))
             };
             assert!(list(&spec["steps"]).iter().any(written), "{}: result {name}", document.file);
         }
@@ -146,6 +148,7 @@ fn place() -> Place {
         repo: "registry.example/n".into(),
         repository: "https://git.example/x".into(),
         storage: "1Gi".into(),
+        dashboard: "https://dashboard.example".into(),
     }
 }
 
@@ -165,9 +168,14 @@ fn what_a_cluster_gets_is_whole() {
     let documents: Vec<_> =
         serde_yaml_ng::Deserializer::from_str(&text).map(|one| Value::deserialize(one).unwrap()).collect();
     for document in &documents {
-        let wide = text_of(&document["kind"]).starts_with("ClusterRole");
+        let kind = text_of(&document["kind"]);
+        let wide = kind.starts_with("ClusterRole") || kind == "Namespace";
         assert_eq!(document["metadata"]["namespace"].is_null(), wide, "{document:?}");
     }
+    assert_eq!((text_of(&documents[0]["kind"]), text_of(&documents[0]["metadata"]["name"])), ("Namespace", "night"));
+    // Two namespaces of a cluster do not take each other's rights away.
+    let roles = documents.iter().filter(|document| text_of(&document["kind"]).starts_with("ClusterRole"));
+    assert!(roles.clone().count() == 2 && roles.into_iter().all(|role| role["metadata"]["name"] == "night-listener"));
     let error = render(&ci(), &place(), &Made::default()).unwrap_err();
     assert!(error.cause == Cause::Usage && error.to_string().contains("was not pushed"), "{error}");
 }
@@ -183,7 +191,18 @@ fn the_workflow_builds_once_and_tests_on_every_machine() {
     let steps =
         |job: &str| list(&jobs[job]["steps"]).iter().map(|step| text(&step["run"])).collect::<Vec<_>>().join("\n");
     assert!(steps("build-pipeline").contains("cargo xtask image-build build --component pipeline"));
-    assert!(steps("test-pipeline").contains("cargo xtask nightly --component pipeline"));
+    // GitHub's machines are Ubuntu's.
+    assert!(steps("build-pipeline").contains("sources.list.d/bookworm.sources"));
+    assert!(steps("build-pipeline").contains("debian-archive-keyring"));
+    // What root made, root goes on with; only then is it everybody's.
+    let test = steps("test-pipeline");
+    let (before, rest) = test.split_once("<<'END'\n").unwrap();
+    let (root, after) = rest.split_once("END\n").unwrap();
+    for called in ["lab up", "image-build copy", "nightly --component pipeline"] {
+        assert!(root.contains(&format!("cargo xtask {called}")), "{root}");
+    }
+    assert!(!before.contains("cargo") && !after.contains("cargo"), "{test}");
+    assert!(after.starts_with("sudo ") && after.contains("test.sh") && after.contains("sudo chown"), "{test}");
     assert_eq!(jobs["test-pipeline"]["needs"][0], "build-pipeline");
     assert_eq!(jobs["test-pipeline"]["strategy"]["fail-fast"], false);
     let machines = list(&jobs["test-pipeline"]["strategy"]["matrix"]["include"]);
@@ -221,6 +240,65 @@ fn added(before: &str, after: &str) -> Vec<String> {
 }
 
 #[test]
+fn a_job_posts_what_it_was_given_whatever_stands_in_it() {
+    let request = serde_json::json!({ "component": "a", "env": "A=it's \"$(this)\" `and` $THAT: #x" });
+    let job = job(&request, "image", "night").unwrap();
+    let arguments = job["spec"]["template"]["spec"]["containers"][0]["args"].as_array().unwrap();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(arguments[2].as_str().unwrap()).unwrap(), request);
+}
+
+/// The listener answers a request that its filter refuses as it does every other.
+#[test]
+fn the_listener_s_filter_takes_every_request_of_ours() {
+    let all = all();
+    let listener = all.iter().find(|document| document.kind() == "EventListener").unwrap();
+    let filter = text(&listener.value["spec"]["triggers"][0]["interceptors"][0]["params"][0]["value"]);
+    let rules: Vec<_> = filter
+        .split("body.")
+        .filter_map(|part| part.split_once(".matches('"))
+        .map(|(field, rest)| (field, regex::Regex::new(rest.split_once("')").unwrap().0).unwrap()))
+        .collect();
+    assert_eq!(rules.len(), 8, "{rules:?}");
+    let refused = |request: &serde_json::Value| {
+        let of = |field: &str| request[field].as_str().map(String::from);
+        rules
+            .iter()
+            .find(|(field, rule)| of(field).is_some_and(|value| !rule.is_match(&value)))
+            .map(|(field, _)| *field)
+    };
+    let (architectures, components) = (ci().architectures().unwrap().architecture, ci().components().unwrap());
+    for name in components.keys() {
+        for architecture in &architectures {
+            let names = std::slice::from_ref(name);
+            for request in places::requests(architecture, names, &architectures) {
+                assert_eq!(refused(&request), None, "{request}");
+            }
+            // As the end of a build asks.
+            let digest = format!("sha256:{}", "0".repeat(64));
+            let registry = "a-registry-of-somebody.example.org:5000/an/other-arch/nightly";
+            let request = serde_json::json!({
+                "component": name, "testOn": architecture.platform, "release": format!("{registry}/{name}@{digest}"),
+                "probe": format!("{registry}/probe@{digest}"), "suite": "smoke", "env": "GREETER_TEST=fail",
+                "revision": "0".repeat(40),
+            });
+            assert_eq!(refused(&request), None, "{request}");
+        }
+    }
+    assert_eq!(refused(&serde_json::json!({ "component": "x", "suite": "a b" })), Some("suite"));
+}
+
+#[test]
+fn a_task_has_nothing_of_its_own_that_all_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let task = "kind: Task\nspec: {stepTemplate: {env: [], workingDir: /tmp}}\n";
+    std::fs::write(folder.path().join("common.yaml"), "stepTemplate: {env: []}\n").unwrap();
+    std::fs::write(folder.path().join("own.yaml"), task).unwrap();
+    let error = documents(folder.path()).unwrap_err();
+    assert!(error.cause == Cause::Usage && error.to_string().contains("own.yaml: stepTemplate"), "{error}");
+    assert!(error.to_string().contains("no workingDir of its own"), "{error}");
+}
+
+#[test]
 fn an_architecture_more_is_an_edit_of_one_file() {
     let (_folder, more) = with(
         "architectures.toml",
@@ -241,7 +319,7 @@ fn a_component_more_is_an_edit_of_one_file() {
                      package = './test'\npasses = [[]]\nselect = 'run'\n\n[extra.suites.smoke]\ndefault = true\nall = true\n";
     let (_folder, more) = with("components.toml", component);
     let places = added(&places::places(&ci()).unwrap(), &places::places(&more).unwrap()).join("\n");
-    assert!(places.contains("for component in extra pipeline"), "{places}");
+    assert!(places.contains(r#"- '{"component":"extra","#), "{places}");
     let workflow = added(&workflow(&ci()).unwrap(), &workflow(&more).unwrap()).join("\n");
     assert!(workflow.contains("build-extra:") && workflow.contains("test-extra:"), "{workflow}");
 }
@@ -269,12 +347,32 @@ fn what_does_not_fit_is_named() {
         (
             "Pipeline",
             "other-arch-test",
-            "name: other-arch-e2e",
+            "name: other-arch-tests",
             "name: other-arch-x",
             "there is no Task 'other-arch-x'",
         ),
         ("Pipeline", "other-arch-test", "install=$(tasks.install.status)", "", "does not hear how install ended"),
-        ("TriggerTemplate", "other-arch", "finally:", "never:", "timeouts.finally is not set"),
+        ("TriggerTemplate", "other-arch", "finally:", "never:", "pipeline, tasks and finally are not all set"),
+        ("TriggerTemplate", "other-arch", "tasks: 23h0m0s", "tasks: 4h0m0s", "shorter than its tasks and finally"),
+        ("TriggerTemplate", "other-arch", "finally: 1h0m0s", "finally: 9m", "shorter than its finally"),
+        // Which workspace is the last decides which node a pod waits for.
+        ("TriggerTemplate", "other-arch", "- name: run\n", "- name: last\n", "its pod would find no node"),
+        (
+            "Pipeline",
+            "other-arch-test",
+            "- name: cache\n    - name: run\n",
+            "- name: run\n    - name: cache\n",
+            "release of other-arch-test: its pod would find no node",
+        ),
+        // What asks for a result that is not there does not run, and no more does what runs after it.
+        (
+            "Pipeline",
+            "other-arch-build",
+            "value: none",
+            "value: $(tasks.probe.results.reference)",
+            "no gate runs when build has found something",
+        ),
+        ("Pipeline", "other-arch-test", "    timeout: 10m\n", "", "sources of other-arch-test has no timeout"),
         (
             "TriggerTemplate",
             "other-arch",

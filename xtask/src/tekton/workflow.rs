@@ -21,11 +21,17 @@ env:
 jobs:
 ";
 
-/// What a machine needs beside Rust, which GitHub's have.
+/// What a machine needs beside Rust, which GitHub's have. They are Ubuntu's, and bases are made of Debian's packages.
 const PREPARE: &str = "    - uses: actions/checkout@v4
     - uses: actions/setup-go@v5
       with: {go-version: \"1.26\"}
-    - run: sudo apt-get update && sudo apt-get install --yes runc iptables conntrack
+    - run: |
+        sudo apt-get update
+        sudo apt-get install --yes runc iptables conntrack debian-archive-keyring
+        for source in 'debian bookworm bookworm-updates' 'debian-security bookworm-security'; do
+          printf 'Types: deb\\nURIs: http://deb.debian.org/%s\\nSuites: %s\\nComponents: main\\nSigned-By: %s\\n\\n' \\
+            \"${source%% *}\" \"${source#* }\" /usr/share/keyrings/debian-archive-keyring.gpg
+        done | sudo tee /etc/apt/sources.list.d/bookworm.sources
     - run: echo '${{ secrets.GITHUB_TOKEN }}' | docker login ghcr.io --username '${{ github.actor }}' --password-stdin
 ";
 
@@ -89,18 +95,24 @@ fn build(component: &str, runner: &str, platforms: &str) -> String {
     )
 }
 
-/// A lab has no way out of the machine: the release is moved into its registry first.
+/// A lab has no way out of the machine: the release is moved into its registry first. It needs root, and what root has
+/// made nobody else can go on with: all of it is root's until the end.
 fn test(component: &str, alone: bool) -> String {
     let release = if alone { " --release \"$(cat results/reference)\"" } else { "" };
     format!(
         "    steps:
 {PREPARE}    - run: |
-        sudo --preserve-env env \"PATH=$PATH\" cargo xtask lab up --until registry
-        registry=$(sudo --preserve-env env \"PATH=$PATH\" cargo xtask lab status --output json | jq -r .registry)
+        cat >\"$RUNNER_TEMP/test.sh\" <<'END'
+        cargo xtask lab up --until registry
+        registry=$(cargo xtask lab status --output json | jq -r .registry)
         cargo xtask image-build copy '${{{{ needs.build-{component}.outputs.release }}}}' --to \"$registry/{component}\" \\
           --results-dir results
-        sudo --preserve-env env \"PATH=$PATH\" cargo xtask nightly --component {component} --lab default \\
+        cargo xtask nightly --component {component} --lab default \\
           --platform '${{{{ matrix.platform }}}}' --test-on '${{{{ matrix.platform }}}}'{release}
+        END
+        sudo --preserve-env env \"PATH=$PATH\" \"HOME=$HOME\" bash -euo pipefail \"$RUNNER_TEMP/test.sh\"
+    - if: always()
+      run: sudo chown --recursive \"$USER\" .
     - if: always()
       uses: actions/upload-artifact@v4
       with: {{name: \"test-{component}-${{{{ matrix.name }}}}\", path: target/runs}}

@@ -53,6 +53,25 @@ impl World {
         text
     }
 
+    /// Another run takes the cluster; all runs lie side by side.
+    #[track_caller]
+    fn adopts(&self, code: i32) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cleanup"));
+        command.args(["adopt", "--wait-for-lease", "1s", "--kubeconfig"]).arg(self.folder.path().join("kubeconfig"));
+        command.arg("--runs").arg(self.folder.path()).arg("--run-dir").arg(self.folder.path().join("next/run"));
+        let ended = command.stdin(Stdio::null()).output().unwrap();
+        let text = String::from_utf8([ended.stdout, ended.stderr].concat()).unwrap();
+        assert_eq!(ended.status.code(), Some(code), "{text}");
+        text
+    }
+
+    /// The lease, as it is when a run that held it was killed a while ago.
+    fn expired(&self, holder: &Value) {
+        let spec = json!({"holderIdentity": holder, "leaseDurationSeconds": 900,
+            "acquireTime": "2026-01-01T00:00:00.000000Z", "renewTime": "2026-01-01T00:00:00.000000Z"});
+        self.put(LEASE, json!({ "spec": spec }));
+    }
+
     fn record(&self) -> Value {
         serde_json::from_slice(&std::fs::read(self.cell().join("cleanup.json")).unwrap()).unwrap()
     }
@@ -65,6 +84,8 @@ impl World {
         assert_eq!(self.server.asked(since, &["DELETE", "PATCH", "PUT", "POST"]), []);
     }
 }
+
+const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/other-arch/leases/run";
 
 fn map(namespace: &str, name: &str) -> String {
     format!("/api/v1/namespaces/{namespace}/configmaps/{name}")
@@ -113,9 +134,8 @@ fn a_far_api_server_is_asked_few_times_before_the_first_object_goes() {
     assert_eq!(patched.len(), 20);
     assert!(rounds(&patched, latency) <= 1, "{patched:?}");
     // Our own state goes as a whole; the lease at once, for whoever comes next would take it for held.
-    let lease = "/apis/coordination.k8s.io/v1/namespaces/other-arch/leases/run";
     let last: Vec<_> = deleted[deleted.len() - 2..].iter().map(|(_, _, path)| path.as_str()).collect();
-    assert_eq!(last, ["/api/v1/namespaces/other-arch", lease]);
+    assert_eq!(last, ["/api/v1/namespaces/other-arch", LEASE]);
     assert!(deleted.iter().all(|(_, _, path)| !path.contains("secrets")), "{deleted:?}");
     assert_eq!(world.record()["restored"].as_array().unwrap().len(), 20);
 }
@@ -201,10 +221,8 @@ fn what_we_may_not_do_is_named_before_anything_is_written() {
     assert!(text.contains(named), "{text}");
     world.nothing_was_changed(began);
     // Also when another run left nodes without pods, and when the lease has to be taken first.
-    let lease = "/apis/coordination.k8s.io/v1/namespaces/other-arch/leases/run";
-    let mut expired = world.server.get(lease).unwrap();
-    expired["spec"]["renewTime"] = json!("2026-01-01T00:00:00.000000Z");
-    world.put(lease, expired);
+    let holder = world.server.get(LEASE).unwrap()["spec"]["holderIdentity"].clone();
+    world.expired(&holder);
     let began = Instant::now();
     world.runs(&["run"], 3);
     world.nothing_was_changed(began);
@@ -248,4 +266,36 @@ fn a_kind_whose_server_fails_for_a_moment_is_in_the_baseline_and_one_that_is_not
         assert!(text.contains(blind), "{verb}: {text}");
     }
     assert_eq!(world.record()["difference"]["unseen"], json!(["Thing.left.example.com"]));
+}
+
+#[test]
+fn what_a_killed_run_left_is_cleaned_by_whoever_comes_next() {
+    let world = World::with_baseline();
+    world.put(&map("default", "left"), json!({}));
+    let holder = world.server.get(LEASE).unwrap()["spec"]["holderIdentity"].clone();
+    world.expired(&holder);
+    let text = world.adopts(0);
+    assert!(text.contains(&format!("cleaning what run {} left", holder.as_str().unwrap())), "{text}");
+    assert!(world.server.get(&map("default", "left")).is_none(), "{text}");
+    assert!(world.server.get(LEASE).is_none(), "{text}");
+    // Now there is nothing, and the lease is its own.
+    let text = world.adopts(0);
+    assert!(text.contains("no run has left anything"), "{text}");
+    let next = std::fs::read_to_string(world.folder.path().join("next/run/run-id")).unwrap();
+    assert_eq!(world.server.get(LEASE).unwrap()["spec"]["holderIdentity"], json!(next));
+}
+
+#[test]
+fn a_run_that_was_killed_early_has_left_nothing_and_one_that_nobody_knows_is_no_fault_of_the_next() {
+    let world = World::new(1);
+    std::fs::create_dir(world.folder.path().join("early")).unwrap();
+    std::fs::write(world.folder.path().join("early/run-id"), "gone").unwrap();
+    world.expired(&json!("gone"));
+    let text = world.adopts(0);
+    assert!(text.contains("run gone was killed before it had done anything"), "{text}");
+    assert!(world.server.get(LEASE).unwrap()["metadata"]["annotations"]["other-arch/dirty"].is_null(), "{text}");
+    world.expired(&json!("unheard"));
+    for text in [world.adopts(3), world.runs(&["snapshot"], 3)] {
+        assert!(text.contains("error[lease-held]: run unheard left the cluster without cleaning it"), "{text}");
+    }
 }

@@ -226,3 +226,41 @@ fn a_dirty_cluster_is_refused_and_given_back() {
     assert_eq!(world.api.get(LEASE)["spec"]["holderIdentity"], Value::Null);
     world.install(&[]).says(3, &["is dirty: run gone used it"]);
 }
+
+/// Its lease then expires, and that tells whoever comes next what to do first.
+#[test]
+fn a_cluster_that_is_not_back_at_its_baseline_is_not_given_back() {
+    let world = World::new(quiet("s390x"));
+    let run = kit::RunDir::create(world.path("run")).unwrap();
+    let cell = run.cell("x", &"linux/s390x".parse().unwrap(), "c");
+    let holder = || world.api.get(LEASE)["spec"]["holderIdentity"].clone();
+    let release = |more: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_cluster-install"));
+        command.args(["lease", "release", "--run-dir"]).arg(run.path()).args(more);
+        let ended = command.arg("--kubeconfig").arg(world.path("config.json")).output().unwrap();
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        String::from_utf8(ended.stderr).unwrap()
+    };
+    let now = format!("{:.6}", jiff::Timestamp::now());
+    world.api.put(LEASE, lease(Some(&run.id()), &now));
+    let head = kit::record::Head::new("cleanup", "0", &run.id(), jiff::Timestamp::now());
+    let cluster = kit::record::ClusterId { uid: "u".into(), name: "c".into(), kubernetes: "v1".into(), nodes: vec![] };
+    let (objects, unlisted, bodies, nodes) = (vec![], vec![], None, vec![]);
+    let baseline =
+        kit::record::Baseline { head: head.clone(), cluster: cluster.clone(), objects, unlisted, bodies, nodes };
+    kit::rundir::write_record(&cell, &baseline).unwrap();
+    assert!(release(&["--if-clean"]).contains("not given back: the run has a baseline"));
+    assert_eq!(holder(), run.id());
+    let cleanup = json!({"schemaVersion": "1.0", "tool": "cleanup", "toolVersion": "0", "run": run.id(), "outcome": "passed",
+        "started": now, "finished": now, "cluster": cluster, "stage": "objects", "deleted": {}, "restored": [],
+        "forced": [], "difference": {"added": [], "missing": [], "changed": []}});
+    let cleanup: kit::record::Cleanup = serde_json::from_value(cleanup).unwrap();
+    kit::rundir::write_record(&cell, &cleanup).unwrap();
+    release(&["--if-clean"]);
+    assert_eq!(holder(), Value::Null);
+    // Without the question it is given back as it is.
+    std::fs::remove_file(cell.join("cleanup.json")).unwrap();
+    world.api.put(LEASE, lease(Some(&run.id()), &now));
+    release(&[]);
+    assert_eq!(holder(), Value::Null);
+}

@@ -1,6 +1,6 @@
 //! What every tool's command line has in common, and the one `main` of all.
 
-use std::{io::Write, panic::AssertUnwindSafe, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, io::Write, panic::AssertUnwindSafe, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser};
 
@@ -32,7 +32,7 @@ pub struct Common {
     #[arg(long, global = true, value_name = "DIR", help_heading = "General options")]
     pub results_dir: Option<PathBuf>,
     /// This call is a stage of a run that something else wires: write how it ended into FILE, and exit with 0 when the
-    /// work was done, whatever it found
+    /// work was done, whatever it found, or when the call is wrong: with another code only for what may go better again
     #[arg(long, global = true, value_name = "FILE", help_heading = "General options")]
     pub stage: Option<PathBuf>,
 }
@@ -100,7 +100,11 @@ pub fn main<T: Tool>(run: impl FnOnce(T, &Ui) -> Result<Done>) -> ExitCode {
             .arg(clap::arg!(<SHELL>).value_parser(clap::value_parser!(clap_complete::Shell))),
     );
     let words = stage::words(std::env::args_os().skip(1).collect());
-    let matches = command.clone().get_matches_from(std::env::args_os().take(1).chain(words.iter().cloned()));
+    let all = std::env::args_os().take(1).chain(words.iter().cloned());
+    let matches = match command.clone().try_get_matches_from(all) {
+        Ok(matches) => matches,
+        Err(error) => return refused(&error, command.get_name(), &words, started),
+    };
     if let Some(("completions", matches)) = matches.subcommand() {
         if let Some(shell) = matches.get_one::<clap_complete::Shell>("SHELL") {
             // Whoever reads them may stop early, as `| head` does.
@@ -130,6 +134,25 @@ pub fn main<T: Tool>(run: impl FnOnce(T, &Ui) -> Result<Done>) -> ExitCode {
         None => ended.exit,
     };
     ExitCode::from(exit.0)
+}
+
+/// A call that is none: said, and also to a wiring, which reads no usage.
+fn refused(error: &clap::Error, tool: &str, words: &[OsString], started: jiff::Timestamp) -> ExitCode {
+    // Help and the version come here as well. Whoever reads them may stop early.
+    let _ = error.print();
+    let texts: Vec<_> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let folder = |option| stage::value(&texts, option).map(PathBuf::from);
+    let wrong = || error.exit_code() == i32::from(Exit::USAGE.0);
+    let Some(file) = folder("--stage").filter(|_| wrong()) else {
+        return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::USAGE.0));
+    };
+    let ui = Ui::new(Output::Text, false);
+    let common = Common { results_dir: folder("--results-dir"), ..Common::default() };
+    if let Err(second) = write_results(&common, Err(&Error::new(Cause::Usage, "the call is wrong"))) {
+        report(&ui, &second);
+    }
+    let ended = Ended { cause: Some(Cause::Usage), exit: Exit::USAGE };
+    ExitCode::from(stage::end(&file, tool, words, started, ended, &ui).0)
 }
 
 fn completions(command: &mut clap::Command, shell: clap_complete::Shell) -> Vec<u8> {
@@ -179,5 +202,25 @@ mod tests {
             let text = String::from_utf8(completions(&mut command, *shell)).unwrap();
             assert!(text.contains("nightly"), "{shell}");
         }
+    }
+
+    #[test]
+    fn a_wiring_hears_of_a_call_that_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, results) = (folder.path().join("stages/install.json"), folder.path().join("results"));
+        let words: Vec<OsString> = vec![
+            "--nope".into(),
+            format!("--stage={}", file.display()).into(),
+            "--results-dir".into(),
+            (&results).into(),
+        ];
+        let error = clap::Command::new("x").try_get_matches_from(["x", "--nope"]).unwrap_err();
+        let code = refused(&error, "x", &words, jiff::Timestamp::now());
+        assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::SUCCESS));
+        let (stage, _) = rundir::read_json::<serde_json::Value>(&file).unwrap();
+        assert_eq!((&stage["cause"], &stage["exit"]), (&"usage".into(), &2.into()));
+        assert_eq!(std::fs::read_to_string(results.join("outcome")).unwrap(), "failed");
+        let code = refused(&error, "x", &words[..1], jiff::Timestamp::now());
+        assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(2)));
     }
 }

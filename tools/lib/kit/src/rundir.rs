@@ -9,10 +9,10 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    Cause, Context, Error, Result,
+    Cause, Context, Error, Outcome, Result,
     arch::Platform,
     digest,
-    record::{Record, RunRecord, SCHEMA_VERSION},
+    record::{Baseline, Cleanup, Record, RunRecord, SCHEMA_VERSION},
 };
 
 /// A record larger than this is not one of ours.
@@ -39,7 +39,7 @@ fn find_id(root: &Path) -> Result<String> {
     }
     let path = root.join("run-id");
     let name = root.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
-    let fresh = name.filter(|name| looks_like_id(name)).unwrap_or_else(new_run_id);
+    let fresh = name.filter(|name| is_run_id(name)).unwrap_or_else(new_run_id);
     match fs::File::create_new(&path).and_then(|mut file| file.write_all(fresh.as_bytes())) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             let text = String::from_utf8_lossy(&read_limited(&path, 200)?).trim().to_owned();
@@ -52,7 +52,8 @@ fn find_id(root: &Path) -> Result<String> {
 }
 
 /// Whether a name has the form of [`new_run_id`].
-fn looks_like_id(name: &str) -> bool {
+#[must_use]
+pub fn is_run_id(name: &str) -> bool {
     let lengths: Vec<_> = name.split('-').map(str::len).collect();
     lengths == [8, 6, 6] && name.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
 }
@@ -106,6 +107,27 @@ impl RunDir {
     pub fn cell(&self, component: &str, platform: &Platform, cluster: &str) -> PathBuf {
         self.component(component).join(platform.dir()).join(slug(cluster))
     }
+
+    /// Every folder where a [`Self::cell`] lies.
+    #[must_use]
+    pub fn cells(&self) -> Vec<PathBuf> {
+        let below = |all: &[PathBuf]| -> Vec<PathBuf> { all.iter().flat_map(|folder| folders(folder)).collect() };
+        below(&below(&folders(&self.root)))
+    }
+
+    /// The cells whose cluster is not known to be back at the baseline that was taken of it.
+    #[must_use]
+    pub fn unclean(&self) -> Vec<PathBuf> {
+        fn good<R: Record>(cell: &Path) -> bool {
+            read_record::<R>(cell).is_ok_and(|(record, _)| record.head().outcome == Outcome::Passed)
+        }
+        self.cells().into_iter().filter(|cell| good::<Baseline>(cell) && !good::<Cleanup>(cell)).collect()
+    }
+}
+
+fn folders(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.filter(|path| path.is_dir()).collect()
 }
 
 /// A name as a folder's name: safe characters as they are; a name that had to be changed gets six digits of its
@@ -314,7 +336,7 @@ mod tests {
     fn a_run_keeps_its_id_wherever_its_folder_lies() {
         let folder = tempfile::tempdir().unwrap();
         let run = RunDir::create(folder.path().join("workspace")).unwrap();
-        assert!(looks_like_id(&run.id()));
+        assert!(is_run_id(&run.id()));
         assert_eq!(RunDir::open(run.path()).unwrap().id(), run.id());
         let named = RunDir::create(folder.path().join("20261123-094113-5801e3")).unwrap();
         assert_eq!(named.id(), "20261123-094113-5801e3");

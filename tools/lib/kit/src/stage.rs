@@ -37,11 +37,12 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// Whether the work was done, whatever it found: then it is not done better by doing it again.
+    /// Whether the work was done, whatever it found, or never can be as it was asked for: it is not done better by doing
+    /// it again.
     fn done(self) -> bool {
         let found = |cause: Cause| matches!(cause.class(), Class::Product | Class::Flaky | Class::Unknown);
-        self.exit == Exit::GOOD
-            || (self.exit.0 < 128 && self.cause.is_some_and(|cause| found(cause) || cause == Cause::NothingRan))
+        let asked = |cause: Cause| matches!(cause, Cause::NothingRan | Cause::Usage);
+        self.exit == Exit::GOOD || (self.exit.0 < 128 && self.cause.is_some_and(|cause| found(cause) || asked(cause)))
     }
 }
 
@@ -97,7 +98,7 @@ fn record(file: &Path, tool: &str, words: &[OsString], started: Timestamp, ended
 }
 
 /// The value of an option, however it was written.
-fn value(words: &[String], option: &str) -> Option<String> {
+pub(crate) fn value(words: &[String], option: &str) -> Option<String> {
     words.iter().enumerate().find_map(|(at, word)| match word.strip_prefix(option)? {
         "" => words.get(at + 1).cloned(),
         rest => rest.strip_prefix('=').map(String::from),
@@ -170,7 +171,7 @@ mod tests {
             (Cause::NothingRan, true),
             (Cause::Flaky, true),
             (Cause::ClusterUnreachable, false),
-            (Cause::Usage, false),
+            (Cause::Usage, true),
             (Cause::MissingProgram, false),
             (Cause::Internal, false),
         ] {

@@ -75,6 +75,37 @@ fn what_failed_and_left_nothing_was_interrupted() {
 }
 
 #[test]
+fn a_stage_of_the_wiring_s_own_has_the_cause_that_the_wiring_says() {
+    let world = World::new();
+    let run = world.run(10, "git");
+    let statuses = ["--otherwise=sources=registry", "--otherwise", "start=apiserver", "--status", "sources=Failed"];
+    assert_eq!(conclude(&world, &run, &statuses), (Some(Cause::Registry), Exit::INFRASTRUCTURE));
+    let ended = conclude(&world, &run, &[&statuses[..], &["build=Failed"]].concat());
+    assert_eq!(ended, (Some(Cause::Registry), Exit::INFRASTRUCTURE), "the first of them");
+}
+
+#[test]
+fn a_wiring_at_its_end_once_more_says_what_is_true_then_and_the_run_counts_once() {
+    let world = World::new();
+    let run = world.run(10, "abc123").built("greeter", "v1", |_| ());
+    stage(&run, "e2e", None);
+    stage(&run, "cleanup", Some(Cause::Apiserver));
+    assert_eq!(conclude(&world, &run, &["--status", "e2e=Succeeded"]).0, Some(Cause::Apiserver));
+    world.record(&run).unwrap();
+    stage(&run, "cleanup", None);
+    // Who only asks changes nothing of what was sealed.
+    assert_eq!(conclude(&world, &run, &["--status", "e2e=Succeeded", "--unless-failed"]).0, None);
+    let said = || rundir::read_record::<Stages>(run.dir.path()).unwrap().0.head.cause;
+    assert_eq!(said(), Some(Cause::Apiserver));
+    assert_eq!(conclude(&world, &run, &["--status", "e2e=Succeeded"]).0, None);
+    assert_eq!(said(), None);
+    world.record(&run).unwrap();
+    assert_eq!(world.bundles().len(), 2);
+    let (code, matrix) = world.json(&["render"]);
+    assert_eq!((code, &matrix["runs"]), (0, &1.into()));
+}
+
+#[test]
 fn a_wrong_call_is_named() {
     let world = World::new();
     let run = world.run(10, "wrong");

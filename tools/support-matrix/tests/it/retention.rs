@@ -1,6 +1,9 @@
 //! What goes and what stays.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, SystemTime},
+};
 
 use crate::world::{World, passing};
 
@@ -49,4 +52,39 @@ fn without_a_rule_nothing_goes_and_damage_stops_it() {
     fs::remove_file(bundle.join("q/images.json")).unwrap();
     assert_eq!(world.program(&["prune", "--as-of", "2026-01-30"]).0, 2);
     assert_eq!(world.bundles().len(), 5);
+}
+
+#[test]
+fn the_folders_of_recorded_runs_go_from_a_volume_and_others_stay() {
+    let world = World::new();
+    let hours_ago = |file: std::path::PathBuf, hours: u64| {
+        let file = fs::File::options().write(true).open(file).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_hours(hours)).unwrap();
+    };
+    let names = ["last", "just-now", "unclean", "killed", "forgotten"];
+    let made = names.map(|name| world.run(1, name).good("p", name, passing(1)));
+    // The baseline of a cluster that it never went back to; `good` has cleaned up.
+    let baseline = |run: &crate::world::Run| {
+        let cluster = crate::world::cluster("linux/amd64", kit::record::Nature::Native);
+        let (head, bodies) = (kit::record::Head::new("cleanup", "0", "r", jiff::Timestamp::now()), None);
+        let record = kit::record::Baseline { head, cluster, objects: vec![], unlisted: vec![], bodies, nodes: vec![] };
+        run.write(&run.cell("p", "linux/amd64"), &record);
+    };
+    made.iter().for_each(baseline);
+    fs::remove_file(made[2].cell("p", "linux/amd64").join("cleanup.json")).unwrap();
+    for run in &made[..3] {
+        world.record(run).unwrap();
+    }
+    for run in [&made[0], &made[2]] {
+        hours_ago(run.dir.path().join("bundle.json"), 2);
+    }
+    hours_ago(made[4].dir.path().join("run-id"), 31 * 24);
+    let own = world.run(2, "own").good("p", "own", passing(1));
+    hours_ago(own.dir.path().join("run-id"), 31 * 24);
+    let [folder, runs, history, index] =
+        [own.dir.path().to_path_buf(), world.path("runs"), world.path("history"), world.path("index")]
+            .map(|path| path.display().to_string());
+    world.call(&["record", &folder, "--history", &history, "--index", &index, "--tidy", &runs]).unwrap();
+    let left: Vec<_> = made.iter().map(|run| run.dir.path().exists()).collect();
+    assert_eq!((left, own.dir.path().exists()), (vec![false, true, true, true, false], true));
 }

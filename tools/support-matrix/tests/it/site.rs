@@ -130,18 +130,25 @@ fn somebody_s_folder_is_left_alone() {
 fn a_link_to_the_dashboard_is_an_address_and_nothing_else() {
     let world = World::new();
     let run = world.run(10, "a").full("p", "v1", "linux/amd64", passing(2));
-    let record = |link: &str| {
+    let call = |more: &[&str]| {
         let folder = run.dir.path().display().to_string();
         let [history, index] = ["history", "index"].map(|name| world.path(name).display().to_string());
-        world.call(&["record", &folder, "--history", &history, "--index", &index, "--dashboard", link])
+        world.call(&[&["record", &folder, "--history", &history, "--index", &index], more].concat())
     };
+    let record = |link: &str| call(&["--dashboard", link]);
     for bad in
         ["javascript:alert(1)", "https://", "https://a/\" onclick=\"x", "http://a b", "//a/b", "https://a/\u{202e}x"]
     {
         assert_eq!(record(bad).unwrap_err().cause, kit::Cause::Usage, "{bad}");
     }
     let link = "https://dashboard.example/#/namespaces/ci/pipelineruns/nightly-7";
-    let digest = record(link).unwrap().digest.unwrap();
+    // A Task knows where the Dashboard is, if there is one, and what its run is called.
+    let of_run = |dashboard: &str, run: &str| call(&["--dashboard", dashboard, "--pipelinerun", run]);
+    assert_eq!(of_run("https://dashboard.example", "nightly-7").unwrap_err().cause, kit::Cause::Usage);
+    of_run("", "ci/nightly-7").unwrap();
+    assert!(!run.dir.path().join("dashboard").exists());
+    let digest = of_run("https://dashboard.example/", "ci/nightly-7").unwrap().digest.unwrap();
+    assert_eq!(record(link).unwrap().digest.unwrap(), digest);
     write(&world, "2026-01-12");
     let page = format!("site/runs/{}.html", &digest["sha256:".len()..][..16]);
     let page = fs::read_to_string(world.path(&page)).unwrap();
