@@ -14,7 +14,7 @@ use std::{
 
 use jiff::Timestamp;
 use kit::{
-    Result,
+    Cause, Class, Result,
     ci::{Architectures, Policy},
 };
 
@@ -36,12 +36,20 @@ pub(crate) use sheet::{Judged, Sheet};
 pub(crate) struct Told<'a> {
     pub(crate) run: &'a RunRef,
     pub(crate) attempt: &'a Try,
+    /// The run that says who built what was tried.
+    pub(crate) origin: Option<&'a RunRef>,
 }
 
 impl<'a> Told<'a> {
     /// The order of time.
     pub(crate) fn order(&self) -> (Timestamp, &'a str) {
         (self.attempt.at, &self.run.digest)
+    }
+
+    /// The bundles that it rests on, by digest.
+    pub(crate) fn rests(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let runs: [Option<&'a RunRef>; 2] = [Some(self.run), self.origin];
+        runs.into_iter().flatten().map(|run| &*run.digest)
     }
 }
 
@@ -81,7 +89,8 @@ impl<'a> Book<'a> {
         let mut groups: BTreeMap<Rc<Key>, Vec<Told<'a>>> = BTreeMap::new();
         for loaded in &known.runs {
             for attempt in &loaded.tries {
-                groups.entry(known.key(attempt)).or_default().push(Told { run: &loaded.run, attempt });
+                let (key, origin) = known.key(attempt);
+                groups.entry(key).or_default().push(Told { run: &loaded.run, attempt, origin });
             }
         }
         adopt_unknown(&mut groups);
@@ -106,17 +115,22 @@ impl<'a> Book<'a> {
     }
 }
 
-/// A run that did not get as far as knowing the version says something about the version that was last seen there.
+/// A run that did not get as far as knowing the version says something about the version that was last seen there
+/// before it. Where none was, it stays what it is.
 fn adopt_unknown(groups: &mut BTreeMap<Rc<Key>, Vec<Told<'_>>>) {
     let is_unknown = |key: &Key| key.version == "unknown" && key.origin == OriginKind::Unknown;
     let orphans: Vec<_> = groups.keys().filter(|key| is_unknown(key)).cloned().collect();
     for orphan in orphans {
-        let same =
-            |key: &&Rc<Key>| key.component == orphan.component && key.platform == orphan.platform && !is_unknown(key);
-        let newest = |key: &&Rc<Key>| groups.get(*key).and_then(|told| told.iter().map(|told| told.attempt.at).max());
-        let Some(parent) = groups.keys().filter(same).max_by_key(newest).cloned() else { continue };
-        let told = groups.remove(&orphan).unwrap_or_default();
-        groups.entry(parent).or_default().extend(told);
+        let same = |key: &Key| key.component == orphan.component && key.platform == orphan.platform && !is_unknown(key);
+        let others = groups.iter().filter(|(key, _)| same(key));
+        let mut seen: Vec<_> =
+            others.flat_map(|(key, told)| told.iter().map(move |told| (told.attempt.at, Rc::clone(key)))).collect();
+        seen.sort();
+        for told in groups.remove(&orphan).unwrap_or_default() {
+            let before = seen.partition_point(|(at, _)| *at <= told.attempt.at);
+            let parent = before.checked_sub(1).map_or(&orphan, |last| &seen[last].1);
+            groups.entry(Rc::clone(parent)).or_default().push(told);
+        }
     }
 }
 
@@ -129,9 +143,7 @@ pub(crate) fn compute(library: &Library, rules: &Rules) -> Result<Matrix> {
     policy::check(&rules.policy)?;
     loop {
         let matrix = once(library, rules)?;
-        let levels = matrix.cells.iter().flat_map(|cell| Level::ALL.map(|level| cell.levels.get(level)));
-        let compared = matrix.cells.iter().filter_map(|cell| Some(cell.compared.as_ref()?.evidence.as_str()));
-        if library.check(levels.filter_map(|level| level.evidence.as_deref()).chain(compared))? {
+        if library.check(matrix.cells.iter().flat_map(Cell::checked))? {
             return Ok(matrix);
         }
     }
@@ -159,8 +171,10 @@ pub(crate) fn is_run(told: &Told<'_>) -> bool {
     tried.level.is_some_and(Level::runs) && !matches!(tried.verdict, Verdict::NotTried | Verdict::NotReached)
 }
 
+/// Whether the infrastructure lost it: what we did wrong ourselves shows nothing either, and is nobody's loss.
 pub(crate) fn is_lost(told: &Told<'_>) -> bool {
-    told.attempt.verdict == Verdict::Infrastructure
+    let class = told.attempt.cause.map(Cause::class);
+    told.attempt.verdict == Verdict::Infrastructure && class == Some(Class::Infrastructure)
 }
 
 fn cell<'a>(library: &Library, book: &Book<'a>, entry: &Entry<'a>, rules: &Rules) -> Result<Cell> {
@@ -170,7 +184,7 @@ fn cell<'a>(library: &Library, book: &Book<'a>, entry: &Entry<'a>, rules: &Rules
     let mut sheet = Sheet::default();
     told.iter().for_each(|told| sheet.enter(*told));
     let judged = state::levels(&sheet, rules, rules.now);
-    let Status { state, reason, claims } = Status::of(&basis, &sheet, rules.now)?;
+    let Status { state, reason, mut claims } = Status::of(&basis, &sheet, rules.now)?;
     let mut reason = reason.words(library)?;
     if let Some(doubts) = state::doubts(&sheet, rules) {
         reason = format!("{reason}; {doubts}");
@@ -183,8 +197,15 @@ fn cell<'a>(library: &Library, book: &Book<'a>, entry: &Entry<'a>, rules: &Rules
         None => None,
     };
     let (passed, valid) = sheet.line(Level::E2e, None).map_or((0, 0), |line| line.passed_of(20));
-    let lost: BTreeSet<_> = told.iter().filter(|told| is_lost(told)).map(|told| &told.run.digest).collect();
     let runs: BTreeSet<_> = told.iter().map(|told| &told.run.digest).collect();
+    let mut rests: BTreeSet<&str> = sheet.rests(rules.policy.states.failing).collect();
+    rests.extend(compared.iter().map(|compared| compared.evidence.as_str()));
+    for (level, claim) in rules.policy.level.iter().zip(&mut claims) {
+        let of_claim = policy::rests(level, &basis, &sheet, rules.now)?;
+        claim.evidence = of_claim.iter().map(|digest| (*digest).to_owned()).collect();
+        rests.extend(of_claim);
+    }
+    let rests = rests.into_iter().map(str::to_owned).collect();
     Ok(Cell {
         id: entry.id(),
         component: key.component.clone(),
@@ -215,8 +236,9 @@ fn cell<'a>(library: &Library, book: &Book<'a>, entry: &Entry<'a>, rules: &Rules
         supported: policy::supported(&claims),
         claims,
         owned,
+        evidence: rests,
         run_count: runs.len(),
-        lost_runs: lost.len(),
+        lost_runs: owners::lost(told.iter()).1,
         last_run: told.iter().filter(|told| is_run(told)).map(|told| told.attempt.at).max(),
         runs: rows::runs(library, key, told)?,
     })

@@ -4,10 +4,12 @@
 
 mod attempts;
 mod build;
+mod limits;
+mod missing;
 mod run;
 
 pub(crate) use attempts::attempts;
-pub(crate) use build::origin;
+pub(crate) use build::{origin, version};
 pub(crate) use run::{DASHBOARD, Run, is_link, read};
 
 use jiff::Timestamp;

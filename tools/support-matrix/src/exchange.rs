@@ -6,9 +6,13 @@
 mod pack;
 mod sign;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use clap::Args;
+use jiff::Timestamp;
 use kit::{Cause, Context, Done, Error, Output, Result, Ui, bundle::History};
 use oci::{ARTIFACT_TYPE_RELEASE, ArtifactFile, Client, Reference};
 use serde::Serialize;
@@ -26,6 +30,8 @@ const ARTIFACT_TYPE: &str = "application/vnd.other-arch.evidence.v1";
 const FILE_TYPE: &str = "application/vnd.other-arch.evidence.v1.tar+gzip";
 /// Says which bundle it is, so that a known one is not fetched again. What it says is checked.
 const ANNOTATION: &str = "dev.other-arch.bundle";
+/// Says that its logs are not in it.
+const WITHOUT_LOGS: &str = "dev.other-arch.without-logs";
 
 /// Pushes evidence into a registry, beside the release that it is about.
 #[derive(Debug, Args)]
@@ -94,16 +100,71 @@ async fn release(client: &Client, reference: &Reference) -> Result<Release> {
     }
 }
 
+/// A run that may be pushed: what the index says of it.
+struct Candidate {
+    digest: String,
+    run: String,
+    finished: Timestamp,
+    /// The files of the releases that it speaks of, by digest.
+    releases: BTreeSet<String>,
+    /// Where its own build pushed its releases.
+    pushed: Vec<Reference>,
+}
+
+/// A release and the evidence that lies beside it.
+struct Beside {
+    release: Release,
+    listed: Vec<oci::spec::Descriptor>,
+}
+
 pub(crate) fn push(args: &Push, ui: &Ui) -> Result<Done> {
     let key = args.key.as_deref().map(sign::Key::read).transpose()?;
-    let opened = args.input.open(false, ui)?;
-    opened.library.warn(ui);
+    let Some((history, candidates)) = candidates(args, ui)? else { return result(&[], ui) };
     let client = Client::new()?;
     let asked = args.release.as_deref().map(oci::parse).transpose()?;
     let mut moved = Vec::new();
-    let mut releases: BTreeMap<String, Release> = BTreeMap::new();
+    let mut releases: BTreeMap<String, Beside> = BTreeMap::new();
     let mut passed_over = 0;
+    for candidate in &candidates {
+        let targets = asked.as_ref().map_or(candidate.pushed.as_slice(), std::slice::from_ref);
+        let mut about = 0;
+        for target in targets {
+            let name = target.whole();
+            if !releases.contains_key(&name) {
+                let found = oci::run(async {
+                    let release = release(&client, target).await?;
+                    let listed = oci::referrers(&client, &release.reference, Some(ARTIFACT_TYPE)).await?;
+                    Ok(Beside { release, listed })
+                })?;
+                releases.insert(name.clone(), found);
+            }
+            let Some(beside) = releases.get(&name) else { continue };
+            if !candidate.releases.contains(&beside.release.file) {
+                continue;
+            }
+            about += 1;
+            let closed = history.bundle(&candidate.digest)?;
+            let (reference, new) = push_one(&client, beside, candidate, &closed, (!args.no_logs, key.as_ref()))?;
+            let did = if new { "pushed" } else { "was pushed already:" };
+            ui.note(format!("{did} run {} ({})", candidate.run, short(&candidate.digest)));
+            let (bundle, run) = (candidate.digest.clone(), candidate.run.clone());
+            moved.push(Moved { bundle, run, reference: reference.whole(), new });
+        }
+        passed_over += usize::from(about == 0);
+    }
+    if passed_over > 0 {
+        ui.note(format!("{} not about a release that was pushed", many(passed_over, "run")));
+    }
+    result(&moved, ui)
+}
+
+/// What is asked for; nothing if nothing was recorded yet. The index is closed again before anything goes over the
+/// network: others record meanwhile.
+fn candidates(args: &Push, ui: &Ui) -> Result<Option<(History, Vec<Candidate>)>> {
+    let opened = args.input.open(false, ui)?;
+    opened.library.warn(ui);
     let mut unknown = args.runs.clone();
+    let mut found = Vec::new();
     for loaded in opened.library.all() {
         let facts = opened.library.facts(&loaded.run.digest)?;
         let is_named = |name: &String| facts.run == *name || short_of(&facts.digest, name);
@@ -111,54 +172,68 @@ pub(crate) fn push(args: &Push, ui: &Ui) -> Result<Done> {
             continue;
         }
         unknown.retain(|name| !is_named(name));
-        let targets: Vec<Reference> = match &asked {
-            Some(reference) => vec![reference.clone()],
-            None => facts.builds.iter().filter_map(|build| oci::parse(build.artifact.as_deref()?).ok()).collect(),
-        };
-        let mut about = 0;
-        for target in targets {
-            let name = target.whole();
-            if !releases.contains_key(&name) {
-                releases.insert(name.clone(), oci::run(release(&client, &target))?);
-            }
-            let Some(release) = releases.get(&name) else { continue };
-            if !speaks_of(&facts, &release.file) {
-                continue;
-            }
-            about += 1;
-            let closed = opened.library.bundle(&facts.digest)?;
-            let content = pack::pack(&closed, !args.no_logs)?;
-            let file = ArtifactFile { media_type: FILE_TYPE.into(), title: Some("bundle.tar.gz".into()), content };
-            let annotations = BTreeMap::from([
-                (ANNOTATION.to_owned(), facts.digest.clone()),
-                ("org.opencontainers.image.created".to_owned(), facts.finished.to_string()),
-            ]);
-            let pushed = oci::run(async {
-                let subject = (&release.reference, &release.subject);
-                let pushed = oci::push_referrer(&client, subject, ARTIFACT_TYPE, &annotations, &[file]).await?;
-                if let Some(key) = &key {
-                    sign::sign(&client, &pushed, key).await?;
-                }
-                Ok(pushed)
-            })?;
-            ui.note(format!("pushed run {} ({})", facts.run, short(&facts.digest)));
-            moved.push(Moved {
-                bundle: facts.digest.clone(),
-                run: facts.run.clone(),
-                reference: pushed.whole(),
-                new: true,
-            });
-        }
-        passed_over += usize::from(about == 0);
+        let pushed = facts.builds.iter().filter_map(|build| oci::parse(build.artifact.as_deref()?).ok());
+        found.push(Candidate {
+            digest: facts.digest.clone(),
+            run: facts.run.clone(),
+            finished: facts.finished,
+            releases: releases(&facts).map(str::to_owned).collect(),
+            pushed: pushed.collect(),
+        });
     }
     if let Some(name) = unknown.first() {
         let error = Error::new(Cause::Usage, format!("no run of the history is called '{}'", clean(name)));
         return Err(error.next("name it by its id, or by the beginning of its bundle's digest"));
     }
-    if passed_over > 0 {
-        ui.note(format!("{} not about a release that was pushed", many(passed_over, "run")));
+    Ok(opened.library.history().ok().map(|history| (history.clone(), found)))
+}
+
+/// Pushes one bundle beside a release, and says whether it was not there yet. What is listed as the same bundle is
+/// believed to be that (whoever pulls it looks), but never signed: only what we packed is.
+fn push_one(
+    client: &Client,
+    beside: &Beside,
+    candidate: &Candidate,
+    closed: &kit::bundle::Closed,
+    (with_logs, key): (bool, Option<&sign::Key>),
+) -> Result<(Reference, bool)> {
+    let with_logs = with_logs && !closed.is_shed();
+    let is_same = |descriptor: &&oci::spec::Descriptor| {
+        annotation(descriptor, ANNOTATION) == Some(&candidate.digest)
+            && !(with_logs && annotation(descriptor, WITHOUT_LOGS).is_some())
+    };
+    for listed in beside.listed.iter().filter(is_same) {
+        let at = oci::pinned(&beside.release.reference, listed.digest().as_ref());
+        let done = match key {
+            Some(key) => oci::run(sign::is_signed(client, &at, &key.public()))?,
+            None => true,
+        };
+        if done {
+            return Ok((at, false));
+        }
     }
-    result(&moved, ui)
+    let content = pack::pack(closed, with_logs)?;
+    let file = ArtifactFile { media_type: FILE_TYPE.into(), title: Some("bundle.tar.gz".into()), content };
+    let mut annotations = BTreeMap::from([
+        (ANNOTATION.to_owned(), candidate.digest.clone()),
+        ("org.opencontainers.image.created".to_owned(), candidate.finished.to_string()),
+    ]);
+    if !with_logs {
+        annotations.insert(WITHOUT_LOGS.to_owned(), "true".to_owned());
+    }
+    let pushed = oci::run(async {
+        let subject = (&beside.release.reference, &beside.release.subject);
+        let pushed = oci::push_referrer(client, subject, ARTIFACT_TYPE, &annotations, &[file]).await?;
+        if let Some(key) = key {
+            sign::sign(client, &pushed, key).await?;
+        }
+        Ok(pushed)
+    })?;
+    Ok((pushed, true))
+}
+
+fn annotation<'d>(descriptor: &'d oci::spec::Descriptor, name: &str) -> Option<&'d String> {
+    descriptor.annotations().as_ref().and_then(|all| all.get(name))
 }
 
 fn short_of(digest: &str, name: &str) -> bool {
@@ -167,10 +242,10 @@ fn short_of(digest: &str, name: &str) -> bool {
     name.len() >= 6 && digits.starts_with(name)
 }
 
-/// Whether a run built, installed or tested the release with this digest.
-fn speaks_of(facts: &Facts, release: &str) -> bool {
-    facts.builds.iter().any(|build| build.release.as_deref() == Some(release))
-        || facts.attempts.iter().any(|attempt| attempt.release.as_deref() == Some(release))
+/// The releases that a run built, installed or tested, by the digest of their file.
+fn releases(facts: &Facts) -> impl Iterator<Item = &str> {
+    let built = facts.builds.iter().filter_map(|build| build.release.as_deref());
+    built.chain(facts.attempts.iter().filter_map(|attempt| attempt.release.as_deref()))
 }
 
 fn result(moved: &[Moved], ui: &Ui) -> Result<Done> {
@@ -191,7 +266,8 @@ pub(crate) fn pull(args: &Pull, ui: &Ui) -> Result<Done> {
     let reference = oci::parse(&args.release)?;
     let folder = history_or_default(args.history.as_ref())?;
     let history = History::create(&folder)?;
-    let index = args.index.open(&folder)?;
+    // Where the index cannot be used, the history stays as it was; it is open only while something is added to it.
+    let mut adds = args.index.open_to_add(&folder)?.is_some();
     let client = Client::new()?;
     let release = oci::run(release(&client, &reference))?;
     let found = oci::run(oci::referrers(&client, &release.reference, Some(ARTIFACT_TYPE)))?;
@@ -199,7 +275,7 @@ pub(crate) fn pull(args: &Pull, ui: &Ui) -> Result<Done> {
     for descriptor in &found {
         kit::signal::check()?;
         let at = oci::pinned(&release.reference, descriptor.digest().as_ref());
-        let known = descriptor.annotations().as_ref().and_then(|all| all.get(ANNOTATION));
+        let known = annotation(descriptor, ANNOTATION);
         let have = known.and_then(|digest| history.bundle(digest).ok()).filter(|closed| closed.verify().is_ok());
         if let Some(closed) = have {
             let (bundle, run) = (closed.digest().to_owned(), clean(closed.run()));
@@ -208,7 +284,12 @@ pub(crate) fn pull(args: &Pull, ui: &Ui) -> Result<Done> {
         }
         match fetch(&client, &at, &release, &history, key.as_ref()) {
             Ok((facts, new)) => {
-                index.add(std::slice::from_ref(&facts))?;
+                // Whoever reads the index next adds what could not be added now.
+                let index = if adds { args.index.open_to_add(&folder)? } else { None };
+                match index {
+                    Some(index) => index.add(std::slice::from_ref(&facts))?,
+                    None => adds = false,
+                }
                 ui.note(format!("pulled run {} ({})", facts.run, short(&facts.digest)));
                 moved.push(Moved { bundle: facts.digest, run: facts.run, reference: at.whole(), new });
             }
@@ -258,7 +339,7 @@ fn fetch(
     }
     closed.verify()?;
     let facts = Facts::of(&evidence::read(closed.clone())?);
-    if !speaks_of(&facts, &release.file) {
+    if !releases(&facts).any(|about| about == release.file) {
         return Err(Error::new(Cause::Usage, "it says nothing of this release"));
     }
     if facts.finished > jiff::Timestamp::now() {

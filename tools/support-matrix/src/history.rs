@@ -16,15 +16,16 @@ use kit::{
 use crate::{
     cells::TestDifferences,
     evidence::Key,
-    index::{self, BATCH, Facts, Index, Loaded, RunRef, TestRun, Try},
+    index::{self, BATCH, Built, Facts, Index, Loaded, RunRef, TestRun, Try},
+    kept::Kept,
     model::{LeftOut, OriginKind},
     text::{clean, when},
 };
 
-/// Facts that are kept in memory.
-const KEPT_FACTS: usize = 400;
-/// Comparisons that are kept in memory.
-const KEPT_COMPARISONS: usize = 5_000;
+/// Rows of facts that are kept in memory: tests, stages and statements.
+const KEPT_ROWS: usize = 20_000;
+/// Names of tests in comparisons that are kept in memory.
+const KEPT_NAMES: usize = 50_000;
 
 /// Two statements that are compared: each by digest of the bundle and its number there.
 type Compared = (String, u16, String, u16);
@@ -38,8 +39,8 @@ pub(crate) struct Library {
     /// Bundles that are not counted, and those that were looked at.
     excluded: RefCell<HashSet<String>>,
     checked: RefCell<HashSet<String>>,
-    facts: RefCell<HashMap<String, Rc<Facts>>>,
-    compared: RefCell<HashMap<Compared, Rc<TestDifferences>>>,
+    facts: RefCell<Kept<String, Facts>>,
+    compared: RefCell<Kept<Compared, TestDifferences>>,
 }
 
 /// What was known at a date.
@@ -48,7 +49,7 @@ pub(crate) struct Known<'a> {
     pub(crate) runs: Vec<&'a Loaded>,
     /// What is not counted.
     pub(crate) left_out: Vec<LeftOut>,
-    origins: HashMap<&'a str, OriginKind>,
+    origins: HashMap<&'a str, (&'a Built, &'a RunRef)>,
 }
 
 impl Library {
@@ -61,8 +62,8 @@ impl Library {
             faulty: RefCell::default(),
             excluded: RefCell::default(),
             checked: RefCell::default(),
-            facts: RefCell::default(),
-            compared: RefCell::default(),
+            facts: RefCell::new(Kept::new(KEPT_ROWS)),
+            compared: RefCell::new(Kept::new(KEPT_NAMES)),
         }
     }
 
@@ -83,6 +84,7 @@ impl Library {
         if changed {
             library.all = index.load()?;
         }
+        library.miss(&digests);
         (library.history, library.index) = (Some(history), Some(index));
         if thorough {
             let step = (digests.len() > 200).then(|| ui.step(format!("checking {} runs", digests.len())));
@@ -98,6 +100,19 @@ impl Library {
             }
         }
         Ok(library)
+    }
+
+    /// Says of which bundles the index has nothing that can be used, although they could be read.
+    fn miss(&mut self, digests: &[String]) {
+        let known: HashSet<&str> = self.all.iter().map(|loaded| &*loaded.run.digest).collect();
+        let faulty = self.faulty.get_mut();
+        let said: HashSet<String> = faulty.iter().map(|left| left.bundle.clone()).collect();
+        let missing = digests.iter().filter(|digest| !known.contains(digest.as_str()) && !said.contains(*digest));
+        faulty.extend(missing.map(|digest| LeftOut {
+            bundle: digest.clone(),
+            reason: "the index cannot hold what it says".into(),
+            fault: true,
+        }));
     }
 
     /// Looks at the records in bundles that something rests on. True if all are what their digests say; the others are
@@ -150,8 +165,7 @@ impl Library {
         }
         left_out.sort_by(|a, b| a.bundle.cmp(&b.bundle));
         let runs = supersede(runs);
-        let built = runs.iter().flat_map(|loaded| &loaded.run.built);
-        let origins = built.map(|(release, origin)| (&**release, *origin)).collect();
+        let origins = origins(&runs);
         Known { runs, left_out, origins }
     }
 
@@ -161,15 +175,10 @@ impl Library {
     /// If the index is damaged.
     pub(crate) fn facts(&self, digest: &str) -> Result<Rc<Facts>> {
         if let Some(found) = self.facts.borrow().get(digest) {
-            return Ok(Rc::clone(found));
+            return Ok(found);
         }
-        let facts = Rc::new(self.index()?.facts(digest)?);
-        let mut kept = self.facts.borrow_mut();
-        if kept.len() >= KEPT_FACTS {
-            kept.clear();
-        }
-        kept.insert(digest.to_owned(), Rc::clone(&facts));
-        Ok(facts)
+        let facts = self.index()?.facts(digest)?;
+        Ok(self.facts.borrow_mut().keep(digest.to_owned(), facts.rows(), facts))
     }
 
     /// The tests of one of a run's statements.
@@ -198,15 +207,10 @@ impl Library {
         compare: impl FnOnce() -> Result<TestDifferences>,
     ) -> Result<Rc<TestDifferences>> {
         if let Some(found) = self.compared.borrow().get(&key) {
-            return Ok(Rc::clone(found));
+            return Ok(found);
         }
-        let made = Rc::new(compare()?);
-        let mut kept = self.compared.borrow_mut();
-        if kept.len() >= KEPT_COMPARISONS {
-            kept.clear();
-        }
-        kept.insert(key, Rc::clone(&made));
-        Ok(made)
+        let made = compare()?;
+        Ok(self.compared.borrow_mut().keep(key, 1 + made.listed.len(), made))
     }
 
     /// The bundle with this digest.
@@ -276,15 +280,38 @@ fn ingest(history: &History, index: &Index, new: &[&String], ui: &Ui) -> Result<
     Ok(faulty)
 }
 
-impl Known<'_> {
-    /// What a try was about; who built a release that its run did not build may stand in another run.
-    pub(crate) fn key(&self, tried: &Try) -> Rc<Key> {
-        let origin = tried.builder.as_deref().and_then(|release| self.origins.get(release));
-        match origin {
-            Some(origin) => Rc::new(Key { origin: *origin, ..(*tried.key).clone() }),
-            None => Rc::clone(&tried.key),
+impl<'a> Known<'a> {
+    /// What a try was about, and the run that says who built it. Whatever a run says of a release that it did not build,
+    /// or only looked at, whoever built it knows better.
+    pub(crate) fn key(&self, tried: &Try) -> (Rc<Key>, Option<&'a RunRef>) {
+        let release = tried.builder.as_deref().or(tried.release.as_deref());
+        let Some((built, run)) = release.and_then(|release| self.origins.get(release)) else {
+            return (Rc::clone(&tried.key), None);
+        };
+        let commit = built.version.rsplit_once('@').filter(|(said, _)| *said == tried.key.version);
+        let version = commit.map_or(tried.key.version.as_str(), |_| &*built.version);
+        if tried.key.origin == built.origin && tried.key.version == version {
+            return (Rc::clone(&tried.key), Some(run));
+        }
+        let key = Key { origin: built.origin, version: version.to_owned(), ..(*tried.key).clone() };
+        (Rc::new(key), Some(run))
+    }
+}
+
+/// Who built each release, and the run that knows it. What anybody built here is not published, whoever looked at it
+/// later; otherwise whoever knows the commit, and then the last one.
+fn origins<'a>(runs: &[&'a Loaded]) -> HashMap<&'a str, (&'a Built, &'a RunRef)> {
+    let mut origins: HashMap<&str, (&Built, &RunRef)> = HashMap::new();
+    for loaded in runs {
+        for built in &loaded.run.built {
+            let worth = |built: &Built| (built.origin == OriginKind::BuiltHere, built.version.contains('@'));
+            let known = origins.entry(&built.release).or_insert((built, &loaded.run));
+            if worth(built) >= worth(known.0) {
+                *known = (built, &loaded.run);
+            }
         }
     }
+    origins
 }
 
 /// Of a run that was recorded, went on, and was recorded again, the last recording counts.

@@ -8,6 +8,7 @@ mod facts;
 mod tests;
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     fs,
     os::unix::fs::MetadataExt,
@@ -21,16 +22,18 @@ use redb::{
     TableDefinition, TableError, WriteTransaction,
 };
 
-pub(crate) use brief::{Loaded, RunRef, Try};
+pub(crate) use brief::{Built, Loaded, RunRef, Try};
 pub(crate) use facts::{Facts, StageFact};
 pub(crate) use tests::TestRun;
 
 /// The version of the file's content. Another version is built anew; a newer one is refused.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Bytes of the database that are held in memory.
 const CACHE: usize = 32 << 20;
 /// Another process may be writing.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// So long waits whoever only adds to it: the next reader does the same from the bundle.
+const SHORT_PATIENCE: Duration = Duration::from_secs(2);
 /// Runs in one transaction: a kill loses at most these.
 pub(crate) const BATCH: usize = 500;
 
@@ -63,26 +66,40 @@ impl IndexOption {
     /// # Errors
     /// See [`Index::open`].
     pub(crate) fn open(&self, folder: &Path) -> Result<Index> {
-        let path = match &self.index {
-            Some(path) => path.clone(),
-            None => {
-                let whole = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_path_buf());
-                let name = &kit::digest::hex(whole.as_os_str().as_encoded_bytes())[..16];
-                dirs::cache()?.join("matrix").join(format!("{name}.redb"))
-            }
+        let path = self.path(folder)?;
+        let late = || {
+            Error::new(Cause::HostDisk, format!("another process does not let go of the index {}", path.display()))
+                .next("wait for it, or use a file of your own with --index")
         };
-        Index::open(&path)
+        Index::open(&path, PATIENCE)?.ok_or_else(late)
+    }
+
+    /// The same for somebody who only adds to it; nothing if another process has it.
+    ///
+    /// # Errors
+    /// See [`Index::open`].
+    pub(crate) fn open_to_add(&self, folder: &Path) -> Result<Option<Index>> {
+        Index::open(&self.path(folder)?, SHORT_PATIENCE)
+    }
+
+    fn path(&self, folder: &Path) -> Result<PathBuf> {
+        if let Some(path) = &self.index {
+            return Ok(path.clone());
+        }
+        let whole = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_path_buf());
+        let name = &kit::digest::hex(whole.as_os_str().as_encoded_bytes())[..16];
+        Ok(dirs::cache()?.join("matrix").join(format!("{name}.redb")))
     }
 }
 
 impl Index {
     /// The index in the file `path`, made if it is missing and made anew if it is damaged, was copied from elsewhere, or
-    /// is of an older version.
+    /// is of an older version. Nothing if another process does not let go of it.
     ///
     /// # Errors
     /// [`Cause::Usage`] if it is of a newer version or no index: it stays as it was. [`Cause::HostDisk`] if it cannot
-    /// be written, or another process does not let go of it.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    /// be written.
+    fn open(path: &Path, patience: Duration) -> Result<Option<Self>> {
         for _ in 0..3 {
             if fs::metadata(path).is_ok_and(|found| found.len() == 0) {
                 // What is empty is nobody's.
@@ -91,11 +108,12 @@ impl Index {
             if !path.exists() {
                 make(path)?;
             }
-            match database(path)? {
+            match database(path, patience)? {
+                Opened::Busy => return Ok(None),
                 Opened::Good(database) => {
                     let index = Self { database, path: path.to_path_buf() };
                     if index.is_ours()? {
-                        return Ok(index);
+                        return Ok(Some(index));
                     }
                 }
                 // A file of somebody else is not ours to remove.
@@ -173,7 +191,8 @@ impl Index {
         Error::from_source(Cause::HostDisk, format!("cannot use the index {}", self.path.display()), error).next(next)
     }
 
-    /// Every run, in short, in the order of their digests.
+    /// Every run, in short, in the order of their digests. What cannot be used of one run leaves that one out, as if it
+    /// was never read: whoever asks reads it again from its bundle.
     ///
     /// # Errors
     /// [`Cause::HostDisk`] if the index is damaged.
@@ -184,8 +203,7 @@ impl Index {
         let mut all = Vec::new();
         for entry in briefs.iter().map_err(|error| self.broken(error))? {
             let (digest, bytes) = entry.map_err(|error| self.broken(error))?;
-            let loaded = loader.load(digest.value(), bytes.value());
-            all.push(loaded.ok_or_else(|| self.garbled(digest.value()))?);
+            all.extend(loader.load(digest.value(), bytes.value()));
         }
         Ok(all)
     }
@@ -308,6 +326,8 @@ impl Index {
 enum Opened {
     Good(Database),
     Damaged(DatabaseError),
+    /// Another process has it.
+    Busy,
 }
 
 /// Makes an empty index: whole, or not there at all.
@@ -340,19 +360,21 @@ fn forget_file(path: &Path) -> Result<()> {
     }
 }
 
-fn database(path: &Path) -> Result<Opened> {
+fn database(path: &Path, patience: Duration) -> Result<Opened> {
+    let busy = Cell::new(false);
     let late = || {
-        Error::new(Cause::HostDisk, format!("another process does not let go of the index {}", path.display()))
-            .next("wait for it, or use a file of your own with --index")
+        busy.set(true);
+        Error::new(Cause::HostDisk, format!("another process has the index {}", path.display()))
     };
-    retry::until(PATIENCE, late, || match Database::builder().set_cache_size(CACHE).create(path) {
+    let opened = retry::until(patience, late, || match Database::builder().set_cache_size(CACHE).create(path) {
         Ok(database) => Ok(Some(Opened::Good(database))),
         Err(DatabaseError::DatabaseAlreadyOpen) => Ok(None),
         Err(DatabaseError::Storage(StorageError::Io(error))) if error.kind() != std::io::ErrorKind::InvalidData => {
             Err(Error::from_source(Cause::HostDisk, format!("cannot open the index {}", path.display()), error))
         }
         Err(error) => Ok(Some(Opened::Damaged(error))),
-    })
+    });
+    if busy.get() { Ok(Opened::Busy) } else { opened }
 }
 
 /// redb's files begin with its name; of ours at least that much is left.

@@ -10,6 +10,7 @@ mod evidence;
 mod exchange;
 mod history;
 mod index;
+mod kept;
 pub mod model;
 mod policy;
 mod questions;

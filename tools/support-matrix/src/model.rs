@@ -21,7 +21,7 @@ pub use answers::{
 pub use runs::{RunResult, RunRow, StageRow, TestRow};
 
 /// Major and minor version of the schema. A new minor version only adds fields.
-pub const SCHEMA_VERSION: &str = "1.1";
+pub const SCHEMA_VERSION: &str = "1.2";
 
 /// What is supported, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -72,7 +72,7 @@ pub struct PlatformRow {
     pub owned: Owned,
     /// Runs that were to test something there.
     pub runs: usize,
-    /// Those of them from which nothing was learnt, for reasons of the infrastructure.
+    /// Those of them from which nothing was learnt, for reasons of the infrastructure: not for a fault of ours.
     pub lost: usize,
     /// The lost ones as a share of all, from 0 to 1.
     #[serde(default)]
@@ -168,6 +168,9 @@ pub struct Cell {
     pub supported: Claim,
     /// Every claim of `ci/policy.toml`, from weak to strong.
     pub claims: Vec<Claim>,
+    /// Every bundle that its state and its claims rest on, by digest.
+    #[serde(default)]
+    pub evidence: Vec<String>,
     /// How many runs said something about it.
     pub run_count: usize,
     /// How many of them were lost to the infrastructure.
@@ -454,6 +457,9 @@ pub struct Claim {
     /// When it ends, if nothing new comes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
+    /// The bundles that it rests on, by digest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<String>,
 }
 
 /// The JSON Schema of [`Matrix`], checked in as `schemas/matrix.json`.

@@ -1,5 +1,7 @@
 //! The claims of `ci/policy.toml`, computed from evidence. A claim that is not shown is not made.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use kit::{Cause, Error, Result, ci, ci::Policy};
 
@@ -8,7 +10,7 @@ use crate::{
     evidence::Key,
     history::Library,
     model::{Claim, Level, OriginKind, Owned, Verdict},
-    text::{day, list, many, older},
+    text::{day, many, older},
 };
 
 /// The claim that the product is about.
@@ -102,7 +104,40 @@ pub(crate) fn supported(claims: &[Claim]) -> Claim {
         met: false,
         reasons: vec!["ci/policy.toml does not say what it requires".into()],
         until: None,
+        evidence: Vec::new(),
     })
+}
+
+/// The bundles that a claim rests on, by digest, whether it is met or not: what was judged, the runs of its pass rate, and
+/// those of the reference platform.
+///
+/// # Errors
+/// If the index is damaged.
+pub(crate) fn rests<'a>(
+    level: &ci::Level,
+    basis: &Basis<'_, 'a>,
+    sheet: &Sheet<'a>,
+    now: Timestamp,
+) -> Result<BTreeSet<&'a str>> {
+    let failing = basis.rules.policy.states.failing;
+    let mut found = BTreeSet::new();
+    for name in level.evidence.iter().filter_map(|name| Level::find(name)) {
+        let tests = name == Level::E2e;
+        let suites = if tests { &level.suites[..] } else { &[] };
+        let most = level.pass_rate.filter(|_| tests).map_or(0, |rate| rate.last);
+        let judged = shown(level, sheet, name, suites, basis.rules);
+        // The suite that decides may be none of these: where none is named, all are one.
+        let decided = judged.by.and_then(|by| by.attempt.suite.as_deref());
+        let all = suites.iter().map(|suite| Some(suite.as_str())).chain([decided]);
+        let all = all.chain(suites.is_empty().then_some(None));
+        found.extend(all.filter_map(|suite| sheet.line(name, suite)).flat_map(|line| line.rests(failing, most)));
+        if let Some(by) = judged.by.filter(|_| tests && level.unlike_reference.is_some())
+            && let Some((there, _)) = basis.references.compare(basis.library, basis.key, by, now)?
+        {
+            found.extend(there.rests());
+        }
+    }
+    Ok(found)
 }
 
 fn claim<'a>(level: &ci::Level, basis: &Basis<'_, 'a>, sheet: &Sheet<'a>, now: Timestamp) -> Result<Claim> {
@@ -137,7 +172,8 @@ fn claim<'a>(level: &ci::Level, basis: &Basis<'_, 'a>, sheet: &Sheet<'a>, now: T
         reasons.push(format!("{} of at least {}", many(owned.machines as usize, "machine"), level.machines));
     }
     let met = reasons.is_empty();
-    Ok(Claim { name: level.name.clone(), met, reasons, until: until.filter(|_| met) })
+    let until = until.filter(|_| met);
+    Ok(Claim { name: level.name.clone(), met, reasons, until, evidence: Vec::new() })
 }
 
 /// What is asked of the tests beside that they passed.
@@ -171,10 +207,9 @@ fn tests<'a>(
     }
     match basis.references.compare(basis.library, basis.key, by, now)? {
         None => reasons.push(format!("{what}: never tested on {reference} in this version, with which it is compared")),
-        Some((_, found)) if found.len() > most => {
-            let names: Vec<_> = found.iter().map(|test| test.name.as_str()).collect();
-            let tests = if names.len() == 1 { "1 test passes".into() } else { format!("{} tests pass", names.len()) };
-            reasons.push(format!("{what}: {tests} on {reference} and not here: {}", list(&names, 3)));
+        Some((_, found)) if found.count > most => {
+            let tests = if found.count == 1 { "1 test passes".into() } else { format!("{} tests pass", found.count) };
+            reasons.push(format!("{what}: {tests} on {reference} and not here: {}", found.names(3)));
         }
         Some(_) => {}
     }
@@ -200,6 +235,7 @@ fn missing(name: Level, suites: &[String], judged: &Judged<'_>) -> String {
     let what = format!("{}{suites}", name.name());
     match judged.verdict {
         Verdict::Shown => format!("{what}: shown"),
+        Verdict::NotTried if judged.by.is_some() => format!("{what}: nothing was learnt"),
         Verdict::NotTried => format!("{what}: never tried"),
         Verdict::NotReached => format!("{what}: never reached"),
         Verdict::Infrastructure => format!("{what}: lost to the infrastructure"),

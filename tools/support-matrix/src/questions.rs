@@ -67,6 +67,11 @@ impl Which {
         if !exact.is_empty() {
             return exact;
         }
+        // 'devel' has a commit with it, and is a new version each time.
+        let said = |cell: &&Cell| cell.version.rsplit_once('@').is_some_and(|(said, _)| said == wanted);
+        if of_component().any(|cell| said(&cell)) {
+            return newest(of_component().filter(said).collect());
+        }
         newest(of_component().filter(|cell| cell.line == *wanted).collect())
     }
 }

@@ -7,7 +7,7 @@ use kit::{Cause, Done, Error, Output, Result, Ui, bundle::is_log};
 use serde::Serialize;
 
 use crate::{
-    model::{Level, Matrix},
+    model::Matrix,
     policy,
     questions::Input,
     text::{many, short},
@@ -99,11 +99,5 @@ pub(crate) fn prune(args: &Prune, ui: &Ui) -> Result<Done> {
 
 /// Bundles that decide something of a cell.
 fn resting(matrix: &Matrix) -> BTreeSet<String> {
-    let mut rests = BTreeSet::new();
-    for cell in &matrix.cells {
-        rests.extend(Level::ALL.iter().filter_map(|level| cell.levels.get(*level).evidence.clone()));
-        rests.extend([&cell.tested.evidence, &cell.available.evidence].into_iter().flatten().cloned());
-        rests.extend(cell.compared.iter().map(|compared| compared.evidence.clone()));
-    }
-    rests
+    matrix.cells.iter().flat_map(|cell| cell.evidence.iter().cloned()).collect()
 }

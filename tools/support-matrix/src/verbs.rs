@@ -130,10 +130,13 @@ pub(crate) fn record(args: &Record, ui: &Ui) -> Result<Done> {
     let read = evidence::read(closed.clone())?;
     let folder = history_or_default(args.history.as_ref())?;
     let history = History::create(&folder)?;
-    // The index first: where it cannot be used, the history stays as it was.
-    let index = args.index.open(&folder)?;
+    // The index first: where it cannot be used, the history stays as it was. Where somebody else has it, it is only late.
+    let index = args.index.open_to_add(&folder)?;
     let stored = history.store(&closed)?;
-    index.add(&[Facts::of(&read)])?;
+    match index {
+        Some(index) => index.add(&[Facts::of(&read)])?,
+        None => ui.note("the index is in use: whoever reads it next adds this run"),
+    }
     if let Some(runs) = &args.tidy {
         tidy::runs(runs, &run, &history, ui);
     }

@@ -35,6 +35,8 @@ const MAX_TOTAL: u64 = 4 << 30;
 const MAX_DEPTH: usize = 16;
 /// Bytes of the list.
 const MAX_LIST: u64 = 64 << 20;
+/// Bytes of a path: with the folder of any history before it, systems still take it.
+const MAX_PATH: usize = 1_000;
 /// Beside the list where logs were removed on purpose. It is not part of the bundle.
 const SHED: &str = ".logs-removed";
 /// What is unfinished begins with this; readers do not see it.
@@ -445,11 +447,14 @@ fn collect(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<BundleFile
         let Some(name) = name.to_str().filter(|name| is_plain_name(name)) else {
             return refuse(&format!("{prefix}{}", name.to_string_lossy()), "not a name that a bundle can hold");
         };
-        // A writer that was killed left this; it was never part of the run.
-        if name.starts_with(UNFINISHED) || (depth == 0 && name == FILE) {
+        // A writer that was killed left this; it was never part of the run. Nor are the list and our mark.
+        if name.starts_with(UNFINISHED) || (depth == 0 && is_ours(name)) {
             continue;
         }
         let path = format!("{prefix}{name}");
+        if path.len() > MAX_PATH {
+            return refuse(&path, "a longer path than a bundle can hold");
+        }
         let kind = entry.file_type().cause(Cause::Usage, || format!("cannot read {path}"))?;
         if kind.is_dir() {
             collect(&entry.path(), &format!("{path}/"), depth + 1, files, total)?;
@@ -468,17 +473,34 @@ fn collect(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<BundleFile
     Ok(())
 }
 
-/// Refuses a list that was not written by [`seal`]: paths that lead outside, twice the same, too much.
+/// What lies beside a bundle's files and is none of them.
+fn is_ours(name: &str) -> bool {
+    name == FILE || name == SHED
+}
+
+/// Refuses a list that was not written by [`seal`]: paths that lead outside, that cannot be written side by side or have
+/// names of ours, twice the same, too much.
 fn check_list(files: &[BundleFile]) -> Result<()> {
     let refuse = |why: String| Err(Error::new(Cause::Usage, format!("{FILE}: {why}")));
     if files.len() > MAX_FILES {
         return refuse(format!("lists {} files", files.len()));
     }
-    if let Some(file) = files.iter().find(|file| !file.path.split('/').all(is_plain_name) || file.path == FILE) {
+    let is_path = |path: &str| {
+        path.len() <= MAX_PATH
+            && path.split('/').all(|name| is_plain_name(name) && !name.starts_with(UNFINISHED))
+            && path.split('/').count() <= MAX_DEPTH + 1
+            && !path.split('/').next().is_some_and(is_ours)
+    };
+    if let Some(file) = files.iter().find(|file| !is_path(&file.path)) {
         return refuse(format!("'{}' is no path inside a run", file.path));
     }
     if let Some(pair) = files.windows(2).find(|pair| pair[0].path >= pair[1].path) {
         return refuse(format!("'{}' is out of order", pair[1].path));
+    }
+    let is_file = |path: &str| files.binary_search_by(|file| file.path.as_str().cmp(path)).is_ok();
+    let below_a_file = |file: &&BundleFile| file.path.match_indices('/').any(|(end, _)| is_file(&file.path[..end]));
+    if let Some(file) = files.iter().find(below_a_file) {
+        return refuse(format!("'{}' lies below a file", file.path));
     }
     let sizes = files.iter().try_fold(0_u64, |total, file| total.checked_add(file.size).filter(|t| *t <= MAX_TOTAL));
     if sizes.is_none() { refuse("lists more bytes than a run has".into()) } else { Ok(()) }

@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 use kit::{Platform, Result, record::Nature};
 
-use super::Told;
+use super::{Told, line};
 use crate::{
     evidence::Key,
     history::Library,
@@ -19,7 +19,24 @@ use crate::{
 const MAX_LISTED: usize = 50;
 
 /// What differs: tests that pass on the reference platform and not here.
-pub(crate) type TestDifferences = Vec<TestDifference>;
+#[derive(Default)]
+pub(crate) struct TestDifferences {
+    /// How many.
+    pub(crate) count: usize,
+    /// The first of them by name.
+    pub(crate) listed: Vec<TestDifference>,
+}
+
+impl TestDifferences {
+    /// The names of the first `most`, and how many more there are.
+    pub(crate) fn names(&self, most: usize) -> String {
+        let names: Vec<_> = self.listed.iter().take(most).map(|test| test.name.as_str()).collect();
+        match self.count - names.len() {
+            0 => names.join(", "),
+            more => format!("{} and {more} more", names.join(", ")),
+        }
+    }
+}
 
 /// Native runs of tests on the reference platform, by what was tested.
 pub(crate) struct References<'a> {
@@ -46,7 +63,8 @@ impl<'a> References<'a> {
         Self { platform, tries }
     }
 
-    /// The newest native run of the same suite, for the same release if there is one, otherwise for the same version.
+    /// The newest native run of the same suite, for the same release if there is one, otherwise for the same version if
+    /// that is always the same.
     fn find(&self, key: &Key, here: Told<'a>, now: Timestamp) -> Option<Told<'a>> {
         let all = self.tries.get(&(key.component.clone(), key.version.clone(), key.origin))?;
         let of_suite = || {
@@ -54,7 +72,8 @@ impl<'a> References<'a> {
             all.iter().rev().filter(same)
         };
         let release = |told: &&Told<'a>| told.attempt.release.is_some() && told.attempt.release == here.attempt.release;
-        of_suite().find(release).or_else(|| of_suite().next()).copied()
+        let newest = || of_suite().next().filter(|_| names_one(&key.version));
+        of_suite().find(release).or_else(newest).copied()
     }
 
     /// The platform that others are compared with.
@@ -101,17 +120,25 @@ impl<'a> References<'a> {
             evidence: there.run.digest.to_string(),
             at: there.attempt.at,
             same_release: there.attempt.release.is_some() && there.attempt.release == here.attempt.release,
-            count: found.len(),
-            tests: found.iter().take(MAX_LISTED).cloned().collect(),
+            count: found.count,
+            tests: found.listed.clone(),
         }))
     }
+}
+
+/// Whether a version always names the same: a release, a commit, Go's version of a commit. 'devel' is something else
+/// every day.
+fn names_one(version: &str) -> bool {
+    let last = version.rsplit(['@', '-']).next().unwrap_or_default();
+    let is_commit = last.len() >= 7 && last.bytes().all(|byte| byte.is_ascii_hexdigit());
+    line(version) != "main" || is_commit
 }
 
 /// Top-level tests that are good there and not here.
 fn differences(library: &Library, here: Told<'_>, there: Told<'_>) -> Result<TestDifferences> {
     let mine: HashMap<u32, _> =
         library.tests(&here.run.digest, here.attempt.number)?.into_iter().map(|test| (test.name, test)).collect();
-    let mut found = Vec::new();
+    let mut found: Vec<TestDifference> = Vec::new();
     for test in library.tests(&there.run.digest, there.attempt.number)?.into_iter().filter(|test| test.good()) {
         let other = mine.get(&test.name);
         if other.is_some_and(|other| other.good()) {
@@ -127,5 +154,32 @@ fn differences(library: &Library, here: Told<'_>, there: Told<'_>) -> Result<Tes
         }
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(found)
+    let count = found.len();
+    found.truncate(MAX_LISTED);
+    found.shrink_to_fit();
+    Ok(TestDifferences { count, listed: found })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_names_one_content_stands_for_it() {
+        for version in ["v1.9.0", "v1.10.0-rc.1", "devel@0123456789ab", "v0.0.0-20261123101010-0123456789ab", "0123456"]
+        {
+            assert!(names_one(version), "{version}");
+        }
+        for version in ["devel", "main", "unknown", "v1", "nightly-2026", "devel@"] {
+            assert!(!names_one(version), "{version}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_listed_is_counted() {
+        let test = |name: &str| TestDifference { name: name.into(), here: None, excluded: false };
+        let found = TestDifferences { count: 60, listed: vec![test("a"), test("b"), test("c"), test("d")] };
+        assert_eq!(found.names(3), "a, b, c and 57 more");
+        assert_eq!(TestDifferences { count: 1, listed: vec![test("a")] }.names(3), "a");
+    }
 }

@@ -10,7 +10,7 @@ use kit::Platform;
 use super::{Rules, Told, is_lost, is_run};
 use crate::{
     evidence::Key,
-    model::{Owned, OwnerRow, PlatformRow},
+    model::{Level, Owned, OwnerRow, PlatformRow, Verdict},
     text::clean,
 };
 
@@ -37,7 +37,7 @@ pub(super) fn platforms(groups: &Groups<'_>, rules: &Rules) -> Vec<PlatformRow> 
     let mut seen = BTreeSet::new();
     all.retain(|platform| seen.insert(*platform));
     let row = |platform: &Platform| {
-        let (runs, lost) = lost(groups, &|of| of == platform);
+        let (runs, lost) = lost_on(groups, &|of| of == platform);
         PlatformRow { platform: platform.clone(), owned: owned(platform, rules), runs, lost, share: share(runs, lost) }
     };
     all.into_iter().map(row).collect()
@@ -56,7 +56,7 @@ pub(super) fn owners(groups: &Groups<'_>, rules: &Rules) -> Vec<OwnerRow> {
         }
     }
     let row = |(owner, platforms): (String, Vec<Platform>)| {
-        let (runs, lost) = lost(groups, &|of| platforms.contains(of));
+        let (runs, lost) = lost_on(groups, &|of| platforms.contains(of));
         let machines = platforms.iter().map(|platform| owned(platform, rules).machines).sum();
         OwnerRow { owner, platforms, machines, runs, lost, share: share(runs, lost) }
     };
@@ -64,13 +64,36 @@ pub(super) fn owners(groups: &Groups<'_>, rules: &Rules) -> Vec<OwnerRow> {
 }
 
 /// Runs that were to try something on these platforms, and those of them that the infrastructure lost.
-fn lost(groups: &Groups<'_>, of: &dyn Fn(&Platform) -> bool) -> (usize, usize) {
+fn lost_on(groups: &Groups<'_>, of: &dyn Fn(&Platform) -> bool) -> (usize, usize) {
     let here = groups.iter().filter(|(key, _)| of(&key.platform)).flat_map(|(_, told)| told);
-    let mut lost: BTreeMap<&str, bool> = BTreeMap::new();
-    for told in here.filter(|told| is_run(told)) {
-        *lost.entry(&*told.run.digest).or_default() |= is_lost(told);
+    lost(here.filter(|told| is_run(told)))
+}
+
+/// Runs, and those of them that the infrastructure lost: it lost something, and of the furthest that was tried, which is
+/// tests if there were any, nothing came to an end.
+pub(super) fn lost<'t, 'a: 't>(told: impl Iterator<Item = &'t Told<'a>>) -> (usize, usize) {
+    #[derive(Default)]
+    struct Run {
+        lost: bool,
+        furthest: u8,
+        taught: bool,
     }
-    (lost.len(), lost.values().filter(|lost| **lost).count())
+    let mut runs: BTreeMap<&str, Run> = BTreeMap::new();
+    for told in told {
+        let run = runs.entry(&*told.run.digest).or_default();
+        run.lost |= is_lost(told);
+        let far = match told.attempt.level {
+            None => continue,
+            Some(Level::Index | Level::Contents) => 1,
+            Some(Level::Installs) => 2,
+            Some(_) => 3,
+        };
+        if far > run.furthest {
+            (run.furthest, run.taught) = (far, false);
+        }
+        run.taught |= far == run.furthest && matches!(told.attempt.verdict, Verdict::Shown | Verdict::Failed);
+    }
+    (runs.len(), runs.values().filter(|run| run.lost && !run.taught).count())
 }
 
 fn share(runs: usize, lost: usize) -> f64 {

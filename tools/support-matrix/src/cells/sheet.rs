@@ -2,14 +2,14 @@
 //! others age it. Entering is cheap, so that a history of years can be gone through day by day.
 
 use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
     rc::Rc,
 };
 
 use jiff::Timestamp;
 use kit::record::Nature;
 
-use super::Told;
+use super::{Told, is_lost};
 use crate::model::{Level, Verdict};
 
 /// Of so many valid runs the outcome is remembered: more than any policy asks for.
@@ -39,11 +39,13 @@ pub(crate) struct Line<'a> {
     taught: Option<Told<'a>>,
     lost: Option<Told<'a>>,
     not_reached: Option<Told<'a>>,
+    /// What taught nothing, and was not lost: a look that saw nothing, or a fault of our own.
+    untried: Option<Told<'a>>,
     lost_in_all: usize,
     lost_since_native: usize,
     lost_since_taught: usize,
     bad_in_a_row: u32,
-    outcomes: VecDeque<bool>,
+    outcomes: VecDeque<Told<'a>>,
 }
 
 /// The judgement on one level, and the try that decided.
@@ -93,6 +95,12 @@ impl<'a> Sheet<'a> {
         self.line(level, suite).map_or(Judged::NOTHING, |line| line.judge(failing))
     }
 
+    /// Digests of every run that the judgements on all levels and suites rest on.
+    pub(crate) fn rests(&self, failing: u32) -> impl Iterator<Item = &'a str> {
+        let lines = self.levels.values().flat_map(|lines| lines.suites.values().chain([&lines.any]));
+        lines.flat_map(move |line| line.rests(failing, 0))
+    }
+
     /// The moments from which evidence gets old.
     pub(crate) fn moments(&self) -> Vec<Timestamp> {
         let lines = self.levels.values().flat_map(|lines| lines.suites.values().chain([&lines.any]));
@@ -116,7 +124,7 @@ impl<'a> Line<'a> {
                     self.native = Some(told);
                     self.lost_since_native = 0;
                     self.bad_in_a_row = if good { 0 } else { self.bad_in_a_row.saturating_add(1) };
-                    self.outcomes.push_back(good);
+                    self.outcomes.push_back(told);
                     if self.outcomes.len() > REMEMBERED {
                         self.outcomes.pop_front();
                     }
@@ -125,14 +133,14 @@ impl<'a> Line<'a> {
                     }
                 }
             }
-            Verdict::Infrastructure => {
+            Verdict::Infrastructure if is_lost(&told) => {
                 self.lost = Some(told);
                 self.lost_in_all += 1;
                 self.lost_since_native += 1;
                 self.lost_since_taught += 1;
             }
             Verdict::NotReached => self.not_reached = Some(told),
-            _ => {}
+            _ => self.untried = Some(told),
         }
     }
 
@@ -153,19 +161,28 @@ impl<'a> Line<'a> {
             let verdict = if good { Verdict::NotNative } else { Verdict::FailedNotNative };
             return judged(verdict, by, self.lost_since_taught);
         }
-        match (self.lost, self.not_reached) {
-            (Some(by), _) => judged(Verdict::Infrastructure, by, self.lost_in_all - 1),
-            (None, Some(by)) => judged(Verdict::NotReached, by, 0),
-            (None, None) => Judged::NOTHING,
+        match (self.lost, self.not_reached, self.untried) {
+            (Some(by), ..) => judged(Verdict::Infrastructure, by, self.lost_in_all - 1),
+            (None, Some(by), _) => judged(Verdict::NotReached, by, 0),
+            (None, None, Some(by)) => judged(Verdict::NotTried, by, 0),
+            (None, None, None) => Judged::NOTHING,
         }
+    }
+
+    /// Digests of the runs that a judgement rests on: the try that decides, the last `most` valid ones, as many as make
+    /// it failing at least, and whoever says what it was that they tried.
+    pub(crate) fn rests(&self, failing: u32, most: usize) -> impl Iterator<Item = &'a str> {
+        let last = self.outcomes.iter().rev().take(most.max(failing as usize)).copied();
+        let told = self.judge(failing).by.into_iter().chain(last);
+        told.flat_map(|told| told.rests()).collect::<BTreeSet<_>>().into_iter()
     }
 
     /// Of the last `most` valid runs, how many passed and how many there are.
     pub(crate) fn passed_of(&self, most: usize) -> (usize, usize) {
         let last = self.outcomes.iter().rev().take(most);
         let (mut passed, mut all) = (0, 0);
-        for good in last {
-            passed += usize::from(*good);
+        for told in last {
+            passed += usize::from(told.attempt.verdict == Verdict::Shown);
             all += 1;
         }
         (passed, all)
@@ -178,7 +195,7 @@ impl<'a> Line<'a> {
 }
 
 impl<'a> Judged<'a> {
-    /// Never tried.
+    /// Never tried at all.
     pub(crate) const NOTHING: Self = Self { verdict: Verdict::NotTried, by: None, lost_since: 0 };
 
     /// When the deciding try ended.

@@ -1,17 +1,18 @@
-//! The statements that a run's records make, and those that missing records make.
+//! The statements that a run's records make.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kit::{
     Cause, Platform,
-    record::{Cleanup, ClusterId, Counts, Head, Install, Nature, Results, SkipSource, Status, Test},
+    record::{Cleanup, ClusterId, Counts, Head, Images, Install, Nature, Results, SkipSource, Status, Test},
 };
 
 use super::{
     Attempt, Key, TestFact,
-    build::{built, origin},
-    run::{Found, Run, Tried},
-    verdict, verdict_of, why,
+    build::{self, built, origin},
+    missing,
+    run::{Found, Run, Tests, Tried},
+    verdict, why,
 };
 use crate::{
     model::{Level, NodeRow, OriginKind, RunResult, TestRow, Verdict},
@@ -20,8 +21,9 @@ use crate::{
 
 /// Kinds of nodes, of one record.
 const MAX_NODES: usize = 20;
-/// Tests that did not simply pass, of one record.
-const MAX_TESTS: usize = 300;
+/// Tests of one suite that did not simply pass: what matters most comes first, and each has room of its own.
+const LISTED: [(Status, usize); 4] =
+    [(Status::Failed, 300), (Status::NotRun, 100), (Status::Flaky, 100), (Status::Skipped, 100)];
 
 /// Tests of one record.
 const MAX_ALL_TESTS: usize = 20_000;
@@ -29,68 +31,147 @@ const MAX_ALL_TESTS: usize = 20_000;
 /// Everything that `run` says. Who built a release that it did not build itself others know: see
 /// [`Attempt::builder`].
 pub(crate) fn attempts(run: &Run) -> Vec<Attempt> {
-    let built = run.builds.iter().flat_map(built);
-    let tried = run.tried.iter().flat_map(|tried| on_cluster(run, tried));
-    let mut all: Vec<_> = built.chain(tried).collect();
-    let missing = not_reached(run, &all);
-    all.extend(missing);
+    let mut all: Vec<_> = run.builds.iter().flat_map(built).collect();
+    let parts: Vec<_> = run.tried.iter().flat_map(parts).collect();
+    let mut suites = suites(run, &parts);
+    for (place, tried) in run.tried.iter().enumerate() {
+        on_cluster(run, tried, suites.remove(&Some(place)).unwrap_or_default(), &mut all);
+    }
+    all.extend(suites.into_values().flatten());
+    let unsaid = missing::statements(run, &all);
+    all.extend(unsaid);
     all
 }
 
-fn on_cluster(run: &Run, tried: &Tried) -> Vec<Attempt> {
-    let mut all = Vec::new();
-    let Tried { install, results, cleanup, .. } = tried;
-    let cluster = install
-        .as_ref()
-        .map(|found| &found.record.cluster)
-        .or_else(|| cleanup.as_ref().map(|found| &found.record.cluster))
-        .filter(|cluster| !cluster.kubernetes.is_empty());
+/// Results of a suite, or of a part of one, and where they come from.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    tests: &'a Tests,
+    tried: &'a Tried,
+}
+
+impl<'a> Part<'a> {
+    fn record(self) -> &'a Results {
+        &self.tests.found.record
+    }
+
+    fn release(self) -> Option<&'a str> {
+        let installed = self.tried.install.as_ref().map(|found| found.record.release.as_str());
+        self.record().release.as_deref().or(installed)
+    }
+
+    /// What parts of one suite have in common.
+    fn suite(self) -> [Option<&'a str>; 6] {
+        let Results { component, version, kind, suite, .. } = self.record();
+        let kubernetes = cluster(self.tried).map(|cluster| cluster.kubernetes.as_str());
+        [Some(component), Some(version), Some(kind), Some(suite), self.release(), kubernetes]
+    }
+}
+
+fn parts(tried: &Tried) -> impl Iterator<Item = Part<'_>> {
+    tried.results.iter().map(move |tests| Part { tests, tried })
+}
+
+/// One statement for each suite that was run, by the place of its cluster. A suite in parts is put together: on one
+/// cluster if all of them are there, otherwise over all clusters, which is at no place.
+fn suites(run: &Run, parts: &[Part<'_>]) -> BTreeMap<Option<usize>, Vec<Attempt>> {
+    let mut found: BTreeMap<Option<usize>, Vec<Attempt>> = BTreeMap::new();
+    let place = |part: &Part<'_>| run.tried.iter().position(|tried| std::ptr::eq(tried, part.tried));
+    let mut apart: BTreeMap<_, BTreeMap<Option<usize>, Vec<Part<'_>>>> = BTreeMap::new();
+    let wholes: Vec<_> = parts.iter().filter(|part| part.record().shard.1 == 1).collect();
+    for whole in &wholes {
+        found.entry(place(whole)).or_default().push(tested(run, &[**whole]));
+    }
+    for part in parts.iter().filter(|part| part.record().shard.1 > 1) {
+        // Somebody has merged them already.
+        let merged = |whole: &&&Part<'_>| {
+            (whole.suite(), &whole.record().platform) == (part.suite(), &part.record().platform)
+                && whole.record().head.finished >= part.record().head.finished
+        };
+        if wholes.iter().any(|whole| merged(&whole)) {
+            continue;
+        }
+        let of = (part.suite(), &part.record().platform, part.record().shard.1);
+        apart.entry(of).or_default().entry(place(part)).or_default().push(*part);
+    }
+    for clusters in apart.into_values() {
+        let mut rest = Vec::new();
+        for (place, parts) in clusters {
+            let numbers: BTreeSet<_> = parts.iter().map(|part| part.record().shard.0).collect();
+            if numbers.len() == parts[0].record().shard.1 as usize {
+                found.entry(place).or_default().push(tested(run, &parts));
+            } else {
+                rest.extend(parts);
+            }
+        }
+        if !rest.is_empty() {
+            let alone = rest.iter().all(|part| std::ptr::eq(part.tried, rest[0].tried));
+            let place = if alone { place(&rest[0]) } else { None };
+            found.entry(place).or_default().push(tested(run, &rest));
+        }
+    }
+    found
+}
+
+/// The cluster that something was tried on, if anybody got to know it.
+fn cluster(tried: &Tried) -> Option<&ClusterId> {
+    let installed = tried.install.as_ref().map(|found| &found.record.cluster);
+    let cleaned = tried.cleanup.as_ref().map(|found| &found.record.cluster);
+    installed.or(cleaned).filter(|cluster| !cluster.kubernetes.is_empty())
+}
+
+fn on_cluster(run: &Run, tried: &Tried, suites: Vec<Attempt>, all: &mut Vec<Attempt>) {
+    let Tried { install, cleanup, .. } = tried;
+    let cluster = cluster(tried);
     let place = |attempt: Attempt| Attempt {
         kubernetes: cluster.map(|cluster| clean(&cluster.kubernetes)),
         cluster: cluster.map(name),
         ..attempt
     };
-    let key = |component: &str, version: &str, platform: &Platform, release: Option<&str>| {
-        let (origin, builder) = origin_of(run, component, release);
-        let (component, version) = (clean(component), clean(version));
-        (Key { component, version, origin, platform: platform.clone() }, builder)
-    };
+    let mut about = parts(tried).next().map(|part| {
+        let Results { component, version, platform, .. } = part.record();
+        let (key, builder) = key(run, component, version, platform, part.release());
+        (key, builder, part.release().map(clean))
+    });
     if let Some(found) = install {
         let Install { component, version, platform, release, .. } = &found.record;
-        let (key, builder) = key(component, version, platform, Some(release));
-        all.push(place(Attempt { builder, ..installed(found, key) }));
+        let (key, builder) = key(run, component, version, platform, Some(release));
+        let installed = Attempt { builder, ..installed(found, key) };
+        about = Some((installed.key.clone(), installed.builder.clone(), installed.release.clone()));
+        all.push(place(installed));
     }
-    let mut suites: BTreeMap<(&str, &str), Vec<&Found<Results>>> = BTreeMap::new();
-    for found in results {
-        suites.entry((&found.record.kind, &found.record.suite)).or_default().push(found);
+    all.extend(suites);
+    if let (Some(found), Some((key, builder, release))) = (cleanup, about) {
+        all.push(place(Attempt { builder, release, ..cleaned(found, key) }));
     }
-    for shards in suites.values() {
-        let Results { component, version, platform, release, .. } = &shards[0].record;
-        let installed = install.as_ref().map(|found| found.record.release.as_str());
-        let release = release.as_deref().or(installed);
-        let record = install.as_ref().map(|found| &found.record);
-        let (key, builder) = key(component, version, platform, release);
-        let attempt = tested(shards, key, &tried.folder, record);
-        all.push(place(Attempt { release: release.map(clean), builder, ..attempt }));
-    }
-    if let (Some(found), Some(first)) = (cleanup, all.first().cloned()) {
-        all.push(place(Attempt { builder: first.builder, ..cleaned(found, first.key) }));
-    }
-    all
+}
+
+/// What a record of a cluster is about, and whose build decides its origin.
+fn key(run: &Run, component: &str, version: &str, platform: &Platform, release: Option<&str>) -> (Key, Option<String>) {
+    let (origin, builder, built) = origin_of(run, component, release);
+    let built = built.filter(|built| built.version == version).map(build::version);
+    let (component, version) = (clean(component), built.unwrap_or_else(|| clean(version)));
+    (Key { component, version, origin, platform: platform.clone() }, builder)
 }
 
 /// Who built a release: whoever wrote its digest. A release that this run did not build may be another's.
-fn origin_of(run: &Run, component: &str, release: Option<&str>) -> (OriginKind, Option<String>) {
+fn origin_of<'a>(
+    run: &'a Run,
+    component: &str,
+    release: Option<&str>,
+) -> (OriginKind, Option<String>, Option<&'a Images>) {
     let here = run.builds.iter().find(|found| found.record.component == component).map(|found| &found.record);
     match (release.filter(|release| !release.is_empty()), here) {
         (Some(release), _) => {
-            let by =
-                |images: &&kit::record::Images| images.release.as_ref().is_some_and(|built| built.digest == release);
+            let by = |images: &&Images| images.release.as_ref().is_some_and(|built| built.digest == release);
             let own = run.builds.iter().map(|found| &found.record).find(by);
-            own.map_or_else(|| (OriginKind::Unknown, Some(clean(release))), |images| (origin(images), None))
+            own.map_or_else(
+                || (OriginKind::Unknown, Some(clean(release)), None),
+                |images| (origin(images), None, Some(images)),
+            )
         }
-        (None, Some(images)) => (origin(images), None),
-        (None, None) => (OriginKind::Unknown, None),
+        (None, Some(images)) => (origin(images), None, Some(images)),
+        (None, None) => (OriginKind::Unknown, None, None),
     }
 }
 
@@ -156,50 +237,94 @@ fn cleaned(found: &Found<Cleanup>, key: Key) -> Attempt {
     attempt(key, None, verdict(&cleanup.head), words, &cleanup.head, &found.digest)
 }
 
-/// One suite, put together from its shards.
-fn tested(shards: &[&Found<Results>], key: Key, folder: &str, install: Option<&Install>) -> Attempt {
-    let first = &shards[0].record;
-    let of = first.shard.1.max(1);
-    let missing: Vec<_> = (1..=of).filter(|i| shards.iter().all(|found| found.record.shard.0 != *i)).collect();
-    // Good is only what every shard found good; the worst of them speaks for all.
-    let rank = |found: &&&Found<Results>| match verdict(&found.record.head) {
+/// One suite, put together from its parts.
+fn tested(run: &Run, parts: &[Part<'_>]) -> Attempt {
+    let first = parts[0].record();
+    let (key, builder) = key(run, &first.component, &first.version, &first.platform, parts[0].release());
+    let of = first.shard.1;
+    let each = one_of_each(parts);
+    let absent = (of as usize).saturating_sub(each.len());
+    let one_whole = each.iter().all(|part| part.record().whole == first.whole);
+    // Good is only what every part found good; the worst of them speaks for all.
+    let worst = each.iter().max_by_key(|part| rank(part)).map_or(parts[0], |part| *part);
+    let head = &worst.record().head;
+    let counts = each.iter().fold(Counts::default(), |sum, part| add(sum, part.record().counts));
+    let all = || each.iter().flat_map(|part| part.record().tests.iter().map(|test| (*part, test)));
+    let lost = |cause, words| (Verdict::Infrastructure, cause, words);
+    let (verdict, cause, words) = match verdict(head) {
+        Verdict::Failed => (Verdict::Failed, head.cause, text::counts(&counts)),
+        _ if !one_whole => lost(Some(Cause::Usage), "its parts are not of one whole".into()),
+        Verdict::Shown if absent > 0 => {
+            let cause = missing::of_parts(run, &first.component, &first.platform);
+            lost(cause, format!("{absent} of {of} shards have no results"))
+        }
+        Verdict::Shown if counts.failed > 0 => (Verdict::Failed, head.cause, text::counts(&counts)),
+        Verdict::Shown if counts.not_run > 0 => {
+            let cause = all().filter(|(_, test)| test.status == Status::NotRun).find_map(|(_, test)| test.cause);
+            lost(head.cause.or(cause), text::counts(&counts))
+        }
+        Verdict::Shown if counts.passed + counts.flaky == 0 => {
+            lost(Some(head.cause.unwrap_or(Cause::NothingRan)), "no test ran".into())
+        }
+        Verdict::Shown => (Verdict::Shown, head.cause, text::counts(&counts)),
+        verdict => (verdict, head.cause, why(head)),
+    };
+    let level = Level::find(&first.kind).filter(|level| level.runs() && *level != Level::Installs);
+    let at = each.iter().map(|part| part.record().head.finished).max().unwrap_or(head.finished);
+    let mut attempt = attempt(key, level, verdict, words, head, &worst.tests.found.digest);
+    let of_part = |part: &Part<'_>| {
+        let install = part.tried.install.as_ref().map(|found| &found.record);
+        nature(part.record().nature, &part.record().cluster, install)
+    };
+    attempt.result.cause = cause;
+    attempt.result.name = clean(&format!("{} {}", first.kind, first.suite));
+    attempt.result.nature = each.iter().map(of_part).max();
+    attempt.result.counts = Some(counts);
+    for cause in all().filter(|(_, test)| !test.name.contains('/')).filter_map(|(_, test)| test.cause) {
+        *attempt.result.causes.entry(cause).or_default() += 1;
+    }
+    attempt.all = all().take(MAX_ALL_TESTS).map(|(_, test)| fact(test)).collect();
+    for (status, most) in LISTED {
+        for (part, test) in all().filter(|(_, test)| test.status == status).take(most) {
+            if let Some(log) = test.log.as_deref().filter(|_| has_log(test)) {
+                attempt.logs.push((attempt.result.tests.len(), format!("{}{log}", part.tests.folder)));
+            }
+            attempt.result.tests.push(row(test));
+        }
+    }
+    let clusters: BTreeSet<_> = each.iter().filter_map(|part| cluster(part.tried).map(name)).collect();
+    let clusters: Vec<_> = clusters.into_iter().collect();
+    Attempt {
+        builder,
+        kubernetes: cluster(worst.tried).map(|cluster| clean(&cluster.kubernetes)),
+        cluster: (!clusters.is_empty()).then(|| clean(&clusters.join(", "))),
+        release: parts[0].release().map(clean),
+        suite: Some(clean(&first.suite)),
+        at,
+        ..attempt
+    }
+}
+
+/// How bad that is, when several speak of one thing.
+fn rank(part: &Part<'_>) -> u8 {
+    match verdict(&part.record().head) {
         Verdict::Failed => 2,
         Verdict::Shown => 0,
         _ => 1,
-    };
-    let worst = shards.iter().max_by_key(rank).map_or(shards[0], |found| *found);
-    let head = &worst.record.head;
-    let counts = shards.iter().fold(Counts::default(), |sum, found| add(sum, found.record.counts));
-    let (verdict, words) = match verdict(head) {
-        Verdict::Failed => (Verdict::Failed, text::counts(&counts)),
-        Verdict::Shown if of > 1 && !missing.is_empty() => {
-            (Verdict::Infrastructure, format!("{} of {of} shards have no results", missing.len()))
-        }
-        Verdict::Shown if counts.failed > 0 => (Verdict::Failed, text::counts(&counts)),
-        Verdict::Shown if counts.not_run > 0 => (Verdict::Infrastructure, text::counts(&counts)),
-        Verdict::Shown if counts.passed + counts.flaky == 0 => (Verdict::Infrastructure, "no test ran".into()),
-        Verdict::Shown => (Verdict::Shown, text::counts(&counts)),
-        verdict => (verdict, why(head)),
-    };
-    let level = Level::find(&first.kind).filter(|level| level.runs() && *level != Level::Installs);
-    let at = shards.iter().map(|found| found.record.head.finished).max().unwrap_or(head.finished);
-    let mut attempt = attempt(key, level, verdict, words, head, &worst.digest);
-    let natures = shards.iter().map(|found| nature(found.record.nature, &found.record.cluster, install));
-    attempt.result.name = clean(&format!("{} {}", first.kind, first.suite));
-    attempt.result.nature = natures.max();
-    attempt.result.counts = Some(counts);
-    let all = || shards.iter().flat_map(|found| &found.record.tests);
-    for cause in all().filter(|test| !test.name.contains('/')).filter_map(|test| test.cause) {
-        *attempt.result.causes.entry(cause).or_default() += 1;
     }
-    attempt.all = all().take(MAX_ALL_TESTS).map(fact).collect();
-    for test in all().filter(|test| test.status != Status::Passed).take(MAX_TESTS) {
-        if let Some(log) = test.log.as_deref().filter(|_| has_log(test)) {
-            attempt.logs.push((attempt.result.tests.len(), format!("{folder}{log}")));
+}
+
+/// Each part once: of one that was run on two clusters the worse counts, or the later.
+fn one_of_each<'a>(parts: &[Part<'a>]) -> Vec<Part<'a>> {
+    let mut each: BTreeMap<u32, Part<'a>> = BTreeMap::new();
+    for part in parts {
+        let order = |part: &Part<'_>| (rank(part), part.record().head.finished);
+        let known = each.entry(part.record().shard.0).or_insert(*part);
+        if order(part) > order(known) {
+            *known = *part;
         }
-        attempt.result.tests.push(row(test));
     }
-    Attempt { suite: Some(clean(&first.suite)), at, ..attempt }
+    each.into_values().collect()
 }
 
 fn has_log(test: &Test) -> bool {
@@ -226,80 +351,6 @@ fn row(test: &Test) -> TestRow {
         seconds: seconds(test),
         reproduce: test.reproduce.as_deref().map(clean),
         log_tail: None,
-    }
-}
-
-/// What a run was asked to install and test, and has no record of.
-fn not_reached(run: &Run, known: &[Attempt]) -> Vec<Attempt> {
-    let Some(asked) = &run.asked else { return Vec::new() };
-    let mut all = Vec::new();
-    for (component, platform) in asked.components.iter().flat_map(|c| asked.test_on.iter().map(move |p| (c, p))) {
-        let of_cell: Vec<_> =
-            known.iter().filter(|a| a.key.component == clean(component) && a.key.platform == *platform).collect();
-        let get = |level| of_cell.iter().find(|attempt| attempt.result.level == Some(level));
-        let unknown = || Key {
-            component: clean(component),
-            version: "unknown".into(),
-            origin: OriginKind::Unknown,
-            platform: platform.clone(),
-        };
-        let first = of_cell.last();
-        let key = first.map_or_else(unknown, |attempt| attempt.key.clone());
-        let built = [Level::Index, Level::Contents].into_iter().filter_map(get);
-        let mut before = built.map(|attempt| attempt.result.verdict).find(|verdict| *verdict != Verdict::Shown);
-        for (level, stages) in [(Level::Installs, &["snapshot", "install"][..]), (Level::E2e, &["test"])] {
-            if let Some(found) = get(level) {
-                before = Some(found.result.verdict).filter(|verdict| *verdict != Verdict::Shown);
-                continue;
-            }
-            let (verdict, cause, words) = match before {
-                Some(Verdict::Failed | Verdict::NotReached) => {
-                    (Verdict::NotReached, None, "an earlier stage failed".into())
-                }
-                _ => stopped(run, component, platform, stages),
-            };
-            before = Some(verdict);
-            all.push(Attempt {
-                key: key.clone(),
-                builder: first.and_then(|attempt| attempt.builder.clone()),
-                kubernetes: first.and_then(|attempt| attempt.kubernetes.clone()),
-                cluster: first.and_then(|attempt| attempt.cluster.clone()),
-                suite: None,
-                at: run.finished,
-                record: None,
-                release: None,
-                result: RunResult { cause, ..result(Some(level), verdict, words) },
-                logs: Vec::new(),
-                all: Vec::new(),
-            });
-        }
-    }
-    all
-}
-
-/// Why a run has no record of a stage: the stage itself says so, or one that it needs, or nobody.
-fn stopped(run: &Run, component: &str, platform: &Platform, names: &[&str]) -> (Verdict, Option<Cause>, String) {
-    let Some(stages) = &run.stages else {
-        return (Verdict::Infrastructure, Some(Cause::Interrupted), "the run ended before it".into());
-    };
-    let concerns = |stage: &&kit::record::Stage| {
-        stage.component.as_deref().is_none_or(|name| name == component)
-            && stage.platform.as_ref().is_none_or(|on| on == platform)
-            && stage.cause.is_some()
-    };
-    let stopped = stages.stages.iter().filter(concerns);
-    let find = |wanted: &dyn Fn(&str) -> bool| stopped.clone().find(|stage| wanted(&stage.name));
-    // Tests are prepared beside everything else: that alone does not keep a stage from being reached.
-    let found =
-        find(&|name| names.contains(&name)).or_else(|| find(&|name| name != "prepare")).or_else(|| find(&|_| true));
-    let Some((stage, cause)) = found.and_then(|stage| Some((stage, stage.cause?))) else {
-        return (Verdict::NotTried, None, "the run ended without it".into());
-    };
-    let words = format!("stage '{}' ended with {cause}", clean(&stage.name));
-    let verdict = if names.contains(&stage.name.as_str()) { verdict_of(cause.class()) } else { Verdict::NotReached };
-    match verdict_of(cause.class()) {
-        Verdict::Infrastructure => (Verdict::Infrastructure, Some(cause), words),
-        _ => (verdict, Some(cause), words),
     }
 }
 
@@ -333,7 +384,7 @@ pub(super) fn attempt(
     }
 }
 
-fn result(level: Option<Level>, verdict: Verdict, words: String) -> RunResult {
+pub(super) fn result(level: Option<Level>, verdict: Verdict, words: String) -> RunResult {
     RunResult {
         level,
         name: level.map_or("cleanup", Level::name).to_owned(),

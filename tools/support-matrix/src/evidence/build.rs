@@ -2,11 +2,12 @@
 
 use kit::{
     Cause, Platform,
-    record::{Head, Image, ImageKind, Images, Origin, PlatformRow},
+    record::{Head, Image, ImageKind, Images, Origin, PlatformRow, Source, Unseen},
 };
 
 use super::{Attempt, Key, attempts::attempt, run::Found, verdict, verdict_of, why};
 use crate::{
+    cells::line,
     model::{Level, OriginKind, Verdict},
     text::{clean, list, many},
 };
@@ -18,15 +19,34 @@ pub(crate) const fn origin(images: &Images) -> OriginKind {
     }
 }
 
+/// The version, with an `@` and the commit where it is that of sources in a folder: those call themselves 'devel' every
+/// day. Sources with changes, or outside of git, are named by their content.
+pub(crate) fn version(images: &Images) -> String {
+    let said = clean(&images.version);
+    let Source::Folder { digest, commit, .. } = &images.source else { return said };
+    let beginning = |text: &str| {
+        let is_hex = text.len() >= 12 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_hex.then(|| text[..12].to_ascii_lowercase())
+    };
+    let content = || beginning(digest.strip_prefix("sha256:").unwrap_or(digest));
+    let which = commit.as_deref().and_then(beginning).or_else(content);
+    match which.filter(|_| line(&said) == "main") {
+        Some(which) => format!("{said}@{which}"),
+        None => said,
+    }
+}
+
 /// Two statements for each platform that was asked for.
 pub(super) fn built(found: &Found<Images>) -> Vec<Attempt> {
     let images = &found.record;
+    // Where one platform is bad, all were looked at: asked once, for there may be many of each.
+    let bad = images.images.iter().any(|image| images.platforms.iter().any(|other| problem(image, other).is_some()));
     let both = |platform: &Platform| {
-        [(Level::Index, index(images, platform)), (Level::Contents, contents(images, platform))].map(
+        [(Level::Index, index(images, platform, bad)), (Level::Contents, contents(images, platform, bad))].map(
             |(level, (verdict, words))| {
                 let key = Key {
                     component: clean(&images.component),
-                    version: clean(&images.version),
+                    version: version(images),
                     origin: origin(images),
                     platform: platform.clone(),
                 };
@@ -39,11 +59,11 @@ pub(super) fn built(found: &Found<Images>) -> Vec<Attempt> {
 }
 
 /// Whether each image's index has the platform.
-fn index(images: &Images, platform: &Platform) -> (Verdict, String) {
+fn index(images: &Images, platform: &Platform, bad: bool) -> (Verdict, String) {
     let lacks = |image: &&Image| row(image, platform).is_none_or(|row| row.manifest.is_none());
     let missing: Vec<_> = images.images.iter().filter(lacks).collect();
     if missing.is_empty() {
-        return unless_unfinished(images, platform, format!("{} for it", many(images.images.len(), "image")));
+        return unless_unfinished(images, platform, bad, format!("{} for it", many(images.images.len(), "image")));
     }
     let names: Vec<_> = missing.iter().map(|image| clean(&image.name)).collect();
     let causes = missing.iter().map(|image| row(image, platform).and_then(|row| row.cause));
@@ -52,16 +72,34 @@ fn index(images: &Images, platform: &Platform) -> (Verdict, String) {
 }
 
 /// Whether config and program of each image are of the platform.
-fn contents(images: &Images, platform: &Platform) -> (Verdict, String) {
+fn contents(images: &Images, platform: &Platform, bad: bool) -> (Verdict, String) {
     let found = images.images.iter().filter_map(|image| Some((image, problem(image, platform)?)));
     let found: Vec<_> = found.collect();
-    if found.is_empty() {
-        let words = format!("{} verified: config and program", many(images.images.len(), "image"));
-        return unless_unfinished(images, platform, words);
+    if !found.is_empty() {
+        let causes = found.iter().map(|(image, _)| row(image, platform).and_then(|row| row.cause));
+        let words: Vec<_> = found.iter().map(|(image, problem)| format!("{}: {problem}", clean(&image.name))).collect();
+        return (worst(causes, &images.head), list(&words, 3));
     }
-    let causes = found.iter().map(|(image, _)| row(image, platform).and_then(|row| row.cause));
-    let words: Vec<_> = found.iter().map(|(image, problem)| format!("{}: {problem}", clean(&image.name))).collect();
-    (worst(causes, &images.head), list(&words, 3))
+    let unseen = |what: Unseen| {
+        let of = move |image: &&Image| row(image, platform).and_then(|row| row.unseen) == Some(what);
+        images.images.iter().filter(of).map(|image| clean(&image.name)).collect::<Vec<_>>()
+    };
+    let all = many(images.images.len(), "image");
+    let unknown = unseen(Unseen::Program);
+    if !unknown.is_empty() {
+        // Nothing is wrong with what was seen; it only shows nothing.
+        let words = format!("program not looked at in {} of {all}: {}", unknown.len(), list(&unknown, 3));
+        return match unless_unfinished(images, platform, bad, words.clone()) {
+            (Verdict::Shown, _) => (Verdict::NotTried, words),
+            other => other,
+        };
+    }
+    let mut words = format!("{all} verified: config and program");
+    match unseen(Unseen::LayerEnd).len() {
+        0 => {}
+        ends => words.push_str(&format!("; of {ends} not to the end of the layer with the program")),
+    }
+    unless_unfinished(images, platform, bad, words)
 }
 
 fn row<'a>(image: &'a Image, platform: &Platform) -> Option<&'a PlatformRow> {
@@ -90,17 +128,13 @@ fn problem(image: &Image, platform: &Platform) -> Option<String> {
 
 /// Good rows of a build that did not come to its end show nothing: not every image is among them. Only if what ended
 /// it is a bad row of another platform were all images looked at.
-fn unless_unfinished(images: &Images, platform: &Platform, good: String) -> (Verdict, String) {
+fn unless_unfinished(images: &Images, platform: &Platform, bad: bool, good: String) -> (Verdict, String) {
     let head = &images.head;
     let all = images.origin == Origin::Published || images.images.iter().any(|image| image.kind == ImageKind::Built);
-    let elsewhere = || {
-        let others = |image: &Image| images.platforms.iter().any(|other| problem(image, other).is_some());
-        all && images.images.iter().any(others)
-    };
     match verdict(head) {
         Verdict::Shown if !images.images.is_empty() => (Verdict::Shown, good),
         Verdict::Shown | Verdict::NotTried => (Verdict::Infrastructure, "no image was looked at".into()),
-        Verdict::Failed if elsewhere() => (Verdict::Shown, good),
+        Verdict::Failed if all && bad => (Verdict::Shown, good),
         Verdict::Failed if concerns_others(images, platform) => (Verdict::NotReached, why(head)),
         verdict => (verdict, why(head)),
     }

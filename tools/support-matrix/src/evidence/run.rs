@@ -4,14 +4,20 @@ use jiff::Timestamp;
 use kit::{
     Cause, Context, Error, Result,
     bundle::Closed,
-    record::{BundleFile, Cleanup, Counts, Head, Images, Install, Record, Results, RunRecord, Stages, Status},
-    rundir,
+    record::{BundleFile, Cleanup, Counts, Head, Images, Install, Record, Results, RunRecord, Stage, Stages, Status},
+    rundir, stage,
 };
+
+use super::limits;
 
 /// The file with the address of the run in the Tekton Dashboard.
 pub(crate) const DASHBOARD: &str = "dashboard";
-/// Bytes of a record: one of a whole cluster's objects is the largest that is read.
-const RECORD_LIMIT: u64 = 64 << 20;
+/// Bytes of all records of a bundle together that are read: nobody knows how much memory they take until they are.
+const MAX_RECORDS: u64 = 64 << 20;
+/// Kinds of tests with a folder of their own in a cell's, which has their name.
+const KINDS: &[&str] = &["unit", "examples", "upgrade", "script"];
+/// Part of a suite: as many as `e2e-runner run --shard` makes.
+const MAX_PARTS: u32 = 1_000;
 
 /// A record and the digest of its bytes.
 #[derive(Debug, Clone)]
@@ -20,13 +26,22 @@ pub(crate) struct Found<R> {
     pub(crate) digest: String,
 }
 
+/// Results, and where what they name lies.
+#[derive(Debug, Clone)]
+pub(crate) struct Tests {
+    /// Their folder, with a `/` at its end.
+    pub(crate) folder: String,
+    pub(crate) found: Found<Results>,
+}
+
 /// What was left in one cell's folder.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tried {
     /// The folder, with a `/` at its end.
     pub(crate) folder: String,
     pub(crate) install: Option<Found<Install>>,
-    pub(crate) results: Vec<Found<Results>>,
+    /// Also those of kinds with a folder of their own.
+    pub(crate) results: Vec<Tests>,
     pub(crate) cleanup: Option<Found<Cleanup>>,
 }
 
@@ -36,6 +51,8 @@ pub(crate) struct Run {
     pub(crate) closed: Closed,
     pub(crate) asked: Option<RunRecord>,
     pub(crate) stages: Option<Stages>,
+    /// What single stages left, where nobody has put it together.
+    pub(crate) heard: Vec<Stage>,
     pub(crate) builds: Vec<Found<Images>>,
     pub(crate) tried: Vec<Tried>,
     /// Where the Tekton Dashboard shows it.
@@ -50,43 +67,97 @@ pub(crate) struct Run {
 ///
 /// # Errors
 /// [`Cause::Usage`], naming the file, if one is damaged, of a newer schema, or contradicts itself; also if there is
-/// none at all.
+/// none at all, or more than any run has.
 pub(crate) fn read(closed: Closed) -> Result<Run> {
+    let mut reader = Reader { closed: &closed, left: MAX_RECORDS };
     let mut run = Run {
-        asked: only(&closed)?,
-        stages: only(&closed)?,
+        asked: reader.only()?,
+        stages: reader.only()?,
+        heard: Vec::new(),
         builds: Vec::new(),
         tried: Vec::new(),
         dashboard: dashboard(&closed)?,
         started: Timestamp::MAX,
         finished: Timestamp::MIN,
-        closed,
+        closed: closed.clone(),
     };
-    let closed = run.closed.clone();
     for file in closed.files() {
         let (folder, name) = file.path.rsplit_once('/').unwrap_or(("", &file.path));
         match (name, folder.matches('/').count()) {
-            (Images::FILE, 0) => run.builds.push(parse(&closed, file)?),
-            (Install::FILE, 2) => run.tried(folder).install = Some(parse(&closed, file)?),
-            (Cleanup::FILE, 2) => run.tried(folder).cleanup = Some(parse(&closed, file)?),
-            (_, 2) if is_results(name) => {
-                let found: Found<Results> = parse(&closed, file)?;
-                check_counts(&found.record).map_err(|error| error.within(file.path.clone()))?;
-                run.tried(folder).results.push(found);
+            (_, 0) if folder == stage::FOLDER => {
+                if run.stages.is_none() && name.ends_with(".json") {
+                    run.heard.push(reader.parse(file)?);
+                }
+            }
+            (Images::FILE, 0) => run.builds.push(reader.found(file)?),
+            (Install::FILE, 2) => run.tried(folder).install = Some(reader.found(file)?),
+            (Cleanup::FILE, 2) => run.tried(folder).cleanup = Some(reader.found(file)?),
+            (_, 2) if is_results(name) => run.tried(folder).results.push(reader.tests(file, folder)?),
+            (_, 3) if is_results(name) => {
+                // Beside them lie logs and evidence, in which a test may write anything.
+                let Some((cell, kind)) = folder.rsplit_once('/').filter(|(_, kind)| KINDS.contains(kind)) else {
+                    continue;
+                };
+                let tests = reader.tests(file, folder)?;
+                if tests.found.record.kind != kind {
+                    let what = format!("{}: its tests are not of the kind of its folder", file.path);
+                    return Err(Error::new(Cause::Usage, what).line(tests.found.record.kind));
+                }
+                run.tried(cell).results.push(tests);
             }
             // A baseline alone says that a cluster was looked at.
             ("baseline.json", 2) => drop(run.tried(folder)),
             _ => {}
         }
+        limits::check_folders(&run)?;
     }
+    limits::check(&run)?;
     run.date()?;
     Ok(run)
 }
 
+/// Reads records of one bundle, all together at most [`MAX_RECORDS`].
+struct Reader<'a> {
+    closed: &'a Closed,
+    left: u64,
+}
+
+impl Reader<'_> {
+    fn parse<T: serde::de::DeserializeOwned>(&mut self, file: &BundleFile) -> Result<T> {
+        let Some(left) = self.left.checked_sub(file.size) else {
+            let what = format!("{}: the records of this run have more than {} MiB", file.path, MAX_RECORDS >> 20);
+            return Err(Error::new(Cause::Usage, what));
+        };
+        self.left = left;
+        let bytes = self.closed.read(&file.path, MAX_RECORDS)?;
+        rundir::parse(&bytes, &self.closed.folder().join(&file.path).display().to_string())
+    }
+
+    fn found<R: Record>(&mut self, file: &BundleFile) -> Result<Found<R>> {
+        Ok(Found { record: self.parse(file)?, digest: file.digest.clone() })
+    }
+
+    fn only<R: Record>(&mut self) -> Result<Option<R>> {
+        let closed = self.closed;
+        closed.file(R::FILE).map(|file| self.parse(file)).transpose()
+    }
+
+    fn tests(&mut self, file: &BundleFile, folder: &str) -> Result<Tests> {
+        let found: Found<Results> = self.found(file)?;
+        check_counts(&found.record).map_err(|error| error.within(file.path.clone()))?;
+        Ok(Tests { folder: format!("{folder}/"), found })
+    }
+}
+
 impl Run {
-    /// Whether it came to its own end.
+    /// Whether it came to its own end. Whoever was asked something or calls tools as stages says so at the end.
     pub(crate) fn is_complete(&self) -> bool {
-        self.asked.is_none() || self.stages.is_some()
+        self.stages.is_some() || (self.asked.is_none() && self.heard.is_empty())
+    }
+
+    /// How its stages ended, as far as anybody knows.
+    pub(crate) fn stages(&self) -> &[Stage] {
+        self.stages.as_ref().map_or(&self.heard, |record| &record.stages)
     }
 
     fn tried(&mut self, folder: &str) -> &mut Tried {
@@ -103,7 +174,7 @@ impl Run {
         let builds = self.builds.iter().map(|found| found.record.head());
         let cells = self.tried.iter().flat_map(|tried| {
             let install = tried.install.iter().map(|found| found.record.head());
-            let results = tried.results.iter().map(|found| found.record.head());
+            let results = tried.results.iter().map(|tests| tests.found.record.head());
             install.chain(results).chain(tried.cleanup.iter().map(|found| found.record.head()))
         });
         whole.into_iter().flatten().chain(builds).chain(cells).collect()
@@ -149,17 +220,8 @@ fn is_results(name: &str) -> bool {
     name == Results::FILE || (name.starts_with("results.") && name.ends_with(".json"))
 }
 
-fn only<R: Record>(closed: &Closed) -> Result<Option<R>> {
-    closed.file(R::FILE).map(|file| parse(closed, file).map(|found: Found<R>| found.record)).transpose()
-}
-
-fn parse<R: Record>(closed: &Closed, file: &BundleFile) -> Result<Found<R>> {
-    let bytes = closed.read(&file.path, RECORD_LIMIT)?;
-    let record = rundir::parse(&bytes, &closed.folder().join(&file.path).display().to_string())?;
-    Ok(Found { record, digest: file.digest.clone() })
-}
-
-/// Refuses totals that do not add up or do not agree with the tests: nobody knows what such a record means.
+/// Refuses totals that do not add up or do not agree with the tests, and a part that cannot be one: nobody knows what
+/// such a record means.
 fn check_counts(results: &Results) -> Result<()> {
     let Counts { asked, passed, failed, flaky, skipped, excluded, not_run } = results.counts;
     let parts = [passed, failed, flaky, skipped, excluded, not_run];
@@ -172,5 +234,31 @@ fn check_counts(results: &Results) -> Result<()> {
     if failed == 0 && top(Status::Failed) > 0 {
         return Err(Error::new(Cause::Usage, "it says that no test failed, and lists tests that did"));
     }
+    let (number, of) = results.shard;
+    if !(1..=MAX_PARTS).contains(&of) || !(1..=of).contains(&number) {
+        return Err(Error::new(Cause::Usage, format!("there is no shard {number} of {of}")));
+    }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_records_together_have_a_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = kit::RunDir::create(folder.path().join("r")).unwrap();
+        let text = b"{\"schemaVersion\": \"1.0\"}          ";
+        for name in ["a.json", "b.json"] {
+            rundir::write(&run.path().join(name), text).unwrap();
+        }
+        let closed = kit::bundle::seal(&run).unwrap();
+        let size = text.len() as u64;
+        let mut reader = Reader { closed: &closed, left: 2 * size - 1 };
+        let mut parse = |name: &str| reader.parse::<serde_json::Value>(closed.file(name).unwrap()).map(drop);
+        parse("a.json").unwrap();
+        let error = parse("b.json").unwrap_err();
+        assert!(error.cause == Cause::Usage && error.to_string().contains("b.json: the records"), "{error}");
+    }
 }

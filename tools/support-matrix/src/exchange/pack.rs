@@ -20,6 +20,8 @@ const MAX_TOTAL: u64 = 1 << 30;
 const MAX_LIST: u64 = 64 << 20;
 /// Bytes of the packed file: what a registry's artifact is read up to.
 const MAX_PACKED: usize = 64 << 20;
+/// Bytes of a name that does not fit into its own header.
+const MAX_NAME: u64 = 4 << 10;
 
 /// Packs `closed`, the list first.
 ///
@@ -66,11 +68,11 @@ fn append(tar: &mut tar::Builder<GzEncoder<Vec<u8>>>, path: &str, bytes: &[u8]) 
 pub(super) fn unpack(packed: &[u8], parent: &Path) -> Result<Closed> {
     let mut archive = tar::Archive::new(GzDecoder::new(packed).take(MAX_TOTAL + MAX_LIST + (64 << 20)));
     let unreadable = || "its archive cannot be read";
-    let mut entries = archive.entries().cause(Cause::Usage, unreadable)?;
-    let first = entries.next().ok_or_else(|| Error::new(Cause::Usage, "its archive is empty"))?;
-    let mut first = first.cause(Cause::Usage, unreadable)?;
-    let is_list =
-        first.path().is_ok_and(|path| path == Path::new(bundle::FILE)) && first.header().entry_type().is_file();
+    // As they stand there: the library would hold whatever describes an entry in memory, however long that is.
+    let mut entries = archive.entries().cause(Cause::Usage, unreadable)?.raw(true);
+    let first = member(&mut entries)?.ok_or_else(|| Error::new(Cause::Usage, "its archive is empty"))?;
+    let (path, mut first) = first;
+    let is_list = path == bundle::FILE && first.header().entry_type().is_file();
     if !is_list || first.size() > MAX_LIST {
         return Err(Error::new(Cause::Usage, format!("its archive does not begin with {}", bundle::FILE)));
     }
@@ -83,13 +85,10 @@ pub(super) fn unpack(packed: &[u8], parent: &Path) -> Result<Closed> {
     if total > MAX_TOTAL {
         return Err(Error::new(Cause::Usage, format!("its files have {total} bytes, more than {MAX_TOTAL}")));
     }
-    for entry in entries {
+    while let Some((path, mut entry)) = member(&mut entries)? {
         kit::signal::check()?;
-        let mut entry = entry.cause(Cause::Usage, unreadable)?;
-        let path = entry.path().ok().and_then(|path| path.to_str().map(String::from));
-        let file = path.as_deref().and_then(|path| closed.file(path));
-        let Some(file) = file.filter(|file| entry.header().entry_type().is_file() && entry.size() == file.size) else {
-            let path = path.unwrap_or_else(|| "a name that is no text".into());
+        let is_file = entry.header().entry_type().is_file();
+        let Some(file) = closed.file(&path).filter(|file| is_file && entry.size() == file.size) else {
             return Err(Error::new(Cause::Usage, format!("its archive holds '{path}', which its list does not have")));
         };
         write(&folder.join(&file.path), &mut entry, file.size)?;
@@ -101,6 +100,30 @@ pub(super) fn unpack(packed: &[u8], parent: &Path) -> Result<Closed> {
         None => {}
     }
     Ok(closed)
+}
+
+/// The next entry with its path. A long path stands in an entry of its own before it, as [`append`] writes it; whatever
+/// else may describe an entry is for the caller to refuse.
+fn member<'a, R: Read>(entries: &mut tar::Entries<'a, R>) -> Result<Option<(String, tar::Entry<'a, R>)>> {
+    let unreadable = || "its archive cannot be read";
+    let mut long: Option<Vec<u8>> = None;
+    for entry in entries.by_ref() {
+        let mut entry = entry.cause(Cause::Usage, unreadable)?;
+        if entry.header().entry_type().is_gnu_longname() && long.is_none() && entry.size() <= MAX_NAME {
+            let mut name = Vec::new();
+            entry.read_to_end(&mut name).cause(Cause::Usage, unreadable)?;
+            name.pop_if(|last| *last == 0);
+            long = Some(name);
+            continue;
+        }
+        let name = long.unwrap_or_else(|| entry.header().path_bytes().into_owned());
+        let path = String::from_utf8(name).cause(Cause::Usage, || "its archive holds a name that is no text")?;
+        return Ok(Some((path, entry)));
+    }
+    match long {
+        None => Ok(None),
+        Some(_) => Err(Error::new(Cause::Usage, "its archive ends too early")),
+    }
 }
 
 /// Writes a file that is not there yet.
@@ -173,7 +196,7 @@ mod tests {
             }
             assert!(!folder.path().parent().unwrap().join("a.json").exists());
         }
-        for outside in ["../../x", "a/../b", "", "bundle.json"] {
+        for outside in ["../../x", "a/../b", "", "bundle.json", ".logs-removed", "a/.new-b"] {
             let folder = tempfile::tempdir().unwrap();
             let bad = list(outside, b"{}");
             assert!(unpack(&archive(&[("bundle.json", &bad)]), folder.path()).is_err(), "{outside}");
@@ -181,6 +204,40 @@ mod tests {
         for garbage in [&b""[..], b"garbage", &archive(&[])] {
             let folder = tempfile::tempdir().unwrap();
             assert_eq!(unpack(garbage, folder.path()).unwrap_err().cause, Cause::Usage);
+        }
+    }
+    #[test]
+    fn long_names_travel_and_nothing_else_may_describe_a_file() {
+        let long = format!("logs/{}.log", "x".repeat(200));
+        let good = list(&long, b"a log");
+        let made = |kind: Option<(tar::EntryType, &[u8])>| {
+            let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+            append(&mut tar, bundle::FILE, &good).unwrap();
+            if let Some((kind, bytes)) = kind {
+                let mut header = tar::Header::new_ustar();
+                header.set_entry_type(kind);
+                header.set_size(bytes.len() as u64);
+                header.set_cksum();
+                tar.append(&header, bytes).unwrap();
+            }
+            append(&mut tar, &long, b"a log").unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            unpack(&tar.into_inner().unwrap().finish().unwrap(), folder.path()).and_then(|closed| closed.verify())
+        };
+        made(None).unwrap();
+        // What the library would take in whole, and go on.
+        let comment = format!("1000014 comment={}\n", "x".repeat(1_000_000 - 3));
+        assert_eq!(comment.len(), 1_000_014);
+        let name = vec![b'x'; 100_000];
+        for (kind, bytes) in [
+            (tar::EntryType::XHeader, comment.as_bytes()),
+            (tar::EntryType::XGlobalHeader, comment.as_bytes()),
+            (tar::EntryType::GNULongLink, &name),
+            (tar::EntryType::GNULongName, &name),
+            (tar::EntryType::GNULongName, b"logs/other.log"),
+        ] {
+            let error = made(Some((kind, bytes))).unwrap_err();
+            assert_eq!(error.cause, Cause::Usage, "{kind:?}: {error}");
         }
     }
 }

@@ -9,7 +9,7 @@ use kit::{Cause, Context, Error, Result, rundir};
 use oci::{Client, Layout, Place, Reference, digest_tag, spec::ImageManifest, spec::MediaType};
 use ring::{
     rand::SystemRandom,
-    signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, UnparsedPublicKey},
+    signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -69,6 +69,11 @@ impl Key {
         let pair = pair.map_err(|error| Error::new(Cause::Usage, format!("{}: {error}", path.display())));
         pair.map(Self).map_err(|error| error.next("openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256"))
     }
+
+    /// Its public half.
+    pub(super) fn public(&self) -> PublicKey {
+        PublicKey(self.0.public_key().as_ref().to_vec())
+    }
 }
 
 impl PublicKey {
@@ -100,11 +105,16 @@ fn pem(path: &Path, label: &str) -> Result<Vec<u8>> {
     STANDARD.decode(digits).cause(Cause::Usage, || format!("{} is damaged", path.display()))
 }
 
-/// Signs the artifact `signed`, beside signatures that it has already.
+/// Signs the artifact `signed`, beside signatures that it has already. A second signature by the same key would be
+/// another one, and say nothing more.
 ///
 /// # Errors
-/// [`Cause::Auth`] or [`Cause::Registry`] naming what could not be pushed.
+/// [`Cause::Auth`] or [`Cause::Registry`] naming what could not be pushed; [`Cause::PolicyRefused`] if it has so many
+/// already that nobody would look at another.
 pub(super) async fn sign(client: &Client, signed: &Reference, key: &Key) -> Result<()> {
+    if is_signed(client, signed, &key.public()).await? {
+        return Ok(());
+    }
     let digest = signed.digest().unwrap_or_default().to_owned();
     let tag = digest_tag(signed, &digest, ".sig");
     let payload = Payload {
@@ -126,6 +136,10 @@ pub(super) async fn sign(client: &Client, signed: &Reference, key: &Key) -> Resu
         let manifest: ImageManifest = oci::pull(&place, &oci::subject(&before)?, &layout).await?.parse()?;
         layers.extend(manifest.layers().iter().map(|layer| json!(layer)));
     }
+    if layers.len() >= MAX_SIGNATURES {
+        let what = format!("{} has {} signatures already, and nobody looks at more", signed.whole(), layers.len());
+        return Err(Error::new(Cause::PolicyRefused, what).next(format!("remove the tag {tag}, and sign it again")));
+    }
     let blob = layout.write(MediaType::Other(PAYLOAD_TYPE.into()), &payload)?;
     let mut layer = json!(blob);
     layer["annotations"] = json!({ SIGNATURE: STANDARD.encode(signature.as_ref()) });
@@ -143,20 +157,35 @@ pub(super) async fn sign(client: &Client, signed: &Reference, key: &Key) -> Resu
     oci::copy(client, &layout, &image, &tag).await.map(drop)
 }
 
-/// Whether one of the signatures of `signed` is by this key, and about nothing else.
+/// Refuses an artifact that this key did not sign.
 ///
 /// # Errors
 /// [`Cause::PolicyRefused`] if none is.
 pub(super) async fn verify(client: &Client, signed: &Reference, key: &PublicKey) -> Result<()> {
+    match fault(client, signed, key).await? {
+        None => Ok(()),
+        Some(why) => Err(Error::new(Cause::PolicyRefused, format!("{}: {why}", signed.whole()))),
+    }
+}
+
+/// Whether one of the signatures of `signed` is by this key, and about nothing else.
+///
+/// # Errors
+/// If they cannot be read.
+pub(super) async fn is_signed(client: &Client, signed: &Reference, key: &PublicKey) -> Result<bool> {
+    Ok(fault(client, signed, key).await?.is_none())
+}
+
+/// Why it is not signed by this key.
+async fn fault(client: &Client, signed: &Reference, key: &PublicKey) -> Result<Option<&'static str>> {
     let digest = signed.digest().unwrap_or_default().to_owned();
     let tag = digest_tag(signed, &digest, ".sig");
-    let refuse = |why: &str| Err(Error::new(Cause::PolicyRefused, format!("{}: {why}", signed.whole())));
-    let Some(document) = client.find_manifest(&tag).await? else { return refuse("it is not signed") };
+    let Some(document) = client.find_manifest(&tag).await? else { return Ok(Some("it is not signed")) };
     let manifest: ImageManifest = document.parse()?;
     let sizes: u64 =
         manifest.layers().iter().map(|layer| layer.size()).fold(manifest.config().size(), u64::saturating_add);
     if manifest.layers().len() > MAX_SIGNATURES || sizes > MAX_PAYLOAD * (MAX_SIGNATURES as u64 + 1) {
-        return refuse("it has more signatures than anybody looks at");
+        return Ok(Some("it has more signatures than anybody looks at"));
     }
     let folder = tempfile::tempdir().cause(Cause::HostDisk, || "cannot make a temporary folder")?;
     let layout = Layout::create(folder.path())?;
@@ -172,8 +201,8 @@ pub(super) async fn verify(client: &Client, signed: &Reference, key: &PublicKey)
         });
         let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &key.0);
         if of_this && key.verify(&payload, &signature).is_ok() {
-            return Ok(());
+            return Ok(None);
         }
     }
-    refuse("no signature is by this key")
+    Ok(Some("no signature is by this key"))
 }

@@ -31,8 +31,19 @@ pub(crate) struct RunRef {
     pub(crate) files: usize,
     pub(crate) asked: Option<u64>,
     pub(crate) records: Vec<u64>,
-    /// Releases that it built or looked at, and who built them.
-    pub(crate) built: Vec<(Rc<str>, OriginKind)>,
+    /// Releases that it built or looked at.
+    pub(crate) built: Vec<Built>,
+}
+
+/// A release, as one run knows it.
+#[derive(Debug, Clone)]
+pub(crate) struct Built {
+    /// Digest of its file.
+    pub(crate) release: Rc<str>,
+    /// Who built it.
+    pub(crate) origin: OriginKind,
+    /// Its version, with the commit where there is one.
+    pub(crate) version: Rc<str>,
 }
 
 /// One thing that a run tried, in short.
@@ -76,7 +87,7 @@ struct Brief {
     r: (String, i64, i64, bool, usize),
     a: Option<u64>,
     x: Vec<u64>,
-    b: Vec<(u16, OriginKind)>,
+    b: Vec<(u16, OriginKind, u16)>,
     k: Vec<Key>,
     w: Vec<String>,
     t: Vec<Row>,
@@ -93,9 +104,11 @@ type Row = (
 
 pub(super) fn store(run: &Facts) -> Vec<u8> {
     let mut words: Vec<String> = Vec::new();
+    let mut known: HashMap<String, usize> = HashMap::new();
     let mut word = |text: &str| {
-        let place = words.iter().position(|word| word == text).unwrap_or_else(|| {
+        let place = known.get(text).copied().unwrap_or_else(|| {
             words.push(text.to_owned());
+            known.insert(text.to_owned(), words.len() - 1);
             words.len() - 1
         });
         u16::try_from(place).unwrap_or(u16::MAX)
@@ -126,7 +139,9 @@ pub(super) fn store(run: &Facts) -> Vec<u8> {
             result.cause,
         ));
     }
-    let built = run.builds.iter().filter_map(|build| Some((word(build.release.as_deref()?), build.origin))).collect();
+    let built = run.builds.iter();
+    let built = built.filter_map(|build| Some((word(build.release.as_deref()?), build.origin, word(&build.version))));
+    let built = built.collect();
     let brief = Brief {
         r: (run.run.clone(), run.started.as_microsecond(), run.finished.as_microsecond(), run.complete, run.files),
         a: run.asked,
@@ -183,7 +198,13 @@ impl Loader {
             files,
             asked: brief.a,
             records: brief.x,
-            built: brief.b.into_iter().filter_map(|(place, origin)| Some((word(Some(place))?, origin))).collect(),
+            built: brief
+                .b
+                .into_iter()
+                .filter_map(|(release, origin, version)| {
+                    Some(Built { release: word(Some(release))?, origin, version: word(Some(version))? })
+                })
+                .collect(),
         };
         Some(Loaded { run, tries })
     }

@@ -10,7 +10,7 @@ use kit::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    evidence::{Attempt, Run, attempts, origin},
+    evidence::{Attempt, Run, attempts, origin, version},
     model::{OriginKind, StageRow},
     text::clean,
 };
@@ -48,6 +48,8 @@ pub(crate) struct Facts {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct BuildFact {
     pub(crate) component: String,
+    /// As a cell has it.
+    pub(crate) version: String,
     pub(crate) origin: OriginKind,
     pub(crate) finished: Timestamp,
     pub(crate) bases: Vec<String>,
@@ -91,6 +93,14 @@ impl Facts {
     }
 }
 
+impl Facts {
+    /// How much that is, in rows of a table.
+    pub(crate) fn rows(&self) -> usize {
+        let attempt = |attempt: &Attempt| 1 + attempt.result.tests.len() + attempt.result.nodes.len();
+        1 + self.stages.len() + self.builds.len() + self.attempts.iter().map(attempt).sum::<usize>()
+    }
+}
+
 /// The beginning of a digest: enough to tell records of one history apart.
 pub(super) fn number(digest: &str) -> u64 {
     let digits = digest.strip_prefix("sha256:").unwrap_or(digest);
@@ -102,6 +112,7 @@ fn build(images: &Images) -> BuildFact {
     let replacements = images.replacements.iter();
     BuildFact {
         component: clean(&images.component),
+        version: version(images),
         origin: origin(images),
         finished: images.head.finished,
         bases: bases.into_iter().collect(),
@@ -114,9 +125,10 @@ fn build(images: &Images) -> BuildFact {
 }
 
 fn stages(run: &Run) -> Vec<StageFact> {
-    let Some(record) = &run.stages else { return Vec::new() };
-    let mut stages: Vec<&Stage> = record.stages.iter().collect();
+    let mut stages: Vec<&Stage> = run.stages().iter().collect();
     stages.sort_by_key(|stage| stage.started);
+    let begin = run.stages.as_ref().map(|record| record.head().started);
+    let begin = begin.or_else(|| stages.first().map(|stage| stage.started)).unwrap_or(run.started);
     let seconds = |from: Timestamp, to: Timestamp| to.duration_since(from).as_secs_f64().max(0.0);
     let fact = |stage: &Stage| {
         let words = [Some(&stage.name), stage.component.as_ref()].into_iter().flatten().map(|word| clean(word));
@@ -125,7 +137,7 @@ fn stages(run: &Run) -> Vec<StageFact> {
             platform: stage.platform.clone(),
             row: StageRow {
                 name: words.collect::<Vec<_>>().join(" "),
-                after: seconds(record.head().started, stage.started),
+                after: seconds(begin, stage.started),
                 seconds: seconds(stage.started, stage.finished),
                 outcome: stage.outcome,
                 cause: stage.cause,

@@ -2,7 +2,7 @@
 
 use kit::record::Nature;
 
-use super::{Evidence, Level, Levels, NodeRow, OriginKind, State, Verdict};
+use super::{Cell, Evidence, Level, Levels, NodeRow, OriginKind, State, Verdict};
 use crate::text::many;
 
 impl Level {
@@ -53,6 +53,16 @@ impl Levels {
             Level::Examples => &self.examples,
             Level::Upgrade => &self.upgrade,
         }
+    }
+}
+
+impl Cell {
+    /// The bundles that must be what they say: what its levels rest on, and all that is needed for a yes.
+    pub(crate) fn checked(&self) -> impl Iterator<Item = &str> {
+        let levels = Level::ALL.into_iter().filter_map(|level| self.levels.get(level).evidence.as_deref());
+        let compared = self.compared.iter().map(|compared| compared.evidence.as_str());
+        let met = self.claims.iter().filter(|claim| claim.met);
+        levels.chain(compared).chain(met.flat_map(|claim| claim.evidence.iter().map(String::as_str)))
     }
 }
 

@@ -1,10 +1,12 @@
 //! `notices`: what changed since the last report, for each owner, ready to be sent.
 
+mod mark;
+
 use std::path::PathBuf;
 
 use clap::Args;
 use jiff::Timestamp;
-use kit::{Cause, Done, Error, Output, Result, Ui, rundir};
+use kit::{Cause, Done, Error, Output, Result, Ui};
 
 use super::{Input, alarms, input::parse_date};
 use crate::{
@@ -24,29 +26,31 @@ pub struct NoticesArgs {
     /// Since this date
     #[arg(long, value_name = "DATE", value_parser = parse_date, conflicts_with = "mark")]
     since: Option<Timestamp>,
-    /// Since the date in this file; the new date is written into it when the report is out
+    /// Since the report that this file remembers, also what came late; this report is written into it when it is out
     #[arg(long, value_name = "FILE")]
     mark: Option<PathBuf>,
     /// For this owner only
-    #[arg(long)]
+    #[arg(long, conflicts_with = "mark")]
     owner: Option<String>,
     #[command(flatten)]
     input: Input,
 }
 
 pub(crate) fn notices(args: &NoticesArgs, ui: &Ui) -> Result<Done> {
-    let since = match &args.mark {
-        Some(path) if path.exists() => Some(marked(path)?),
-        Some(_) => None,
-        None => args.since,
-    };
+    let marked = args.mark.as_deref().filter(|path| path.exists()).map(mark::read).transpose()?;
+    let since = marked.as_ref().map_or(args.since, |marked| Some(marked.until));
     let opened = args.input.open(false, ui)?;
     let matrix = opened.matrix(ui)?;
     if let Some(since) = since.filter(|since| *since > matrix.as_of) {
         let what = format!("the last report is of {}, after this one", when(since));
         return Err(Error::new(Cause::Usage, what).next("name another file with --mark, or a later --as-of"));
     }
-    let changes = cells::log(&opened.library, &opened.rules, &|_| true, since)?;
+    let all = cells::log(&opened.library, &opened.rules, &|_| true, None)?;
+    let new = mark::Mark::of(&all, matrix.as_of);
+    let changes = match &marked {
+        Some(marked) => marked.unsaid(all),
+        None => all.into_iter().filter(|entry| since.is_none_or(|since| entry.at > since)).collect(),
+    };
     let alarms = alarms(&matrix, &opened.rules.policy);
     let mut report = Notices { since, until: matrix.as_of, notices: Vec::new() };
     for row in &matrix.owners {
@@ -61,18 +65,9 @@ pub(crate) fn notices(args: &NoticesArgs, ui: &Ui) -> Result<Done> {
         Output::Text => ui.result(&markdown(&report))?,
     }
     if let Some(path) = &args.mark {
-        rundir::write(path, format!("{}\n", matrix.as_of).as_bytes())?;
+        new.write(path)?;
     }
     Ok(Done::good())
-}
-
-fn marked(path: &std::path::Path) -> Result<Timestamp> {
-    let text = rundir::read_limited(path, 1_000).map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned())?;
-    let wrong = |_| {
-        let what = format!("{} holds no date of a report", path.display());
-        Error::new(Cause::Usage, what).next("name another file with --mark, or remove it to begin anew")
-    };
-    text.parse().map_err(wrong)
 }
 
 fn notice(row: &OwnerRow, matrix: &Matrix, changes: &[LogEntry], alarms: &[Alarm]) -> Notice {

@@ -141,7 +141,7 @@ fn explain(cell: &Cell) -> String {
         let bundle = evidence.evidence.as_deref().map_or_else(String::new, |digest| format!(", {}", short(digest)));
         line(format!("level {}: {}: {}{at}{bundle}", level.name(), evidence.verdict.words(), evidence.words));
     }
-    for Claim { name, met, reasons, until } in &cell.claims {
+    for Claim { name, met, reasons, until, .. } in &cell.claims {
         let until = until.map_or_else(String::new, |until| format!(" until {}", day(until)));
         let words = if *met { format!("yes{until}") } else { format!("no: {}", reasons.join("; ")) };
         line(format!("claim {name}: {words}"));

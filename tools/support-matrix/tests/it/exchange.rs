@@ -131,6 +131,24 @@ fn archive(folder: &std::path::Path, change: impl Fn(&str, Vec<u8>) -> Vec<u8>) 
     tar.into_inner().unwrap().finish().unwrap()
 }
 
+/// A list of files that no disk takes.
+fn unwritable(paths: &[&str]) -> Vec<u8> {
+    let row = |path: &&str| serde_json::json!({"path": path, "size": 1, "digest": kit::digest::sha256(b"x")});
+    let list =
+        serde_json::json!({"schemaVersion": "1.0", "run": "r", "files": paths.iter().map(row).collect::<Vec<_>>()});
+    let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+    let list = list.to_string();
+    for (path, bytes) in
+        [("bundle.json", list.as_bytes())].into_iter().chain(paths.iter().map(|path| (*path, &b"x"[..])))
+    {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, path, bytes).unwrap();
+    }
+    tar.into_inner().unwrap().finish().unwrap()
+}
+
 #[test]
 fn evidence_that_is_not_what_it_says_does_not_come_in() {
     let world = World::new();
@@ -148,7 +166,16 @@ fn evidence_that_is_not_what_it_says_does_not_come_in() {
         _ => bytes,
     };
     let zeros = format!("sha256:{}", "0".repeat(64));
+    // More shards than anybody can count, in a record of a few hundred bytes.
+    let shards = World::new();
+    let many = shards.run(10, "many").built("p", "v1", |_| ());
+    let many = many.tested("p", "v1", "linux/amd64", passing(2), |results| results.shard = (1, u32::MAX));
+    kit::bundle::seal(&many.dir).unwrap();
     for (content, annotation, said) in [
+        (archive(many.dir.path(), same), None, "no shard"),
+        (unwritable(&["a", "a/b/c"]), None, "below a file"),
+        (unwritable(&[".logs-removed"]), None, "no path inside a run"),
+        (unwritable(&[[&"x".repeat(250)[..]; 20].join("/").as_str()]), None, "no path inside a run"),
         (archive(&bundle, lie), None, "damaged"),
         (archive(&bundle, same), Some(zeros.as_str()), "says that it is another bundle"),
         (archive(&other.bundles()[0], same), None, "says nothing of this release"),
@@ -218,7 +245,84 @@ fn signed_evidence_is_told_from_other_evidence() {
         assert_eq!(pull(&there, &published.tag(), &["--key", key]).unwrap().exit(), Exit::GOOD);
         assert_eq!(there.bundles().len(), 1);
     }
+    // Every night all runs go there again: what is there and signed by this key stays as it is.
+    let signatures = || {
+        let digest = published.referrers()[0].digest().to_string();
+        let (_, bytes) = published.registry.tag("tekton/p", &format!("{}.sig", digest.replacen(':', "-", 1))).unwrap();
+        let manifest: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        manifest["layers"].as_array().unwrap().len()
+    };
+    assert_eq!(signatures(), 2);
+    let uploads = published.registry.requests("PUT") + published.registry.requests("POST");
+    for more in [&["--key", a_key.as_str()][..], &["--key", &b_key], &[]] {
+        let (code, said) = here.json(&[&["push", "--release", &published.tag()], more].concat());
+        assert_eq!((code, &said[0]["new"]), (0, &false.into()), "{said}");
+    }
+    assert_eq!(signatures(), 2);
+    assert_eq!(published.registry.requests("PUT") + published.registry.requests("POST"), uploads);
     for wrong in [&a_pub, &published.tag()] {
         assert_eq!(here.ask(&["push", "--release", &published.tag(), "--key", wrong]).unwrap_err().cause, Cause::Usage);
     }
+}
+
+/// What somebody lists in our name is not signed: only what we packed ourselves is.
+#[test]
+fn what_claims_to_be_our_bundle_is_not_signed() {
+    let published = Published::new(true);
+    let here = World::new();
+    let [a_key, a_pub, ..] = keys(&here);
+    let digest = here.digest(&run(&here, 10, "here", "linux/amd64"));
+    forge(&published, b"something else", Some(&digest));
+    here.ask(&["push", "--release", &published.tag(), "--key", &a_key]).unwrap();
+    let there = World::new();
+    let error = pull(&there, &published.tag(), &["--key", &a_pub]).unwrap_err();
+    assert!(error.to_string().contains("1 of 2 piece"), "{error}");
+    assert_eq!(there.bundles().len(), 1);
+    assert_eq!(published.registry.tags().iter().filter(|tag| tag.ends_with(".sig")).count(), 1);
+}
+
+#[test]
+fn logs_that_stayed_at_home_can_follow() {
+    let published = Published::new(true);
+    let here = World::new();
+    here.record(&run(&here, 10, "here", "linux/amd64")).unwrap();
+    let push = |more: &[&str]| {
+        let (_, said) = here.json(&[&["push", "--release", &published.tag()], more].concat());
+        said[0]["new"].as_bool().unwrap()
+    };
+    let new: Vec<_> = [&["--no-logs"][..], &["--no-logs"], &[], &[], &["--no-logs"]].into_iter().map(push).collect();
+    assert_eq!(new, [true, false, true, false, false]);
+}
+
+#[test]
+fn nobody_has_the_index_while_the_network_takes_its_time() {
+    let published = Published::new(true);
+    let (here, there) = (World::new(), World::new());
+    here.record(&run(&here, 10, "here", "linux/amd64")).unwrap();
+    there.record(&there.run(10, "other").good("q", "v1", passing(2))).unwrap();
+    let free = |world: &World, request: &str, act: &(dyn Fn() + Sync)| {
+        published.registry.trouble(request, 1, crate::support::Trouble::Late(4_000));
+        let before = published.registry.requests(request);
+        std::thread::scope(|scope| {
+            let acting = scope.spawn(act);
+            let late = || kit::Error::new(Cause::Registry, "nobody asked the registry");
+            let asked = || Ok((published.registry.requests(request) > before).then_some(()));
+            kit::retry::until(std::time::Duration::from_secs(20), late, asked).unwrap();
+            assert!(redb::Database::create(world.path("index")).is_ok(), "{request}");
+            acting.join().unwrap();
+        });
+    };
+    free(&here, "POST /v2/tekton/p/blobs/uploads", &|| {
+        here.ask(&["push", "--release", &published.tag()]).unwrap();
+    });
+    free(&there, "GET /v2/tekton/p/blobs", &|| {
+        pull(&there, &published.tag(), &[]).unwrap();
+    });
+    // And what comes in while somebody has it is kept: the next reader adds it.
+    let third = World::new();
+    third.record(&third.run(10, "other").good("q", "v1", passing(2))).unwrap();
+    let held = redb::Database::create(third.path("index")).unwrap();
+    pull(&third, &published.tag(), &[]).unwrap();
+    drop(held);
+    assert_eq!((third.bundles().len(), third.matrix(12).runs), (2, 2));
 }

@@ -108,6 +108,40 @@ fn two_who_record_at_once_both_succeed() {
     assert_eq!(world.matrix(12).runs, runs.len());
 }
 
+/// Whoever has the index open keeps it from everybody else.
+fn held(world: &World) -> redb::Database {
+    redb::Database::create(world.path("index")).unwrap()
+}
+
+#[test]
+fn a_run_is_kept_while_somebody_else_has_the_index() {
+    let world = world();
+    let reader = held(&world);
+    let began = std::time::Instant::now();
+    let done = world.record(&world.run(12, "c").good("r", "v1", passing(2))).unwrap();
+    assert_eq!((done.exit(), world.bundles().len()), (Exit::GOOD, 3));
+    assert!(began.elapsed() < std::time::Duration::from_secs(30), "it does not wait as long as a reader does");
+    drop(reader);
+    // The next reader adds it.
+    assert!(matrix(&world).contains("\"component\": \"r\""));
+}
+
+#[test]
+fn what_the_index_garbles_of_one_run_is_read_again() {
+    let world = world();
+    let before = matrix(&world);
+    {
+        let database = held(&world);
+        let write = database.begin_write().unwrap();
+        let mut briefs = write.open_table(redb::TableDefinition::<&str, &[u8]>::new("briefs")).unwrap();
+        let digest = redb::ReadableTable::first(&briefs).unwrap().unwrap().0.value().to_owned();
+        briefs.insert(digest.as_str(), &b"{}"[..]).unwrap();
+        drop(briefs);
+        write.commit().unwrap();
+    }
+    assert_eq!(matrix(&world), before);
+}
+
 #[test]
 fn a_kill_while_it_is_written_costs_nothing() {
     let world = world();

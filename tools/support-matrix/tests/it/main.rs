@@ -3,6 +3,7 @@
 mod bad_input;
 mod browser;
 mod conclude;
+mod evidence;
 mod exchange;
 mod golden;
 mod index;

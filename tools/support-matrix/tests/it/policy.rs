@@ -174,6 +174,39 @@ fn the_infrastructure_s_share_is_said_per_platform_and_owner() {
 }
 
 #[test]
+fn what_a_yes_rests_on_is_checked() {
+    let damage = |world: &World, day: u8| {
+        let of_day = |bundle: &std::path::Path| {
+            let text = std::fs::read_to_string(bundle.join("bundle.json")).unwrap();
+            text.contains(&format!("202601{day:02}-010000"))
+        };
+        let path = world.bundles().into_iter().find(|bundle| of_day(bundle)).unwrap();
+        let path = path.join("p/linux-amd64/lab-default/results.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, text.replacen("TestGood01", "TestGood77", 1)).unwrap();
+    };
+    let ask = |world: &World| world.program(&["can", "p@v1", "linux/amd64", "--as-of", "2026-01-05"]).0;
+    // Smoke is newer, and it is full that 'supported' asks for.
+    let world = world("");
+    world.record(&world.run(2, "full").full("p", "v1", "linux/amd64", passing(4))).unwrap();
+    world.record(&world.run(3, "smoke").good("p", "v1", passing(2))).unwrap();
+    assert_eq!(ask(&world), 0);
+    let met = cell(&world, 5, "linux/amd64").supported;
+    assert_eq!(met.evidence.len(), 2, "{met:?}");
+    damage(&world, 2);
+    assert_eq!(ask(&world), 1);
+    // Of a pass rate every run counts, not only the last.
+    let world = self::world("pass_rate = { least = 0.6, last = 3 }\n");
+    for (day, tests) in [(1, bad()), (2, passing(4)), (3, passing(4))] {
+        world.record(&world.run(day, &format!("r{day}")).full("p", "v1", "linux/amd64", tests)).unwrap();
+    }
+    assert_eq!(ask(&world), 0);
+    damage(&world, 2);
+    assert_eq!(ask(&world), 1, "one of two");
+}
+
+#[test]
 fn policies_that_cannot_be_are_refused() {
     for (more, said) in [
         ("pass_rate = { least = 1.5, last = 4 }\n", "pass_rate needs a share"),

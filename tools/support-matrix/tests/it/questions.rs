@@ -206,7 +206,20 @@ fn notices() {
     let (_, none) = report("2026-01-12T20:00:00Z");
     assert!(!none.contains("Promoted") && !none.contains("Demoted"), "{none}");
     assert_eq!(report("2026-01-11").0, 2, "an earlier report than the last");
-    assert_eq!(fs::read_to_string(&mark).unwrap(), "2026-01-12T20:00:00Z\n", "which is left as it was");
+    let until = || serde_json::from_slice::<serde_json::Value>(&fs::read(&mark).unwrap()).unwrap()["until"].clone();
+    assert_eq!(until(), "2026-01-12T20:00:00Z", "which is left as it was");
+    // What ended before that report and came after it.
+    let bad = vec![test("TestLate", Status::Failed, Some(Cause::Product))];
+    world.record(&world.run(12, "late").full("pipeline", "v1.9.0", "linux/amd64", bad)).unwrap();
+    let (_, late) = report("2026-01-12T21:00:00Z");
+    let said =
+        "**Demoted** on 2026-01-12: pipeline&#64;v1.9.0/linux-amd64/v1.37.2/built-here from tested natively to failing";
+    assert!(late.contains(said), "{late}");
+    let (_, again) = report("2026-01-12T21:00:00Z");
+    assert!(!again.contains("Demoted"), "{again}");
+    // A mark is of all owners: a report for one of them would take it from the others.
+    let (code, _) = world.program(&["notices", "--mark", &mark, "--owner", "The amd64 team"]);
+    assert_eq!((code, until()), (2, "2026-01-12T21:00:00Z".into()));
     fs::write(&mark, "soon").unwrap();
     assert_eq!(report("2026-01-13").0, 2);
     let (code, json) =

@@ -5,7 +5,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::world::{World, passing};
+use kit::{
+    Cause,
+    record::{Images, Release, Status},
+};
+
+use crate::world::{World, passing, test};
 
 fn world() -> World {
     let world = World::new();
@@ -87,4 +92,60 @@ fn the_folders_of_recorded_runs_go_from_a_volume_and_others_stay() {
     world.call(&["record", &folder, "--history", &history, "--index", &index, "--tidy", &runs]).unwrap();
     let left: Vec<_> = made.iter().map(|run| run.dir.path().exists()).collect();
     assert_eq!((left, own.dir.path().exists()), (vec![false, true, true, true, false], true));
+}
+
+#[test]
+fn the_runs_of_a_pass_rate_stay() {
+    let world = World::new();
+    let policy = fs::read_to_string(world.path("ci/policy.toml")).unwrap();
+    let rate = "pass_rate = { least = 0.8, last = 4 }\n[retention]\nruns = 2\n";
+    world.config("policy.toml", &format!("{}{rate}", policy.replace("max_age = 7", "max_age = 60")));
+    let bad = || vec![test("TestBad", Status::Failed, Some(Cause::Product))];
+    for (day, tests) in [(1, passing(3)), (3, bad()), (4, passing(3)), (5, bad()), (6, passing(3)), (20, passing(3))] {
+        world.record(&world.run(day, &format!("r{day}")).full("p", "v1", "linux/amd64", tests)).unwrap();
+    }
+    let ask = || world.json(&["can", "p@v1", "linux/amd64", "--as-of", "2026-01-30"]);
+    let before = ask();
+    assert_eq!(before.0, 1, "three of the last four: {before:?}");
+    let (code, pruned) = world.json(&["prune", "--as-of", "2026-01-30"]);
+    assert_eq!((code, pruned["runs"].as_array().unwrap().len()), (0, 2), "{pruned}");
+    assert_eq!(ask(), before, "what failed decides as before");
+}
+
+#[test]
+fn runs_that_make_a_cell_failing_stay() {
+    let world = World::new();
+    let policy = fs::read_to_string(world.path("ci/policy.toml")).unwrap();
+    world.config("policy.toml", &format!("{policy}[states]\nfailing = 3\nstale = 90\n[retention]\nruns = 2\n"));
+    let bad = || vec![test("TestBad", Status::Failed, Some(Cause::Product))];
+    for (day, tests) in [(1, passing(3)), (3, bad()), (4, bad()), (5, bad())] {
+        world.record(&world.run(day, &format!("r{day}")).full("p", "v1", "linux/amd64", tests)).unwrap();
+    }
+    let state = || world.matrix(20).cells[0].state;
+    assert_eq!(state(), support_matrix::model::State::Failing);
+    assert_eq!(world.ask(&["prune", "--as-of", "2026-01-20"]).unwrap().exit(), kit::Exit::GOOD);
+    assert_eq!((state(), world.bundles().len()), (support_matrix::model::State::Failing, 3));
+}
+
+#[test]
+fn who_built_what_was_tested_stays() {
+    let world = World::new();
+    let policy = fs::read_to_string(world.path("ci/policy.toml")).unwrap();
+    world.config("policy.toml", &format!("{policy}[retention]\nruns = 2\n"));
+    let other = |images: &mut Images| {
+        images.release = Some(Release { digest: kit::digest::sha256(b"other"), objects: 7, artifact: None });
+    };
+    world.record(&world.run(1, "build").built("p", "v1", |_| ())).unwrap();
+    let run = world.run(2, "test").installed("p", "v1", "linux/amd64", |_| ());
+    world.record(&run.tested("p", "v1", "linux/amd64", passing(3), |_| ())).unwrap();
+    // The same version, built again: the evidence of its images is newer than what was tested.
+    world.record(&world.run(5, "again").built("p", "v1", other)).unwrap();
+    let origins = || {
+        let cells = world.matrix(20).cells;
+        cells.into_iter().map(|cell| (cell.id, cell.state, cell.run_count)).collect::<Vec<_>>()
+    };
+    let before = origins();
+    world.ask(&["prune", "--as-of", "2026-01-20"]).unwrap();
+    assert_eq!(origins(), before);
+    assert!(before.iter().all(|(id, ..)| id.ends_with("/built-here")), "{before:?}");
 }

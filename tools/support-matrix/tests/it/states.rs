@@ -275,7 +275,8 @@ fn all_shards_make_a_suite() {
             results.shard = (i, 2);
         }
     };
-    let run = world.run(10, "s").built("p", "v1", |_| ()).installed("p", "v1", "linux/amd64", |_| ());
+    let run = world.run(10, "s").asked("p", &["linux/amd64"]).built("p", "v1", |_| ());
+    let run = run.installed("p", "v1", "linux/amd64", |_| ());
     let run = run.tested("p", "v1", "linux/amd64", passing(3), shard(1));
     let folder = run.cell("p", "linux/amd64");
     std::fs::rename(folder.join("results.json"), folder.join("results.1-of-2.json")).unwrap();

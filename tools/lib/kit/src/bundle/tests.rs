@@ -79,6 +79,8 @@ fn what_a_bundle_cannot_hold_is_refused_by_name() {
     refused(&|run| fs::write(run.join("x\u{1b}[2J"), "").unwrap(), "[2J");
     refused(&|run| fs::write(run.join("x\u{202e}gpj"), "").unwrap(), "gpj");
     refused(&|run| fs::create_dir_all(run.join(["d"; 20].join("/"))).unwrap(), "d/d");
+    let long = [&"x".repeat(250)[..]; 4].join("/");
+    refused(&|run| fs::create_dir_all(run.join(&long)).unwrap(), "longer path");
     refused(&|run| File::create(run.join("huge")).unwrap().set_len(MAX_FILE + 1).unwrap(), "huge");
 }
 
@@ -104,21 +106,50 @@ fn damage_is_found_named_and_repaired() {
     assert!(error.to_string().contains("damaged"), "{error}");
 }
 
+/// A folder of the history with nothing but a list of these paths.
+fn listed(history: &History, paths: &[&str]) -> Result<Closed> {
+    let files = paths.iter().map(|path| BundleFile { path: (*path).into(), size: 0, digest: String::new() });
+    let bundle = Bundle { schema_version: "1.0".into(), run: "r".into(), files: files.collect() };
+    let bytes = serde_json::to_vec(&bundle).unwrap();
+    let folder = history.folder().join(folder_name(&digest::sha256(&bytes)));
+    rundir::write(&folder.join(FILE), &bytes).unwrap();
+    Closed::open(&folder)
+}
+
 #[test]
 fn a_list_cannot_lead_outside() {
     let World { _folder, history, .. } = world();
     for paths in [&["../x"][..], &["/etc/passwd"], &["a//b"], &["a/./b"], &["b", "a"], &["a", "a"], &["bundle.json"]] {
-        let files = paths.iter().map(|path| BundleFile { path: (*path).into(), size: 0, digest: String::new() });
-        let bundle = Bundle { schema_version: "1.0".into(), run: "r".into(), files: files.collect() };
-        let bytes = serde_json::to_vec(&bundle).unwrap();
-        let folder = history.folder().join(folder_name(&digest::sha256(&bytes)));
-        rundir::write(&folder.join(FILE), &bytes).unwrap();
-        assert!(Closed::open(&folder).is_err(), "{paths:?}");
+        assert!(listed(&history, paths).is_err(), "{paths:?}");
     }
     let newer = br#"{"schemaVersion":"2.0","run":"r","files":[]}"#;
     let folder = history.folder().join(folder_name(&digest::sha256(newer)));
     rundir::write(&folder.join(FILE), newer).unwrap();
     assert!(Closed::open(&folder).unwrap_err().to_string().contains("newer"));
+}
+
+#[test]
+fn a_list_has_only_what_can_be_written_side_by_side() {
+    let World { _folder, run, history } = world();
+    let (name, deep) = ("x".repeat(250), ["d"; 20].join("/"));
+    let long = [name.as_str(); 4].join("/");
+    for paths in [
+        &["a", "a-b", "a/b/c"][..],
+        &["bundle.json/x"],
+        &[".logs-removed"],
+        &[".logs-removed/x"],
+        &[".new-x/a"],
+        &["a/.new-x"],
+        &[long.as_str()],
+        &[deep.as_str()],
+    ] {
+        let error = listed(&history, paths).unwrap_err();
+        assert_eq!(error.cause, Cause::Usage, "{paths:?}: {error}");
+    }
+    listed(&history, &["a", "a-b", "a.b/bundle.json", "ab/.logs-removed"]).unwrap();
+    // Our own mark in a run directory is not part of the run.
+    fs::write(run.path().join(SHED), "").unwrap();
+    assert!(seal(&run).unwrap().file(SHED).is_none());
 }
 
 #[test]
