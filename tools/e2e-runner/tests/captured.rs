@@ -207,6 +207,94 @@ fn a_stream_that_is_cut_says_so() {
     }
 }
 
+/// What came of a stream of these lines, each as its action, package, test and output.
+fn told(lines: &[[&str; 4]]) -> (kit::Exit, Vec<(String, Status, Option<kit::Cause>)>) {
+    let event = |[action, package, test, output]: &[&str; 4]| {
+        format!("{}\n", serde_json::json!({"Action": action, "Package": package, "Test": test, "Output": output}))
+    };
+    let text: String = lines.iter().map(event).collect();
+    let rows = report::rows(parse(text.as_bytes()));
+    let exit = report::verdict(rows.iter().map(|row| &row.test)).0;
+    (exit, rows.into_iter().map(|row| (row.test.name, row.test.status, row.test.cause)).collect())
+}
+
+#[test]
+fn no_part_of_a_stream_is_good() {
+    for name in names() {
+        let text = fs::read_to_string(streams().join(format!("{name}.json"))).unwrap();
+        let whole = text.trim_end().len();
+        let ends = text.match_indices('\n').flat_map(|(end, _)| [end - 9, end]);
+        for end in ends.filter(|end| *end < whole) {
+            let rows = report::rows(parse(&text.as_bytes()[..end]));
+            let exit = report::verdict(rows.iter().map(|row| &row.test)).0;
+            assert_ne!(exit, kit::Exit::GOOD, "{name} cut at {end}");
+        }
+    }
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test of the program itself")]
+fn a_stream_that_ends_between_two_tests_is_not_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cut.json");
+    let events = [("start", ""), ("run", "TestA"), ("pass", "TestA")];
+    let event = |(action, test)| format!("{}\n", serde_json::json!({"Action": action, "Package": "p", "Test": test}));
+    fs::write(&file, events.map(event).concat()).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_e2e-runner")).arg("parse").arg(file).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("FAIL p [unclassified]") && said.contains("1 tests: 1 passed"), "{said}");
+    assert!(said.contains("the stream ends before the package does"), "{said}");
+}
+
+#[test]
+fn a_build_that_failed_is_said_if_its_package_never_ends() {
+    let failed = serde_json::json!({"Action": "build-fail", "ImportPath": "b [b.test]"});
+    let good = [("start", ""), ("run", "TestA"), ("pass", "TestA"), ("pass", "")];
+    let event = |(action, test)| format!("{}\n", serde_json::json!({"Action": action, "Package": "a", "Test": test}));
+    let rows = report::rows(parse(format!("{failed}\n{}", good.map(event).concat()).as_bytes()));
+    assert_eq!((rows[0].test.package.as_str(), rows[0].test.cause), ("b", Some(kit::Cause::BuildFailure)));
+}
+
+#[test]
+fn a_package_that_comes_twice_is_two_packages() {
+    use Status::{Failed, NotRun, Passed};
+    let unbuilt = [["start", "p", "", ""], ["output", "p", "", "FAIL\tp [build failed]\n"], ["fail", "p", "", ""]];
+    let begin = [["start", "p", "", ""], ["run", "p", "TestA", ""], ["pass", "p", "TestA", ""]];
+    let end = [["output", "p", "", "PASS\n"], ["pass", "p", "", ""]];
+    let good = [&begin[..], &end].concat();
+    let build_failure = Some(kit::Cause::BuildFailure);
+    let found = told(&[&unbuilt[..], &good[..]].concat());
+    let rows = vec![(report::PACKAGE.to_owned(), Failed, build_failure), ("TestA".into(), Passed, None)];
+    assert_eq!(found, (kit::Exit::NOT_GOOD, rows));
+    // Cut the second time, with a test that still runs; and between two tests.
+    let (exit, rows) = told(&[&good[..], &begin, &[["run", "p", "TestB", ""]]].concat());
+    assert_eq!((exit, rows.len()), (kit::Exit::NOT_GOOD, 3));
+    assert_eq!(rows[2], ("TestB".into(), NotRun, Some(kit::Cause::Unclassified)));
+    let (exit, rows) = told(&[&good[..], &begin].concat());
+    assert_eq!((exit, rows[0].2), (kit::Exit::NOT_GOOD, Some(kit::Cause::Unclassified)));
+    // Before Go 1.20 nothing says that a package begins, and before 1.24 text says that it does not compile.
+    assert_eq!(told(&[&good[..], &begin[1..]].concat()).0, kit::Exit::NOT_GOOD);
+    let event = |action| format!("{}\n", serde_json::json!({"Action": action, "Package": "p"}));
+    let rows = report::rows(parse(format!("{}{}FAIL\tp [build failed]\n", event("start"), event("pass")).as_bytes()));
+    assert_eq!(rows[0].test.cause, build_failure);
+}
+
+#[test]
+fn a_panic_that_a_test_only_printed_is_no_crash() {
+    let (_, rows) = told(&[
+        ["start", "p", "", ""],
+        ["run", "p", "TestPrints", ""],
+        ["output", "p", "TestPrints", "panic: in some container\n"],
+        ["fail", "p", "TestPrints", ""],
+        ["run", "p", "TestCrashes", ""],
+        ["fail", "p", "", ""],
+    ]);
+    let product = Some(kit::Cause::Product);
+    let expected = ["TestPrints", "TestCrashes"].map(|name| (name.to_owned(), Status::Failed, product));
+    assert_eq!(rows, expected);
+}
+
 #[test]
 fn hostile_names_stay_in_the_folder() {
     let dir = tempfile::tempdir().unwrap();
@@ -233,6 +321,11 @@ fn compiler_words_between_the_events_count_as_well() {
     let rows = report::rows(parse(text.as_bytes()));
     assert_eq!(rows[0].test.cause, Some(kit::Cause::BuildFailure));
     assert_eq!(rows[0].test.line.as_deref(), Some("./y_test.go:5:2: undefined: z"));
+    // Of two packages, each its own.
+    let text = "# a [a.test]\n./a_test.go:1:1: x\n# b [b.test]\n./b_test.go:2:2: y\nFAIL\ta [build failed]\nFAIL\tb [build failed]\n";
+    let rows = report::rows(parse(text.as_bytes()));
+    let said: Vec<_> = rows.iter().map(|row| row.test.line.as_deref().unwrap()).collect();
+    assert_eq!(said, ["./a_test.go:1:1: x", "./b_test.go:2:2: y"]);
 }
 
 proptest! {

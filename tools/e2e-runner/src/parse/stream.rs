@@ -9,7 +9,7 @@ use super::{
     Ended, Failure, Observer, PackageEnd, Parsed,
     event::{Action, Event, Line, decode, top},
     log::{self, Folder},
-    package::{Package, Running, contains, crash, culprits},
+    package::{Package, Running, compiler_s, contains, crash, culprits},
 };
 use crate::cause::{Judge, Verdict};
 
@@ -31,6 +31,8 @@ pub struct Stream<'a, O> {
     index: HashMap<Box<str>, usize>,
     last: usize,
     builds: HashMap<Box<str>, Vec<String>>,
+    /// A package that does not compile, until the package ends that needs it.
+    broken: Option<Box<str>>,
     order: u64,
     /// Top-level tests that failed.
     failed: usize,
@@ -51,6 +53,7 @@ impl<'a, O: Observer> Stream<'a, O> {
             index: HashMap::new(),
             last: 0,
             builds: HashMap::new(),
+            broken: None,
             order: 0,
             failed: 0,
             excerpts: 0,
@@ -62,6 +65,12 @@ impl<'a, O: Observer> Stream<'a, O> {
     #[must_use]
     pub fn failed(&self) -> usize {
         self.failed
+    }
+
+    /// Whether something began, and all that began has ended.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        !self.packages.is_empty() && self.packages.iter().all(|package| package.ended) && self.broken.is_none()
     }
 
     /// Takes in a line, without its end.
@@ -78,10 +87,11 @@ impl<'a, O: Observer> Stream<'a, O> {
     fn event(&mut self, event: &Event<'_>) -> Result<()> {
         match event.action {
             Action::BuildOutput => self.build_output(event),
+            Action::BuildFail => self.broken = Some((&*event.import_path).into()),
             // A package of the plan that did not begin may come without any name: nothing to hold on to.
-            Action::BuildFail | Action::Other | Action::Pause | Action::Cont | Action::Bench => {}
+            Action::Other | Action::Pause | Action::Cont | Action::Bench => {}
             Action::Start => {
-                self.package(&event.package);
+                self.package_begins(&event.package);
             }
             Action::Run => self.begin(event),
             Action::Output => return self.output(event),
@@ -95,15 +105,26 @@ impl<'a, O: Observer> Stream<'a, O> {
         if self.packages.get(self.last).is_some_and(|package| package.name == name) {
             return self.last;
         }
-        self.last = match self.index.get(name) {
-            Some(index) => *index,
-            None => {
-                self.packages.push(Package::new(name, &self.folder));
-                self.parsed.packages.push(PackageEnd { name: name.into(), ..PackageEnd::default() });
-                self.index.insert(name.into(), self.packages.len() - 1);
-                self.packages.len() - 1
-            }
-        };
+        match self.index.get(name) {
+            Some(index) => self.last = *index,
+            None => self.add(name),
+        }
+        self.last
+    }
+
+    fn add(&mut self, name: &str) {
+        self.last = self.packages.len();
+        self.packages.push(Package::new(name, &self.folder));
+        self.parsed.packages.push(PackageEnd { name: name.into(), ..PackageEnd::default() });
+        self.index.insert(name.into(), self.last);
+    }
+
+    /// The package whose program runs now: if it has ended before, it runs once more, and what it said then stands.
+    fn package_begins(&mut self, name: &str) -> usize {
+        let index = self.package(name);
+        if self.packages[index].ended {
+            self.add(name);
+        }
         self.last
     }
 
@@ -111,7 +132,10 @@ impl<'a, O: Observer> Stream<'a, O> {
         if event.test.is_empty() {
             return;
         }
-        let index = self.package(&event.package);
+        // Before Go 1.20 nothing says that a package begins.
+        let index = self.package_begins(&event.package);
+        // Whatever looked like a crash was none: the program goes on.
+        self.packages[index].crashed_in = None;
         self.order += 1;
         let running = Running { began: time(event), order: self.order, log: self.folder.log(&event.test) };
         self.packages[index].running.insert((&*event.test).into(), running);
@@ -155,6 +179,9 @@ impl<'a, O: Observer> Stream<'a, O> {
             Action::Skip => Status::Skipped,
             _ => Status::Failed,
         };
+        if status != Status::Failed {
+            self.packages[index].crashed_in = None;
+        }
         self.end(index, &event.test, running, status, now, event.elapsed)
     }
 
@@ -207,7 +234,10 @@ impl<'a, O: Observer> Stream<'a, O> {
     }
 
     fn end_package(&mut self, event: &Event<'_>) -> Result<()> {
-        let index = self.package(&event.package);
+        let mut index = self.package(&event.package);
+        if self.packages[index].ended && !self.packages[index].unbuilt {
+            index = self.package_begins(&event.package);
+        }
         let failed = event.action == Action::Fail;
         let crashed = failed && !self.packages[index].orderly && !self.packages[index].unbuilt;
         if crashed {
@@ -226,9 +256,11 @@ impl<'a, O: Observer> Stream<'a, O> {
         let text = self.read(log.as_deref());
         let package = &self.packages[index];
         let unbuilt = package.unbuilt || !event.failed_build.is_empty();
+        self.broken = self.broken.take().filter(|_| !(failed && unbuilt));
+        let package = &self.packages[index];
         let failure = match () {
             () if !failed => None,
-            () if unbuilt => Some(self.unbuilt(&event.failed_build, &text)),
+            () if unbuilt => Some(self.unbuilt(&event.failed_build, &package.name, &text)),
             () if package.failed == 0 => Some(self.judge.package(&text)),
             () => None,
         };
@@ -283,10 +315,11 @@ impl<'a, O: Observer> Stream<'a, O> {
         }
     }
 
-    fn unbuilt(&self, import_path: &str, text: &str) -> Failure {
+    fn unbuilt(&self, import_path: &str, package: &str, text: &str) -> Failure {
         let printed = self.builds.get(import_path).cloned().unwrap_or_else(|| {
             // Before Go 1.24 the compiler's words were text between the events.
-            self.parsed.text.iter().cloned().chain(text.lines().map(String::from)).collect()
+            let beside: Vec<_> = self.parsed.text.iter().map(String::as_str).collect();
+            compiler_s(&beside, package).iter().copied().chain(text.lines()).map(String::from).collect()
         });
         let line = printed.iter().find(|line| line.contains(".go:")).or_else(|| printed.first()).cloned();
         Verdict { cause: Cause::BuildFailure, line, excerpt: printed }
@@ -307,28 +340,43 @@ impl<'a, O: Observer> Stream<'a, O> {
 
     fn packages_unbuilt(&mut self, name: &str) -> Result<()> {
         let index = self.package(name);
-        self.packages[index].unbuilt = true;
-        if self.packages[index].ended {
+        if self.packages[index].ended && self.packages[index].unbuilt {
+            // The events have said so.
             return Ok(());
         }
+        let index = self.package_begins(name);
+        self.packages[index].unbuilt = true;
         self.end_package(&Event { action: Action::Fail, package: name.into(), ..Event::default() })
     }
 
     /// Ends the stream. Where packages did not end by themselves, their tests have not run, for the
-    /// reason that the caller knows, or for none.
+    /// reason that the caller knows, or for none; where no test ran, that is the package's.
     ///
     /// # Errors
     /// [`Cause::HostDisk`] if a log cannot be written.
     pub fn finish(mut self, reason: Option<(Option<Cause>, String)>) -> Result<Parsed> {
         let now = Timestamp::now();
+        let known = reason.is_some();
         let (cause, line) =
             reason.unwrap_or_else(|| (Some(Cause::Unclassified), "the stream ends before the test does".into()));
+        if let Some(broken) = self.broken.take() {
+            self.parsed.truncated = true;
+            let name = broken.split(' ').next().unwrap_or_default().to_owned();
+            let failure = Some(self.unbuilt(&broken, &name, ""));
+            self.parsed.packages.push(PackageEnd { name, failure, ..PackageEnd::default() });
+        }
         for index in 0..self.packages.len() {
             if self.packages[index].ended {
                 continue;
             }
             self.parsed.truncated = true;
-            for (name, running) in self.packages[index].take_running() {
+            let running = self.packages[index].take_running();
+            if running.is_empty() {
+                // What passed until then must not look like all of it.
+                let line = if known { line.as_str() } else { "the stream ends before the package does" };
+                self.parsed.packages[index].failure = cause.map(|cause| Verdict::new(cause, line));
+            }
+            for (name, running) in running {
                 let (began, log) = (running.began, self.folder.finish(running.log)?);
                 // Where another test's failure is the reason, this one has no cause of its own.
                 let failure = cause.map(|cause| Box::new(Verdict::new(cause, line.clone())));
