@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kit::{
-    Cause, Result, Ui,
+    Cause, Error, Result, Ui,
     ci::{FIRST_ROUND, Round, Suite},
     record::{RoundResult, SkipSource, Status},
 };
@@ -16,7 +16,7 @@ use crate::{
     evidence::Evidence,
     health::Watch,
     parse::event::top,
-    passes::{Ran, Runner},
+    passes::{Ran, Runner, Stopped},
     place::Place,
     report::{self, PACKAGE, Row},
     select::Selection,
@@ -64,7 +64,7 @@ impl Rounds<'_> {
     /// Runs them, lays the cluster's outages over what came out, and puts back what was set.
     ///
     /// # Errors
-    /// What kept the tests from running; their failures are no error.
+    /// What kept the tests from running; their failures are no error, nor is what goes wrong when some have run.
     pub fn run(&self, place: &Place) -> Result<Came> {
         let stopper = self.runner.stopper.clone();
         let watch =
@@ -107,26 +107,51 @@ impl Rounds<'_> {
             }
             let early = ran.stopped.is_some() || ran.signal.is_some();
             let rows = if early {
-                attempts::never_began(&tests, &[], &self.runner.program.package, &ran, &self.runner.passes)
+                self.never_began(&tests, &ran)
             } else {
-                let set = self.set(settings, round)?;
-                let rows;
-                (rows, ran) = self.round(round, &tests, watch)?;
-                if attempts::too_many(&rows) && ran.signal.is_none() && came.diagnosis.is_empty() {
-                    came.diagnosis = self.diagnose(&rows, place);
+                match self.set(settings, round).and_then(|set| Ok((set, self.round(round, &tests, watch)?))) {
+                    Ok((set, (rows, now))) => {
+                        ran = now;
+                        if attempts::too_many(&rows) && ran.signal.is_none() && came.diagnosis.is_empty() {
+                            came.diagnosis = self.diagnose(&rows, place);
+                        }
+                        let (counts, _) = report::count(rows.iter().map(|row| &row.test));
+                        came.rounds.push(RoundResult { name: name(round).into(), settings: set, counts });
+                        rows
+                    }
+                    Err(error) if came.rounds.is_empty() => return Err(error),
+                    Err(error) => {
+                        // What the rounds before it have found stays.
+                        ran = Ran::default();
+                        came.rows.extend(self.broken_off(&format!("round {}", name(round)), &error, &mut ran));
+                        self.never_began(&tests, &ran)
+                    }
                 }
-                let (counts, _) = report::count(rows.iter().map(|row| &row.test));
-                came.rounds.push(RoundResult { name: name(round).into(), settings: set, counts });
-                rows
             };
             join(&mut came.rows, rows, round);
         }
         came.rows.extend(attempts::left_out(self.selection, &self.runner.program.package));
         if self.shadow && ran.stopped.is_none() && ran.signal.is_none() {
-            ran = self.shadows(&mut came.rows)?;
+            // They are left out of the first round, not of the last one with its settings.
+            match self.set(settings, None).and_then(|_| self.shadows(&mut came.rows)) {
+                Ok(now) => ran = now,
+                Err(error) => came.rows.extend(self.broken_off("what ci/skips.toml leaves out", &error, &mut ran)),
+            }
         }
         came.signal = ran.signal;
         Ok(came)
+    }
+
+    fn never_began(&self, tests: &[String], ran: &Ran) -> Vec<Row> {
+        attempts::never_began(tests, &[], &self.runner.program.package, ran, &self.runner.passes)
+    }
+
+    /// Notes that nothing more runs: a row that says so, or the signal.
+    fn broken_off(&self, what: &str, error: &Error, ran: &mut Ran) -> Option<Row> {
+        ran.signal = error.signal;
+        ran.stopped = Some(Stopped { cause: Some(error.cause), why: error.summary() });
+        let why = format!("{what}: {}", error.summary());
+        error.signal.is_none().then(|| report::of_cluster(self.name, error.cause, why))
     }
 
     /// Runs what the ledger leaves out, which counts for nothing, and notes what became of it.
@@ -181,7 +206,7 @@ impl Rounds<'_> {
         rows.extend(attempts::never_began(tests, &rows, package, &ran, passes));
         self.judge(&mut rows, watch);
         if self.second_attempt && !attempts::too_many(&rows) {
-            self.repeat(&mut rows, &mut ran, watch)?;
+            self.repeat(&mut rows, &mut ran, watch);
         }
         Ok((rows, ran))
     }
@@ -193,27 +218,28 @@ impl Rounds<'_> {
     }
 
     /// Further attempts of what failed.
-    fn repeat(&self, rows: &mut [Row], ran: &mut Ran, watch: &Watch) -> Result<()> {
+    fn repeat(&self, rows: &mut Vec<Row>, ran: &mut Ran, watch: &Watch) {
         for before in 1..=attempts::BACKOFF.len() {
             let again = attempts::again(rows, ran, before);
             if again.is_empty() {
                 break;
             }
             self.ui.note(format!("{} failed; once more: {}", again.len(), again.join(", ")));
-            if attempts::wants_time(rows, &again)
-                && let Err(error) = self.wait(attempts::BACKOFF[before - 1])
-            {
-                ran.signal = error.signal;
-                break;
-            }
             let name = if before == 1 { "second attempt" } else { "third attempt" };
-            let second = self.runner.run(&again, name, self.ui)?;
+            let time = if attempts::wants_time(rows, &again) { attempts::BACKOFF[before - 1] } else { Duration::ZERO };
+            let second = match self.wait(time).and_then(|()| self.runner.run(&again, name, self.ui)) {
+                Ok(second) => second,
+                Err(error) => {
+                    // What the attempts before it have found stays.
+                    rows.extend(self.broken_off(name, &error, ran));
+                    break;
+                }
+            };
             let mut new = attempts::rows(&second);
             self.judge(&mut new, watch);
             attempts::join(rows, &new);
             (ran.signal, ran.stopped) = (second.signal, second.stopped);
         }
-        Ok(())
     }
 
     /// Gives the infrastructure time.

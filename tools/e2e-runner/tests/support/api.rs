@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 struct Store {
     objects: BTreeMap<String, Value>,
     version: u64,
+    /// Which requests are refused, by method, path and body.
+    refused: Option<fn(&str, &str, &Value) -> bool>,
 }
 
 /// The server; its threads end with the test's process.
@@ -52,6 +54,12 @@ impl Api {
             &format!("/api/v1/nodes/{name}"),
             json!({"kind": "Node", "metadata": {}, "spec": {}, "status": status}),
         );
+    }
+
+    /// Refuses such requests from now on, as an API server does that does not let somebody do that.
+    #[allow(dead_code, reason = "not every test needs it")]
+    pub(crate) fn refuse(&self, which: fn(&str, &str, &Value) -> bool) {
+        self.store.lock().unwrap().refused = Some(which);
     }
 
     /// Stores an object under its name.
@@ -121,6 +129,10 @@ impl Api {
 
     fn answer(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
         let path = path.split('?').next().unwrap_or(path);
+        let refused = self.store.lock().unwrap().refused;
+        if refused.is_some_and(|refused| refused(method, path, &body)) {
+            return (403, status(403, "not allowed"));
+        }
         if path == "/version" {
             let names = [
                 "major",

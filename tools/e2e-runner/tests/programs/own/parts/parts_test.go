@@ -22,7 +22,16 @@ func TestInner(t *testing.T) {
 }
 
 func TestProvoked(t *testing.T) {
-	if os.Getenv("PROVOKE") == "fail" {
+	switch os.Getenv("PROVOKE") {
+	case "fail":
+		t.Fatal("told to fail")
+	case "disk":
+		// The second time, nothing can be written where its log belongs.
+		if _, err := os.Stat(os.Getenv("MARK")); err == nil {
+			os.RemoveAll(os.Getenv("LOGS"))
+			os.WriteFile(os.Getenv("LOGS"), nil, 0o600)
+		}
+		os.WriteFile(os.Getenv("MARK"), nil, 0o600)
 		t.Fatal("told to fail")
 	}
 }
