@@ -1,7 +1,7 @@
 //! Where the tests run: the cluster that was named, its nodes, what is installed there.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -85,17 +85,23 @@ impl Place {
         }
     }
 
-    /// Reads `install.json` of the cell, if it is there: it must be of this very cluster.
+    /// Reads `install.json` of the cell, if it is there: it must be of this very cluster. Where the cluster goes by
+    /// another name than when the component was installed, it lies in the cell of that name.
     ///
     /// # Errors
     /// [`Cause::Usage`] if it is of another one; its own cause if the install did not succeed.
     pub fn installed(&self, cell: &Path) -> Result<Installed> {
-        let path = cell.join(Install::FILE);
-        if !path.is_file() {
+        let mut found = Vec::new();
+        for cell in installed_cells(cell)? {
+            let (install, digest) = rundir::read_record::<Install>(&cell)?;
+            found.push((cell.join(Install::FILE), install, digest));
+        }
+        let ours = found.iter().position(|(_, install, _)| install.cluster.uid == self.id.uid);
+        if found.is_empty() {
             return Ok(Installed::default());
         }
-        let (install, digest) = rundir::read_record::<Install>(cell)?;
-        if install.cluster.uid != self.id.uid {
+        let (path, install, digest) = found.swap_remove(ours.unwrap_or(0));
+        if ours.is_none() {
             let what = format!(
                 "{} is of cluster {} (uid {}), and this is {} (uid {})",
                 path.display(),
@@ -150,6 +156,20 @@ impl Place {
     }
 }
 
+/// The cell, if something was installed there, and otherwise those of the same component and platform on clusters of
+/// other names.
+fn installed_cells(cell: &Path) -> Result<Vec<PathBuf>> {
+    let is_installed = |cell: &Path| cell.join(Install::FILE).is_file();
+    if is_installed(cell) {
+        return Ok(vec![cell.to_path_buf()]);
+    }
+    let Some(folder) = cell.parent().filter(|folder| folder.is_dir()) else { return Ok(Vec::new()) };
+    let entries = std::fs::read_dir(folder).cause(Cause::HostDisk, || format!("cannot read {}", folder.display()))?;
+    let mut cells: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(|cell| is_installed(cell)).collect();
+    cells.sort();
+    Ok(cells)
+}
+
 /// Gives back the nodes that a run has set aside that was killed, unless it is another one's that still works.
 async fn recover(opened: &Opened, run: &str, ui: &Ui) -> Result<()> {
     if cluster::lease::show(&opened.client).await?.held_by_another(run, jiff::Timestamp::now()) {
@@ -196,13 +216,13 @@ fn platform(id: &ClusterId, wanted: Option<&Platform>) -> Result<Platform> {
     }
 }
 
-fn files(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let failed = || format!("cannot read {}, which ci/components.toml names as manifests", folder.display());
     if folder.is_file() {
         return Ok(vec![folder.to_path_buf()]);
     }
     let entries = std::fs::read_dir(folder).cause(Cause::Usage, failed)?;
-    let yaml = |path: &std::path::PathBuf| path.extension().is_some_and(|kind| kind == "yaml" || kind == "yml");
+    let yaml = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "yaml" || kind == "yml");
     let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(yaml).collect();
     files.sort();
     if files.is_empty() {

@@ -67,18 +67,45 @@ fn on_slow_nodes_limits_are_stretched_and_that_is_recorded() {
     cluster.run("wrong", &["--slowdown", "0.1"]).says(2, &["'0.1' is no slowdown"]);
 }
 
-#[test]
-fn what_was_measured_at_the_install_counts() {
-    let cluster = cluster();
+/// Notes in that run that the component is installed on a cluster of that name.
+fn install(cluster: &Cluster, run: &str, name: &str, uid: &str) {
     let install = json!({
         "schemaVersion": "1.0", "tool": "t", "toolVersion": "0", "run": "r", "started": "2026-01-01T00:00:00Z",
         "finished": "2026-01-01T00:00:00Z", "outcome": "passed", "component": "own", "version": "devel",
-        "release": "sha256:".to_owned() + &"0".repeat(64), "platform": Platform::host(), "nature": "emulated",
-        "cluster": {"uid": "uid-1", "name": "c", "kubernetes": "v1", "nodes": []},
+        "release": release(), "platform": Platform::host(), "nature": "emulated",
+        "cluster": {"uid": uid, "name": name, "kubernetes": "v1", "nodes": []},
         "objects": 0, "changed": 0, "namespaces": [], "running": [], "slowdown": 11.5
     });
-    let cell = kit::RunDir::create(cluster.world.path("run")).unwrap().cell("own", &Platform::host(), "c");
+    let cell = kit::RunDir::create(cluster.world.path(run)).unwrap().cell("own", &Platform::host(), name);
     kit::rundir::write_json(&cell.join("install.json"), &install).unwrap();
+}
+
+fn release() -> String {
+    "sha256:".to_owned() + &"0".repeat(64)
+}
+
+#[test]
+fn a_cluster_that_nothing_was_installed_on_is_refused_whatever_its_name() {
+    let cluster = cluster();
+    let patient = ["--suite", "patience"];
+    install(&cluster, "other", "z1", "uid-of-z1");
+    let said = ["error[usage]", "is of cluster z1 (uid uid-of-z1), and this is c (uid uid-1)", "name the cluster"];
+    cluster.run("other", &patient).says(2, &said);
+    // The same cluster by another name.
+    install(&cluster, "same", "z1", "uid-of-z1");
+    install(&cluster, "same", "z2", "uid-1");
+    cluster.run("same", &patient).says(0, &["11.5 times slower (install.json)"]);
+    assert_eq!(cluster.results("same", None).release, Some(release()));
+    // Its own record counts before all others.
+    install(&cluster, "own", "z2", "uid-1");
+    install(&cluster, "own", "c", "uid-of-before");
+    cluster.run("own", &patient).says(2, &["is of cluster c (uid uid-of-before)"]);
+}
+
+#[test]
+fn what_was_measured_at_the_install_counts() {
+    let cluster = cluster();
+    install(&cluster, "run", "c", "uid-1");
     cluster.run("run", &[]).says(0, &["1 tests: 1 passed", "limits times 12", "11.5 times slower (install.json)"]);
     let results = cluster.results("run", None);
     assert_eq!((results.suite.as_str(), results.nature), ("patience", kit::record::Nature::Emulated));
