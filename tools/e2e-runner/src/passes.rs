@@ -80,6 +80,14 @@ pub struct Stopped {
     pub why: String,
 }
 
+impl Stopped {
+    /// By an error of ours.
+    #[must_use]
+    pub fn by(error: &Error) -> Self {
+        Self { cause: Some(error.cause), why: error.summary() }
+    }
+}
+
 /// What came of all passes.
 #[derive(Debug, Default)]
 pub struct Ran {
@@ -131,7 +139,11 @@ impl Runner<'_> {
             if ran.stopped.is_some() || ran.signal.is_some() {
                 break;
             }
-            self.pass(pass, tests, &live, &mut ran)?;
+            match self.pass(pass, tests, &live, &mut ran) {
+                // What the passes before it have found stays.
+                Err(error) if !ran.streams.is_empty() => ran.stopped = Some(Stopped::by(&error)),
+                passed => passed?,
+            }
         }
         Ok(ran)
     }
@@ -176,6 +188,11 @@ impl Runner<'_> {
                 Some(Stopped { cause: Some(Cause::ClusterUnreachable), why })
             }
             Ok(finished) if finished.timed_out => Some(time_over()),
+            // What reads the program's output says itself that it has ended, unless something killed it.
+            Ok(finished) if !stream.is_whole() => {
+                let why = format!("the test program's output ended early (exit code {})", finished.code());
+                Some(Stopped { cause: Some(Cause::Unclassified), why })
+            }
             Ok(_) => None,
             Err(Error { signal: Some(number), .. }) => {
                 ran.signal = Some(number);

@@ -149,7 +149,7 @@ impl Rounds<'_> {
     /// Notes that nothing more runs: a row that says so, or the signal.
     fn broken_off(&self, what: &str, error: &Error, ran: &mut Ran) -> Option<Row> {
         ran.signal = error.signal;
-        ran.stopped = Some(Stopped { cause: Some(error.cause), why: error.summary() });
+        ran.stopped = Some(Stopped::by(error));
         let why = format!("{what}: {}", error.summary());
         error.signal.is_none().then(|| report::of_cluster(self.name, error.cause, why))
     }

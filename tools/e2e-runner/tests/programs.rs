@@ -262,6 +262,35 @@ fn what_a_test_does_wrong_has_its_cause() {
 }
 
 #[test]
+fn output_that_ends_early_is_nobody_s_wrong_call() {
+    let mut made = Made::new();
+    let real = made.program.test2json.display().to_string();
+    let filter = |name: &str, script: String| {
+        use std::os::unix::fs::PermissionsExt;
+        let file = made.world.path(name);
+        std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+        file
+    };
+    // Between two tests.
+    let first = r#"sed '/"Action":"pass",.*"Test":"TestSerial"/q'"#;
+    let killed = filter("killed", format!("{real} \"$@\" | {first}; kill -9 $$"));
+    let mute = filter("mute", "exit 1".into());
+    made.program.test2json = killed;
+    let (rows, ran) = made.run(&["TestSerial", "TestEnvironment", "TestParallel"], &[], |_| {});
+    assert_eq!(find(&rows, "TestSerial").status, Status::Passed);
+    for name in ["TestEnvironment", "TestParallel"] {
+        let test = find(&rows, name);
+        assert_eq!((test.status, test.cause), (Status::NotRun, Some(Cause::Unclassified)), "{test:?}");
+        assert_eq!(test.line.as_deref(), Some("the test program's output ended early (exit code 137)"));
+    }
+    assert_eq!((exit(&rows), ran.streams.len()), (1, 1));
+    made.program.test2json = mute;
+    let (rows, _) = made.run(&["TestSerial"], &[], |_| {});
+    assert_eq!((find(&rows, "TestSerial").cause, exit(&rows)), (Some(Cause::Unclassified), 1));
+}
+
+#[test]
 fn a_flood_of_output_fills_neither_memory_nor_disk() {
     let made = Made::new();
     let (rows, _) = made.run(&["TestProvoked"], &[("PROVOKE", "flood")], |_| {});
