@@ -70,12 +70,19 @@ pub fn lay_over(rows: &mut [Row], outages: &Outages, end: Timestamp) {
 /// is always worth a second look.
 #[must_use]
 pub fn too_many(rows: &[Row]) -> bool {
-    let tops = || rows.iter().filter(|row| is_top(row) && row.test.status != Status::Skipped);
-    let failed = tops().filter(|row| row.test.status == Status::Failed).count();
-    failed > 1 && failed * 5 > tops().count()
+    too_many_of(rows, 0)
 }
 
-fn is_top(row: &Row) -> bool {
+/// The same of the tests of a part of a suite, of which `others` have run at another time.
+#[must_use]
+pub fn too_many_of(rows: &[Row], others: usize) -> bool {
+    let tops = || rows.iter().filter(|row| is_top(row) && row.test.status != Status::Skipped);
+    let failed = tops().filter(|row| row.test.status == Status::Failed).count();
+    failed > 1 && failed * 5 > tops().count() + others
+}
+
+/// Whether it is a test that is no subtest.
+pub(crate) fn is_top(row: &Row) -> bool {
     top(&row.test.name) == row.test.name && row.test.name != PACKAGE
 }
 
@@ -110,8 +117,15 @@ pub fn wants_time(rows: &[Row], names: &[String]) -> bool {
 }
 
 /// Joins another attempt to those before: what passes now is flaky, what fails again has failed twice. What had failed
-/// by the infrastructure's doing has the cause that it has without.
-pub fn join(rows: &mut [Row], second: &[Row]) {
+/// by the infrastructure's doing has the cause that it has without. What fails for the first time is added.
+pub fn join(rows: &mut Vec<Row>, second: &[Row]) {
+    let theirs = |row: &Row| row.test.cause.is_some_and(|cause| cause.class() == Class::Infrastructure);
+    let is_new = |row: &&Row| {
+        let known = rows.iter().any(|old| old.test.name == row.test.name && old.test.package == row.test.package);
+        // That the infrastructure kept a program from its tests says nothing new of them.
+        row.test.status == Status::Failed && !known && !(row.test.name == PACKAGE && theirs(row))
+    };
+    let new: Vec<_> = second.iter().filter(is_new).cloned().collect();
     let passed = |package: &str, name: &str| {
         let same = |now: &&Row| now.test.name == name && now.test.package == package;
         second.iter().find(same).is_some_and(|now| now.test.status == Status::Passed)
@@ -127,7 +141,6 @@ pub fn join(rows: &mut [Row], second: &[Row]) {
             continue;
         };
         row.test.attempts += 1;
-        let theirs = |row: &Row| row.test.cause.is_some_and(|cause| cause.class() == Class::Infrastructure);
         if failed && now.test.status == Status::Passed {
             (row.test.status, row.test.cause) = (Status::Flaky, Some(Cause::Flaky));
         } else if failed && now.test.status == Status::Failed && theirs(row) && !theirs(now) {
@@ -136,6 +149,7 @@ pub fn join(rows: &mut [Row], second: &[Row]) {
             row.test.attempts = attempts;
         }
     }
+    rows.extend(new);
 }
 
 /// Notes at what the ledger leaves out what became of it when it was run all the same.
@@ -274,8 +288,10 @@ mod tests {
             row("TestA", Status::Failed, Some(Cause::Product)),
             row("TestB", Status::Passed, None),
             row("TestC", Status::Failed, Some(Cause::Node)),
+            row("TestC/19", Status::Failed, Some(Cause::Node)),
             row("TestD", Status::Passed, None),
             row("TestD/18", Status::Passed, None),
+            row(PACKAGE, Status::Failed, Some(Cause::Product)),
         ];
         join(&mut rows, &second);
         let after: Vec<_> =
@@ -288,9 +304,14 @@ mod tests {
                 (Flaky, Cause::Flaky, 2),
                 (Failed, Cause::Product, 2),
                 (Flaky, Cause::Flaky, 2),
-                (Flaky, Cause::Flaky, 1)
+                (Flaky, Cause::Flaky, 1),
+                (Failed, Cause::Node, 1),
+                (Failed, Cause::Product, 1)
             ]
         );
+        // A third time, without it.
+        join(&mut rows, &[row("TestC", Status::Passed, None)]);
+        assert_eq!((rows[2].test.status, rows[5].test.status), (Flaky, Flaky));
     }
 
     #[test]
@@ -326,7 +347,8 @@ mod tests {
         );
         assert!(!too_many(&[failed("TestA"), failed("TestA/x")]), "one alone");
         assert!(!too_many(&with(&[failed("TestA"), failed("TestB")])), "a fifth");
-        assert!(too_many(&with(&[failed("TestA"), failed("TestB"), failed("TestC")])));
+        let three = with(&[failed("TestA"), failed("TestB"), failed("TestC")]);
+        assert!(too_many(&three) && too_many_of(&three, 3) && !too_many_of(&three, 4), "of 11, of 14, of 15");
     }
 
     #[test]

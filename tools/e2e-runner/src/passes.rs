@@ -130,6 +130,14 @@ impl Runner<'_> {
     /// # Errors
     /// If the program cannot be started, or a log not written.
     pub fn run(&self, tests: &[String], name: &str, ui: &Ui) -> Result<Ran> {
+        self.run_after(0, tests, name, ui)
+    }
+
+    /// The same when `failed` other tests have failed before, which count for [`Self::max_failures`] as well.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_after(&self, failed: usize, tests: &[String], name: &str, ui: &Ui) -> Result<Ran> {
         let mut ran = Ran::default();
         let live = Live::start(ui, ui.step(name), tests.len());
         for pass in &self.passes {
@@ -139,7 +147,7 @@ impl Runner<'_> {
             if ran.stopped.is_some() || ran.signal.is_some() {
                 break;
             }
-            match self.pass(pass, tests, &live, &mut ran) {
+            match self.pass(pass, tests, failed, &live, &mut ran) {
                 // What the passes before it have found stays.
                 Err(error) if !ran.streams.is_empty() => ran.stopped = Some(Stopped::by(&error)),
                 passed => passed?,
@@ -148,10 +156,10 @@ impl Runner<'_> {
         Ok(ran)
     }
 
-    fn pass(&self, pass: &[String], tests: &[String], live: &Live, ran: &mut Ran) -> Result<()> {
+    fn pass(&self, pass: &[String], tests: &[String], failed: usize, live: &Live, ran: &mut Ran) -> Result<()> {
         let mut stream = Stream::new(Folder::new(&self.logs), true, &self.judge, live.feed());
         let (mut written, mut too_many) = (Ok(()), false);
-        let before = ran.streams.iter().map(Parsed::failed).sum::<usize>();
+        let before = failed + ran.streams.iter().map(Parsed::failed).sum::<usize>();
         // One failure is Go's own affair: the tests that run come to their end.
         let most = self.max_failures.filter(|most| *most > 1).map_or(usize::MAX, |most| most as usize);
         // A program elsewhere is ended by whoever started it there.

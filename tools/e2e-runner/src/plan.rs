@@ -48,6 +48,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) wanted: Wanted,
     /// The suite of the record that `--only-failed` names.
     failed_in: Option<String>,
+    /// How many tests have passed there.
+    pub(crate) earlier: usize,
     durations: BTreeMap<String, f64>,
     /// What was read of earlier runs.
     pub(crate) inputs: Vec<Input>,
@@ -71,6 +73,7 @@ impl<'a> Plan<'a> {
             component,
             wanted,
             failed_in: None,
+            earlier: 0,
             durations: BTreeMap::new(),
             inputs: Vec::new(),
             suite_name: String::new(),
@@ -100,6 +103,7 @@ impl<'a> Plan<'a> {
                 return Err(Error::new(Cause::NothingRan, what).next("leave out --only-failed to run all of it"));
             }
             self.inputs.extend(found.iter().map(input));
+            self.earlier = found.iter().map(|found| found.results.counts.passed + found.results.counts.flaky).sum();
             let suites: BTreeSet<_> = found.iter().map(|found| found.results.suite.clone()).collect();
             // Of a suite that sets something, what failed must run with that again.
             let mut known = suites.into_iter().filter(|suite| self.component.suites.contains_key(suite));

@@ -33,6 +33,8 @@ pub struct Rounds<'a> {
     pub suite: &'a Suite,
     /// The component's namespace, for a suite that sets something there.
     pub namespace: Option<&'a str>,
+    /// How many tests of the suite are not among them because they have passed in an earlier run.
+    pub others: usize,
     /// Whether what failed is tried again.
     pub second_attempt: bool,
     /// Whether what the ledger leaves out is run as well, to see.
@@ -45,6 +47,27 @@ pub struct Rounds<'a> {
     pub runtime: &'a Runtime,
     /// For people.
     pub ui: &'a Ui,
+}
+
+/// What is known of a suite when a part of its tests begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Before {
+    /// Tests that have run, and are not among those that begin.
+    ran: usize,
+    /// Those of them that have failed.
+    failed: usize,
+}
+
+impl Before {
+    /// What these rows say, when `tests` begin; further `others` have passed in an earlier run.
+    fn of(tests: &[String], rows: &[Row], others: usize) -> Self {
+        let rows = || rows.iter().filter(|row| attempts::is_top(row) && !tests.contains(&row.test.name));
+        let number = |is: fn(Status) -> bool| rows().filter(|row| is(row.test.status)).count();
+        Self {
+            ran: number(|status| status != Status::Skipped) + others,
+            failed: number(|status| status == Status::Failed),
+        }
+    }
 }
 
 /// What came of all rounds.
@@ -109,10 +132,12 @@ impl Rounds<'_> {
             let rows = if early {
                 self.never_began(&tests, &ran)
             } else {
-                match self.set(settings, round).and_then(|set| Ok((set, self.round(round, &tests, watch)?))) {
+                let before = Before::of(&tests, &came.rows, self.others);
+                match self.set(settings, round).and_then(|set| Ok((set, self.round(round, &tests, before, watch)?))) {
                     Ok((set, (rows, now))) => {
                         ran = now;
-                        if attempts::too_many(&rows) && ran.signal.is_none() && came.diagnosis.is_empty() {
+                        if attempts::too_many_of(&rows, before.ran) && ran.signal.is_none() && came.diagnosis.is_empty()
+                        {
                             came.diagnosis = self.diagnose(&rows, place);
                         }
                         let (counts, _) = report::count(rows.iter().map(|row| &row.test));
@@ -195,18 +220,18 @@ impl Rounds<'_> {
     }
 
     /// One round, and the second attempt of what failed in it.
-    fn round(&self, round: Option<&Round>, tests: &[String], watch: &Watch) -> Result<(Vec<Row>, Ran)> {
+    fn round(&self, round: Option<&Round>, tests: &[String], before: Before, watch: &Watch) -> Result<(Vec<Row>, Ran)> {
         let title = match round {
             None => self.name.to_owned(),
             Some(round) => format!("{}, {} that skipped themselves with {}", self.name, tests.len(), round.name),
         };
-        let mut ran = self.runner.run(tests, &title, self.ui)?;
+        let mut ran = self.runner.run_after(before.failed, tests, &title, self.ui)?;
         let mut rows = attempts::rows(&ran);
         let (package, passes) = (&self.runner.program.package, &self.runner.passes);
         rows.extend(attempts::never_began(tests, &rows, package, &ran, passes));
         self.judge(&mut rows, watch);
-        if self.second_attempt && !attempts::too_many(&rows) {
-            self.repeat(&mut rows, &mut ran, watch);
+        if self.second_attempt && !attempts::too_many_of(&rows, before.ran) {
+            self.repeat(&mut rows, &mut ran, before, watch);
         }
         Ok((rows, ran))
     }
@@ -218,16 +243,17 @@ impl Rounds<'_> {
     }
 
     /// Further attempts of what failed.
-    fn repeat(&self, rows: &mut Vec<Row>, ran: &mut Ran, watch: &Watch) {
-        for before in 1..=attempts::BACKOFF.len() {
-            let again = attempts::again(rows, ran, before);
+    fn repeat(&self, rows: &mut Vec<Row>, ran: &mut Ran, before: Before, watch: &Watch) {
+        for attempt in 1..=attempts::BACKOFF.len() {
+            let again = attempts::again(rows, ran, attempt);
             if again.is_empty() {
                 break;
             }
             self.ui.note(format!("{} failed; once more: {}", again.len(), again.join(", ")));
-            let name = if before == 1 { "second attempt" } else { "third attempt" };
-            let time = if attempts::wants_time(rows, &again) { attempts::BACKOFF[before - 1] } else { Duration::ZERO };
-            let second = match self.wait(time).and_then(|()| self.runner.run(&again, name, self.ui)) {
+            let name = if attempt == 1 { "second attempt" } else { "third attempt" };
+            let time = if attempts::wants_time(rows, &again) { attempts::BACKOFF[attempt - 1] } else { Duration::ZERO };
+            let run = || self.runner.run_after(before.failed, &again, name, self.ui);
+            let second = match self.wait(time).and_then(|()| run()) {
                 Ok(second) => second,
                 Err(error) => {
                     // What the attempts before it have found stays.
@@ -238,6 +264,8 @@ impl Rounds<'_> {
             let mut new = attempts::rows(&second);
             self.judge(&mut new, watch);
             attempts::join(rows, &new);
+            // Whether a test of it ended the program is seen there.
+            ran.streams.extend(second.streams);
             (ran.signal, ran.stopped) = (second.signal, second.stopped);
         }
     }
@@ -358,5 +386,20 @@ mod tests {
         );
         assert_eq!((rows[0].test.attempts, rows[4].test.attempts, rows[5].test.attempts), (2, 1, 2));
         assert_eq!(rows[0].test.skipped_by, None);
+    }
+
+    #[test]
+    fn a_round_is_a_part_of_its_suite() {
+        let rows = [
+            ("TestA", Passed),
+            ("TestA/x", Passed),
+            ("TestB", Failed),
+            ("TestC", Skipped),
+            ("TestD", Failed),
+            (PACKAGE, Failed),
+        ];
+        let rows = rows.map(|(name, status)| row(name, status));
+        assert_eq!(Before::of(&["TestC".into(), "TestD".into()], &rows, 0), Before { ran: 2, failed: 1 });
+        assert_eq!(Before::of(&[], &[], 85), Before { ran: 85, failed: 0 });
     }
 }

@@ -164,6 +164,7 @@ fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, results: &mut R
         selection: &selection,
         suite: &plan.suite,
         namespace: plan.namespace(),
+        others: plan.earlier,
         second_attempt: !plan.args.no_second_attempt && !plan.args.fail_fast,
         shadow: plan.args.shadow,
         evidence: &evidence,

@@ -159,6 +159,23 @@ fn a_second_attempt_that_cannot_be_kept_costs_no_results() {
 }
 
 #[test]
+fn failures_count_through_all_rounds() {
+    let (cluster, _) = cluster("");
+    let ended = cluster.run("many", &["--suite", "full", "--env", "PROVOKE=both", "--max-failures", "2"]);
+    ended.says(1, &["once more: TestStable", "FAIL TestStable [product]", "FAIL TestAlpha [product]"]);
+    assert!(!ended.err.contains("once more: TestAlpha"), "it was the second: {}", ended.err);
+}
+
+#[test]
+fn nothing_is_tried_again_when_a_second_attempt_has_ended_the_program() {
+    let cluster = Cluster::new(World::new("parts", "[own.suites.all]\ndefault = true\nall = true\n", ""));
+    let mark = format!("MARK={}", cluster.world.path("mark").display());
+    let ended = cluster.run("run", &["--env", "PROVOKE=pull", "--env", &mark]);
+    ended.says(3, &["FAIL TestProvoked [image-pull]", "once more: TestProvoked"]);
+    assert_eq!(ended.err.matches("once more").count(), 1, "{}", ended.err);
+}
+
+#[test]
 fn what_is_left_out_is_looked_at_with_the_settings_that_it_is_left_out_with() {
     let (cluster, before) = cluster(&SKIPS.replace("TestNever", "TestStable").replace("unless = 'lab'\n", ""));
     let ended = cluster.run("shadow", &["--suite", "full", "--shadow"]);
