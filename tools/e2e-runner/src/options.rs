@@ -79,7 +79,8 @@ pub struct RunArgs {
     /// Only these tests: names, or a pattern as `go test -run` takes it
     #[arg(long, value_name = "NAMES|REGEX")]
     pub tests: Vec<String>,
-    /// Only what failed or did not run in this run directory (or part of one, or results.json), in the same suite
+    /// Only what failed or did not run in this run directory (or part of one, or results.json), in the same suite; all
+    /// of the suite if that run failed as a whole
     #[arg(long, value_name = "RUN", conflicts_with = "tests")]
     pub only_failed: Option<PathBuf>,
     /// Of kind unit: only these packages, as in ./pkg/pod [default: those of ci/components.toml]

@@ -8,7 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 use kit::{
-    Cause, Done, Error, Output, Platform, Result, Ui,
+    Cause, Done, Error, Outcome, Output, Platform, Result, Ui,
     ci::{Ci, Component, Round, Suite},
     process::Stopper,
     record::{Conditions, Counts, Head, Input, Nature, Record, Results, Whole},
@@ -98,7 +98,11 @@ impl<'a> Plan<'a> {
         if let Some(place) = &self.args.only_failed {
             let found = find(place, self.args.platform.as_ref())?;
             let wanted = Wanted::failed(&found);
-            if wanted.names().is_none_or(BTreeSet::is_empty) {
+            let nothing = wanted.names().is_none_or(BTreeSet::is_empty);
+            // What failed as a whole says of no test that it did not.
+            let whole = found.iter().any(Found::never_began)
+                || (nothing && found.iter().any(|found| found.results.head.outcome == Outcome::Failed));
+            if nothing && !whole {
                 let what = format!("nothing of {} failed in {}", self.args.component, place.display());
                 return Err(Error::new(Cause::NothingRan, what).next("leave out --only-failed to run all of it"));
             }
@@ -107,7 +111,7 @@ impl<'a> Plan<'a> {
             let suites: BTreeSet<_> = found.iter().map(|found| found.results.suite.clone()).collect();
             // Of a suite that sets something, what failed must run with that again.
             let mut known = suites.into_iter().filter(|suite| self.component.suites.contains_key(suite));
-            (self.failed_in, self.wanted) = (known.next(), wanted);
+            (self.failed_in, self.wanted) = (known.next(), if whole { Wanted::default() } else { wanted });
         }
         if let Some(place) = &self.args.durations {
             let found = find(place, None)?;

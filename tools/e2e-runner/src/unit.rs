@@ -188,7 +188,7 @@ pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, resu
                 came.signal = signal;
             }
             // One that does not compile says nothing of the others.
-            Err(error) if error.signal.is_none() => came.rows.push(failed(package, &error)),
+            Err(error) if error.signal.is_none() => came.rows.extend(failed(package, selection, &error)),
             Err(error) => {
                 came.signal = error.signal;
                 let ran = Ran { stopped: Some(work.why(&came)), ..Ran::default() };
@@ -199,12 +199,15 @@ pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, resu
     session::conclude(plan, results, came, at, &installed)
 }
 
-/// The row of a package that did not come to run.
-fn failed(package: &Package, error: &Error) -> report::Row {
+/// The rows of a package that did not come to run: its own, and those of its tests.
+fn failed(package: &Package, selection: &Selection, error: &Error) -> Vec<report::Row> {
     let mut test = report::row(PACKAGE, &package.path, kit::record::Status::Failed);
     (test.cause, test.line) = (Some(error.cause), Some(error.summary()));
     let excerpt = error.line.iter().flat_map(|line| line.lines()).take(40).map(String::from).collect();
-    report::Row { test, excerpt, ran: None }
+    let mut rows = vec![report::Row { test, excerpt, ran: None }];
+    rows.extend(attempts::never_began(&selection.asked, &rows, &package.path, &Ran::default(), &[]));
+    rows.extend(attempts::left_out(selection, &package.path));
+    rows
 }
 
 struct Work<'a> {

@@ -107,6 +107,26 @@ fn scripts_of_every_form_become_results() {
 }
 
 #[test]
+fn unit_tests_that_do_not_compile_are_tests_all_the_same() {
+    let over = SKIPS.replace("2999", "2020").replace("'TestLeftOut', 'TestInner/one'", "'TestBroken'");
+    let unit = "[own.unit]\npackages = ['./broken']\n";
+    let world = World::new("parts", &format!("{SUITES}{unit}"), &format!("{SKIPS}{over}"));
+    let cluster = Cluster::new(world);
+    let words = ["--kind", "unit", "--repo", "registry.invalid/x"];
+    let said = [
+        "FAIL own/broken [build-failure]",
+        "NOT RUN [build-failure] 1 tests",
+        "2 tests: 1 left out (ci/skips.toml), 1 not run",
+    ];
+    cluster.run("unit", &words).says(1, &said);
+    let found = results(&cluster, "unit", "unit/results.json");
+    assert_eq!((found.counts.asked, found.counts.not_run, found.counts.excluded), (2, 1, 1));
+    let place = cluster.world.path("unit").display().to_string();
+    let again = ["--kind", "unit", "--dry-run", "--only-failed", &place];
+    cluster.run("again", &again).says(0, &["# 1 tests of own/broken:", "^(TestBroken)$"]);
+}
+
+#[test]
 fn examples_have_a_record_of_their_own() {
     let cluster = Cluster::new(World::new("settings", SUITES, ""));
     let words = ["--kind", "examples", "--env", "PROVOKE=fail", "--no-second-attempt"];

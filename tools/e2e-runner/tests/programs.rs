@@ -101,6 +101,41 @@ fn what_would_run_is_said_and_what_cannot_is_refused() {
 }
 
 #[test]
+fn a_run_that_failed_as_a_whole_is_run_again_as_a_whole() {
+    let world = World::new("test", SUITES, "");
+    let record = |tests: Vec<kit::record::Test>| {
+        let head = kit::record::Head::new("e2e-runner", "0", "r", jiff::Timestamp::UNIX_EPOCH);
+        let results = kit::record::Results {
+            head: head.failed(&kit::Error::new(Cause::ClusterUnreachable, "it does not answer")),
+            component: "own".into(),
+            version: "devel".into(),
+            kind: "e2e".into(),
+            suite: "smoke".into(),
+            platform: kit::Platform::host(),
+            nature: kit::record::Nature::Native,
+            cluster: "u".into(),
+            release: None,
+            counts: Default::default(),
+            all_counts: Default::default(),
+            conditions: Default::default(),
+            tests,
+            shard: (1, 1),
+            whole: None,
+            evidence: None,
+        };
+        kit::rundir::write_json(&world.path("results.json"), &results).unwrap();
+        let place = world.path("results.json").display().to_string();
+        world.run(&["run", "--dry-run", "--only-failed", &place])
+    };
+    record(Vec::new()).says(0, &["# 3 tests of smoke:"]);
+    let good = report::row("TestSerial", "own/test", Status::Passed);
+    let of_cluster = report::of_cluster("c", Cause::Node, "2 pods ran elsewhere".into()).test;
+    record(vec![good.clone(), of_cluster.clone()]).says(0, &["# 3 tests of smoke:"]);
+    let bad = report::row("TestParallel", "own/test", Status::Failed);
+    record(vec![good, of_cluster, bad]).says(0, &["# 1 tests of selection:", "#   TestParallel"]);
+}
+
+#[test]
 fn unit_tests_are_listed_from_sources_for_the_platform() {
     let unit = "[own.unit]\npackages = ['./...']\nenv = { OWN = 'for {goarch}' }\nbase = '{registry}/base'\n";
     let world = World::new("test", &format!("{SUITES}{unit}"), SKIPS);

@@ -166,6 +166,11 @@ impl Api {
                 self.store.lock().unwrap().objects.remove(path);
                 (200, object)
             }
+            ("DELETE", None) if is_collection(path) => {
+                let held = format!("{path}/");
+                self.store.lock().unwrap().objects.retain(|key, _| !key.starts_with(&held));
+                (200, json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}))
+            }
             ("POST", None) => {
                 let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
                 self.store_at(&format!("{path}/{name}"), body)
