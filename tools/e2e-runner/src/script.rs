@@ -21,7 +21,7 @@ use kit::{
 };
 
 use crate::{
-    cause::Judge,
+    cause::{Judge, Verdict},
     compare::SOURCES,
     environment::{self, Values},
     live::Live,
@@ -236,9 +236,10 @@ fn run(work: &Work, logs: &Path, limit: Option<Duration>, silence: Duration, jud
         }
         Err(error) => return Err(error),
     };
-    let whole = known.is_none();
-    if form == ScriptOutput::Tap && whole {
-        tap.end(code).iter().try_for_each(|event| stream.line(event.to_string().as_bytes()))?;
+    if form == ScriptOutput::Tap {
+        // Of a script that was stopped, the last result counts as those before it.
+        let events = if known.is_none() { tap.end(code) } else { tap.close().into_iter().collect() };
+        events.iter().try_for_each(|event| stream.line(event.to_string().as_bytes()))?;
     }
     let mut unread = None;
     if let Some(report) = report.filter(|_| came.signal.is_none()) {
@@ -248,9 +249,21 @@ fn run(work: &Work, logs: &Path, limit: Option<Duration>, silence: Duration, jud
         }
     }
     drop(live);
-    came.rows = report::rows(stream.finish(known.clone())?);
-    came.rows.extend(of_script(&package, code, known, unread, &came.rows, &last.join("\n"), judge));
+    let last = last.join("\n");
+    // Why a script failed in the middle of a package, its last words say.
+    let cut = code != 0 && !stream.is_whole();
+    let reason = known.clone().or_else(|| {
+        let (cause, why, _) = cut.then(|| failed(code, judge.package(&last)))?;
+        Some((Some(cause), why))
+    });
+    came.rows = report::rows(stream.finish(reason)?);
+    came.rows.extend(of_script(&package, code, known, unread, &came.rows, &last, judge));
     Ok(came)
+}
+
+/// Cause, line and words of a script that ended with that code.
+fn failed(code: i32, verdict: Verdict) -> (Cause, String, Vec<String>) {
+    (verdict.cause, format!("exit code {code}: {}", verdict.line.unwrap_or_default()), verdict.excerpt)
 }
 
 /// A row for the script itself, where its tests do not say what became of it.
@@ -264,15 +277,22 @@ fn of_script(
     judge: &Judge,
 ) -> Option<Row> {
     let bad = rows.iter().any(|row| row.test.status == Status::Failed);
+    let mut packages = rows.iter().map(|row| &row.test).filter(|test| test.name == PACKAGE);
+    if let Some((cause, why)) = &known
+        && packages.any(|test| test.cause == *cause && test.line.as_ref() == Some(why))
+    {
+        // The package that it was in says so.
+        return None;
+    }
     let mut test = report::row(PACKAGE, package, Status::Failed);
     let mut excerpt = Vec::new();
     (test.cause, test.line) = match (known, unread) {
         (Some((cause, why)), _) => (cause, Some(why)),
         (None, Some(error)) => (Some(error.cause), Some(error.summary())),
         (None, None) if code != 0 && !bad => {
-            let verdict = judge.package(last);
-            excerpt = verdict.excerpt;
-            (Some(verdict.cause), Some(format!("exit code {code}: {}", verdict.line.unwrap_or_default())))
+            let (cause, why, words) = failed(code, judge.package(last));
+            excerpt = words;
+            (Some(cause), Some(why))
         }
         (None, None) => return None,
     };

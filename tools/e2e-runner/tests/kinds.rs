@@ -43,6 +43,13 @@ output = 'go-json'
 command = ['cp', '-v', 'OUT/made.xml', 'OUT/junit.xml']
 output = 'junit'
 report = 'OUT/junit.xml'
+[own.scripts.cut]
+command = ['sh', '-c', 'printf \"\\173\\\"Action\\\":\\\"start\\\",\\\"Package\\\":\\\"p\\\"\\175\\n\"; echo x: no space left on device; exit 9']
+output = 'go-json'
+[own.scripts.hangs]
+command = ['sh', '-c', 'echo ok 1 - a; echo not ok 2 - b; sleep 60']
+output = 'tap'
+time_limit = '1s'
 [own.scripts.late]
 command = ['sleep', '60']
 output = 'tap'
@@ -102,7 +109,16 @@ fn scripts_of_every_form_become_results() {
     ended.says(1, &["the script did not end within 1.0 s"]);
     assert_eq!(found.head.cause, Some(Cause::TestTimeout));
 
-    cluster.run("which", &["--kind", "script"]).says(2, &["say with --script which: go, late, none, tap, xml"]);
+    let (ended, _) = script(&cluster, "cut", &[]);
+    ended.says(3, &["FAIL p [host-disk]", "exit code 9: x: no space left on device"]);
+
+    let (ended, found) = script(&cluster, "hangs", &[]);
+    ended.says(1, &["2 tests: 1 passed, 1 failed", "FAIL b [product]", "FAIL script hangs [test-timeout]"]);
+    assert_eq!(found.tests.len(), 3, "{:?}", found.tests);
+
+    cluster
+        .run("which", &["--kind", "script"])
+        .says(2, &["say with --script which: cut, go, hangs, late, none, tap, xml"]);
     cluster.run("part", &["--kind", "script", "--script", "go", "--tests", "TestX"]).says(2, &["runs as a whole"]);
 }
 
