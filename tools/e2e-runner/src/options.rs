@@ -7,6 +7,7 @@ use kit::{
     Platform,
     ci::{CiOptions, parse_duration},
     process::quote,
+    record::Results,
 };
 
 use crate::{environment, pace, shard::Shard};
@@ -107,6 +108,9 @@ pub struct RunArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
     pub ci: CiOptions,
+    /// The digest of the release that the tests are about: refused where another one is installed
+    #[arg(long, value_name = "DIGEST")]
+    pub release: Option<String>,
     /// Where images were pushed, for tests that want to know ({repo} in ci/components.toml)
     #[arg(long, value_name = "REPOSITORY")]
     pub repo: Option<String>,
@@ -148,11 +152,29 @@ fn slowdown(text: &str) -> Result<f64, String> {
     pace::parse(text).map_err(|error| error.to_string())
 }
 
+/// What a run has found out that the command must say which repeats it: there is nothing in a run directory of its own.
+#[derive(Debug, Clone, Default)]
+pub struct Learnt {
+    /// Digest of the release that is installed.
+    pub release: Option<String>,
+    /// How much slower the nodes are, if limits were stretched.
+    pub slowdown: Option<f64>,
+}
+
+impl Learnt {
+    /// As the record says.
+    #[must_use]
+    pub fn of(results: &Results) -> Self {
+        let stretch = results.conditions.stretch.as_ref();
+        Self { release: results.release.clone(), slowdown: stretch.map(|stretch| stretch.slowdown) }
+    }
+}
+
 impl RunArgs {
     /// The command that runs one test again (all of them without one), in a run directory of its own. A test
     /// comes with the `suite` that it ran in if that sets something.
     #[must_use]
-    pub fn again(&self, test: Option<&str>, suite: Option<&str>) -> String {
+    pub fn again(&self, test: Option<&str>, suite: Option<&str>, learnt: &Learnt) -> String {
         let mut words = vec!["--component".to_owned(), self.component.clone()];
         if self.kind != Kind::E2e {
             words.extend(["--kind".to_owned(), self.kind.name().to_owned()]);
@@ -178,8 +200,14 @@ impl RunArgs {
         }
         words.extend(self.cluster.arguments());
         words.extend(self.platform.iter().flat_map(|platform| ["--platform".to_owned(), platform.to_string()]));
-        words.extend(self.repo.iter().flat_map(|repo| ["--repo".to_owned(), repo.clone()]));
-        words.extend(self.slowdown.iter().flat_map(|slowdown| ["--slowdown".to_owned(), slowdown.to_string()]));
+        let slowdown = self.slowdown.or(learnt.slowdown).map(|slowdown| slowdown.to_string());
+        let release = learnt.release.as_ref().or(self.release.as_ref());
+        for (option, value) in
+            [("--release", release), ("--repo", self.repo.as_ref()), ("--slowdown", slowdown.as_ref())]
+        {
+            words.extend(value.into_iter().flat_map(|value| [option.to_owned(), value.clone()]));
+        }
+        words.extend(self.ci.arguments());
         words.extend(self.env.iter().flat_map(|(key, value)| ["--env".to_owned(), format!("{key}={value}")]));
         let words: Vec<_> = words.iter().map(|word| quote(word)).collect();
         format!("cargo xtask e2e-runner run {}", words.join(" "))
@@ -194,27 +222,36 @@ mod tests {
     fn a_command_that_repeats_it() {
         let args =
             RunArgs::parse_from(["run", "--component", "greeter", "--suite", "smoke", "--env", "A=b c", "--lab", "x"]);
+        let nothing = Learnt::default();
         assert_eq!(
-            args.again(Some("TestA"), None),
+            args.again(Some("TestA"), None, &nothing),
             "cargo xtask e2e-runner run --component greeter --tests TestA --lab x --env 'A=b c'"
         );
         assert_eq!(
-            args.again(None, None),
+            args.again(None, None, &nothing),
             "cargo xtask e2e-runner run --component greeter --suite smoke --lab x --env 'A=b c'"
         );
-        assert!(
-            args.again(Some("TestA"), Some("full")).contains("--component greeter --suite full --tests TestA --lab")
-        );
+        let command = args.again(Some("TestA"), Some("full"), &nothing);
+        assert!(command.contains("--component greeter --suite full --tests TestA --lab"), "{command}");
         let part = ["run", "--component", "x", "--kind", "examples", "--shard", "2/3", "--durations", "a b"];
         let args = RunArgs::parse_from(part);
         assert_eq!(
-            args.again(None, None),
+            args.again(None, None, &nothing),
             "cargo xtask e2e-runner run --component x --kind examples --shard 2/3 --durations 'a b'"
         );
         assert_eq!(
-            args.again(Some("TestA"), None),
+            args.again(Some("TestA"), None, &nothing),
             "cargo xtask e2e-runner run --component x --kind examples --tests TestA"
         );
+        let learnt = Learnt { release: Some("sha256:1".into()), slowdown: Some(11.5) };
+        let args = RunArgs::parse_from(["run", "--component", "x", "--ci", "my ci"]);
+        assert_eq!(
+            args.again(Some("TestA"), None, &learnt),
+            "cargo xtask e2e-runner run --component x --tests TestA --release sha256:1 --slowdown 11.5 --ci 'my ci'"
+        );
+        let said = ["run", "--component", "x", "--slowdown", "3", "--release", "sha256:0"];
+        let command = RunArgs::parse_from(said).again(None, None, &learnt);
+        assert!(command.ends_with("--component x --release sha256:1 --slowdown 3"), "{command}");
         for wrong in [&["--shard", "3/2"][..], &["--max-failures", "0"], &["--only-failed", "x", "--tests", "y"]] {
             let words = [&["run", "--component", "x"], wrong].concat();
             assert!(RunArgs::try_parse_from(words).is_err(), "{wrong:?}");

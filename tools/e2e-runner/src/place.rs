@@ -127,6 +127,25 @@ impl Place {
         Ok(Installed { release: Some(install.release), input, nature, slowdown })
     }
 
+    /// Refuses a cluster that holds another release of the component than this one: by its install.json, or by what the
+    /// cluster itself keeps of installations.
+    ///
+    /// # Errors
+    /// [`Cause::Usage`] if it does, or nothing says what it holds; or as `cluster::cause_of` says.
+    pub async fn holds(&self, component: &str, release: &str, installed: &Installed) -> Result<()> {
+        let mut found: Vec<String> = installed.release.iter().cloned().collect();
+        if found.is_empty() {
+            let kept = cluster::inventory::list(&self.opened.client).await?;
+            found.extend(kept.into_iter().filter(|kept| kept.component == component).map(|kept| kept.release));
+        }
+        if found.iter().any(|found| found == release) {
+            return Ok(());
+        }
+        let held = if found.is_empty() { "no release that anybody has noted".into() } else { found.join(", ") };
+        let what = format!("{} holds {held} of {component}, and the tests are to be about {release}", self.id.name);
+        Err(Error::new(Cause::Usage, what).next("install that release first, or leave out --release"))
+    }
+
     /// Applies what tests need beside the release: each file below these folders of the sources.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use crate::{
     TOOL, VERSION,
     cause::Judge,
     environment::{self, Values},
-    options::{Kind, RunArgs},
+    options::{Kind, Learnt, RunArgs},
     pace::Pace,
     passes::Runner,
     program::{self, Program},
@@ -142,19 +142,20 @@ impl<'a> Plan<'a> {
         self.component.tests.as_ref().and_then(|tests| tests.namespace.as_deref())
     }
 
-    /// The command that runs this again.
-    pub(crate) fn again(&self, test: Option<&str>) -> String {
-        self.args.again(test, self.suite.changes_settings().then_some(self.suite_name.as_str()))
+    /// The command that runs this again, of which these are the results.
+    pub(crate) fn again(&self, test: Option<&str>, results: &Results) -> String {
+        let suite = self.suite.changes_settings().then_some(self.suite_name.as_str());
+        // A script runs as a whole.
+        let test = test.filter(|_| self.args.kind != Kind::Script);
+        self.args.again(test, suite, &Learnt::of(results))
     }
 
     /// The command that runs a test of a package again, which only unit tests have several of.
-    pub(crate) fn again_in(&self, test: Option<&str>, package: &str) -> String {
-        if self.args.kind != Kind::Unit {
-            return self.again(test);
-        }
+    pub(crate) fn again_in(&self, test: Option<&str>, package: Option<&str>, results: &Results) -> String {
+        let Some(package) = package.filter(|_| self.args.kind == Kind::Unit) else { return self.again(test, results) };
         let mut args = self.args.clone();
         args.package = vec![package.to_owned()];
-        args.again(test, None)
+        args.again(test, None, &Learnt::of(results))
     }
 
     /// The tests of this part, and what all parts together have.

@@ -1,6 +1,6 @@
 //! `e2e-runner run`: from a component's name to its results on a cluster.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use jiff::Timestamp;
 use kit::{
@@ -97,7 +97,7 @@ pub fn run(args: &RunArgs, ui: &Ui) -> Result<Done> {
     };
     // With a wrong call there is nothing to say about the component.
     if error.cause != Cause::Usage && !error.what.iter().any(|what| what == RECORDED) {
-        results.head = results.head.clone().failed(&error).reproduce(plan.again(None));
+        results.head = results.head.clone().failed(&error).reproduce(plan.again(None, &results));
         results.head.finished = Timestamp::now();
         home.write(&results)?;
     }
@@ -129,6 +129,10 @@ pub(crate) fn begin(
     results.head.inputs.extend(installed.input.clone());
     results.head.inputs.extend(plan.inputs.iter().cloned());
     let run = results.head.run.clone();
+    if let Some(release) = &plan.args.release {
+        let holds = place.holds(&plan.args.component, release, &installed);
+        at.runtime.block_on(cluster::interruptible(holds))?;
+    }
     at.runtime.block_on(cluster::interruptible(place.hold(&run)))?;
     let pace = Pace::new(plan.args.slowdown, installed.slowdown);
     Ok((installed, pace))
@@ -218,10 +222,14 @@ pub(crate) fn conclude(
 ) -> Result<Done> {
     let At { home, ui, .. } = *at;
     let Came { mut rows, rounds, signal, diagnosis } = came;
+    // What failed as a whole need not be a package: a cluster, a file.
+    let tests = rows.iter().filter(|row| row.test.name != report::PACKAGE);
+    let packages: BTreeSet<_> = tests.map(|row| row.test.package.clone()).collect();
     for row in &mut rows {
-        let top = crate::parse::event::top(&row.test.name).to_owned();
-        let again = (row.test.name != report::PACKAGE).then_some(top.as_str());
-        row.test.reproduce = row.test.cause.map(|_| plan.again_in(again, &row.test.package));
+        let again = (row.test.name != report::PACKAGE).then(|| crate::parse::event::top(&row.test.name));
+        let package = packages.get(&row.test.package).map(String::as_str);
+        let command = row.test.cause.map(|_| plan.again_in(again, package, results));
+        row.test.reproduce = command;
         row.test.log = row.test.log.take().map(|log| home.seen(&log));
     }
     results.conditions.diagnosis = diagnosis;

@@ -85,7 +85,7 @@ fn scripts_of_every_form_become_results() {
     ended.says(1, &["FAIL it answers on linux_", "3 tests: 1 passed, 1 failed, 1 skipped themselves"]);
     assert_eq!((found.kind.as_str(), found.suite.as_str(), found.counts.failed), ("script", "tap", 1));
     let again = found.tests.iter().find_map(|test| test.reproduce.as_ref()).unwrap();
-    assert!(again.contains("--kind script --script tap"), "{again}");
+    assert!(again.contains("--kind script --script tap") && !again.contains("--tests"), "{again}");
 
     let (ended, found) = script(&cluster, "go", &[]);
     ended.says(0, &["1 tests: 1 passed"]);
@@ -137,6 +137,12 @@ fn unit_tests_that_do_not_compile_are_tests_all_the_same() {
     cluster.run("unit", &words).says(1, &said);
     let found = results(&cluster, "unit", "unit/results.json");
     assert_eq!((found.counts.asked, found.counts.not_run, found.counts.excluded), (2, 1, 1));
+    let again = |package: &str| {
+        let mut of = found.tests.iter().filter(|test| test.package == package);
+        of.find_map(|test| test.reproduce.clone()).unwrap()
+    };
+    assert!(again("own/broken").contains("--kind unit --package own/broken"), "{}", again("own/broken"));
+    assert!(!again("ci/skips.toml").contains("--package"), "{}", again("ci/skips.toml"));
     let place = cluster.world.path("unit").display().to_string();
     let again = ["--kind", "unit", "--dry-run", "--only-failed", &place];
     cluster.run("again", &again).says(0, &["# 1 tests of own/broken:", "^(TestBroken)$"]);

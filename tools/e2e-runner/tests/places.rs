@@ -103,6 +103,35 @@ fn a_cluster_that_nothing_was_installed_on_is_refused_whatever_its_name() {
 }
 
 #[test]
+fn a_failure_is_repeated_as_it_was() {
+    let cluster = Cluster::new(World::new("parts", "[own.suites.all]\ndefault = true\nall = true\n", ""));
+    install(&cluster, "run", "c", "uid-1");
+    cluster.run("run", &["--env", "PROVOKE=fail", "--no-second-attempt"]).says(1, &["FAIL TestProvoked [product]"]);
+    let results = cluster.results("run", None);
+    let command = results.tests.iter().find_map(|test| test.reproduce.clone()).unwrap();
+    let ci = cluster.world.path("ci").display().to_string();
+    for words in ["--tests TestProvoked --kubeconfig", &release(), "--slowdown 11.5", &format!("--ci {ci}")] {
+        assert!(command.contains(words), "'{words}' is not in {command}");
+    }
+    // Another release is another matter, and so is one that nobody knows of.
+    let about = |run: &str, release: &str| cluster.run(run, &["--tests", "TestQuick", "--release", release]);
+    about("run", &release()).says(0, &["1 passed"]);
+    about("run", "sha256:1").says(2, &["holds sha256:0", "of own, and the tests are to be about sha256:1"]);
+    about("new", &release()).says(2, &["c holds no release that anybody has noted of own"]);
+    let inventory = json!({
+        "schemaVersion": "1.0", "component": "own", "version": "devel", "release": release(), "run": "r",
+        "platform": Platform::host(), "installed": "2026-01-01T00:00:00Z", "objects": []
+    });
+    cluster.api.put(
+        "/api/v1/namespaces/other-arch/configmaps/inventory-own",
+        json!({"metadata": {"labels": {"other-arch/inventory": "inventory-own"}},
+            "data": {"inventory.json": inventory.to_string()}}),
+    );
+    about("kept", &release()).says(0, &["1 passed"]);
+    about("other", "sha256:1").says(2, &["holds sha256:0"]);
+}
+
+#[test]
 fn what_was_measured_at_the_install_counts() {
     let cluster = cluster();
     install(&cluster, "run", "c", "uid-1");

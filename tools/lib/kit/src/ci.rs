@@ -53,6 +53,12 @@ impl CiOptions {
         };
         Ok(Ci { folder })
     }
+
+    /// The option as another call takes it.
+    #[must_use]
+    pub fn arguments(&self) -> Vec<String> {
+        self.folder.iter().flat_map(|folder| ["--ci".to_owned(), folder.display().to_string()]).collect()
+    }
 }
 
 /// `ci/skips.toml`.
