@@ -33,6 +33,7 @@ pub mod select;
 pub mod session;
 pub mod settings;
 pub mod shard;
+pub mod spool;
 pub mod unit;
 
 use clap::{Parser, Subcommand};

@@ -9,7 +9,7 @@ use kit::{
     ui,
 };
 
-use crate::parse::{Parsed, event::top};
+use crate::parse::{Ended, Parsed, event::top};
 
 /// The name under which a package stands whose program failed outside of any test. It is counted
 /// neither as asked nor as failed, as `go test` does not.
@@ -32,7 +32,6 @@ pub struct Row {
 #[must_use]
 pub fn rows(parsed: Parsed) -> Vec<Row> {
     let Parsed { packages, tests, .. } = parsed;
-    let log = |file: Option<String>| file.map(|file| format!("logs/{file}"));
     let failed = packages.iter().filter_map(|end| {
         let failure = end.failure.as_ref()?;
         let mut test = row(PACKAGE, &end.name, Status::Failed);
@@ -43,18 +42,30 @@ pub fn rows(parsed: Parsed) -> Vec<Row> {
     let mut rows: Vec<_> = failed.collect();
     rows.reserve_exact(tests.len());
     rows.extend(tests.into_iter().map(|ended| {
-        let mut test = row(ended.name.into_string(), &packages[ended.package].name, ended.status);
-        test.seconds = (ended.seconds * 1000.0).round() / 1000.0;
-        test.log = log(ended.log);
-        test.skipped_by = (ended.status == Status::Skipped).then_some(SkipSource::Test);
-        test.line = ended.reason;
-        let mut excerpt = Vec::new();
-        if let Some(failure) = ended.failure {
-            (test.cause, test.line, excerpt) = (Some(failure.cause), failure.line, failure.excerpt);
-        }
-        Row { test, excerpt, ran: Some((ended.began, ended.ended)) }
+        let package = &packages[ended.package].name;
+        of_test(ended, package)
     }));
     rows
+}
+
+/// The row of a test of that package.
+#[must_use]
+pub fn of_test(ended: Ended, package: &str) -> Row {
+    let mut test = row(ended.name.into_string(), package, ended.status);
+    test.seconds = (ended.seconds * 1000.0).round() / 1000.0;
+    test.log = log(ended.log);
+    test.skipped_by = (ended.status == Status::Skipped).then_some(SkipSource::Test);
+    test.line = ended.reason;
+    let mut excerpt = Vec::new();
+    if let Some(failure) = ended.failure {
+        (test.cause, test.line, excerpt) = (Some(failure.cause), failure.line, failure.excerpt);
+    }
+    Row { test, excerpt, ran: Some((ended.began, ended.ended)) }
+}
+
+/// A log as the record names it.
+fn log(file: Option<String>) -> Option<String> {
+    file.map(|file| format!("logs/{file}"))
 }
 
 /// A test that came to nothing yet.
@@ -89,27 +100,41 @@ pub fn of_cluster(name: &str, cause: Cause, why: String) -> Row {
 #[must_use]
 pub fn count<'a>(tests: impl IntoIterator<Item = &'a Test>) -> (Counts, Counts) {
     let (mut tops, mut all) = (Counts::default(), Counts::default());
-    for test in tests.into_iter().filter(|test| test.name != PACKAGE) {
-        for counts in [Some(&mut all), (top(&test.name) == test.name).then_some(&mut tops)].into_iter().flatten() {
-            counts.asked += 1;
-            *match (test.status, test.skipped_by) {
-                (Status::Passed, _) => &mut counts.passed,
-                (Status::Failed, _) => &mut counts.failed,
-                (Status::Flaky, _) => &mut counts.flaky,
-                (Status::Skipped, Some(SkipSource::Ledger)) => &mut counts.excluded,
-                (Status::Skipped, _) => &mut counts.skipped,
-                (Status::NotRun, _) => &mut counts.not_run,
-            } += 1;
-        }
+    for test in tests {
+        add((&mut tops, &mut all), test);
     }
     (tops, all)
+}
+
+/// Adds a test to the totals of top-level tests, and of all.
+pub fn add((tops, all): (&mut Counts, &mut Counts), test: &Test) {
+    if test.name == PACKAGE {
+        return;
+    }
+    for counts in [Some(all), (top(&test.name) == test.name).then_some(tops)].into_iter().flatten() {
+        counts.asked += 1;
+        *match (test.status, test.skipped_by) {
+            (Status::Passed, _) => &mut counts.passed,
+            (Status::Failed, _) => &mut counts.failed,
+            (Status::Flaky, _) => &mut counts.flaky,
+            (Status::Skipped, Some(SkipSource::Ledger)) => &mut counts.excluded,
+            (Status::Skipped, _) => &mut counts.skipped,
+            (Status::NotRun, _) => &mut counts.not_run,
+        } += 1;
+    }
 }
 
 /// The exit code of these tests, and the cause that it stands for.
 #[must_use]
 pub fn verdict<'a>(tests: impl IntoIterator<Item = &'a Test> + Clone) -> (Exit, Option<Cause>) {
-    let causes = || tests.clone().into_iter().filter_map(|test| test.cause);
     let (tops, _) = count(tests.clone());
+    verdict_of(tests, &tops)
+}
+
+/// The same of these totals of top-level tests, and of at least those tests that have a cause.
+#[must_use]
+pub fn verdict_of<'a>(tests: impl IntoIterator<Item = &'a Test> + Clone, tops: &Counts) -> (Exit, Option<Cause>) {
+    let causes = || tests.clone().into_iter().filter_map(|test| test.cause);
     // A test that was not run because another one failed adds nothing to that one's cause.
     let ran = tops.passed + tops.failed + tops.flaky + tops.skipped;
     let nothing = causes().next().is_none() && ran == 0;

@@ -3,11 +3,11 @@
 //!
 //! `UPDATE_GOLDEN=1 cargo test -p e2e-runner` rewrites the golden files.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
+use std::{collections::BTreeMap, fs, path::PathBuf, process::Command, sync::LazyLock};
 
 use e2e_runner::{
     cause::Judge,
-    parse::{Parsed, Stream, event, lines::Lines, log::Folder},
+    parse::{Ended, Observer, Parsed, Stream, event, lines::Lines, log::Folder},
     report,
 };
 use kit::record::{Counts, Results, Status};
@@ -28,10 +28,12 @@ fn names() -> Vec<String> {
     names
 }
 
+/// The rules are made ready once.
+static JUDGE: LazyLock<Judge> = LazyLock::new(Judge::default);
+
 fn parse(bytes: &[u8]) -> Parsed {
     let dir = tempfile::tempdir().unwrap();
-    let judge = Judge::default();
-    let mut stream = Stream::new(Folder::new(dir.path().join("logs")), true, &judge, ());
+    let mut stream = Stream::new(Folder::new(dir.path().join("logs")), true, &JUDGE, ());
     let mut lines = Lines::new(bytes, 1 << 20);
     while let Some(line) = lines.next_line().unwrap() {
         stream.line(line).unwrap();
@@ -189,12 +191,41 @@ fn records_junit_and_logs_are_written() {
         let log = fs::read_to_string(dir.path().join(test.log.as_ref().unwrap())).unwrap();
         assert!(test.name == report::PACKAGE || log.contains("=== RUN"), "{}", test.name);
     }
+    let text = fs::read_to_string(dir.path().join("results.json")).unwrap();
+    assert_eq!(text, format!("{}\n", serde_json::to_string_pretty(&results).unwrap()), "as other records are written");
+    let said = run_parse("interleaved", &["--output", "json"]);
+    assert_eq!(said.matches("\"name\":").count(), results.tests.len(), "{said}");
     let junit = fs::read_to_string(dir.path().join("junit.xml")).unwrap();
     let report = quick_junit::Report::deserialize_from_str(&junit).unwrap();
     let cases: usize = report.test_suites.iter().map(|suite| suite.test_cases.len()).sum();
     assert_eq!((report.tests, cases, report.test_suites.len()), (results.tests.len(), results.tests.len(), 5));
     let suite = r#"<testsuite name="streams/failing" tests="5" skipped="0" errors="1" failures="3">"#;
     assert!(junit.contains(suite), "{junit}");
+}
+
+/// Names of tests, as an observer hears of them.
+struct Names(Vec<String>);
+
+impl Observer for Names {
+    fn ended(&mut self, package: &str, test: &Ended) {
+        self.0.push(format!("{package} {}", test.name));
+    }
+}
+
+#[test]
+fn good_tests_need_not_be_kept() {
+    let text = fs::read_to_string(streams().join("interleaved.json")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (judge, mut names) = (Judge::default(), Names(Vec::new()));
+    let mut stream = Stream::new(Folder::new(dir.path()), false, &judge, &mut names).forgetting_good();
+    text.lines().try_for_each(|line| stream.line(line.as_bytes())).unwrap();
+    let parsed = stream.finish(None).unwrap();
+    let all = parse(text.as_bytes());
+    let of = |test: &Ended| format!("{} {}", all.packages[test.package].name, test.name);
+    assert_eq!(names.0, all.tests.iter().map(of).collect::<Vec<_>>());
+    let bad: Vec<_> = all.tests.iter().filter(|test| test.failure.is_some()).map(of).collect();
+    assert_eq!(parsed.tests.iter().map(of).collect::<Vec<_>>(), bad);
+    assert!(!bad.is_empty() && bad.len() < names.0.len());
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub struct Stream<'a, O> {
     judge: &'a Judge,
     /// Whether the logs of tests that passed are kept.
     keep_all: bool,
+    /// Whether good tests are the observer's affair.
+    forgets_good: bool,
     packages: Vec<Package>,
     index: HashMap<Box<str>, usize>,
     last: usize,
@@ -49,6 +51,7 @@ impl<'a, O: Observer> Stream<'a, O> {
             folder,
             judge,
             keep_all,
+            forgets_good: false,
             packages: Vec::new(),
             index: HashMap::new(),
             last: 0,
@@ -59,6 +62,12 @@ impl<'a, O: Observer> Stream<'a, O> {
             excerpts: 0,
             parsed: Parsed::default(),
         }
+    }
+
+    /// Leaves good tests to the observer: the result holds the others only, so that it does not grow with them.
+    #[must_use]
+    pub fn forgetting_good(self) -> Self {
+        Self { forgets_good: true, ..self }
     }
 
     /// How many top-level tests have failed until now.
@@ -229,8 +238,11 @@ impl<'a, O: Observer> Stream<'a, O> {
                 failure.excerpt = Vec::new();
             }
         }
-        self.observer.ended(&ended);
-        self.parsed.tests.push(ended);
+        self.observer.ended(&self.packages[ended.package].name, &ended);
+        let good = matches!(ended.status, Status::Passed | Status::Skipped);
+        if !(good && self.forgets_good) {
+            self.parsed.tests.push(ended);
+        }
     }
 
     fn end_package(&mut self, event: &Event<'_>) -> Result<()> {
