@@ -33,9 +33,12 @@ pub fn rows(ran: &Ran) -> Vec<Row> {
         rows.retain(|row| row.test.name != PACKAGE);
     }
     if let Some(Stopped { cause, why }) = &ran.stopped {
-        let asked = |row: &&mut Row| row.test.line.as_deref().is_some_and(|line| line.starts_with("SIGQUIT"));
-        for row in rows.iter_mut().filter(asked) {
-            (row.test.cause, row.test.line) = (*cause, Some(why.clone()));
+        // What runs elsewhere says of itself that it was interrupted, and here it is known why.
+        let cut_off = |row: &Row| row.test.cause == Some(Cause::Interrupted);
+        rows.retain(|row| row.test.name != PACKAGE || !cut_off(row));
+        let sigquit = |row: &Row| row.test.line.as_deref().is_some_and(|line| line.starts_with("SIGQUIT"));
+        for row in rows.iter_mut().filter(|row| sigquit(row) || cut_off(row)) {
+            (row.test.status, row.test.cause, row.test.line) = (Status::Failed, *cause, Some(why.clone()));
             if cause.is_none() {
                 (row.test.status, row.excerpt) = (Status::NotRun, Vec::new());
             }
@@ -181,6 +184,10 @@ fn not_begun(rows: &[Row], ran: &Ran, passes: &[Vec<String>]) -> Stopped {
         stream.tests.iter().filter(|test| stream.packages[test.package].crashed && test.status == Status::Failed)
     });
     let package = rows.iter().find(|row| row.test.name == PACKAGE);
+    let cut_off = ran.streams.iter().flat_map(|stream| &stream.packages).find_map(|end| end.cut_off.as_ref());
+    if let (None, Some(cut_off)) = (&ran.stopped, cut_off) {
+        return Stopped { cause: Some(cut_off.cause), why: cut_off.line.clone().unwrap_or_default() };
+    }
     match (&ran.stopped, crash.last(), package) {
         (Some(stopped), _, _) => stopped.clone(),
         (_, Some(test), _) => Stopped {
@@ -239,6 +246,37 @@ mod tests {
         };
         assert_eq!(cut(SILENT_END), (Status::NotRun, Some(Cause::Interrupted)));
         assert_eq!(cut("x_test.go:1: wanted 2"), (Status::Failed, Some(Cause::Product)));
+    }
+
+    #[test]
+    fn what_was_stopped_elsewhere_has_the_reason_that_is_known_here() {
+        let why = "it printed nothing for 1.0 s";
+        let mut program = ran(false);
+        let line = "error[interrupted]: the tests: stopped by signal 15";
+        let cut_off = crate::cause::Verdict::new(Cause::Interrupted, line);
+        let (began, ended) = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
+        program.streams[0].tests = vec![crate::parse::Ended {
+            package: 0,
+            name: "TestA".into(),
+            status: Status::NotRun,
+            began,
+            ended,
+            seconds: 1.0,
+            log: None,
+            failure: Some(Box::new(cut_off.clone())),
+            reason: None,
+        }];
+        let package = &mut program.streams[0].packages[0];
+        (package.failure, package.cut_off) = (Some(cut_off.clone()), Some(cut_off));
+        let missing = |program: &Ran| never_began(&["TestB".into()], &rows(program), "p", program, &[])[0].test.clone();
+        assert_eq!(missing(&program).line.as_deref(), Some(line));
+        program.stopped = Some(Stopped { cause: Some(Cause::TestTimeout), why: why.into() });
+        let said: Vec<_> = rows(&program)
+            .into_iter()
+            .map(|row| (row.test.name, row.test.status, row.test.cause, row.test.line))
+            .collect();
+        assert_eq!(said, [("TestA".into(), Status::Failed, Some(Cause::TestTimeout), Some(why.into()))]);
+        assert_eq!(missing(&program).line.as_deref(), Some(why));
     }
 
     #[test]

@@ -207,6 +207,43 @@ fn a_stream_that_is_cut_says_so() {
     }
 }
 
+/// The events of a program that was started elsewhere, and what comes of them.
+fn elsewhere(events: &[(&str, &str, &str)]) -> Parsed {
+    let dir = tempfile::tempdir().unwrap();
+    let judge = Judge::default().of_launcher();
+    let mut stream = Stream::new(Folder::new(dir.path().join("logs")), true, &judge, ());
+    for (action, test, output) in events {
+        let event = serde_json::json!({"Action": action, "Package": "p", "Test": test, "Output": output});
+        stream.line(event.to_string().as_bytes()).unwrap();
+    }
+    stream.finish(None).unwrap()
+}
+
+#[test]
+fn a_program_that_was_cut_off_elsewhere_has_not_crashed() {
+    let error = "error[node]: the pod of the tests was ended: low on memory\n";
+    let of = |test| [("run", "TestA", ""), ("run", "TestB", ""), ("output", test, error), ("fail", "", "")];
+    for test in ["TestA", "TestB", ""] {
+        let parsed = elsewhere(&of(test));
+        assert!(!parsed.packages[0].crashed, "{parsed:?}");
+        let rows = report::rows(parsed);
+        let said: Vec<_> = rows.iter().map(|row| (row.test.name.as_str(), row.test.status, row.test.cause)).collect();
+        let node = Some(kit::Cause::Node);
+        let expected = [
+            (report::PACKAGE, Status::Failed, node),
+            ("TestA", Status::NotRun, node),
+            ("TestB", Status::NotRun, node),
+        ];
+        assert_eq!(said, expected);
+    }
+    let killed = "the container was ended: OOMKilled, no memory\n";
+    let parsed = elsewhere(&[("run", "TestA", ""), ("output", "TestA", killed), ("fail", "", "")]);
+    assert!(parsed.packages[0].crashed);
+    let rows = report::rows(parsed);
+    assert_eq!((rows[0].test.status, rows[0].test.cause), (Status::Failed, Some(kit::Cause::Product)));
+    assert!(rows[0].test.line.as_ref().unwrap().contains("OOMKilled"), "{rows:?}");
+}
+
 #[test]
 fn hostile_names_stay_in_the_folder() {
     let dir = tempfile::tempdir().unwrap();

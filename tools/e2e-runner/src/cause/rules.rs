@@ -227,8 +227,19 @@ mod tests {
         assert_eq!(Judge::default().package(log).cause, Cause::Unclassified);
         let verdict = Judge::default().of_launcher().package(log);
         assert_eq!(verdict.cause, Cause::ImageMissingPlatform);
-        assert!(verdict.line.unwrap().ends_with("no image"));
+        assert!(verdict.line.as_ref().unwrap().ends_with("no image"));
         assert_eq!(Judge::default().of_launcher().package("error[none]: x").cause, Cause::Unclassified);
+        assert_eq!(Judge::default().cut_off(log), None);
+        let cut_off = Judge::default().of_launcher().cut_off(log).unwrap();
+        assert_eq!((cut_off.cause, cut_off.line), (Cause::ImageMissingPlatform, verdict.line));
+    }
+
+    #[test]
+    fn how_a_container_ended_is_said_of_its_program() {
+        let log = "=== RUN   TestX\n\nthe container was ended: OOMKilled, no memory\nexit status 137\n";
+        assert!(!Judge::default().says_end(log) && Judge::default().of_launcher().says_end(log));
+        let line = Judge::default().of_launcher().crash("=== RUN   TestY\n", log).line.unwrap();
+        assert!(line.ends_with("without a word (exit status 137, OOMKilled, no memory)"), "{line}");
     }
 
     #[test]

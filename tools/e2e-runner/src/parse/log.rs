@@ -5,6 +5,7 @@
 //! and all logs that wait in memory share one allowance.
 
 use std::{
+    borrow::Cow,
     cell::Cell,
     fs::{self, File},
     io,
@@ -45,10 +46,16 @@ pub struct Log {
 }
 
 impl Log {
+    /// The end of it that was not written yet.
+    #[must_use]
+    pub fn in_memory(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.buffer)
+    }
+
     /// The last line that a test wrote itself (`file.go:12: why`), if it is still in memory.
     #[must_use]
     pub fn last_words(&self) -> Option<String> {
-        let text = String::from_utf8_lossy(&self.buffer);
+        let text = self.in_memory();
         let line = text.lines().rev().find_map(crate::cause::own_words)?;
         Some(line.chars().take(500).collect())
     }
