@@ -174,9 +174,9 @@ async fn follow(client: &Client, pods: &Api<Pod>, name: &str, platform: &Platfor
     let mut answered = Instant::now();
     let mut delays = kit::retry::delays();
     loop {
-        let before = follower.last();
+        let before = follower.came();
         let broken = read(pods, name, true, &mut follower).await?;
-        if follower.last() != before || broken.is_none() {
+        if follower.came() != before || broken.is_none() {
             (answered, delays) = (Instant::now(), kit::retry::delays());
         }
         match pods.get(name).await {
