@@ -23,6 +23,8 @@ pub(crate) const CONTAINER_ENDED: &str = "the container was ended: ";
 const LAST_LINES: usize = 80;
 /// How many lines of a test's own words are shown.
 const EXCERPT: usize = 12;
+/// What Go's library says of a server that is away.
+const AWAY: &str = r"connection refused|connection reset by peer|i/o timeout|EOF|no route to host|network is unreachable|TLS handshake timeout|Client\.Timeout exceeded|context deadline exceeded";
 /// How the last words of a Go program begin.
 const CRASH: &[&str] = &["panic: ", "fatal error: ", "SIGQUIT: "];
 /// How many of them stand before its last complaint.
@@ -92,13 +94,9 @@ impl Judge {
     #[must_use]
     pub fn new(server: Option<&str>) -> Self {
         let address = server.map(|server| {
-            let host = regex::escape(server);
-            (
-                format!(
-                    r"(?:dial|read|write) tcp [^ ]*{host}: |https?://{host}\S*: (?:EOF|unexpected EOF|context deadline)"
-                ),
-                Cause::ClusterUnreachable,
-            )
+            let (url, host) = (regex::escape(server), regex::escape(server.split('/').next().unwrap_or(server)));
+            let dial = format!(r"(?:dial|read|write) tcp (?:\S*->)?{host}: ");
+            (format!(r#"{dial}|https?://{url}(?:[/?]\S*|"?): .*(?:{AWAY})"#), Cause::ClusterUnreachable)
         });
         let rules: Vec<_> = RULES.iter().map(|rule| (rule.pattern.to_owned(), rule.cause)).chain(address).collect();
         let set = RegexSet::new(rules.iter().map(|(pattern, _)| pattern)).expect("the rules are tested");
@@ -191,7 +189,8 @@ impl Judge {
     fn infrastructure<'l>(&self, lines: &[&'l str], wanted: fn(&Rule) -> bool) -> Option<(Cause, &'l str)> {
         let fits = |line: &str| {
             let fitting = self.set.matches(line);
-            fitting.iter().find(|rule| RULES.get(*rule).is_none_or(wanted))
+            let meant = |rule: &Rule| wanted(rule) && !rule.except.iter().any(|words| line.contains(words));
+            fitting.iter().find(|rule| RULES.get(*rule).is_none_or(meant))
         };
         let found = lines.iter().filter_map(|line| Some((fits(line)?, *line)));
         // Equal rules: the first line, for what follows it often only repeats it.
