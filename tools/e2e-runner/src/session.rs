@@ -175,7 +175,7 @@ fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, results: &mut R
     let (mut came, Arranged { set_aside, seen, rows }) =
         arrange::around(place, &run, runtime, ui, || rounds.run(place))?;
     came.rows.extend(rows);
-    (results.conditions.set_aside, results.conditions.pods) = (set_aside, seen.platforms);
+    (results.conditions.set_aside, results.conditions.pods) = (set_aside, seen.platforms());
     if came.signal.is_none() {
         let collect = async { Ok(evidence.finish(&mut came.rows, home, ui).await) };
         match runtime.block_on(cluster::interruptible(collect)) {
