@@ -77,7 +77,7 @@ impl Evidence {
         }
         let names: Vec<_> = targets.iter().map(|target| target.kind.resource.kind.clone()).collect();
         let held = Arc::new(Mutex::new(Held::new(before, namespace, names)));
-        let logs = Logs::new(client.clone())?;
+        let logs = Logs::new(client.clone(), Arc::clone(&held))?;
         let (_, mut changes) = watch(client, &targets);
         let (keep, fetch) = (Arc::clone(&held), logs.clone());
         let task = tokio::spawn(async move {
@@ -111,7 +111,11 @@ impl Evidence {
     /// Gives failures the cause that the pods of their namespaces show, where the tests' own words show none: a pod
     /// that could not get its image says so in its state, and its test only that it waited in vain.
     pub fn judge(&self, rows: &mut [Row], logs: &Path) {
+        if !rows.iter().any(is_failure) && !self.held(Held::is_crowded) {
+            return;
+        }
         let owners = self.owners(rows, logs);
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).passed(owners.passed());
         for row in rows.iter_mut().filter(|row| is_open(row)) {
             let named = owners.of(top(&row.test.name), true);
             let found = self.held(|held| named.iter().find_map(|namespace| self.trouble(held, namespace)));
@@ -141,12 +145,12 @@ impl Evidence {
         {
             ui.warn(format!("cannot remove what an earlier attempt left in {}: {error}", to.display()));
         }
-        let owners = self.owners(rows, &home.logs());
         let failed: Vec<usize> = (0..rows.len()).filter(|index| is_failure(&rows[*index])).collect();
         if failed.is_empty() {
             self.task.abort();
             return None;
         }
+        let owners = self.owners(rows, &home.logs());
         let collect = async {
             let wanted = failed.iter().flat_map(|index| owners.of(&rows[*index].test.name, false));
             let still: Vec<_> = wanted.flat_map(|namespace| self.held(|held| held.running(&namespace))).collect();

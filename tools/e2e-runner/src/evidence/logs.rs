@@ -20,7 +20,7 @@ use kube::{
 use tempfile::TempDir;
 use tokio::sync::{Notify, Semaphore};
 
-use super::held::Container;
+use super::held::{Container, Held};
 
 /// Logs that are fetched at the same time.
 const PARALLEL: usize = 4;
@@ -42,6 +42,7 @@ const CONTROLLERS: usize = 40;
 pub(super) struct LogFile {
     pub(super) container: Container,
     pub(super) path: PathBuf,
+    bytes: u64,
 }
 
 /// All that were fetched.
@@ -54,29 +55,25 @@ pub(super) struct Logs {
 
 struct State {
     folder: TempDir,
+    /// Knows which namespaces nobody needs any more.
+    held: Arc<Mutex<Held>>,
     /// By namespace.
     files: Mutex<BTreeMap<String, Vec<LogFile>>>,
     /// Under way.
     waiting: AtomicUsize,
     settled: Notify,
     bytes: AtomicU64,
+    /// Files, ever.
+    number: AtomicU64,
     left_out: AtomicUsize,
+    /// Namespaces whose logs made room.
+    let_go: AtomicUsize,
     missing: Mutex<Vec<String>>,
 }
 
 impl Logs {
-    pub(super) fn new(client: Client) -> Result<Self> {
-        let folder = tempfile::tempdir().cause(Cause::HostDisk, || "cannot create a temporary folder")?;
-        let state = State {
-            folder,
-            files: Mutex::default(),
-            waiting: AtomicUsize::new(0),
-            settled: Notify::new(),
-            bytes: AtomicU64::new(0),
-            left_out: AtomicUsize::new(0),
-            missing: Mutex::default(),
-        };
-        Ok(Self { client, turns: Arc::new(Semaphore::new(PARALLEL)), state: Arc::new(state) })
+    pub(super) fn new(client: Client, held: Arc<Mutex<Held>>) -> Result<Self> {
+        Ok(Self { client, turns: Arc::new(Semaphore::new(PARALLEL)), state: Arc::new(State::new(held)?) })
     }
 
     /// Fetches the log of a container, in the background.
@@ -105,7 +102,7 @@ impl Logs {
 
     async fn get(&self, container: Container) {
         let state = &self.state;
-        if state.bytes.load(Ordering::SeqCst) > DISK {
+        if !state.make_room(&container.namespace, DISK) {
             state.left_out.fetch_add(1, Ordering::SeqCst);
             return;
         }
@@ -130,18 +127,7 @@ impl Logs {
             }
         };
         let text = tail(&text, BYTES);
-        let number = state.bytes.fetch_add(text.len() as u64, Ordering::SeqCst);
-        let path = state
-            .folder
-            .path()
-            .join(format!("{number}-{}", kit::digest::hex(container.uid.as_bytes()).get(..8).unwrap_or("")));
-        let path = path.with_extension(format!("{}-{}", container.restart, kit::rundir::slug(&container.name)));
-        if fs::write(&path, text.as_bytes()).is_err() {
-            state.left_out.fetch_add(1, Ordering::SeqCst);
-            return;
-        }
-        let mut files = state.files.lock().unwrap_or_else(PoisonError::into_inner);
-        files.entry(container.namespace.clone()).or_default().push(LogFile { container, path });
+        state.keep(container, &text);
     }
 
     /// The logs of a namespace.
@@ -158,13 +144,71 @@ impl Logs {
     }
 
     pub(super) fn cuts(&self) -> Vec<String> {
-        match self.state.left_out.load(Ordering::SeqCst) {
-            0 => Vec::new(),
-            n => vec![format!(
-                "the logs of {n} containers were not kept: there is no room, or more than {} MiB",
-                DISK >> 20
-            )],
+        let most = DISK >> 20;
+        let said = [
+            (&self.state.left_out, "containers were not kept: there is no room, or"),
+            (&self.state.let_go, "namespaces that were deleted made room: there was"),
+        ];
+        let said = said.map(|(number, words)| (number.load(Ordering::SeqCst), words));
+        said.iter()
+            .filter(|(number, _)| *number > 0)
+            .map(|(number, words)| format!("the logs of {number} {words} more than {most} MiB"))
+            .collect()
+    }
+}
+
+impl State {
+    fn new(held: Arc<Mutex<Held>>) -> Result<Self> {
+        let folder = tempfile::tempdir().cause(Cause::HostDisk, || "cannot create a temporary folder")?;
+        Ok(Self {
+            folder,
+            held,
+            files: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            settled: Notify::new(),
+            bytes: AtomicU64::new(0),
+            number: AtomicU64::new(0),
+            left_out: AtomicUsize::new(0),
+            let_go: AtomicUsize::new(0),
+            missing: Mutex::default(),
+        })
+    }
+
+    fn keep(&self, container: Container, text: &str) {
+        let number = self.number.fetch_add(1, Ordering::SeqCst);
+        let uid = kit::digest::hex(container.uid.as_bytes());
+        let name = format!("{number}-{}.{}-{}", &uid[..8], container.restart, kit::rundir::slug(&container.name));
+        let path = self.folder.path().join(name);
+        if fs::write(&path, text.as_bytes()).is_err() {
+            self.left_out.fetch_add(1, Ordering::SeqCst);
+            return;
         }
+        let bytes = text.len() as u64;
+        self.bytes.fetch_add(bytes, Ordering::SeqCst);
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.entry(container.namespace.clone()).or_default().push(LogFile { container, path, bytes });
+    }
+
+    /// Whether there is room for another log of this namespace. Logs that nobody needs any more make some.
+    fn make_room(&self, namespace: &str, limit: u64) -> bool {
+        let full = || self.bytes.load(Ordering::SeqCst) > limit;
+        if !full() {
+            return true;
+        }
+        let released = self.held.lock().unwrap_or_else(PoisonError::into_inner).released();
+        for (name, passed) in released.into_iter().filter(|(name, _)| name != namespace) {
+            if !full() {
+                break;
+            }
+            let files = self.files.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+            self.let_go.fetch_add(usize::from(files.is_some() && !passed), Ordering::SeqCst);
+            for file in files.into_iter().flatten() {
+                // It lies in a folder of ours, and goes with that at the latest.
+                let _ = fs::remove_file(&file.path);
+                self.bytes.fetch_sub(file.bytes, Ordering::SeqCst);
+            }
+        }
+        !full()
     }
 }
 
@@ -234,7 +278,32 @@ pub(super) fn between(text: &str, from: Timestamp, to: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use kube::{api::DynamicObject, runtime::watcher};
+    use serde_json::json;
+
+    #[test]
+    fn logs_that_nobody_needs_make_room() {
+        let mut held = Held::new(BTreeSet::new(), None, vec!["Namespace".into()]);
+        let space = |name: &str| -> DynamicObject { serde_json::from_value(json!({"metadata": {"name": name}})).unwrap() };
+        for name in ["gone", "there"] {
+            held.take(0, watcher::Event::Apply(space(name)));
+        }
+        held.take(0, watcher::Event::Delete(space("gone")));
+        let state = State::new(Arc::new(Mutex::new(held))).unwrap();
+        for namespace in ["gone", "there"] {
+            let [namespace, pod, uid, name] = [namespace, "p", "u", "c"].map(String::from);
+            state.keep(Container { namespace, pod, uid, name, restart: 0, previous: false }, &"x".repeat(600));
+        }
+        let files = || state.files.lock().unwrap().keys().cloned().collect::<Vec<_>>();
+        assert!(state.make_room("there", 1200) && files().len() == 2);
+        assert!(state.make_room("there", 1000));
+        assert_eq!((files(), state.let_go.load(Ordering::SeqCst)), (vec!["there".to_owned()], 1));
+        assert_eq!(fs::read_dir(state.folder.path()).unwrap().count(), 1);
+        assert!(!state.make_room("late", 500), "all that is left is needed");
+    }
 
     #[test]
     fn the_end_of_a_log_is_kept_from_a_whole_line_on() {
