@@ -151,27 +151,22 @@ impl Evidence {
             return None;
         }
         let owners = self.owners(rows, &home.logs());
+        let deadline = tokio::time::Instant::now() + LIMIT;
         let collect = async {
             let wanted = failed.iter().flat_map(|index| owners.of(&rows[*index].test.name, false));
             let still: Vec<_> = wanted.flat_map(|namespace| self.held(|held| held.running(&namespace))).collect();
             still.into_iter().for_each(|container| self.logs.fetch(container));
             self.logs.settle().await;
             match &self.namespace {
-                Some(namespace) => {
-                    let first = failed.iter().filter_map(|index| rows[*index].ran).map(|(began, _)| began).min();
-                    logs::of_controllers(&self.client, namespace, first).await
-                }
-                None => Vec::new(),
+                Some(namespace) => Some(logs::Controllers::find(&self.client, namespace).await),
+                None => None,
             }
         };
-        let controllers = tokio::time::timeout(LIMIT, collect).await;
+        let collected = tokio::time::timeout_at(deadline, collect).await;
         self.task.abort();
-        let late = controllers.is_err();
-        let controllers = controllers.unwrap_or_default();
+        let mut late = collected.is_err();
+        let mut containers = collected.ok().flatten();
         let mut writer = write::Writer::new(&to);
-        if late {
-            writer.cut(format!("collecting took longer than {} s: logs may be missing", LIMIT.as_secs()));
-        }
         writer.cuts(self.held(Held::cuts));
         writer.cuts(self.logs.cuts());
         if failed.len() > FAILURES {
@@ -180,6 +175,14 @@ impl Evidence {
         for index in failed.into_iter().take(FAILURES) {
             let name = rows[index].test.name.clone();
             let spaces = owners.of(&name, false);
+            // One failure after the other: together they may be more than fits in memory.
+            let mut controllers = Vec::new();
+            if let (Some(containers), Some(ran)) = (&mut containers, rows[index].ran) {
+                let (from, to) = write::window(ran);
+                let said = tokio::time::timeout_at(deadline, containers.between(from, to)).await;
+                late |= said.is_err();
+                controllers = said.unwrap_or_default();
+            }
             let about = write::About {
                 row: &rows[index],
                 owners: &owners,
@@ -198,6 +201,10 @@ impl Evidence {
                 Err(error) => writer.cut(format!("{name}: {}", error.summary())),
             }
         }
+        if late {
+            writer.cut(format!("collecting took longer than {} s: logs may be missing", LIMIT.as_secs()));
+        }
+        writer.cuts(containers.map(|containers| containers.cuts).unwrap_or_default());
         let collected = writer.finish();
         for cut in &collected.cut {
             ui.warn(format!("evidence: {cut}"));

@@ -10,8 +10,9 @@ use std::{
     },
 };
 
+use futures::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kit::{Cause, Context, Result};
 use kube::{
     Api, Client, ResourceExt,
@@ -32,10 +33,12 @@ const BYTES: usize = 256 << 10;
 const ANSWER: i64 = 1 << 20;
 /// Of all containers together.
 const DISK: u64 = 256 << 20;
-/// What is read of one of the component's own containers.
-const CONTROLLER: i64 = 8 << 20;
-/// Their pods and containers.
+/// What is kept of the log of one of the component's own containers, of the time of one failure.
+const CONTROLLER: usize = 512 << 10;
+/// The component's own containers.
 const CONTROLLERS: usize = 40;
+/// A longer line comes in pieces.
+const LINE: u64 = 1 << 20;
 
 /// A log that is here.
 #[derive(Debug, Clone)]
@@ -222,58 +225,121 @@ pub(super) fn tail(text: &str, limit: usize) -> String {
     format!("[... {begin} bytes left out ...]\n{}", &text[begin..])
 }
 
-/// The log of one of the component's own containers, each line with its time.
+/// The log of one of the component's own containers of some time, each line with its own.
 #[derive(Debug, Clone)]
 pub(super) struct Controller {
     pub(super) name: String,
     pub(super) text: String,
 }
 
-/// Logs of the component's containers since `from`; the start before the present one as well.
-pub(super) async fn of_controllers(client: &Client, namespace: &str, from: Option<Timestamp>) -> Vec<Controller> {
-    let pods = Api::<Pod>::namespaced(client.clone(), namespace);
-    let Ok(list) = pods.list(&ListParams::default()).await else { return Vec::new() };
-    let mut found = Vec::new();
-    for pod in list {
-        let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-        for status in statuses {
-            for previous in [false, true] {
-                if (previous && status.restart_count == 0) || found.len() >= CONTROLLERS {
-                    continue;
-                }
-                let params = LogParams {
-                    container: Some(status.name.clone()),
-                    previous,
-                    timestamps: true,
-                    limit_bytes: Some(CONTROLLER),
-                    since_time: from.map(|from| from - SignedDuration::from_secs(2)),
-                    ..LogParams::default()
-                };
-                if let Ok(text) = pods.logs(&pod.name_any(), &params).await {
-                    let before = if previous { ".previous" } else { "" };
-                    found.push(Controller { name: format!("{}_{}{before}", pod.name_any(), status.name), text });
+/// The component's own containers.
+pub(super) struct Controllers {
+    pods: Api<Pod>,
+    /// Pod, container, and whether it is the start before the present one.
+    sources: Vec<(String, String, bool)>,
+    pub(super) cuts: Vec<String>,
+}
+
+impl Controllers {
+    /// Those of the component's namespace.
+    pub(super) async fn find(client: &Client, namespace: &str) -> Self {
+        let pods = Api::<Pod>::namespaced(client.clone(), namespace);
+        let (mut sources, mut cuts) = (Vec::new(), Vec::new());
+        match pods.list(&ListParams::default()).await {
+            Ok(list) => sources.extend(list.iter().flat_map(containers)),
+            Err(error) => cuts.push(format!("no logs of {namespace}: {}", cluster::describe(&error))),
+        }
+        if sources.len() > CONTROLLERS {
+            cuts.push(format!("only {CONTROLLERS} of {} containers of {namespace} have logs", sources.len()));
+            sources.truncate(CONTROLLERS);
+        }
+        Self { pods, sources, cuts }
+    }
+
+    /// What they said between these times.
+    pub(super) async fn between(&mut self, from: Timestamp, to: Timestamp) -> Vec<Controller> {
+        let mut found = Vec::new();
+        for (pod, container, previous) in &self.sources {
+            let name = format!("{pod}_{container}{}", if *previous { ".previous" } else { "" });
+            let params = LogParams {
+                container: Some(container.clone()),
+                previous: *previous,
+                timestamps: true,
+                // It is rounded to seconds, also upwards.
+                since_time: Some(from - SignedDuration::from_secs(1)),
+                ..LogParams::default()
+            };
+            let read = async {
+                let stream = self.pods.log_stream(pod, &params).await.map_err(|error| cluster::describe(&error))?;
+                between(std::pin::pin!(stream), from, to).await.map_err(|error| error.to_string())
+            };
+            match read.await {
+                Ok(text) if text.is_empty() => {}
+                Ok(text) => found.push(Controller { name, text }),
+                Err(error) => {
+                    let cut = format!("no log of {name}: {error}");
+                    if !self.cuts.contains(&cut) {
+                        self.cuts.push(cut);
+                    }
                 }
             }
         }
+        found
     }
-    found
 }
 
-/// The lines of a log with times between these.
-pub(super) fn between(text: &str, from: Timestamp, to: Timestamp) -> String {
-    let mut kept = String::new();
-    let mut inside = false;
-    for line in text.lines() {
+/// The containers of a pod, and their starts before the present ones as far as they can be had.
+fn containers(pod: &Pod) -> Vec<(String, String, bool)> {
+    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let of = |status: &ContainerStatus| {
+        let before = status.last_state.as_ref().is_some_and(|last| last.terminated.is_some());
+        let starts = [Some(false), Some(true).filter(|_| before && status.restart_count > 0)];
+        starts.into_iter().flatten().map(|previous| (pod.name_any(), status.name.clone(), previous)).collect::<Vec<_>>()
+    };
+    statuses.flat_map(of).collect()
+}
+
+/// The lines of a log with times between these, the last ones if they are many. It is not read further than that.
+async fn between(mut log: impl AsyncBufRead + Unpin, from: Timestamp, to: Timestamp) -> std::io::Result<String> {
+    let (mut kept, mut left_out, mut inside) = (Vec::new(), 0, false);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if (&mut log).take(LINE).read_until(b'\n', &mut line).await? == 0 {
+            break;
+        }
         // What follows a line without a time of its own belongs to that line.
-        if let Some(at) = line.split_once(' ').and_then(|(time, _)| time.parse::<Timestamp>().ok()) {
-            inside = from <= at && at <= to;
+        if let Some(at) = time(&line) {
+            inside = from <= at;
+            if at > to {
+                break;
+            }
         }
         if inside {
-            kept.push_str(line);
-            kept.push('\n');
+            kept.extend_from_slice(&line);
+            if kept.len() > 2 * CONTROLLER {
+                left_out += shorten(&mut kept);
+            }
         }
     }
-    kept
+    left_out += shorten(&mut kept);
+    let note = if left_out > 0 { format!("[... {left_out} bytes left out ...]\n") } else { String::new() };
+    Ok(note + &String::from_utf8_lossy(&kept))
+}
+
+/// The time at the beginning of a line.
+fn time(line: &[u8]) -> Option<Timestamp> {
+    let space = line.iter().position(|byte| *byte == b' ')?;
+    std::str::from_utf8(&line[..space]).ok()?.parse().ok()
+}
+
+/// Leaves the end, from a whole line on; says how much had to go.
+fn shorten(text: &mut Vec<u8>) -> usize {
+    let from = text.len().saturating_sub(CONTROLLER);
+    let whole = |at: &usize| *at == 0 || text[*at - 1] == b'\n';
+    let begin = (from..=text.len()).find(whole).unwrap_or(text.len());
+    text.drain(..begin);
+    begin
 }
 
 #[cfg(test)]
@@ -313,11 +379,32 @@ mod tests {
         assert_eq!(tail("äöü\näöü\n", 9), "[... 7 bytes left out ...]\näöü\n");
     }
 
-    #[test]
-    fn only_lines_of_the_time_are_kept() {
-        let text = "2026-01-01T00:00:01Z a\n2026-01-01T00:00:05.5Z b\n  more of b\n2026-01-01T00:00:09Z c\n";
+    #[tokio::test]
+    async fn only_lines_of_the_time_are_kept() {
         let at = |time: &str| time.parse().unwrap();
-        let kept = between(text, at("2026-01-01T00:00:02Z"), at("2026-01-01T00:00:08Z"));
+        let read = async |text: &str, from, to| between(text.as_bytes(), at(from), at(to)).await.unwrap();
+        let text = "2026-01-01T00:00:01Z a\n2026-01-01T00:00:05.5Z b\n  more of b\n2026-01-01T00:00:09Z c\n";
+        let kept = read(text, "2026-01-01T00:00:02Z", "2026-01-01T00:00:08Z").await;
         assert_eq!(kept, "2026-01-01T00:00:05.5Z b\n  more of b\n");
+        // However much was said before, and however much in that time.
+        let early = format!("2026-01-01T00:00:01Z {}\n", "x".repeat(100)).repeat(100_000);
+        let kept = read(&(early + text), "2026-01-01T00:00:05Z", "2026-01-01T00:00:08Z").await;
+        assert_eq!(kept, "2026-01-01T00:00:05.5Z b\n  more of b\n");
+        let much = format!("2026-01-01T00:00:06Z {}\n", "x".repeat(100)).repeat(20_000);
+        let kept = read(&format!("{much}2026-01-01T00:00:07Z last\n"), "2026-01-01T00:00:05Z", "2026-01-01T00:00:08Z").await;
+        assert!(kept.starts_with("[... ") && kept.ends_with("Z last\n") && kept.len() <= CONTROLLER + 100, "{}", kept.len());
+        let whole = kept.lines().skip(1).all(|line| line.starts_with("2026-01-01T00:00:0"));
+        assert!(whole && much.len() + 26 > kept.len());
+    }
+
+    #[test]
+    fn a_container_that_was_started_again_has_two_logs() {
+        let of = |restarts: i32, last: serde_json::Value| {
+            let status = json!({"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": restarts,
+                "lastState": last});
+            let pod = json!({"metadata": {"name": "p"}, "status": {"containerStatuses": [status]}});
+            containers(&serde_json::from_value(pod).unwrap()).len()
+        };
+        assert_eq!((of(0, json!({})), of(2, json!({"terminated": {"exitCode": 1}})), of(2, json!({}))), (1, 2, 1));
     }
 }
