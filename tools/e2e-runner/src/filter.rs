@@ -9,7 +9,7 @@ use clap::Parser;
 use jiff::Timestamp;
 use kit::{
     Cause, Context, Done, Error, Outcome, Output, Platform, Result, Ui,
-    record::{Conditions, Head, Nature, Results},
+    record::{Collected, Conditions, Head, Nature, Results},
     rundir,
 };
 
@@ -55,8 +55,12 @@ pub fn run(args: &ParseArgs, ui: &Ui) -> Result<Done> {
     let started = Timestamp::now();
     let scratch = tempfile::tempdir().cause(Cause::HostDisk, || "cannot create a temporary folder")?;
     let folder = args.out.as_deref().unwrap_or(scratch.path());
-    let parsed = parse(args, Folder::new(folder.join("logs")))?;
+    let logs = Folder::new(folder.join("logs"));
+    let allowance = logs.allowance();
+    let parsed = parse(args, logs)?;
     let (mut results, rows) = results(args, started, parsed);
+    let cut = allowance.cut().filter(|_| args.out.is_some());
+    results.evidence = cut.map(|cut| Collected { cut: vec![cut], ..Collected::default() });
     let summary = match ui.output {
         Output::Json => String::new(),
         Output::Text => report::summary(&results, &rows, folder),

@@ -8,6 +8,7 @@ use std::{
     fmt::Write as _,
     path::PathBuf,
     process::Command,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -20,7 +21,10 @@ use kit::{
 use crate::{
     cause::Judge,
     live::Live,
-    parse::{Parsed, Stream, log::Folder},
+    parse::{
+        Parsed, Stream,
+        log::{Allowance, Folder},
+    },
     program::Program,
     select::Selection,
 };
@@ -59,6 +63,8 @@ pub struct Runner<'a> {
     pub environment: BTreeMap<String, OsString>,
     /// Where logs go.
     pub logs: PathBuf,
+    /// What they may take together with those of other passes, attempts and rounds.
+    pub allowance: Arc<Allowance>,
     /// When all must be over.
     pub deadline: Option<Instant>,
     /// For how long it may say nothing.
@@ -107,6 +113,7 @@ impl<'a> Runner<'a> {
             parallel: self.parallel,
             environment: self.environment.clone(),
             logs,
+            allowance: Arc::clone(&self.allowance),
             deadline: self.deadline,
             silence: self.silence,
             max_failures: None,
@@ -137,7 +144,8 @@ impl Runner<'_> {
     }
 
     fn pass(&self, pass: &[String], tests: &[String], live: &Live, ran: &mut Ran) -> Result<()> {
-        let mut stream = Stream::new(Folder::new(&self.logs), true, &self.judge, live.feed());
+        let folder = Folder::new(&self.logs).within(&self.allowance);
+        let mut stream = Stream::new(folder, true, &self.judge, live.feed());
         let (mut written, mut too_many) = (Ok(()), false);
         let before = ran.streams.iter().map(Parsed::failed).sum::<usize>();
         // One failure is Go's own affair: the tests that run come to their end.

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -207,6 +208,7 @@ impl<'a> Plan<'a> {
                 &program.folder,
             )?,
             logs,
+            allowance: Arc::default(),
             deadline: limit.map(|limit| Instant::now() + limit),
             silence: self.args.silence.unwrap_or(pace.stretch(SILENCE)),
             max_failures: if self.args.fail_fast { Some(1) } else { self.args.max_failures },

@@ -169,14 +169,15 @@ pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, resu
     let limit = plan.args.timeout.or(said.map(|limit| pace.stretch(limit)));
     let silence = plan.args.silence.unwrap_or_else(|| pace.stretch(SILENCE));
     let server = place.opened.server.trim_end_matches('/').rsplit("//").next();
-    let came = run(&work, &logs, limit, silence, &Judge::new(server), at.ui)?;
+    let folder = Folder::new(&logs);
+    let came = run(&work, &folder, limit, silence, &Judge::new(server), at.ui)?;
+    session::say_cut(results, &folder.allowance(), at.ui);
     session::conclude(plan, results, came, at, &installed)
 }
 
-fn run(work: &Work, logs: &Path, limit: Option<Duration>, silence: Duration, judge: &Judge, ui: &Ui) -> Result<Came> {
+fn run(work: &Work, folder: &Folder, limit: Option<Duration>, silence: Duration, judge: &Judge, ui: &Ui) -> Result<Came> {
     let package = format!("script {}", work.name);
     let live = Live::start(ui, ui.step(&package), 0);
-    let folder = Folder::new(logs);
     let (mut output, mut written) = (folder.log("_output"), Ok(()));
     let mut stream = Stream::new(folder.clone(), true, judge, live.feed());
     let mut tap = Tap::new(&package);

@@ -17,6 +17,7 @@ use crate::{
     home::Home,
     options::{Kind, PrepareArgs, RunArgs},
     pace::Pace,
+    parse::log::Allowance,
     place::{Installed, Place},
     plan::{self, Plan},
     program, report,
@@ -183,7 +184,16 @@ fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, results: &mut R
             Err(error) => came.signal = error.signal,
         }
     }
+    say_cut(results, &runner.allowance, ui);
     conclude(plan, results, came, at, &installed)
+}
+
+/// Says what is missing of the tests' logs, so that the run directory stays below a limit.
+pub(crate) fn say_cut(results: &mut Results, allowance: &Allowance, ui: &Ui) {
+    if let Some(cut) = allowance.cut() {
+        ui.warn(&cut);
+        results.evidence.get_or_insert_default().cut.push(cut);
+    }
 }
 
 /// How limits are stretched, for the record.

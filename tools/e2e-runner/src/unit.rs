@@ -12,6 +12,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -29,6 +30,7 @@ use crate::{
     compare::SOURCES,
     environment::{self, Values},
     pace::Pace,
+    parse::log::Allowance,
     passes::{Ran, Runner},
     place::Place,
     plan::Plan,
@@ -171,7 +173,7 @@ pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, resu
     let (checkout, chosen) = chosen(plan, &place.platform, at.ui)?;
     results.head.inputs.push(Input { name: SOURCES.into(), digest: program::sources(&checkout.source) });
     results.conditions.stretch = session::stretch(&pace, &[]);
-    let work = Work { plan, place, at, pace, values, repo, checkout };
+    let work = Work { plan, place, at, pace, values, repo, checkout, allowance: Arc::default() };
     let mut came = Came::default();
     at.runtime.block_on(cluster::interruptible(pod::forget(&place.opened.client)))?;
     kit::rundir::write(&at.home.logs().join("_environment.txt"), work.environment_in_words()?.as_bytes())?;
@@ -196,6 +198,7 @@ pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, resu
             }
         }
     }
+    session::say_cut(results, &work.allowance, at.ui);
     session::conclude(plan, results, came, at, &installed)
 }
 
@@ -215,6 +218,8 @@ struct Work<'a> {
     values: Values,
     repo: String,
     checkout: source::Checkout,
+    /// Of the logs of all packages.
+    allowance: Arc<Allowance>,
 }
 
 impl Work<'_> {
@@ -288,6 +293,7 @@ impl Work<'_> {
             parallel: None,
             environment: self.own_environment(&env)?,
             logs: self.at.home.logs(),
+            allowance: Arc::clone(&self.allowance),
             deadline: Some(Instant::now() + limit + pod::START),
             silence: self.plan.args.silence.unwrap_or_else(|| self.pace.stretch(SILENCE)),
             max_failures: None,

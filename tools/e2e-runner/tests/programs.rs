@@ -184,6 +184,7 @@ impl Made {
             parallel: None,
             environment,
             logs: self.world.path("logs"),
+            allowance: std::sync::Arc::default(),
             deadline: None,
             silence: Duration::from_secs(60),
             max_failures: None,

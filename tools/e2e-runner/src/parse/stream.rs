@@ -202,6 +202,7 @@ impl<'a, O: Observer> Stream<'a, O> {
                 failure.excerpt = Vec::new();
             }
         }
+        ended.log = ended.log.and_then(|log| self.folder.settle(log));
         self.observer.ended(&ended);
         self.parsed.tests.push(ended);
     }
