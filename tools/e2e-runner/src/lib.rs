@@ -21,6 +21,7 @@ pub mod overlay;
 pub mod pace;
 pub mod parse;
 pub mod passes;
+pub mod pattern;
 pub mod place;
 mod plan;
 pub mod pods;

@@ -27,7 +27,7 @@ use crate::{
     live::Live,
     parse::{Stream, log::Folder},
     place::Place,
-    plan::Plan,
+    plan::{LIMIT, Plan},
     program,
     report::{self, PACKAGE, Row},
     rounds::Came,
@@ -59,14 +59,6 @@ pub(crate) fn section<'p>(plan: &'p Plan<'_>) -> Result<(String, &'p Script)> {
         let named = plan.args.script.as_ref().map(|name| format!(" '{name}'")).unwrap_or_default();
         Error::new(Cause::Usage, format!("component '{component}' has no script{named} that is meant")).next(next)
     })?;
-    let args = plan.args;
-    let parts = !plan.wanted.is_empty() || args.shard.is_part() || args.suite.is_some() || args.shadow;
-    if parts || args.fail_fast || args.max_failures.is_some() {
-        return Err(Error::new(Cause::Usage, "a script runs as a whole").next(
-            "leave out --tests, --only-failed, --suite, --shard, --shadow, --fail-fast and --max-failures; say what it \
-             is to run with --env",
-        ));
-    }
     Ok((name.clone(), script))
 }
 
@@ -166,7 +158,7 @@ pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, resu
     }
     kit::rundir::write(&logs.join("_command.txt"), work.describe().as_bytes())?;
     let said = work.script.time_limit.as_deref().map(parse_duration).transpose()?;
-    let limit = plan.args.timeout.or(said.map(|limit| pace.stretch(limit)));
+    let limit = plan.args.timeout.unwrap_or(pace.stretch(said.unwrap_or(LIMIT)));
     let silence = plan.args.silence.unwrap_or_else(|| pace.stretch(SILENCE));
     let server = place.opened.server.trim_end_matches('/').rsplit("//").next();
     let folder = Folder::new(&logs);
@@ -175,7 +167,7 @@ pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, resu
     session::conclude(plan, results, came, at, &installed)
 }
 
-fn run(work: &Work, folder: &Folder, limit: Option<Duration>, silence: Duration, judge: &Judge, ui: &Ui) -> Result<Came> {
+fn run(work: &Work, folder: &Folder, limit: Duration, silence: Duration, judge: &Judge, ui: &Ui) -> Result<Came> {
     let package = format!("script {}", work.name);
     let live = Live::start(ui, ui.step(&package), 0);
     let (mut output, mut written) = (folder.log("_output"), Ok(()));
@@ -189,10 +181,7 @@ fn run(work: &Work, folder: &Folder, limit: Option<Duration>, silence: Duration,
         removed
             .map_err(|error| Error::from_source(Cause::HostDisk, format!("cannot remove {}", old.display()), error))?;
     }
-    let mut process = Process::new(package.clone(), work.process(&package)?).silence(silence);
-    if let Some(limit) = limit {
-        process = process.limit(limit);
-    }
+    let process = Process::new(package.clone(), work.process(&package)?).silence(silence).limit(limit);
     let mut last = Vec::new();
     let finished = process
         .on_line(|pipe, line| {
@@ -221,10 +210,10 @@ fn run(work: &Work, folder: &Folder, limit: Option<Duration>, silence: Duration,
     let (mut came, mut known) = (Came::default(), None);
     let code = match finished {
         Ok(finished) if finished.silent || finished.timed_out => {
-            let why = match (finished.silent, limit) {
-                (true, _) => format!("the script printed nothing for {}", ui::duration(silence)),
-                (_, Some(limit)) => format!("the script did not end within {}", ui::duration(limit)),
-                _ => "the script was stopped".into(),
+            let why = if finished.silent {
+                format!("the script printed nothing for {}", ui::duration(silence))
+            } else {
+                format!("the script did not end within {}", ui::duration(limit))
             };
             known = Some((Some(Cause::TestTimeout), why));
             124

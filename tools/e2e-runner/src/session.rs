@@ -33,7 +33,7 @@ use crate::{
 /// As [`program::prepare`].
 pub fn prepare(args: &PrepareArgs, ui: &Ui) -> Result<Done> {
     let ci = args.ci.open()?;
-    let component = plan::of_kind(ci.component(&args.component)?, args.kind);
+    let component = plan::of_kind(ci.component(&args.component)?, args.kind, &args.tags);
     let pace = Pace::new(args.slowdown, None);
     let program = program::prepare(&ci, &args.component, args.kind, &component, &pace, ui)?;
     let tests = program.list()?;

@@ -60,16 +60,7 @@ pub(crate) fn section<'p>(plan: &'p Plan<'_>) -> Result<(String, &'p Unit)> {
         Error::new(Cause::Usage, format!("component '{name}' has no unit tests"))
             .next(format!("add [{name}.unit] to {}", plan.ci.folder().join("components.toml").display()))
     })?;
-    // What is not done must not look as if it were.
-    let given = [
-        (plan.args.shard.is_part(), "--shard", "give each machine other packages with --package"),
-        (plan.args.suite.is_some(), "--suite", "say which with --package and --tests"),
-        (plan.args.shadow, "--shadow", "name the tests with --tests, without their entries in ci/skips.toml"),
-    ];
-    match given.into_iter().find(|(given, _, _)| *given) {
-        Some((_, option, next)) => Err(Error::new(Cause::Usage, format!("{option} is not for unit tests")).next(next)),
-        None => Ok(("unit".into(), unit)),
-    }
+    Ok(("unit".into(), unit))
 }
 
 /// The packages that are asked for, with the tests of each; those without any wanted test are left out.
@@ -118,10 +109,14 @@ pub(crate) fn dry_run(plan: &Plan<'_>, ui: &Ui) -> Result<Done> {
     let (_, unit) = section(plan)?;
     let values = plan.values("KUBECONFIG-OF-THE-CLUSTER".into(), &platform, Some("REGISTRY".into()));
     let env = variables(plan, unit, &values)?;
-    let rows = chosen.iter().map(|(package, selection)| {
+    let programs: Vec<_> = chosen
+        .iter()
+        .map(|(package, selection)| Ok((package, selection, selection.arguments(&selection.asked)?)))
+        .collect::<Result<_>>()?;
+    let rows = programs.iter().map(|(package, selection, arguments)| {
         serde_json::json!({
             "package": package.path, "folder": checkout.dir.join(&package.folder), "asked": selection.asked,
-            "excluded": selection.excluded, "arguments": selection.arguments(&selection.asked),
+            "excluded": selection.excluded, "arguments": arguments,
         })
     });
     match ui.output {
@@ -135,10 +130,9 @@ pub(crate) fn dry_run(plan: &Plan<'_>, ui: &Ui) -> Result<Done> {
             for (name, value) in &env {
                 text.push_str(&format!("export {name}={}\n", kit::process::quote(value)));
             }
-            for (package, selection) in &chosen {
+            for (package, selection, arguments) in &programs {
                 let folder = checkout.dir.join(&package.folder).display().to_string();
-                let words: Vec<_> =
-                    selection.arguments(&selection.asked).iter().map(|word| kit::process::quote(word)).collect();
+                let words: Vec<_> = arguments.iter().map(|word| kit::process::quote(word)).collect();
                 text.push_str(&format!("# {} tests of {}:\n", selection.asked.len(), package.path));
                 text.push_str(&format!("cd {}\n{PROGRAM} {}\n", kit::process::quote(&folder), words.join(" ")));
             }

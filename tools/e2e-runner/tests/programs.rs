@@ -90,6 +90,20 @@ fn what_would_run_is_said_and_what_cannot_is_refused() {
     with(&["--suite", "other"]).says(2, &["there is no suite 'other'", "smoke"]);
     with(&["--tests", "["]).says(2, &["--tests [: not a regular expression"]);
     with(&["--tests", "TestParallel"]).says(4, &["no tests selected of 9 (1 are left out by ci/skips.toml)"]);
+    // However few they are, a test that hangs is ended.
+    let limit = |more: &[&str]| {
+        let said = with(more).out;
+        let found = regex::Regex::new(r"-test\.timeout=(\d+)ms").unwrap().captures(&said).map(|found| found[1].to_owned());
+        found.unwrap_or_else(|| panic!("{said}")).parse::<u64>().unwrap().div_ceil(60_000)
+    };
+    assert_eq!(limit(&[]), 10, "the suite's");
+    assert_eq!(limit(&["--suite", "smoke", "--tests", "TestSerial"]), 10, "the suite's all the same");
+    assert_eq!(limit(&["--tests", "TestSerial"]), 120, "of no suite");
+    assert_eq!(limit(&["--tests", "TestSerial", "--slowdown", "3"]), 360, "stretched");
+    with(&["--tests", "TestSubtests/good"]).says(0, &["'-test.run=^TestSubtests$/good'"]);
+    with(&["--skip", "TestSerial|TestSubtests/good"]).says(0, &["# 1 tests of selection", "^(TestNowhere)$"]);
+    with(&["--package", "./test"]).says(2, &["--package is for --kind unit, and this is --kind e2e"]);
+    with(&["--script", "x"]).says(2, &["--script is for --kind script, and this is --kind e2e"]);
     with(&["--shard", "1/2"]).says(0, &["# 1 tests of smoke, part 1/2", "#   TestParallel: needs the internet"]);
     with(&["--shard", "2/2"]).says(0, &["# 1 tests of smoke, part 2/2", "# left out: 0"]);
     with(&["--shard", "3/3"]).says(4, &["part 3/3 has no tests: there are only 2"]);
@@ -121,7 +135,10 @@ fn unit_tests_are_listed_from_sources_for_the_platform() {
     one.says(0, &["# 1 tests of own/test:", "^(TestOther)$"]);
     assert!(!one.out.contains("own/pods"), "{}", one.out);
     with(&["--package", "./absent"]).says(2, &["error[usage]"]);
-    with(&["--shard", "1/2"]).says(2, &["--shard is not for unit tests"]);
+    with(&["--shard", "1/2"]).says(2, &["--shard is for --kind e2e or examples, and this is --kind unit"]);
+    let but = with(&["--package", "./test", "--tests", "TestS", "--skip", "Serial|TestSubtests/good"]);
+    but.says(0, &["# 1 tests of own/test:", "^(TestSubtests)$", "|TestSubtests/good'"]);
+    with(&["--package", "./test", "--tags", "none"]).says(0, &["tests of own/test:"]);
     with(&["--tests", "TestGone"]).says(4, &["no unit tests selected"]);
 }
 
