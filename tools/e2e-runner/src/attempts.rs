@@ -10,6 +10,7 @@ use kit::{
 
 use crate::{
     cause::SILENT_END,
+    cut_off,
     health::Outages,
     parse::event::top,
     passes::{Ran, STAYED_AWAY, Stopped},
@@ -83,7 +84,7 @@ fn is_top(row: &Row) -> bool {
 }
 
 /// The top-level tests that get another attempt after `before` ones: those that failed by the infrastructure's doing
-/// twice, all others once; none if the program crashed or was stopped (then there is nothing to repeat).
+/// twice, all others once, and with them what was kept from its end; none if the program crashed or was stopped (then there is nothing to repeat).
 #[must_use]
 pub fn again(rows: &[Row], ran: &Ran, before: usize) -> Vec<String> {
     let crashed = ran.streams.iter().flat_map(|stream| &stream.packages).any(|package| package.crashed);
@@ -95,12 +96,14 @@ pub fn again(rows: &[Row], ran: &Ran, before: usize) -> Vec<String> {
         Some(cause) => is_passing(cause),
         None => false,
     };
-    let failed = rows.iter().filter(|row| is_top(row) && row.test.status == Status::Failed).filter(worth);
-    failed.map(|row| row.test.name.clone()).collect()
+    let cut_off = cut_off::is_cut_off(rows);
+    let failed = |row: &&Row| is_top(row) && row.test.status == Status::Failed && worth(row);
+    let wanted = rows.iter().filter(|row| failed(row) || (cut_off && cut_off::was_kept(row)));
+    wanted.map(|row| row.test.name.clone()).collect()
 }
 
 /// Whether time may heal it.
-fn is_passing(cause: Cause) -> bool {
+pub(crate) fn is_passing(cause: Cause) -> bool {
     let lasting = [Cause::Interrupted, Cause::LeaseHeld, Cause::Auth, Cause::HostDisk, Cause::Quota];
     cause.class() == Class::Infrastructure && !lasting.contains(&cause)
 }

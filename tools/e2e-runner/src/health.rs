@@ -109,6 +109,7 @@ pub struct Watch {
     found: Arc<Mutex<Outages>>,
     task: JoinHandle<()>,
     cluster: Cluster,
+    only_nodes: bool,
 }
 
 impl Watch {
@@ -119,13 +120,24 @@ impl Watch {
         let selector = format!("kubernetes.io/os={},kubernetes.io/arch={}", platform.os, platform.arch);
         let cluster = Cluster { client, selector, nodes: Arc::default() };
         let task = tokio::spawn(watch(cluster.clone(), Arc::clone(&found), stopper));
-        Self { found, task, cluster }
+        Self { found, task, cluster, only_nodes: false }
+    }
+
+    /// For tests that need nodes and no API server.
+    #[must_use]
+    pub fn only_nodes(self) -> Self {
+        Self { only_nodes: true, ..self }
     }
 
     /// What was found until now.
     #[must_use]
     pub fn outages(&self) -> Outages {
-        self.found.lock().map(|found| found.clone()).unwrap_or_default()
+        self.of_interest(self.found.lock().map(|found| found.clone()).unwrap_or_default())
+    }
+
+    fn of_interest(&self, mut outages: Outages) -> Outages {
+        outages.0.retain(|outage| !self.only_nodes || outage.cause == Cause::Node);
+        outages
     }
 
     /// Ends, with a last look: an API server that is away gets a few seconds to come back.
@@ -143,7 +155,7 @@ impl Watch {
             last_good = Timestamp::now();
             tokio::time::sleep(delay).await;
         }
-        outages
+        self.of_interest(outages)
     }
 }
 

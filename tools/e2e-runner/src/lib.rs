@@ -7,6 +7,7 @@ pub mod arrange;
 pub mod attempts;
 pub mod cause;
 pub mod compare;
+pub mod cut_off;
 pub mod diagnose;
 pub mod environment;
 pub mod evidence;
@@ -33,6 +34,7 @@ mod script;
 pub mod select;
 pub mod session;
 pub mod settings;
+mod settle;
 pub mod shard;
 pub mod unit;
 

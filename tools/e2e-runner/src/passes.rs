@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     fmt::Write as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::Arc,
     time::{Duration, Instant},
@@ -263,14 +263,21 @@ impl Runner<'_> {
     /// # Errors
     /// [`Cause::HostDisk`] naming the file, or as [`Self::describe`].
     pub fn record(&self, tests: &[String]) -> Result<()> {
-        // Logs of an earlier attempt at this cell would be taken for this one's.
-        match std::fs::remove_dir_all(&self.logs) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
-        .cause(Cause::HostDisk, || format!("cannot clear {}", self.logs.display()))?;
+        clear(&self.logs)?;
         kit::rundir::write(&self.logs.join("_command.txt"), self.describe(tests)?.as_bytes()).map(drop)
     }
+}
+
+/// Removes logs of an earlier attempt at this cell, which would be taken for this one's.
+///
+/// # Errors
+/// [`Cause::HostDisk`] naming the folder.
+pub(crate) fn clear(logs: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(logs) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+    .cause(Cause::HostDisk, || format!("cannot clear {}", logs.display()))
 }
 
 fn enough(most: usize) -> String {

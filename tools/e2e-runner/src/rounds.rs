@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kit::{
-    Cause, Result, Ui,
+    Result, Ui,
     ci::{FIRST_ROUND, Round, Suite},
     record::{RoundResult, SkipSource, Status},
 };
 use tokio::runtime::Runtime;
 
 use crate::{
-    attempts, diagnose,
+    attempts, cut_off, diagnose,
     evidence::Evidence,
     health::Watch,
     parse::event::top,
@@ -21,6 +21,7 @@ use crate::{
     report::{self, PACKAGE, Row},
     select::Selection,
     settings::Settings,
+    settle,
 };
 
 /// All that the rounds of a suite need.
@@ -75,21 +76,7 @@ impl Rounds<'_> {
         let unset = settings.as_ref().and_then(|settings| self.put_back(settings, place));
         let mut came = came?;
         came.rows.extend(unset);
-        if came.signal.is_none() {
-            let outages = self.runtime.block_on(watch.finish());
-            attempts::lay_over(&mut came.rows, &outages, Timestamp::now());
-            if let Some(outage) = outages.open() {
-                let cause = if outage.cause == Cause::Node { Cause::Node } else { Cause::ClusterUnreachable };
-                came.rows.push(report::of_cluster(&place.opened.name, cause, outage.describe()));
-            }
-            if outages.number() > 0 {
-                self.ui
-                    .warn(format!("the API server or a node was away {} times while the tests ran", outages.number()));
-            }
-        }
-        if let Some(Err(error)) = place.lease.as_ref().map(cluster::Guard::check) {
-            came.rows.push(report::of_cluster(&place.opened.name, error.cause, error.summary()));
-        }
+        settle::settle(&mut came, place, watch, self.runtime, self.ui);
         Ok(came)
     }
 
@@ -144,15 +131,7 @@ impl Rounds<'_> {
 
     /// Looks what is wrong with the cluster, when more is than a test or two.
     fn diagnose(&self, rows: &[Row], place: &Place) -> Vec<String> {
-        let failed =
-            rows.iter().filter(|row| row.test.status == Status::Failed && top(&row.test.name) == row.test.name);
-        self.ui.warn(format!("{} tests did not pass, more than a fifth: nothing is tried again", failed.count()));
-        let look = diagnose::look(&place.opened.client, self.namespace, &place.platform);
-        let found = self.runtime.block_on(cluster::interruptible(async { Ok(look.await) })).unwrap_or_default();
-        for line in &found {
-            self.ui.warn(format!("the cluster: {line}"));
-        }
-        found
+        diagnose::ask(rows, place, self.namespace, self.runtime, self.ui)
     }
 
     fn set(&self, settings: Option<&Settings>, round: Option<&Round>) -> Result<Vec<kit::record::Setting>> {
@@ -175,21 +154,54 @@ impl Rounds<'_> {
             None => self.name.to_owned(),
             Some(round) => format!("{}, {} that skipped themselves with {}", self.name, tests.len(), round.name),
         };
-        let mut ran = self.runner.run(tests, &title, self.ui)?;
-        let mut rows = attempts::rows(&ran);
-        let (package, passes) = (&self.runner.program.package, &self.runner.passes);
-        rows.extend(attempts::never_began(tests, &rows, package, &ran, passes));
-        self.judge(&mut rows, watch);
-        if self.second_attempt && !attempts::too_many(&rows) {
-            self.repeat(&mut rows, &mut ran, watch)?;
-        }
-        Ok((rows, ran))
+        let (second_attempt, judge) = (self.second_attempt, |rows: &mut [Row]| self.judge(rows, watch));
+        let (runner, runtime, ui) = (self.runner, self.runtime, self.ui);
+        Attempts { runner, second_attempt, judge: &judge, runtime, ui }.run(tests, &title)
     }
 
     /// What the tests could not know: the state of their pods, and whether the cluster was away.
     fn judge(&self, rows: &mut [Row], watch: &Watch) {
         self.evidence.judge(rows, &self.runner.logs);
         attempts::lay_over(rows, &watch.outages(), Timestamp::now());
+    }
+
+    /// Puts the component's settings back, also after a signal; a row of the cluster's if that fails.
+    fn put_back(&self, settings: &Settings, place: &Place) -> Option<Row> {
+        let error = self.runtime.block_on(settings.put_back()).err()?;
+        self.ui.warn(format!("the component's settings are not put back; the next run or cleanup does it: {error}"));
+        Some(report::of_cluster(&place.opened.name, error.cause, format!("settings not put back: {}", error.summary())))
+    }
+}
+
+/// Tests, and further attempts of what failed of them.
+pub struct Attempts<'a> {
+    /// Runs tests.
+    pub runner: &'a Runner<'a>,
+    /// Whether what failed is tried again.
+    pub second_attempt: bool,
+    /// Lays over rows what the tests could not know.
+    pub judge: &'a dyn Fn(&mut [Row]),
+    /// For waiting.
+    pub runtime: &'a Runtime,
+    /// For people.
+    pub ui: &'a Ui,
+}
+
+impl Attempts<'_> {
+    /// Runs them.
+    ///
+    /// # Errors
+    /// What kept the tests from running; their failures are no error.
+    pub fn run(&self, tests: &[String], title: &str) -> Result<(Vec<Row>, Ran)> {
+        let mut ran = self.runner.run(tests, title, self.ui)?;
+        let mut rows = attempts::rows(&ran);
+        let (package, passes) = (&self.runner.program.package, &self.runner.passes);
+        rows.extend(attempts::never_began(tests, &rows, package, &ran, passes));
+        (self.judge)(&mut rows);
+        if self.second_attempt && !attempts::too_many(&rows) {
+            self.repeat(&mut rows, &mut ran)?;
+        }
+        Ok((rows, ran))
     }
 
     /// Further attempts of what failed.
@@ -209,7 +221,8 @@ impl Rounds<'_> {
             let name = if before == 1 { "second attempt" } else { "third attempt" };
             let second = self.runner.run(&again, name, self.ui)?;
             let mut new = attempts::rows(&second);
-            self.judge(&mut new, watch);
+            (self.judge)(&mut new);
+            cut_off::adopt(rows, &new);
             attempts::join(rows, &new);
             (ran.signal, ran.stopped) = (second.signal, second.stopped);
         }
@@ -223,13 +236,6 @@ impl Rounds<'_> {
             Ok(())
         };
         self.runtime.block_on(cluster::interruptible(wait))
-    }
-
-    /// Puts the component's settings back, also after a signal; a row of the cluster's if that fails.
-    fn put_back(&self, settings: &Settings, place: &Place) -> Option<Row> {
-        let error = self.runtime.block_on(settings.put_back()).err()?;
-        self.ui.warn(format!("the component's settings are not put back; the next run or cleanup does it: {error}"));
-        Some(report::of_cluster(&place.opened.name, error.cause, format!("settings not put back: {}", error.summary())))
     }
 }
 

@@ -12,10 +12,11 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use kit::{
     Cause, Done, Error, Output, Platform, Process, Result, Stream as Pipe, Ui,
     ci::{Script, ScriptOutput, parse_duration},
-    process::quote,
+    process::{Stopper, quote},
     record::{Input, Results, Status},
     source, ui,
 };
@@ -24,14 +25,18 @@ use crate::{
     cause::Judge,
     compare::SOURCES,
     environment::{self, Values},
+    evidence::Evidence,
+    health::Watch,
     live::Live,
     parse::{Stream, log::Folder},
+    passes::{self, STAYED_AWAY},
     place::Place,
     plan::{LIMIT, Plan},
     program,
     report::{self, PACKAGE, Row},
     rounds::Came,
     session::{self, At},
+    settle,
 };
 use tap::Tap;
 
@@ -151,23 +156,45 @@ pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, resu
     results.head.inputs.push(Input { name: SOURCES.into(), digest: work.sources.clone() });
     results.conditions.stretch = session::stretch(&pace, &[]);
     let logs = at.home.logs();
-    if logs.exists() {
-        // Logs of an earlier attempt would be taken for this one's.
-        std::fs::remove_dir_all(&logs)
-            .map_err(|error| Error::from_source(Cause::HostDisk, format!("cannot clear {}", logs.display()), error))?;
-    }
+    passes::clear(&logs)?;
     kit::rundir::write(&logs.join("_command.txt"), work.describe().as_bytes())?;
     let said = work.script.time_limit.as_deref().map(parse_duration).transpose()?;
     let limit = plan.args.timeout.unwrap_or(pace.stretch(said.unwrap_or(LIMIT)));
     let silence = plan.args.silence.unwrap_or_else(|| pace.stretch(SILENCE));
     let server = place.opened.server.trim_end_matches('/').rsplit("//").next();
-    let folder = Folder::new(&logs);
-    let came = run(&work, &folder, limit, silence, &Judge::new(server), at.ui)?;
+    let (folder, judge, stopper) = (Folder::new(&logs), Judge::new(server), Stopper::default());
+    let client = &place.opened.client;
+    let evidence = Evidence::start(client, plan.namespace(), &place.platform, at.ui);
+    let evidence = at.runtime.block_on(cluster::interruptible(evidence))?;
+    let watch = async { Watch::start(client.clone(), &place.platform, stopper.clone()) };
+    let watch = at.runtime.block_on(watch);
+    let how = How { limit, silence, stopper: &stopper, judge: &judge };
+    let mut came = run(&work, &folder, &how, at.ui)?;
+    evidence.judge(&mut came.rows, &logs);
+    settle::settle(&mut came, place, watch, at.runtime, at.ui);
+    if came.signal.is_none() {
+        let collect = async { Ok(evidence.finish(&mut came.rows, at.home, at.ui).await) };
+        match at.runtime.block_on(cluster::interruptible(collect)) {
+            Ok(collected) => results.evidence = collected,
+            Err(error) => came.signal = error.signal,
+        }
+    }
     session::say_cut(results, &folder.allowance(), at.ui);
     session::conclude(plan, results, came, at, &installed)
 }
 
-fn run(work: &Work, folder: &Folder, limit: Duration, silence: Duration, judge: &Judge, ui: &Ui) -> Result<Came> {
+/// How a script is run, and what its output means.
+struct How<'a> {
+    limit: Duration,
+    silence: Duration,
+    /// Ends it if the API server or the nodes stay away.
+    stopper: &'a Stopper,
+    judge: &'a Judge,
+}
+
+fn run(work: &Work, folder: &Folder, how: &How<'_>, ui: &Ui) -> Result<Came> {
+    let How { limit, silence, stopper, judge } = *how;
+    let began = Timestamp::now();
     let package = format!("script {}", work.name);
     let live = Live::start(ui, ui.step(&package), 0);
     let (mut output, mut written) = (folder.log("_output"), Ok(()));
@@ -182,6 +209,7 @@ fn run(work: &Work, folder: &Folder, limit: Duration, silence: Duration, judge: 
             .map_err(|error| Error::from_source(Cause::HostDisk, format!("cannot remove {}", old.display()), error))?;
     }
     let process = Process::new(package.clone(), work.process(&package)?).silence(silence).limit(limit);
+    let process = process.stop_with(stopper);
     let mut last = Vec::new();
     let finished = process
         .on_line(|pipe, line| {
@@ -209,6 +237,10 @@ fn run(work: &Work, folder: &Folder, limit: Duration, silence: Duration, judge: 
     folder.finish(output)?;
     let (mut came, mut known) = (Came::default(), None);
     let code = match finished {
+        Ok(finished) if finished.stopped => {
+            known = Some((Some(Cause::ClusterUnreachable), STAYED_AWAY.to_owned()));
+            124
+        }
         Ok(finished) if finished.silent || finished.timed_out => {
             let why = if finished.silent {
                 format!("the script printed nothing for {}", ui::duration(silence))
@@ -239,8 +271,24 @@ fn run(work: &Work, folder: &Folder, limit: Duration, silence: Duration, judge: 
     }
     drop(live);
     came.rows = report::rows(stream.finish(known.clone())?);
-    came.rows.extend(of_script(&package, code, known, unread, &came.rows, &last.join("\n"), judge));
+    let ended = Timestamp::now();
+    times(&mut came.rows, form, (began, ended));
+    let itself = of_script(&package, code, known, unread, &came.rows, &last.join("\n"), judge);
+    came.rows.extend(itself.map(|row| Row { ran: Some((began, ended)), ..row }));
     Ok(came)
+}
+
+/// When tests ran whose form does not say it: of TAP since the result before, of JUnit at any time.
+fn times(rows: &mut [Row], form: ScriptOutput, (began, ended): (Timestamp, Timestamp)) {
+    let mut since = began;
+    for row in rows {
+        let Some((at, _)) = row.ran else { continue };
+        match form {
+            ScriptOutput::Tap => (row.ran, since) = (Some((since, at)), at),
+            ScriptOutput::Junit => row.ran = Some((began, ended)),
+            ScriptOutput::Go | ScriptOutput::GoJson => {}
+        }
+    }
 }
 
 /// A row for the script itself, where its tests do not say what became of it.
@@ -267,4 +315,28 @@ fn of_script(
         (None, None) => return None,
     };
     Some(Row { test, excerpt, ran: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_ran_since_the_result_before() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let row = |name: &str, ran: Option<(i64, i64)>| {
+            let ran = ran.map(|(began, ended)| (at(began), at(ended)));
+            Row { test: report::row(name, "s", Status::Passed), excerpt: Vec::new(), ran }
+        };
+        // The second comes with the third's result.
+        let rows = || vec![row(PACKAGE, None), row("a", Some((3, 7))), row("b", Some((7, 9)))];
+        let ran = |form| {
+            let mut rows = rows();
+            times(&mut rows, form, (at(1), at(9)));
+            rows.into_iter().filter_map(|row| row.ran).map(|(a, b)| (a.as_second(), b.as_second())).collect::<Vec<_>>()
+        };
+        assert_eq!(ran(ScriptOutput::Tap), [(1, 3), (3, 7)]);
+        assert_eq!(ran(ScriptOutput::Junit), [(1, 9), (1, 9)]);
+        assert_eq!(ran(ScriptOutput::Go), [(3, 7), (7, 9)]);
+    }
 }

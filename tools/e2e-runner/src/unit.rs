@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use kit::{
     Cause, Context, Done, Error, Output, Platform, Result, Ui,
     ci::{Suite, Unit, parse_duration},
@@ -28,17 +29,20 @@ use crate::{
     attempts,
     cause::Judge,
     compare::SOURCES,
+    diagnose,
     environment::{self, Values},
+    health::Watch,
     pace::Pace,
     parse::log::Allowance,
-    passes::{Ran, Runner},
+    passes::{self, Ran, Runner},
     place::Place,
     plan::Plan,
     program::{self, Program},
     report::{self, PACKAGE},
-    rounds::Came,
+    rounds::{Attempts, Came},
     select::{self, Choice, Selection},
     session::{self, At},
+    settle,
 };
 use packages::Package;
 pub use pod::{InPodArgs, in_pod};
@@ -167,9 +171,14 @@ pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, resu
     let (checkout, chosen) = chosen(plan, &place.platform, at.ui)?;
     results.head.inputs.push(Input { name: SOURCES.into(), digest: program::sources(&checkout.source) });
     results.conditions.stretch = session::stretch(&pace, &[]);
-    let work = Work { plan, place, at, pace, values, repo, checkout, allowance: Arc::default() };
+    // The pods go on without an API server, and wait for it longer than tests do that need one.
+    let watch = async { Watch::start(place.opened.client.clone(), &place.platform, Stopper::default()).only_nodes() };
+    let watch = at.runtime.block_on(watch);
+    let allowance = Arc::default();
+    let work = Work { plan, place, at, pace, values, repo, checkout, allowance, watch: &watch };
     let mut came = Came::default();
     at.runtime.block_on(cluster::interruptible(pod::forget(&place.opened.client)))?;
+    passes::clear(&at.home.logs())?;
     kit::rundir::write(&at.home.logs().join("_environment.txt"), work.environment_in_words()?.as_bytes())?;
     let images = image::Images::new(&work.checkout.dir, &work.place.platform, &work.repo, &plan.args.component)?;
     for (package, selection) in &chosen {
@@ -178,8 +187,11 @@ pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, resu
             came.rows.extend(attempts::never_began(&selection.asked, &[], &package.path, &ran, &[vec![]]));
             continue;
         }
-        match work.package(package, selection, &images) {
+        match work.package(package, selection, &images, &came) {
             Ok((rows, signal)) => {
+                if attempts::too_many(&rows) && signal.is_none() && came.diagnosis.is_empty() {
+                    came.diagnosis = diagnose::ask(&rows, place, None, at.runtime, at.ui);
+                }
                 came.rows.extend(rows);
                 came.signal = signal;
             }
@@ -193,6 +205,7 @@ pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, resu
         }
     }
     session::say_cut(results, &work.allowance, at.ui);
+    settle::settle(&mut came, place, watch, at.runtime, at.ui);
     session::conclude(plan, results, came, at, &installed)
 }
 
@@ -214,6 +227,7 @@ struct Work<'a> {
     checkout: source::Checkout,
     /// Of the logs of all packages.
     allowance: Arc<Allowance>,
+    watch: &'a Watch,
 }
 
 impl Work<'_> {
@@ -226,23 +240,27 @@ impl Work<'_> {
         Ok(all.iter().map(|(name, value)| format!("export {name}={}\n", kit::process::quote(value))).collect())
     }
 
-    fn failures(&self, came: &Came) -> usize {
+    fn failures(&self, came: &Came) -> u32 {
         let failed =
             |row: &&report::Row| row.test.status == kit::record::Status::Failed && !row.test.name.contains('/');
-        came.rows.iter().filter(failed).count()
+        u32::try_from(came.rows.iter().filter(failed).count()).unwrap_or(u32::MAX)
+    }
+
+    /// How many failures end it.
+    fn most(&self) -> Option<u32> {
+        if self.plan.args.fail_fast { Some(1) } else { self.plan.args.max_failures }
     }
 
     fn enough(&self, came: &Came) -> bool {
-        let most = if self.plan.args.fail_fast { Some(1) } else { self.plan.args.max_failures };
-        most.is_some_and(|most| self.failures(came) >= most as usize)
+        self.most().is_some_and(|most| self.failures(came) >= most)
     }
 
-    fn why(&self, came: &Came) -> crate::passes::Stopped {
+    fn why(&self, came: &Came) -> passes::Stopped {
         match came.signal {
             Some(number) => {
-                crate::passes::Stopped { cause: Some(Cause::Interrupted), why: format!("stopped by signal {number}") }
+                passes::Stopped { cause: Some(Cause::Interrupted), why: format!("stopped by signal {number}") }
             }
-            None => crate::passes::Stopped {
+            None => passes::Stopped {
                 cause: None,
                 why: format!("{} tests had failed before (--fail-fast, --max-failures)", self.failures(came)),
             },
@@ -255,6 +273,7 @@ impl Work<'_> {
         package: &Package,
         selection: &Selection,
         images: &image::Images,
+        came: &Came,
     ) -> Result<(Vec<report::Row>, Option<i32>)> {
         let (unit, ui) = (self.unit()?, self.at.ui);
         let go = packages::compile(&self.checkout, package, &unit.tags, &self.place.platform, ui)?;
@@ -290,20 +309,20 @@ impl Work<'_> {
             allowance: Arc::clone(&self.allowance),
             deadline: Some(Instant::now() + limit + pod::START),
             silence: self.plan.args.silence.unwrap_or_else(|| self.pace.stretch(SILENCE)),
-            max_failures: None,
+            max_failures: self.most().map(|most| most.saturating_sub(self.failures(came)).max(1)),
             stopper: Stopper::default(),
             judge: Judge::default().of_launcher(),
         };
-        let mut ran = runner.run(&selection.asked, &format!("{} on {}", package.path, self.place.platform), ui)?;
-        let mut rows = attempts::rows(&ran);
-        rows.extend(attempts::never_began(&selection.asked, &rows, &package.path, &ran, &runner.passes));
-        let again = attempts::again(&rows, &ran, 1);
-        if !again.is_empty() && !self.plan.args.no_second_attempt && !self.plan.args.fail_fast {
-            ui.note(format!("{} failed; once more: {}", again.len(), again.join(", ")));
-            let second = runner.run(&again, "second attempt", ui)?;
-            attempts::join(&mut rows, &attempts::rows(&second));
-            ran.signal = second.signal;
-        }
+        let args = self.plan.args;
+        let attempts = Attempts {
+            runner: &runner,
+            second_attempt: !args.no_second_attempt && !args.fail_fast,
+            judge: &|rows| attempts::lay_over(rows, &self.watch.outages(), Timestamp::now()),
+            runtime: self.at.runtime,
+            ui,
+        };
+        let title = format!("{} on {}", package.path, self.place.platform);
+        let (mut rows, ran) = attempts.run(&selection.asked, &title)?;
         rows.extend(attempts::left_out(selection, &package.path));
         Ok((rows, ran.signal))
     }

@@ -17,7 +17,8 @@ use e2e_runner::{
     cause::Judge,
     passes::{Ran, Runner},
     program::Program,
-    report::{self, Row},
+    report::{self, PACKAGE, Row},
+    rounds::Attempts,
     select::Selection,
 };
 use kit::{Cause, Ui, process::Stopper, record::Status};
@@ -210,15 +211,11 @@ impl Made {
         };
         change(&mut runner);
         runner.record(&selection.asked).unwrap();
-        let ran = runner.run(&selection.asked, "tests", &Ui::silent()).unwrap();
-        let mut rows = attempts::rows(&ran);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let ui = Ui::silent();
+        let tries = Attempts { runner: &runner, second_attempt: true, judge: &|_| (), runtime: &runtime, ui: &ui };
+        let (mut rows, ran) = tries.run(&selection.asked, "tests").unwrap();
         rows.extend(attempts::left_out(&selection, "own/test"));
-        rows.extend(attempts::never_began(&selection.asked, &rows, "own/test", &ran, &runner.passes));
-        let again = attempts::again(&rows, &ran, 1);
-        if !again.is_empty() && !attempts::too_many(&rows) {
-            let second = runner.run(&again, "again", &Ui::silent()).unwrap();
-            attempts::join(&mut rows, &attempts::rows(&second));
-        }
         (rows, ran)
     }
 }
@@ -323,4 +320,42 @@ fn the_first_failure_can_end_it() {
     assert_eq!((other.status, other.cause), (Status::NotRun, None));
     assert_eq!((ran.streams.len(), other.line.as_deref()), (1, Some("--fail-fast, and TestEnvironment failed")));
     assert_eq!(exit(&rows), 1);
+}
+
+/// Stands in for `in-pod`: so many times it says why it cannot run the program.
+const LAUNCHER: &str = r#"n=$(cat "$COUNT" 2>/dev/null || echo 0)
+echo $((n + 1)) >"$COUNT"
+if [ "$n" -lt "$FAILS" ]; then
+    echo "error[$CAUSE]: the pod of the tests: no" >&2
+    exit 3
+fi
+exec "$@"
+"#;
+
+#[test]
+fn what_a_program_runs_on_is_tried_again_if_time_may_heal_it() {
+    let made = Made::new();
+    let launcher = made.world.path("launcher");
+    std::fs::write(&launcher, LAUNCHER).unwrap();
+    let run = |cause: &str, fails: &str| {
+        let count = made.world.path(cause);
+        let env = [("COUNT", count.to_str().unwrap()), ("CAUSE", cause), ("FAILS", fails), ("PATH", "/usr/bin:/bin")];
+        let (rows, _) = made.run(&["TestSerial", "TestSubtests"], &env, |runner| {
+            runner.launcher = vec!["/bin/sh".into(), launcher.display().to_string()];
+            runner.passes = vec![vec![]];
+            runner.judge = Judge::default().of_launcher();
+        });
+        (rows, std::fs::read_to_string(count).unwrap().trim().to_owned())
+    };
+    let (rows, count) = run("image-pull", "1");
+    let package = find(&rows, PACKAGE);
+    assert_eq!((package.status, package.attempts, count.as_str()), (Status::Flaky, 2, "2"), "{package:?}");
+    for name in ["TestSerial", "TestSubtests", "TestSubtests/good"] {
+        assert_eq!((find(&rows, name).status, find(&rows, name).attempts), (Status::Passed, 1), "{name}");
+    }
+    assert_eq!(exit(&rows), 0);
+    let (rows, count) = run("host-disk", "1");
+    assert_eq!((exit(&rows), count.as_str()), (3, "1"));
+    let test = find(&rows, "TestSerial");
+    assert_eq!((test.status, test.cause), (Status::NotRun, Some(Cause::HostDisk)));
 }
