@@ -12,6 +12,7 @@ use crate::{
     cause::SILENT_END,
     cut_off,
     health::Outages,
+    ledger,
     parse::event::top,
     passes::{Ran, STAYED_AWAY, Stopped},
     report::{self, PACKAGE, Row},
@@ -147,8 +148,7 @@ pub fn join(rows: &mut [Row], second: &[Row]) {
 /// Notes at what the ledger leaves out what became of it when it was run all the same.
 pub fn lay_shadows(rows: &mut [Row], shadows: &[Row]) {
     for row in rows.iter_mut().filter(|row| row.test.skipped_by == Some(SkipSource::Ledger)) {
-        let same = |other: &&Row| other.test.name == row.test.name && other.test.package == row.test.package;
-        row.test.shadow = shadows.iter().find(same).map(|shadow| shadow.test.status);
+        row.test.shadow = ledger::shadow(row, shadows);
     }
 }
 
@@ -176,6 +176,21 @@ pub fn never_began(asked: &[String], rows: &[Row], package: &str, ran: &Ran, pas
     let row = |name: &String| {
         let mut test = report::row(name, package, Status::NotRun);
         (test.cause, test.line, test.attempts) = (why.cause, Some(why.why.clone()), 0);
+        Row { test, excerpt: Vec::new(), ran: None }
+    };
+    missing.map(row).collect()
+}
+
+/// Rows for subtests that were asked for, of tests that came to a good end without any.
+#[must_use]
+pub fn no_such_subtests(selection: &Selection, rows: &[Row], package: &str) -> Vec<Row> {
+    let passed = |name: &String| rows.iter().any(|row| row.test.name == *name && row.test.status == Status::Passed);
+    let any = |name: &String| rows.iter().any(|row| row.test.name != *name && top(&row.test.name) == name);
+    let missing = selection.parts.iter().filter(|(name, _)| passed(name) && !any(name));
+    let row = |(name, parts): (&String, &Vec<String>)| {
+        let mut test = report::row(format!("{name}/{}", parts.join("|")), package, Status::NotRun);
+        let why = format!("asked for, and {name} has no such subtest");
+        (test.cause, test.line, test.attempts) = (Some(Cause::Usage), Some(why), 0);
         Row { test, excerpt: Vec::new(), ran: None }
     };
     missing.map(row).collect()
@@ -368,6 +383,21 @@ mod tests {
         assert!(!too_many(&[failed("TestA"), failed("TestA/x")]), "one alone");
         assert!(!too_many(&with(&[failed("TestA"), failed("TestB")])), "a fifth");
         assert!(too_many(&with(&[failed("TestA"), failed("TestB"), failed("TestC")])));
+    }
+
+    #[test]
+    fn a_subtest_that_is_not_there_is_named() {
+        let parts = ["TestA", "TestB", "TestC"].map(|name| (name.to_owned(), vec!["x".to_owned(), "y/z".to_owned()]));
+        let selection = Selection { parts: parts.into(), ..Selection::default() };
+        let rows = [
+            row("TestA/x", Status::Passed, None),
+            row("TestA", Status::Passed, None),
+            row("TestB", Status::Passed, None),
+            row("TestC", Status::Failed, Some(Cause::Product)),
+        ];
+        let found = no_such_subtests(&selection, &rows, "p");
+        let said: Vec<_> = found.iter().map(|row| (row.test.name.as_str(), row.test.status, row.test.cause)).collect();
+        assert_eq!(said, [("TestB/x|y/z", Status::NotRun, Some(Cause::Usage))]);
     }
 
     #[test]

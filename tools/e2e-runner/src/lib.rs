@@ -15,6 +15,7 @@ pub mod filter;
 pub mod health;
 pub mod home;
 pub mod junit;
+mod ledger;
 pub mod live;
 pub mod merge;
 pub mod options;

@@ -170,8 +170,18 @@ impl<'a> Plan<'a> {
     ) -> Result<(Selection, Option<Whole>)> {
         let skips = self.ci.skips()?.skip;
         let today = jiff::Zoned::now().date();
-        let (component, suite_name, wanted) = (&self.args.component, &self.suite_name, &self.wanted);
-        let choice = Choice { component, suite_name, suite: &self.suite, skips: &skips, platform, lab, wanted, today };
+        let choice = Choice {
+            component: &self.args.component,
+            version: self.component.version(),
+            suite_name: &self.suite_name,
+            suite: &self.suite,
+            skips: &skips,
+            platform,
+            lab,
+            wanted: &self.wanted,
+            today,
+        };
+        let (component, wanted) = (choice.component, choice.wanted);
         let listed = program.list()?;
         let mut selection = select::choose(&choice, &listed)?;
         for gone in wanted.names().into_iter().flatten().filter(|name| !listed.contains(name)) {

@@ -15,6 +15,7 @@ use crate::{
     attempts, cut_off, diagnose,
     evidence::Evidence,
     health::Watch,
+    ledger,
     parse::event::top,
     passes::{Ran, Runner},
     place::Place,
@@ -125,7 +126,11 @@ impl Rounds<'_> {
         let title = format!("{} that ci/skips.toml leaves out, to see", selection.asked.len());
         let logs = self.runner.logs.join("shadow");
         let ran = self.runner.selecting(&selection, logs).run(&selection.asked, &title, self.ui)?;
-        attempts::lay_shadows(rows, &attempts::rows(&ran));
+        let shadows = attempts::rows(&ran);
+        attempts::lay_shadows(rows, &shadows);
+        for unknown in ledger::unknown(rows, &shadows) {
+            self.ui.warn(format!("ci/skips.toml: there is no test {unknown}"));
+        }
         Ok(Ran { streams: Vec::new(), ..ran })
     }
 
@@ -197,6 +202,7 @@ impl Attempts<'_> {
         let mut rows = attempts::rows(&ran);
         let (package, passes) = (&self.runner.program.package, &self.runner.passes);
         rows.extend(attempts::never_began(tests, &rows, package, &ran, passes));
+        rows.extend(attempts::no_such_subtests(self.runner.selection, &rows, package));
         (self.judge)(&mut rows);
         if self.second_attempt && !attempts::too_many(&rows) {
             self.repeat(&mut rows, &mut ran)?;

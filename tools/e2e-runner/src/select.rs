@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::civil::Date;
 use kit::{
     Cause, Error, Platform, Result,
-    ci::{Skip, Suite, Unless},
+    ci::{Skip, Suite},
     record::Status,
 };
 
 use crate::{
+    ledger,
     parse::event::top,
     pattern::{self, Alternative},
     report::PACKAGE,
@@ -43,6 +44,8 @@ pub struct Selection {
 pub struct Choice<'a> {
     /// The component's name.
     pub component: &'a str,
+    /// Its version.
+    pub version: &'a str,
     /// The suite's name.
     pub suite_name: &'a str,
     /// The suite.
@@ -143,6 +146,23 @@ impl Wanted {
 /// # Errors
 /// [`Cause::Usage`] if the suite names a test that is not there, [`Cause::NothingRan`] if none is left.
 pub fn choose(choice: &Choice<'_>, listed: &[String]) -> Result<Selection> {
+    let selection = among(choice, listed)?;
+    if selection.asked.is_empty() {
+        let left_out = match selection.excluded.len() {
+            0 => String::new(),
+            n => format!(" ({n} are left out by ci/skips.toml)"),
+        };
+        let what = format!("{}: no tests selected of {}{left_out}", choice.component, listed.len());
+        return Err(Error::new(Cause::NothingRan, what).next("see the suites in ci/components.toml, and --tests"));
+    }
+    Ok(selection)
+}
+
+/// The same where none may be left.
+///
+/// # Errors
+/// [`Cause::Usage`] if the suite names a test that is not there.
+pub fn among(choice: &Choice<'_>, listed: &[String]) -> Result<Selection> {
     let suite = choice.suite;
     let missing: Vec<_> = suite.tests.iter().filter(|test| !listed.contains(test)).map(String::as_str).collect();
     if !missing.is_empty() {
@@ -155,7 +175,7 @@ pub fn choose(choice: &Choice<'_>, listed: &[String]) -> Result<Selection> {
         return Err(Error::new(Cause::Usage, what).next("take them out of the suite, or correct their names"));
     }
     let mut selection = Selection { skipped: choice.wanted.skipped(), ..Selection::default() };
-    let ledger = ledger(choice, listed, &mut selection);
+    let ledger = ledger::find(choice, listed, &mut selection);
     for test in listed {
         let in_suite = suite.all || suite.tests.contains(test);
         let wanted = choice.wanted.of(test, listed).filter(|_| in_suite);
@@ -177,38 +197,7 @@ pub fn choose(choice: &Choice<'_>, listed: &[String]) -> Result<Selection> {
         name.split_once('/').is_some_and(|(top, _)| selection.asked.iter().any(|asked| asked == top))
     });
     selection.excluded.extend(subtests.collect::<Vec<_>>());
-    if selection.asked.is_empty() {
-        let left_out = match selection.excluded.len() {
-            0 => String::new(),
-            n => format!(" ({n} are left out by ci/skips.toml)"),
-        };
-        let what = format!("{}: no tests selected of {}{left_out}", choice.component, listed.len());
-        return Err(Error::new(Cause::NothingRan, what).next("see the suites in ci/components.toml, and --tests"));
-    }
     Ok(selection)
-}
-
-/// What the ledger leaves out here and today.
-fn ledger(choice: &Choice<'_>, listed: &[String], selection: &mut Selection) -> Vec<(String, String)> {
-    let mut left_out = Vec::new();
-    let here = |skip: &&Skip| {
-        skip.component == choice.component
-            && (skip.platforms.is_empty() || skip.platforms.contains(choice.platform))
-            && (skip.suites.is_empty() || skip.suites.iter().any(|suite| suite == choice.suite_name))
-            && !(choice.lab && skip.unless == Some(Unless::Lab))
-    };
-    for skip in choice.skips.iter().filter(here) {
-        for test in &skip.tests {
-            if !listed.iter().any(|known| known == test.split('/').next().unwrap_or(test)) {
-                selection.unknown.push(test.clone());
-            } else if skip.until < choice.today {
-                selection.expired.push(format!("{test}: left out until {} (owner: {})", skip.until, skip.owner));
-            } else {
-                left_out.push((test.clone(), skip.reason.clone()));
-            }
-        }
-    }
-    left_out
 }
 
 impl Selection {
@@ -232,7 +221,7 @@ impl Selection {
         let rest = self.asked.iter().filter(|test| !tests.contains(test)).chain(&self.others);
         let others: Vec<_> = rest.map(|test| format!("^{}$", regex::escape(test))).collect();
         let ledger = self.excluded.iter().filter(|(name, _)| name.contains('/')).map(|(name, _)| {
-            let levels: Vec<_> = name.split('/').map(|level| format!("^{}$", regex::escape(level))).collect();
+            let levels: Vec<_> = name.split('/').map(ledger::pattern).collect();
             levels.join("/")
         });
         let subtests: Vec<_> = ledger.chain(self.skipped.iter().cloned()).collect();
@@ -276,6 +265,7 @@ fn too_long(number: usize) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kit::ci::Unless;
 
     fn listed() -> Vec<String> {
         ["TestA", "TestAb", "TestB", "ExampleC"].map(String::from).to_vec()
@@ -285,6 +275,7 @@ mod tests {
         Skip {
             component: "x".into(),
             tests: tests.iter().map(ToString::to_string).collect(),
+            versions: None,
             platforms: vec![],
             suites: vec![],
             unless: None,
@@ -309,8 +300,8 @@ mod tests {
         let wanted = Wanted::new(&owned(wanted), &owned(not))?;
         let platform = "linux/amd64".parse().unwrap();
         let today = "2026-06-01".parse().unwrap();
-        let (component, suite_name, wanted, platform, lab) = ("x", "smoke", &wanted, &platform, true);
-        choose(&Choice { component, suite_name, suite, skips, platform, lab, wanted, today }, &listed())
+        let (component, version, suite_name, wanted, platform) = ("x", "v1.9.2", "smoke", &wanted, &platform);
+        choose(&Choice { component, version, suite_name, suite, skips, platform, lab: true, wanted, today }, &listed())
     }
 
     #[test]
@@ -339,6 +330,21 @@ mod tests {
         assert_eq!(chosen(&suite(&[]), &[unless], &[]).unwrap().excluded, [], "this is a lab");
         let elsewhere = Skip { platforms: vec!["linux/s390x".parse().unwrap()], ..skips[0].clone() };
         assert_eq!(chosen(&suite(&[]), &[elsewhere], &[]).unwrap().excluded, []);
+        for (versions, left_out) in [("1.9", 2), ("1.8..1.9", 2), ("1.10", 0), ("1.0..1.8", 0)] {
+            let versions = Some(kit::ci::Versions::parse(versions).unwrap());
+            let some = Skip { versions, ..skips[0].clone() };
+            assert_eq!(chosen(&suite(&[]), &[some], &[]).unwrap().excluded.len(), left_out, "{versions:?}");
+        }
+    }
+
+    #[test]
+    fn an_entry_can_stand_for_several_tests() {
+        let skips = [skip(&["TestA*", "Test*/s*b", "TestZ*"], "2026-06-01")];
+        let found = chosen(&suite(&[]), &skips, &[]).unwrap();
+        assert_eq!((found.asked.clone(), found.unknown.clone()), (vec!["TestB".into(), "ExampleC".into()], vec!["TestZ*".into()]));
+        let names: Vec<_> = found.excluded.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["TestA", "TestAb", "TestB/s*b"]);
+        assert_eq!(found.arguments(&found.asked).unwrap()[1], "-test.skip=^TestA$|^TestAb$|^TestB$/^s.*b$");
     }
 
     #[test]
@@ -406,6 +412,7 @@ mod tests {
         let (component, suite_name, today) = ("x", "smoke", "2026-06-01".parse().unwrap());
         let choice = Choice {
             component,
+            version: "v1",
             suite_name,
             suite: &suite,
             skips: &[],

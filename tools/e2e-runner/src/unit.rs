@@ -9,7 +9,7 @@ mod packages;
 mod pod;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     path::PathBuf,
     sync::Arc,
@@ -19,7 +19,7 @@ use std::{
 use jiff::Timestamp;
 use kit::{
     Cause, Context, Done, Error, Output, Platform, Result, Ui,
-    ci::{Suite, Unit, parse_duration},
+    ci::{Skip, Suite, Unit, parse_duration},
     process::Stopper,
     record::{Input, Results},
     source,
@@ -78,6 +78,7 @@ fn chosen(plan: &Plan<'_>, platform: &Platform, ui: &Ui) -> Result<(source::Chec
     let choose = |package: &Package| {
         let choice = Choice {
             component: &plan.args.component,
+            version: plan.component.version(),
             suite_name: "unit",
             suite: &suite,
             skips: &skips,
@@ -86,17 +87,27 @@ fn chosen(plan: &Plan<'_>, platform: &Platform, ui: &Ui) -> Result<(source::Chec
             wanted: &plan.wanted,
             today,
         };
-        select::choose(&choice, &package.tests)
+        select::among(&choice, &package.tests)
     };
-    let mut chosen = Vec::new();
+    let (mut chosen, mut unknown) = (Vec::new(), None);
     for package in packages {
-        match choose(&package) {
-            Ok(selection) => chosen.push((package, selection)),
-            Err(error) if error.cause == Cause::NothingRan => {}
-            Err(error) => return Err(error),
+        let selection = choose(&package)?;
+        let of_it: BTreeSet<String> = selection.unknown.iter().cloned().collect();
+        unknown = Some(unknown.map_or(of_it.clone(), |others: BTreeSet<String>| &others & &of_it));
+        let expired = plan.wanted.is_everything() && !selection.expired.is_empty();
+        let left_out = !selection.excluded.is_empty() || expired;
+        if left_out || !selection.asked.is_empty() {
+            chosen.push((package, selection));
         }
     }
-    if chosen.is_empty() {
+    let names_unit = |skip: &Skip| skip.suites.iter().any(|suite| suite == "unit");
+    let of_unit: Vec<_> = skips.iter().filter(|skip| names_unit(skip)).flat_map(|skip| &skip.tests).collect();
+    // An entry without a suite may be about tests of another kind, and one package does not have another one's tests.
+    let unknown = unknown.unwrap_or_default().into_iter().filter(|name| of_unit.contains(&name));
+    for name in unknown.filter(|_| plan.args.package.is_empty()) {
+        ui.warn(format!("ci/skips.toml: no package of {} has a test {name}", plan.args.component));
+    }
+    if chosen.iter().all(|(_, selection)| selection.asked.is_empty()) {
         let what = format!("no unit tests selected in {}", patterns.join(" "));
         return Err(Error::new(Cause::NothingRan, what).next("see --tests, --package and ci/components.toml"));
     }
@@ -138,6 +149,10 @@ pub(crate) fn dry_run(plan: &Plan<'_>, ui: &Ui) -> Result<Done> {
                 let folder = checkout.dir.join(&package.folder).display().to_string();
                 let words: Vec<_> = arguments.iter().map(|word| kit::process::quote(word)).collect();
                 text.push_str(&format!("# {} tests of {}:\n", selection.asked.len(), package.path));
+                text.extend(selection.excluded.iter().map(|(test, reason)| format!("#   left out: {test}: {reason}\n")));
+                if selection.asked.is_empty() {
+                    continue;
+                }
                 text.push_str(&format!("cd {}\n{PROGRAM} {}\n", kit::process::quote(&folder), words.join(" ")));
             }
             ui.result(text.trim_end())?;
@@ -182,6 +197,10 @@ pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, resu
     kit::rundir::write(&at.home.logs().join("_environment.txt"), work.environment_in_words()?.as_bytes())?;
     let images = image::Images::new(&work.checkout.dir, &work.place.platform, &work.repo, &plan.args.component)?;
     for (package, selection) in &chosen {
+        came.rows.extend(attempts::left_out(selection, &package.path));
+        if selection.asked.is_empty() {
+            continue;
+        }
         if came.signal.is_some() || work.enough(&came) {
             let ran = Ran { stopped: Some(work.why(&came)), ..Ran::default() };
             came.rows.extend(attempts::never_began(&selection.asked, &[], &package.path, &ran, &[vec![]]));
@@ -322,8 +341,7 @@ impl Work<'_> {
             ui,
         };
         let title = format!("{} on {}", package.path, self.place.platform);
-        let (mut rows, ran) = attempts.run(&selection.asked, &title)?;
-        rows.extend(attempts::left_out(selection, &package.path));
+        let (rows, ran) = attempts.run(&selection.asked, &title)?;
         Ok((rows, ran.signal))
     }
 

@@ -243,6 +243,16 @@ fn what_is_left_out_can_be_looked_at() {
 }
 
 #[test]
+fn a_subtest_that_the_ledger_made_up_is_found_by_a_look_at_what_is_left_out() {
+    let skips = SKIPS.replace("'TestInner/one'", "'TestInner/o*', 'TestInner/made_up', 'TestLeft*'");
+    let cluster = Cluster::new(World::new("parts", SUITES, &skips));
+    let ended = cluster.run("shadow", &["--shadow"]);
+    ended.says(0, &["ci/skips.toml: there is no test TestInner/made_up", "would pass by now: TestLeftOut, TestInner/o*"]);
+    let found = results(&cluster, "shadow", "results.json");
+    assert_eq!(found.counts.excluded, 1, "however many entries name it");
+}
+
+#[test]
 fn an_expired_skip_and_one_that_fits_nothing() {
     let skips = SKIPS.replace("2999", "2020").replace("'TestInner/one'", "'TestGone'");
     let cluster = Cluster::new(World::new("parts", SUITES, &skips));

@@ -141,6 +141,17 @@ fn unit_tests_are_listed_from_sources_for_the_platform() {
     but.says(0, &["# 1 tests of own/test:", "^(TestSubtests)$", "|TestSubtests/good'"]);
     with(&["--package", "./test", "--tags", "none"]).says(0, &["tests of own/test:"]);
     with(&["--tests", "TestGone"]).says(4, &["no unit tests selected"]);
+    // A package of which everything is left out is there, and an entry that no package knows is said.
+    let skips = "[[skip]]\ncomponent = 'own'\ntests = ['TestPod', 'TestPati*', 'TestNowhere']\nreason = 'to see'\n\
+        owner = 'us'\nuntil = '2999-01-01'\n[[skip]]\ncomponent = 'own'\nsuites = ['unit']\ntests = ['TestLost', 'TestOther']\n\
+        reason = 'to see'\nowner = 'us'\nuntil = '2999-01-01'\n";
+    std::fs::write(world.path("ci/skips.toml"), skips).unwrap();
+    let ended = with(&[]);
+    ended.says(0, &["# 0 tests of own/pods:\n#   left out: TestPod: to see\n#   left out: TestPatience: to see"]);
+    ended.says(0, &["no package of own has a test TestLost"]);
+    assert!(!ended.err.contains("has a test TestOther") && !ended.err.contains("has a test TestPod"), "{}", ended.err);
+    let one = with(&["--package", "./test"]);
+    assert!(!one.err.contains("TestLost"), "one package cannot tell: {}", one.err);
 }
 
 /// All tests of tests/programs/own/test.
