@@ -1,9 +1,6 @@
 //! `e2e-runner parse`: a stream in, results, JUnit and a summary out. It needs no cluster and no Go.
 
-use std::{
-    io::{BufRead, BufReader},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
 use clap::Parser;
 use jiff::Timestamp;
@@ -16,13 +13,19 @@ use kit::{
 use crate::{
     TOOL, VERSION,
     cause::Judge,
-    junit,
+    input, junit,
     parse::{Parsed, Stream, lines, log::Folder},
     report::{self, Row},
 };
 
 /// Options of `parse`.
 #[derive(Debug, Parser)]
+#[command(after_help = "Examples:
+  go test -json ./... | e2e-runner parse
+  e2e-runner parse stream.json --out results --component pipeline --version v1.9.0
+
+Exit codes: 0 good (also what is flaky); 1 a test says that the component is not good, or no rule knows why it failed;
+3 infrastructure; 2 the call is wrong; 4 nothing ran; 5 a program is missing; 128+n signal n.")]
 pub struct ParseArgs {
     /// The stream: output of `go test -json` [default: standard input]
     #[arg(value_name = "FILE")]
@@ -57,7 +60,7 @@ pub fn run(args: &ParseArgs, ui: &Ui) -> Result<Done> {
     let folder = args.out.as_deref().unwrap_or(scratch.path());
     let logs = Folder::new(folder.join("logs"));
     let allowance = logs.allowance();
-    let parsed = parse(args, logs)?;
+    let parsed = parse(args, logs, ui)?;
     let (mut results, rows) = results(args, started, parsed);
     let cut = allowance.cut().filter(|_| args.out.is_some());
     results.evidence = cut.map(|cut| Collected { cut: vec![cut], ..Collected::default() });
@@ -81,22 +84,22 @@ pub fn run(args: &ParseArgs, ui: &Ui) -> Result<Done> {
     Ok(Done { cause, exit: Some(exit), ..Done::default() })
 }
 
-fn parse(args: &ParseArgs, folder: Folder) -> Result<Parsed> {
+fn parse(args: &ParseArgs, folder: Folder, ui: &Ui) -> Result<Parsed> {
     let shown = args.file.as_ref().map_or_else(|| "standard input".into(), |file| file.display().to_string());
     let failed = || format!("cannot read {shown}");
-    let reader: Box<dyn BufRead> = match &args.file {
-        Some(path) => {
-            let file = std::fs::File::open(path).cause(Cause::Usage, failed)?;
-            Box::new(BufReader::with_capacity(1 << 17, file))
-        }
-        None => Box::new(BufReader::with_capacity(1 << 17, std::io::stdin())),
-    };
+    let reader = input::open(args.file.as_deref())?;
     let judge = Judge::default();
     let mut stream = Stream::new(folder, args.all_logs, &judge, ());
     let mut lines = lines::Lines::new(reader, lines::LIMIT);
-    while let Some(line) = lines.next_line().cause(Cause::Usage, failed)? {
-        stream.line(line)?;
+    loop {
+        let line = lines.next_line();
         kit::signal::check()?;
+        let Some(line) = line.cause(Cause::Usage, failed)? else { break };
+        stream.line(line)?;
+    }
+    if lines.cut > 0 {
+        let most = lines::LIMIT >> 20;
+        ui.warn(format!("{shown}: {} bytes of lines longer than {most} MiB are not read, nor what they say", lines.cut));
     }
     stream.finish(None)
 }

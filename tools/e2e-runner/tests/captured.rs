@@ -179,6 +179,45 @@ fn run_parse(name: &str, more: &[&str]) -> String {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a test of the program itself")]
+fn a_filter_that_waits_can_be_ended() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_e2e-runner"))
+        .arg("parse")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut input, b"{\"Action\":\"start\",\"Package\":\"p\"}\n").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    for _ in 0..100 {
+        if let Some(status) = child.try_wait().unwrap() {
+            assert_eq!(status.code(), Some(128 + 15));
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    child.kill().unwrap();
+    panic!("it still waits for a line");
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test of the program itself")]
+fn a_line_that_is_too_long_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("stream");
+    let event = |action: &str, more: &str| format!("{{\"Action\":\"{action}\",\"Package\":\"p\"{more}}}\n");
+    let long = event("output", &format!(",\"Output\":\"{}\"", "x".repeat(9 << 20)));
+    let test = |action| event(action, ",\"Test\":\"TestA\"");
+    fs::write(&file, [event("start", ""), test("run"), long, test("pass"), event("pass", "")].concat()).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_e2e-runner")).arg("parse").arg(file).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.contains("bytes of lines longer than 8 MiB are not read"), "{said}");
+}
+
+#[test]
 fn records_junit_and_logs_are_written() {
     let dir = tempfile::tempdir().unwrap();
     run_parse("interleaved", &["--out", dir.path().to_str().unwrap(), "--component", "x", "--all-logs"]);
