@@ -30,7 +30,7 @@ const SHOWN: usize = 50;
   e2e-runner compare target/runs/TODAY target/runs/REFERENCE --component pipeline --output json
 
 Exit codes: 0 if nothing failed here that was good there; 1 if something did; 3 if only the infrastructure failed;
-2 if the two are not of the same tests.")]
+2 if the two are not of the same tests; 4 if nothing was compared.")]
 pub struct CompareArgs {
     /// The run that is judged: a run directory, a part of one, or a results.json
     #[arg(value_name = "RUN")]

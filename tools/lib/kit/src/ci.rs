@@ -20,7 +20,7 @@ use crate::{Cause, Error, Platform, Result, Within, config, dirs};
 pub use allow::{Allow, Allowed};
 pub use clusters::{Borrowed, Cluster, Jump, K8sManager, Kind, LabCluster, Limits, Provider, Ssh};
 pub use components::{
-    Component, Components, FIRST_ROUND, Overlay, Round, Script, ScriptOutput, Select, Settings, Suite, Tests, Unit,
+    Component, Components, FIRST_ROUND, Overlay, Round, Script, ScriptOutput, Settings, Suite, Tests, Unit,
     parse_duration,
 };
 pub use declared::Declared;
