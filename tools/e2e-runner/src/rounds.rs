@@ -211,7 +211,7 @@ impl Attempts<'_> {
     }
 
     /// Further attempts of what failed.
-    fn repeat(&self, rows: &mut [Row], ran: &mut Ran, watch: &Watch) -> Result<()> {
+    fn repeat(&self, rows: &mut Vec<Row>, ran: &mut Ran) -> Result<()> {
         for before in 1..=attempts::BACKOFF.len() {
             let again = attempts::again(rows, ran, before);
             if again.is_empty() {

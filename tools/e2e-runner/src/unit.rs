@@ -196,11 +196,7 @@ pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, resu
     passes::clear(&at.home.logs())?;
     kit::rundir::write(&at.home.logs().join("_environment.txt"), work.environment_in_words()?.as_bytes())?;
     let images = image::Images::new(&work.checkout.dir, &work.place.platform, &work.repo, &plan.args.component)?;
-    for (package, selection) in &chosen {
-        came.rows.extend(attempts::left_out(selection, &package.path));
-        if selection.asked.is_empty() {
-            continue;
-        }
+    for (package, selection) in chosen.iter().filter(|(_, selection)| !selection.asked.is_empty()) {
         if came.signal.is_some() || work.enough(&came) {
             let ran = Ran { stopped: Some(work.why(&came)), ..Ran::default() };
             came.rows.extend(attempts::never_began(&selection.asked, &[], &package.path, &ran, &[vec![]]));
@@ -209,7 +205,7 @@ pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, resu
         match work.package(package, selection, &images, &came) {
             Ok((rows, signal)) => {
                 if attempts::too_many(&rows) && signal.is_none() && came.diagnosis.is_empty() {
-                    came.diagnosis = diagnose::ask(&rows, place, None, at.runtime, at.ui);
+                    came.diagnosis = diagnose::ask(&rows, work.place, None, at.runtime, at.ui);
                 }
                 came.rows.extend(rows);
                 came.signal = signal;
@@ -223,6 +219,8 @@ pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, resu
             }
         }
     }
+    let left_out = |(package, selection): &(Package, Selection)| attempts::left_out(selection, &package.path);
+    came.rows.extend(chosen.iter().flat_map(left_out));
     session::say_cut(results, &work.allowance, at.ui);
     settle::settle(&mut came, place, watch, at.runtime, at.ui);
     session::conclude(plan, results, came, at, &installed)
