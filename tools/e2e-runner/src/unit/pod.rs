@@ -195,7 +195,7 @@ async fn follow(client: &Client, pods: &Api<Pod>, name: &str, platform: &Platfor
                         tokio::time::sleep(delays.next().unwrap_or_default()).await;
                     }
                     if reason.as_deref() == Some(OOM_KILLED) {
-                        println(&format!("{CONTAINER_ENDED}{OOM_KILLED}, it needed more memory than there is"))?;
+                        say(&format!("{CONTAINER_ENDED}{OOM_KILLED}, it needed more memory than there is"))?;
                     }
                     return Ok(code);
                 }
@@ -245,7 +245,7 @@ fn ended_by_others(pod: &Pod) -> Error {
 }
 
 /// A line of our own among the program's.
-fn println(line: &str) -> Result<()> {
+fn say(line: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let written = writeln!(out, "\n{line}").and_then(|()| out.flush());
     written.cause(Cause::Internal, || "cannot pass on why the tests ended")
