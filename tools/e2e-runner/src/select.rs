@@ -65,8 +65,8 @@ pub struct Choice<'a> {
 /// `--tests`: names, or patterns as `go test -run` takes them; or the names of an earlier record. And `--skip`.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
-    /// What each value means, with the value.
-    patterns: Vec<(String, Vec<Alternative>)>,
+    /// The alternatives of each value.
+    patterns: Vec<Vec<Alternative>>,
     names: Option<BTreeSet<String>>,
     skip: Vec<Alternative>,
 }
@@ -79,7 +79,7 @@ impl Wanted {
     pub fn new(values: &[String], skip: &[String]) -> Result<Self> {
         let parts = values.iter().flat_map(|value| pattern::split(value, ','));
         let parts = parts.map(str::trim).filter(|part| !part.is_empty());
-        let read = |part: &str| Ok((part.to_owned(), pattern::read("--tests", part)?));
+        let read = |part: &str| pattern::read("--tests", part);
         let skip = skip.iter().filter(|value| !value.is_empty()).map(|value| pattern::read("--skip", value));
         let skip = skip.collect::<Result<Vec<_>>>()?.concat();
         Ok(Self { patterns: parts.map(read).collect::<Result<_>>()?, names: None, skip })
@@ -122,7 +122,7 @@ impl Wanted {
             return Some(Vec::new());
         }
         let mut parts = Vec::new();
-        for (_, alternatives) in &self.patterns {
+        for alternatives in &self.patterns {
             let is_name = |text: &String| alternatives.len() == 1 && listed.contains(text);
             let fits = |one: &&Alternative| if is_name(&one.top) { one.top == test } else { one.fits(test) };
             for one in alternatives.iter().filter(fits) {

@@ -67,12 +67,9 @@ impl Allowance {
     pub fn cut(&self) -> Option<String> {
         let (short, gone) = (self.short.load(Ordering::Relaxed), self.gone.load(Ordering::Relaxed));
         let kept = (2 * SHORT) >> 10;
-        (short > 0).then(|| {
-            format!(
-                "logs of tests: {short} were cut to {kept} KiB each, of which {gone} are not kept: more than {} MiB in all",
-                self.limit >> 20
-            )
-        })
+        let most = self.limit >> 20;
+        let said = format!("{short} were cut to {kept} KiB each, and {gone} are not kept: more than {most} MiB in all");
+        (short + gone > 0).then(|| format!("logs of tests: {said}"))
     }
 }
 
@@ -202,6 +199,8 @@ impl Folder {
         self.flush(&mut log)?;
         let Some(path) = log.file else { return Ok(None) };
         if log.written > log.kept() {
+            let short = log.bounds != (self.head, self.tail);
+            self.allowance.short.fetch_add(usize::from(short), Ordering::Relaxed);
             unroll(&path, log.written, log.bounds).cause(Cause::HostDisk, || format!("cannot write {}", path.display()))?;
         }
         Ok(path.file_name().map(|name| name.to_string_lossy().into_owned()))
@@ -216,7 +215,6 @@ impl Folder {
             None => {
                 if self.allowance.used() >= self.allowance.limit {
                     log.bounds = (SHORT.min(self.head), SHORT.min(self.tail));
-                    self.allowance.short.fetch_add(1, Ordering::Relaxed);
                 }
                 log.file.insert(self.create(&log.name)?).clone()
             }
@@ -379,7 +377,7 @@ mod tests {
         let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
         assert!(bytes < (1 << 20) + (300 << 10), "{bytes}");
         let gone = late.iter().filter(|name| name.is_none()).count();
-        let said = format!("189 were cut to 8 KiB each, of which {gone} are not kept: more than 1 MiB in all");
+        let said = format!("189 were cut to 8 KiB each, and {gone} are not kept: more than 1 MiB in all");
         assert!(allowance.cut().unwrap().ends_with(&said), "{:?}", allowance.cut());
         // What was never kept takes nothing.
         let used = allowance.used();
