@@ -99,7 +99,10 @@ fn parse(args: &ParseArgs, folder: Folder, ui: &Ui) -> Result<Parsed> {
     }
     if lines.cut > 0 {
         let most = lines::LIMIT >> 20;
-        ui.warn(format!("{shown}: {} bytes of lines longer than {most} MiB are not read, nor what they say", lines.cut));
+        ui.warn(format!(
+            "{shown}: {} bytes of lines longer than {most} MiB are not read, nor what they say",
+            lines.cut
+        ));
     }
     stream.finish(None)
 }

@@ -77,7 +77,9 @@ pub(crate) fn shadow(entry: &Row, shadows: &[Row]) -> Option<Status> {
 /// out.
 pub(crate) fn unknown(rows: &[Row], shadows: &[Row]) -> Vec<String> {
     let whole = |name: &str| {
-        shadows.iter().any(|row| row.test.name == top(name) && matches!(row.test.status, Status::Passed | Status::Flaky))
+        shadows
+            .iter()
+            .any(|row| row.test.name == top(name) && matches!(row.test.status, Status::Passed | Status::Flaky))
     };
     let left_out = rows.iter().filter(|row| row.test.skipped_by == Some(SkipSource::Ledger));
     let names = left_out.filter(|row| row.test.shadow.is_none()).map(|row| &row.test.name);

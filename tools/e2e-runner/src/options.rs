@@ -274,7 +274,10 @@ mod tests {
             (&["--script", "x"], "--script is for --kind script, and this is --kind e2e"),
             (&["--kind", "unit", "--shard", "1/2"], "--shard is for --kind e2e or examples, and this is --kind unit"),
             (&["--kind", "unit", "--suite", "x"], "--suite is for --kind e2e or examples, and this is --kind unit"),
-            (&["--kind", "script", "--skip", "x"], "--skip is for --kind e2e or examples or unit, and this is --kind script"),
+            (
+                &["--kind", "script", "--skip", "x"],
+                "--skip is for --kind e2e or examples or unit, and this is --kind script",
+            ),
             (&["--kind", "script", "--tags", "x"], "a script runs as a whole"),
         ] {
             let error = check(words).unwrap_err();

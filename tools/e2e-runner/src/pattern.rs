@@ -34,9 +34,8 @@ impl Alternative {
 /// # Errors
 /// [`Cause::Usage`] for what is no regular expression.
 pub fn read(option: &str, pattern: &str) -> Result<Vec<Alternative>> {
-    let regex = |level: &str| {
-        Regex::new(level).cause(Cause::Usage, || format!("{option} {pattern}: not a regular expression"))
-    };
+    let regex =
+        |level: &str| Regex::new(level).cause(Cause::Usage, || format!("{option} {pattern}: not a regular expression"));
     let alternative = |text: &str| {
         let levels = split(text, '/');
         levels.iter().try_for_each(|level| regex(level).map(drop))?;

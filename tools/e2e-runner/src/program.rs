@@ -226,7 +226,8 @@ fn compile(name: &str, checkout: &Checkout, tests: &Tests, overlaid: &Overlaid, 
 
 /// Says beside a program that somebody uses it. The program itself must not be touched while it runs.
 fn used(path: &Path) {
-    let touch = || -> std::io::Result<()> { fs::File::create(path.with_file_name(USED))?.set_modified(SystemTime::now()) };
+    let touch =
+        || -> std::io::Result<()> { fs::File::create(path.with_file_name(USED))?.set_modified(SystemTime::now()) };
     // Who may not write there has not compiled it either, and it goes two weeks after that.
     let _ = touch();
 }
@@ -238,7 +239,8 @@ fn forget_older(cache: &Path, name: &str, path: &Path) {
     for other in others.filter(|other| Some(other.as_path()) != path.parent()) {
         let ours =
             other.file_name().and_then(|file| file.to_str()?.strip_prefix(name)?.strip_prefix('-').map(str::len));
-        let times = [USED, "x.test"].into_iter().filter_map(|file| fs::metadata(other.join(file)).ok()?.modified().ok());
+        let times =
+            [USED, "x.test"].into_iter().filter_map(|file| fs::metadata(other.join(file)).ok()?.modified().ok());
         let age = times.max().and_then(|last| last.elapsed().ok());
         if ours == Some(16) && age.is_some_and(|age| age > Duration::from_hours(14 * 24)) {
             // What cannot be removed is tried again next time.
@@ -286,7 +288,8 @@ mod tests {
             fs::File::create(&path).unwrap().set_modified(month).unwrap();
             path
         };
-        let (old, in_use, other) = (make("own-0000000000000000"), make("own-1111111111111111"), make("owner-2222222222222222"));
+        let (old, in_use, other) =
+            (make("own-0000000000000000"), make("own-1111111111111111"), make("owner-2222222222222222"));
         used(&in_use);
         let new = make("own-3333333333333333");
         forget_older(cache.path(), "own", &new);

@@ -330,11 +330,8 @@ mod tests {
 
     #[test]
     fn failures_that_no_rule_knows_stand_apart() {
-        let failed = |name: &str, cause| Row {
-            test: test(name, Status::Failed, Some(cause)),
-            excerpt: Vec::new(),
-            ran: None,
-        };
+        let failed =
+            |name: &str, cause| Row { test: test(name, Status::Failed, Some(cause)), excerpt: Vec::new(), ran: None };
         let mut rows = vec![failed("TestOdd", Cause::Unclassified), failed("TestBad", Cause::Product)];
         let results = crate::runs::tests::results("x", "linux/amd64", Vec::new());
         let said = summary(&results, &rows, Path::new("f"));

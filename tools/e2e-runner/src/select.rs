@@ -207,7 +207,8 @@ impl Selection {
     /// # Errors
     /// [`Cause::Usage`] if they are too many for a command line: without them a program runs everything.
     pub fn arguments(&self, tests: &[String]) -> Result<Vec<String>> {
-        let (partly, whole): (Vec<&String>, Vec<&String>) = tests.iter().partition(|test| self.parts.contains_key(*test));
+        let (partly, whole): (Vec<&String>, Vec<&String>) =
+            tests.iter().partition(|test| self.parts.contains_key(*test));
         let whole: Vec<_> = whole.into_iter().map(|test| regex::escape(test)).collect();
         let mut run = Vec::new();
         if !whole.is_empty() || partly.is_empty() {
@@ -341,7 +342,10 @@ mod tests {
     fn an_entry_can_stand_for_several_tests() {
         let skips = [skip(&["TestA*", "Test*/s*b", "TestZ*"], "2026-06-01")];
         let found = chosen(&suite(&[]), &skips, &[]).unwrap();
-        assert_eq!((found.asked.clone(), found.unknown.clone()), (vec!["TestB".into(), "ExampleC".into()], vec!["TestZ*".into()]));
+        assert_eq!(
+            (found.asked.clone(), found.unknown.clone()),
+            (vec!["TestB".into(), "ExampleC".into()], vec!["TestZ*".into()])
+        );
         let names: Vec<_> = found.excluded.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["TestA", "TestAb", "TestB/s*b"]);
         assert_eq!(found.arguments(&found.asked).unwrap()[1], "-test.skip=^TestA$|^TestAb$|^TestB$/^s.*b$");
@@ -370,7 +374,10 @@ mod tests {
         let one = chosen(&suite(&[]), &[], &["TestA/one"]).unwrap();
         assert_eq!(arguments(&one, &one.asked), ["-test.run=^TestA$/one", "-test.skip=^TestAb$|^TestB$|^ExampleC$"]);
         let but = chosen_but(&suite(&[]), &[], &[], &["TestA|B/sub", "B/x"]).unwrap();
-        assert_eq!((but.asked.clone(), but.others.clone()), (vec!["TestB".into(), "ExampleC".into()], vec!["TestA".into(), "TestAb".into()]));
+        assert_eq!(
+            (but.asked.clone(), but.others.clone()),
+            (vec!["TestB".into(), "ExampleC".into()], vec!["TestA".into(), "TestAb".into()])
+        );
         assert_eq!(
             arguments(&but, &but.asked),
             ["-test.run=^(TestB|ExampleC)$", "-test.skip=^TestA$|^TestAb$|B/sub|B/x"]
@@ -430,7 +437,10 @@ mod tests {
         let skips = [skip(&["TestA", "TestB/sub"], "2027-01-01")];
         let shadow = chosen(&suite(&[]), &skips, &[]).unwrap().shadow();
         assert_eq!(shadow.asked, ["TestA", "TestB"]);
-        assert_eq!(shadow.arguments(&shadow.asked).unwrap(), ["-test.run=^(TestA|TestB)$", "-test.skip=^TestAb$|^ExampleC$"]);
+        assert_eq!(
+            shadow.arguments(&shadow.asked).unwrap(),
+            ["-test.run=^(TestA|TestB)$", "-test.skip=^TestAb$|^ExampleC$"]
+        );
     }
 
     #[test]
@@ -440,6 +450,9 @@ mod tests {
             found.arguments(&found.asked).unwrap(),
             ["-test.run=^(TestA|TestB)$", r"-test.skip=^TestAb$|^ExampleC$|^TestB$/^a\.b$/^c$"]
         );
-        assert_eq!(found.arguments(&["TestB".into()]).unwrap()[1], r"-test.skip=^TestA$|^TestAb$|^ExampleC$|^TestB$/^a\.b$/^c$");
+        assert_eq!(
+            found.arguments(&["TestB".into()]).unwrap()[1],
+            r"-test.skip=^TestA$|^TestAb$|^ExampleC$|^TestB$/^a\.b$/^c$"
+        );
     }
 }

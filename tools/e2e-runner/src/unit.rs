@@ -149,7 +149,9 @@ pub(crate) fn dry_run(plan: &Plan<'_>, ui: &Ui) -> Result<Done> {
                 let folder = checkout.dir.join(&package.folder).display().to_string();
                 let words: Vec<_> = arguments.iter().map(|word| kit::process::quote(word)).collect();
                 text.push_str(&format!("# {} tests of {}:\n", selection.asked.len(), package.path));
-                text.extend(selection.excluded.iter().map(|(test, reason)| format!("#   left out: {test}: {reason}\n")));
+                text.extend(
+                    selection.excluded.iter().map(|(test, reason)| format!("#   left out: {test}: {reason}\n")),
+                );
                 if selection.asked.is_empty() {
                     continue;
                 }

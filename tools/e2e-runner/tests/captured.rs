@@ -268,11 +268,8 @@ fn a_program_that_was_cut_off_elsewhere_has_not_crashed() {
         let rows = report::rows(parsed);
         let said: Vec<_> = rows.iter().map(|row| (row.test.name.as_str(), row.test.status, row.test.cause)).collect();
         let node = Some(kit::Cause::Node);
-        let expected = [
-            (report::PACKAGE, Status::Failed, node),
-            ("TestA", Status::NotRun, node),
-            ("TestB", Status::NotRun, node),
-        ];
+        let expected =
+            [(report::PACKAGE, Status::Failed, node), ("TestA", Status::NotRun, node), ("TestB", Status::NotRun, node)];
         assert_eq!(said, expected);
     }
     let killed = "the container was ended: OOMKilled, no memory\n";

@@ -108,7 +108,9 @@ fn scripts_of_every_form_become_results() {
     ended.says(1, &["the script did not end within 1.0 s"]);
     assert_eq!(found.head.cause, Some(Cause::TestTimeout));
 
-    cluster.run("which", &["--kind", "script"]).says(2, &["say with --script which: go, held, late, none, tap, waits, xml"]);
+    cluster
+        .run("which", &["--kind", "script"])
+        .says(2, &["say with --script which: go, held, late, none, tap, waits, xml"]);
     cluster.run("part", &["--kind", "script", "--script", "go", "--tests", "TestX"]).says(2, &["runs as a whole"]);
 }
 
@@ -247,7 +249,10 @@ fn a_subtest_that_the_ledger_made_up_is_found_by_a_look_at_what_is_left_out() {
     let skips = SKIPS.replace("'TestInner/one'", "'TestInner/o*', 'TestInner/made_up', 'TestLeft*'");
     let cluster = Cluster::new(World::new("parts", SUITES, &skips));
     let ended = cluster.run("shadow", &["--shadow"]);
-    ended.says(0, &["ci/skips.toml: there is no test TestInner/made_up", "would pass by now: TestLeftOut, TestInner/o*"]);
+    ended.says(
+        0,
+        &["ci/skips.toml: there is no test TestInner/made_up", "would pass by now: TestLeftOut, TestInner/o*"],
+    );
     let found = results(&cluster, "shadow", "results.json");
     assert_eq!(found.counts.excluded, 1, "however many entries name it");
 }

@@ -94,7 +94,8 @@ fn what_would_run_is_said_and_what_cannot_is_refused() {
     // However few they are, a test that hangs is ended.
     let limit = |more: &[&str]| {
         let said = with(more).out;
-        let found = regex::Regex::new(r"-test\.timeout=(\d+)ms").unwrap().captures(&said).map(|found| found[1].to_owned());
+        let found =
+            regex::Regex::new(r"-test\.timeout=(\d+)ms").unwrap().captures(&said).map(|found| found[1].to_owned());
         found.unwrap_or_else(|| panic!("{said}")).parse::<u64>().unwrap().div_ceil(60_000)
     };
     assert_eq!(limit(&[]), 10, "the suite's");

@@ -158,7 +158,9 @@ impl Held {
             if self.bytes + wanted <= MEMORY {
                 break;
             }
-            if name != namespace && let Some(space) = self.spaces.remove(&name) {
+            if name != namespace
+                && let Some(space) = self.spaces.remove(&name)
+            {
                 self.bytes = self.bytes.saturating_sub(space.bytes());
                 self.let_go.insert(name, passed);
             }
@@ -169,8 +171,10 @@ impl Held {
     /// Namespaces of which nothing is needed any more, and whether only tests that passed named them: those first, then
     /// those that were deleted, the oldest first.
     pub(super) fn released(&self) -> Vec<(String, bool)> {
-        let here = self.spaces.iter().filter(|(name, space)| !self.before.contains(*name) && (space.passed || space.gone));
-        let mut here: Vec<_> = here.map(|(name, space)| ((!space.passed, space.born), name.clone(), space.passed)).collect();
+        let here =
+            self.spaces.iter().filter(|(name, space)| !self.before.contains(*name) && (space.passed || space.gone));
+        let mut here: Vec<_> =
+            here.map(|(name, space)| ((!space.passed, space.born), name.clone(), space.passed)).collect();
         here.sort();
         let gone = self.let_go.iter().map(|(name, passed)| (name.clone(), *passed));
         gone.chain(here.into_iter().map(|(_, name, passed)| (name, passed))).collect()

@@ -353,7 +353,8 @@ mod tests {
     #[test]
     fn logs_that_nobody_needs_make_room() {
         let mut held = Held::new(BTreeSet::new(), None, vec!["Namespace".into()]);
-        let space = |name: &str| -> DynamicObject { serde_json::from_value(json!({"metadata": {"name": name}})).unwrap() };
+        let space =
+            |name: &str| -> DynamicObject { serde_json::from_value(json!({"metadata": {"name": name}})).unwrap() };
         for name in ["gone", "there"] {
             held.take(0, watcher::Event::Apply(space(name)));
         }
@@ -391,8 +392,13 @@ mod tests {
         let kept = read(&(early + text), "2026-01-01T00:00:05Z", "2026-01-01T00:00:08Z").await;
         assert_eq!(kept, "2026-01-01T00:00:05.5Z b\n  more of b\n");
         let much = format!("2026-01-01T00:00:06Z {}\n", "x".repeat(100)).repeat(20_000);
-        let kept = read(&format!("{much}2026-01-01T00:00:07Z last\n"), "2026-01-01T00:00:05Z", "2026-01-01T00:00:08Z").await;
-        assert!(kept.starts_with("[... ") && kept.ends_with("Z last\n") && kept.len() <= CONTROLLER + 100, "{}", kept.len());
+        let kept =
+            read(&format!("{much}2026-01-01T00:00:07Z last\n"), "2026-01-01T00:00:05Z", "2026-01-01T00:00:08Z").await;
+        assert!(
+            kept.starts_with("[... ") && kept.ends_with("Z last\n") && kept.len() <= CONTROLLER + 100,
+            "{}",
+            kept.len()
+        );
         let whole = kept.lines().skip(1).all(|line| line.starts_with("2026-01-01T00:00:0"));
         assert!(whole && much.len() + 26 > kept.len());
     }

@@ -197,11 +197,12 @@ impl Folder {
     /// [`Cause::HostDisk`] naming the file.
     pub fn finish(&self, mut log: Log) -> Result<Option<String>> {
         self.flush(&mut log)?;
-        let Some(path) = log.file else { return Ok(None) };
+        let Some(path) = &log.file else { return Ok(None) };
         if log.written > log.kept() {
             let short = log.bounds != (self.head, self.tail);
             self.allowance.short.fetch_add(usize::from(short), Ordering::Relaxed);
-            unroll(&path, log.written, log.bounds).cause(Cause::HostDisk, || format!("cannot write {}", path.display()))?;
+            unroll(path, log.written, log.bounds)
+                .cause(Cause::HostDisk, || format!("cannot write {}", path.display()))?;
         }
         Ok(path.file_name().map(|name| name.to_string_lossy().into_owned()))
     }

@@ -233,7 +233,8 @@ fn disrupted(pod: &Pod) -> Option<String> {
     let target = status.conditions.into_iter().flatten();
     let target = target.into_iter().find(|c| c.type_ == "DisruptionTarget" && c.status == "True");
     let said = target.map(|target| target.message.or(target.reason).unwrap_or(target.type_));
-    let deleted = pod.metadata.deletion_timestamp.is_some().then(|| "it was deleted, and nobody here did that".to_owned());
+    let deleted =
+        pod.metadata.deletion_timestamp.is_some().then(|| "it was deleted, and nobody here did that".to_owned());
     reason.map(|reason| status.message.unwrap_or(reason)).or(said).or(deleted)
 }
 
@@ -364,7 +365,10 @@ mod tests {
         let going = || json!({"name": "p", "deletionTimestamp": "2026-01-01T00:00:00Z"});
         let target = json!({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting"});
         for (pod, said) in [
-            (pod(plain(), json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory"})), "low on memory"),
+            (
+                pod(plain(), json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory"})),
+                "low on memory",
+            ),
             (pod(plain(), json!({"phase": "Failed", "reason": "Terminated"})), "Terminated"),
             (pod(plain(), json!({"phase": "Failed", "conditions": [target]})), "Eviction API: evicting"),
             (pod(going(), json!({"phase": "Running"})), "it was deleted"),
@@ -374,6 +378,9 @@ mod tests {
             assert!(error.cause == Cause::Node && error.to_string().contains(said), "{error}");
         }
         // A program that panics ends a pod in the same phase.
-        assert_eq!(disrupted(&pod(plain(), json!({"phase": "Failed", "conditions": [{"type": "Ready", "status": "False"}]}))), None);
+        assert_eq!(
+            disrupted(&pod(plain(), json!({"phase": "Failed", "conditions": [{"type": "Ready", "status": "False"}]}))),
+            None
+        );
     }
 }

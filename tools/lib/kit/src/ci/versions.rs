@@ -24,7 +24,8 @@ impl Versions {
     /// [`Cause::Usage`] if it is none of these.
     pub fn parse(text: &str) -> Result<Self> {
         let wrong = || {
-            Error::new(Cause::Usage, format!("'{text}' names no versions")).next("write for instance 1.28, or 1.28..1.40")
+            Error::new(Cause::Usage, format!("'{text}' names no versions"))
+                .next("write for instance 1.28, or 1.28..1.40")
         };
         let (from, to) = match text.split_once("..") {
             Some((from, to)) => (from, Some(minor(to).ok_or_else(wrong)?)),
