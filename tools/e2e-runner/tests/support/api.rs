@@ -60,6 +60,7 @@ impl Api {
     }
 
     /// From now on nobody gets an answer, or everybody does again.
+    #[allow(dead_code, reason = "not every test needs it")]
     pub(crate) fn away(&self, away: bool) {
         self.away.store(away, Ordering::SeqCst);
     }
