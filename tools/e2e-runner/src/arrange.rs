@@ -41,7 +41,7 @@ pub fn around<T>(
     let done = runtime.block_on(cluster::interruptible(begin(place, run, ui))).and_then(|(set_aside, pods)| {
         arranged.set_aside = set_aside;
         let done = work();
-        arranged.seen = pods.finish();
+        arranged.seen = runtime.block_on(pods.finish());
         done
     });
     if place.is_mixed()

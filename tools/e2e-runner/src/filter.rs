@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader, Write},
+    io::Write,
     path::{Path, PathBuf},
 };
 
@@ -10,13 +10,14 @@ use clap::Parser;
 use jiff::Timestamp;
 use kit::{
     Cause, Context, Done, Error, Outcome, Output, Platform, Result, Ui,
-    record::{Conditions, Counts, Head, Nature, Record, Results, Test},
+    record::{Collected, Conditions, Counts, Head, Nature, Record, Results, Test},
     rundir,
 };
 
 use crate::{
     TOOL, VERSION,
     cause::Judge,
+    input,
     junit::{self, Totals},
     parse::{Ended, Observer, Parsed, Stream, lines, log::Folder},
     report::{self, PACKAGE, Row},
@@ -25,6 +26,12 @@ use crate::{
 
 /// Options of `parse`.
 #[derive(Debug, Parser)]
+#[command(after_help = "Examples:
+  go test -json ./... | e2e-runner parse
+  e2e-runner parse stream.json --out results --component pipeline --version v1.9.0
+
+Exit codes: 0 good (also what is flaky); 1 a test says that the component is not good, or no rule knows why it failed;
+3 infrastructure; 2 the call is wrong; 4 nothing ran; 5 a program is missing; 128+n signal n.")]
 pub struct ParseArgs {
     /// The stream: output of `go test -json` [default: standard input]
     #[arg(value_name = "FILE")]
@@ -59,7 +66,9 @@ pub fn run(args: &ParseArgs, ui: &Ui) -> Result<Done> {
     let folder = args.out.as_deref().unwrap_or(scratch.path());
     let is_kept = args.out.is_some() || ui.output == Output::Json;
     let mut tests = Tests::new(is_kept.then(|| Spool::new(folder)).transpose()?, args.out.is_some());
-    let parsed = parse(args, Folder::new(folder.join("logs")), &mut tests)?;
+    let logs = Folder::new(folder.join("logs"));
+    let allowance = logs.allowance();
+    let parsed = parse(args, logs, &mut tests, ui)?;
     let truncated = parsed.truncated;
     // Of those that are good nobody needs more than the totals, the record and JUnit have.
     let mut rows = report::rows(parsed);
@@ -72,6 +81,8 @@ pub fn run(args: &ParseArgs, ui: &Ui) -> Result<Done> {
     tests.put_aside()?;
     let (exit, cause) = report::verdict_of(rows.iter().map(|row| &row.test), &tests.counts);
     let mut results = results(args, started, &tests, cause, truncated);
+    let cut = allowance.cut().filter(|_| args.out.is_some());
+    results.evidence = cut.map(|cut| Collected { cut: vec![cut], ..Collected::default() });
     if args.out.is_some() {
         tests.write_junit(&folder.join("junit.xml"), &results)?;
         tests.write_record(&folder.join(Results::FILE), &results)?;
@@ -86,22 +97,25 @@ pub fn run(args: &ParseArgs, ui: &Ui) -> Result<Done> {
     Ok(Done { cause, exit: Some(exit), ..Done::default() })
 }
 
-fn parse(args: &ParseArgs, folder: Folder, tests: &mut Tests) -> Result<Parsed> {
+fn parse(args: &ParseArgs, folder: Folder, tests: &mut Tests, ui: &Ui) -> Result<Parsed> {
     let shown = args.file.as_ref().map_or_else(|| "standard input".into(), |file| file.display().to_string());
     let failed = || format!("cannot read {shown}");
-    let reader: Box<dyn BufRead> = match &args.file {
-        Some(path) => {
-            let file = std::fs::File::open(path).cause(Cause::Usage, failed)?;
-            Box::new(BufReader::with_capacity(1 << 17, file))
-        }
-        None => Box::new(BufReader::with_capacity(1 << 17, std::io::stdin())),
-    };
+    let reader = input::open(args.file.as_deref())?;
     let judge = Judge::default();
     let mut stream = Stream::new(folder, args.all_logs, &judge, tests).forgetting_good();
     let mut lines = lines::Lines::new(reader, lines::LIMIT);
-    while let Some(line) = lines.next_line().cause(Cause::Usage, failed)? {
-        stream.line(line)?;
+    loop {
+        let line = lines.next_line();
         kit::signal::check()?;
+        let Some(line) = line.cause(Cause::Usage, failed)? else { break };
+        stream.line(line)?;
+    }
+    if lines.cut > 0 {
+        let most = lines::LIMIT >> 20;
+        ui.warn(format!(
+            "{shown}: {} bytes of lines longer than {most} MiB are not read, nor what they say",
+            lines.cut
+        ));
     }
     stream.finish(None)
 }

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use kit::{
-    Platform,
+    Cause, Error, Platform, Result,
     ci::{CiOptions, parse_duration},
     process::quote,
     record::Results,
@@ -48,6 +48,9 @@ pub struct PrepareArgs {
     /// Which tests of it
     #[arg(long, value_enum, default_value_t)]
     pub kind: Kind,
+    /// Build tags [default: those of ci/components.toml]
+    #[arg(long, value_name = "TAG,…", value_delimiter = ',')]
+    pub tags: Vec<String>,
     /// How much slower the nodes are than this machine: lengths of time in the tests are stretched
     #[arg(long, value_name = "FACTOR", value_parser = slowdown)]
     pub slowdown: Option<f64>,
@@ -77,9 +80,15 @@ pub struct RunArgs {
     /// all tests]
     #[arg(long, value_name = "NAME")]
     pub suite: Option<String>,
-    /// Only these tests: names, or a pattern as `go test -run` takes it
+    /// Only these tests: names, or a pattern as `go test -run` takes it, also of subtests (TestA/sub)
     #[arg(long, value_name = "NAMES|REGEX")]
     pub tests: Vec<String>,
+    /// Not these tests: a pattern as `go test -skip` takes it
+    #[arg(long, value_name = "REGEX")]
+    pub skip: Vec<String>,
+    /// Build tags of the tests [default: those of ci/components.toml]
+    #[arg(long, value_name = "TAG,…", value_delimiter = ',')]
+    pub tags: Vec<String>,
     /// Only what failed or did not run in this run directory (or part of one, or results.json), in the same suite; all
     /// of the suite if that run failed as a whole
     #[arg(long, value_name = "RUN", conflicts_with = "tests")]
@@ -130,7 +139,8 @@ pub struct RunArgs {
     /// [default: what install.json says]
     #[arg(long, value_name = "FACTOR", value_parser = slowdown)]
     pub slowdown: Option<f64>,
-    /// Time limit of all tests together, exactly [default: the suite's, stretched]
+    /// Time limit of all tests together (of kind unit: of each package), exactly [default: that of
+    /// ci/components.toml, stretched]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub timeout: Option<Duration>,
     /// End tests that print nothing for so long, exactly [default: 10m, stretched]
@@ -171,6 +181,37 @@ impl Learnt {
 }
 
 impl RunArgs {
+    /// Refuses options that are for other kinds of tests: what is not done must not look as if it were.
+    ///
+    /// # Errors
+    /// [`Cause::Usage`] naming the option, the kinds that it is for, and this one.
+    pub fn check(&self) -> Result<()> {
+        const UNIT: &[Kind] = &[Kind::Unit];
+        const SCRIPT: &[Kind] = &[Kind::Script];
+        const SUITES: &[Kind] = &[Kind::E2e, Kind::Examples];
+        const GO: &[Kind] = &[Kind::E2e, Kind::Examples, Kind::Unit];
+        let whole = "a script runs as a whole: say what it is to run with --env";
+        let given = [
+            (!self.package.is_empty(), "--package", UNIT, "say which tests with --suite and --tests"),
+            (self.script.is_some(), "--script", SCRIPT, "add --kind script"),
+            (self.suite.is_some(), "--suite", SUITES, "say which with --package and --tests"),
+            (self.shard.is_part(), "--shard", SUITES, "give each machine other packages with --package"),
+            (self.shadow, "--shadow", SUITES, "name the tests with --tests, without their entries in ci/skips.toml"),
+            (!self.tests.is_empty(), "--tests", GO, whole),
+            (!self.skip.is_empty(), "--skip", GO, whole),
+            (!self.tags.is_empty(), "--tags", GO, whole),
+            (self.only_failed.is_some(), "--only-failed", GO, whole),
+            (self.fail_fast, "--fail-fast", GO, whole),
+            (self.max_failures.is_some(), "--max-failures", GO, whole),
+            (self.no_second_attempt, "--no-second-attempt", GO, "a script runs once"),
+        ];
+        let stranger = given.into_iter().find(|(given, _, kinds, _)| *given && !kinds.contains(&self.kind));
+        let Some((_, option, kinds, next)) = stranger else { return Ok(()) };
+        let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
+        let what = format!("{option} is for --kind {}, and this is --kind {}", names.join(" or "), self.kind.name());
+        Err(Error::new(Cause::Usage, what).next(if self.kind == Kind::Script { whole } else { next }))
+    }
+
     /// The command that runs one test again (all of them without one), in a run directory of its own. A test
     /// comes with the `suite` that it ran in if that sets something.
     #[must_use]
@@ -198,6 +239,8 @@ impl RunArgs {
             Some(test) => words.extend(["--tests".to_owned(), test.to_owned()]),
             None => words.extend(self.tests.iter().flat_map(|tests| ["--tests".to_owned(), tests.clone()])),
         }
+        words.extend(self.skip.iter().flat_map(|skip| ["--skip".to_owned(), skip.clone()]));
+        words.extend((!self.tags.is_empty()).then(|| ["--tags".to_owned(), self.tags.join(",")]).into_iter().flatten());
         words.extend(self.cluster.arguments());
         words.extend(self.platform.iter().flat_map(|platform| ["--platform".to_owned(), platform.to_string()]));
         let slowdown = self.slowdown.or(learnt.slowdown).map(|slowdown| slowdown.to_string());
@@ -256,5 +299,33 @@ mod tests {
             let words = [&["run", "--component", "x"], wrong].concat();
             assert!(RunArgs::try_parse_from(words).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn options_of_another_kind_are_refused() {
+        let check = |words: &[&str]| {
+            let all = ["run", "--component", "x"].iter().chain(words);
+            RunArgs::try_parse_from(all).unwrap().check().map_err(|error| error.to_string())
+        };
+        for (words, said) in [
+            (&["--package", "./x"][..], "--package is for --kind unit, and this is --kind e2e"),
+            (&["--script", "x"], "--script is for --kind script, and this is --kind e2e"),
+            (&["--kind", "unit", "--shard", "1/2"], "--shard is for --kind e2e or examples, and this is --kind unit"),
+            (&["--kind", "unit", "--suite", "x"], "--suite is for --kind e2e or examples, and this is --kind unit"),
+            (
+                &["--kind", "script", "--skip", "x"],
+                "--skip is for --kind e2e or examples or unit, and this is --kind script",
+            ),
+            (&["--kind", "script", "--tags", "x"], "a script runs as a whole"),
+        ] {
+            let error = check(words).unwrap_err();
+            assert!(error.contains(said), "{error}");
+        }
+        for good in [&["--kind", "unit", "--package", "./x", "--tags", "a,b", "--skip", "x"][..], &["--shard", "1/2"]] {
+            assert_eq!(check(good), Ok(()));
+        }
+        let words = ["run", "--component", "x", "--skip", "A/b c", "--tags", "e2e,more"];
+        let again = RunArgs::parse_from(words).again(Some("TestA"), None);
+        assert!(again.ends_with("--tests TestA --skip 'A/b c' --tags e2e,more"), "{again}");
     }
 }

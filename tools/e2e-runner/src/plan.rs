@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -28,12 +29,20 @@ use crate::{
     shard, unit,
 };
 
+/// How long a suite may take that says nothing of it, and a script.
+pub(crate) const LIMIT: Duration = Duration::from_hours(2);
 /// How long tests may print nothing.
 const SILENCE: Duration = Duration::from_mins(10);
 
-/// The component with the tests of that kind as its tests.
-pub(crate) fn of_kind(component: Component, kind: Kind) -> Component {
-    if kind == Kind::Examples { component.of_examples() } else { component }
+/// The component with the tests of that kind as its tests, compiled with these build tags if there are any.
+pub(crate) fn of_kind(component: Component, kind: Kind, tags: &[String]) -> Component {
+    let mut component = if kind == Kind::Examples { component.of_examples() } else { component };
+    if !tags.is_empty() {
+        let tests = component.tests.as_mut().map(|tests| &mut tests.tags);
+        let unit = component.unit.as_mut().map(|unit| &mut unit.tags);
+        tests.into_iter().chain(unit).for_each(|of| *of = tags.to_vec());
+    }
+    component
 }
 
 fn input(found: &Found) -> Input {
@@ -61,9 +70,10 @@ pub(crate) struct Plan<'a> {
 impl<'a> Plan<'a> {
     pub(crate) fn new(args: &'a RunArgs) -> Result<Self> {
         // What can be wrong with the call is said before anything is built or opened.
-        let wanted = Wanted::new(&args.tests)?;
+        args.check()?;
+        let wanted = Wanted::new(&args.tests, &args.skip)?;
         let ci = args.ci.open()?;
-        let component = of_kind(ci.component(&args.component)?, args.kind);
+        let component = of_kind(ci.component(&args.component)?, args.kind, &args.tags);
         if matches!(args.kind, Kind::E2e | Kind::Examples) {
             program::section(&ci, &args.component, args.kind, &component)?;
         }
@@ -97,7 +107,7 @@ impl<'a> Plan<'a> {
         };
         if let Some(place) = &self.args.only_failed {
             let found = find(place, self.args.platform.as_ref())?;
-            let wanted = Wanted::failed(&found);
+            let wanted = self.wanted.clone().failed(&found);
             let nothing = wanted.names().is_none_or(BTreeSet::is_empty);
             // What failed as a whole says of no test that it did not.
             let whole = found.iter().any(Found::never_began)
@@ -111,7 +121,10 @@ impl<'a> Plan<'a> {
             let suites: BTreeSet<_> = found.iter().map(|found| found.results.suite.clone()).collect();
             // Of a suite that sets something, what failed must run with that again.
             let mut known = suites.into_iter().filter(|suite| self.component.suites.contains_key(suite));
-            (self.failed_in, self.wanted) = (known.next(), if whole { Wanted::default() } else { wanted });
+            self.failed_in = known.next();
+            if !whole {
+                self.wanted = wanted;
+            }
         }
         if let Some(place) = &self.args.durations {
             let found = find(place, None)?;
@@ -132,9 +145,10 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// The name for records: what `--tests` chose is not the suite.
+    /// The name for records: what `--tests` and the like chose is not the suite.
     pub(crate) fn suite_name(&self) -> &str {
-        if self.wanted.is_empty() { &self.suite_name } else { "selection" }
+        let whole = self.wanted.is_everything() && self.args.tags.is_empty();
+        if whole { &self.suite_name } else { "selection" }
     }
 
     /// Where the component lives.
@@ -168,8 +182,18 @@ impl<'a> Plan<'a> {
     ) -> Result<(Selection, Option<Whole>)> {
         let skips = self.ci.skips()?.skip;
         let today = jiff::Zoned::now().date();
-        let (component, suite_name, wanted) = (&self.args.component, &self.suite_name, &self.wanted);
-        let choice = Choice { component, suite_name, suite: &self.suite, skips: &skips, platform, lab, wanted, today };
+        let choice = Choice {
+            component: &self.args.component,
+            version: self.component.version(),
+            suite_name: &self.suite_name,
+            suite: &self.suite,
+            skips: &skips,
+            platform,
+            lab,
+            wanted: &self.wanted,
+            today,
+        };
+        let (component, wanted) = (choice.component, choice.wanted);
         let listed = program.list()?;
         let mut selection = select::choose(&choice, &listed)?;
         for gone in wanted.names().into_iter().flatten().filter(|name| !listed.contains(name)) {
@@ -198,8 +222,8 @@ impl<'a> Plan<'a> {
         let fill = |words: &[String]| words.iter().map(|word| values.fill(word)).collect::<Result<Vec<_>>>();
         let programs = environment::programs(&self.component)?;
         let chosen = &self.args.env;
-        let limit = self.suite.limit()?.filter(|_| self.wanted.is_empty()).map(|limit| pace.stretch(limit));
-        let limit = self.args.timeout.or(limit);
+        // However few of a suite's tests they are: what hangs and prints now and then is ended, and says where it is.
+        let limit = self.args.timeout.unwrap_or(pace.stretch(self.suite.limit()?.unwrap_or(LIMIT)));
         Ok(Runner {
             program,
             selection,
@@ -216,7 +240,8 @@ impl<'a> Plan<'a> {
                 &program.folder,
             )?,
             logs,
-            deadline: limit.map(|limit| Instant::now() + limit),
+            allowance: Arc::default(),
+            deadline: Some(Instant::now() + limit),
             silence: self.args.silence.unwrap_or(pace.stretch(SILENCE)),
             max_failures: if self.args.fail_fast { Some(1) } else { self.args.max_failures },
             stopper: Stopper::default(),
@@ -275,7 +300,7 @@ pub(crate) fn dry_run(plan: &Plan<'_>, ui: &Ui) -> Result<Done> {
         Output::Json => ui.json(&serde_json::json!({
             "component": plan.args.component, "suite": plan.suite_name(), "platform": platform.to_string(),
             "kind": plan.args.kind.name(), "shard": plan.args.shard.to_string(), "asked": selection.asked, "excluded": selection.excluded, "settings": plan.suite.settings,
-            "rounds": rounds, "script": runner.describe(&selection.asked),
+            "rounds": rounds, "script": runner.describe(&selection.asked)?,
         }))?,
         Output::Text => {
             let part = plan.args.shard;
@@ -285,7 +310,7 @@ pub(crate) fn dry_run(plan: &Plan<'_>, ui: &Ui) -> Result<Done> {
             text.push_str(&format!("# left out: {}\n", selection.excluded.len()));
             text.extend(selection.excluded.iter().map(|(test, reason)| format!("#   {test}: {reason}\n")));
             text.push_str(&settings_in_words(&plan.suite));
-            ui.result(&(text + &runner.describe(&selection.asked)))?;
+            ui.result(&(text + &runner.describe(&selection.asked)?))?;
         }
     }
     Ok(Done::good())

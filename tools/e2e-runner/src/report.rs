@@ -14,8 +14,10 @@ use crate::parse::{Ended, Parsed, event::top};
 /// The name under which a package stands whose program failed outside of any test. It is counted
 /// neither as asked nor as failed, as `go test` does not.
 pub const PACKAGE: &str = "(package)";
-/// Failures that are shown at length.
+/// Failures that are shown at length, of those that a rule knows and of those that none does.
 const SHOWN: usize = 25;
+/// Where a new rule goes.
+const RULES: &str = "tools/e2e-runner/src/cause/rules.rs";
 
 /// A row of the record, with what only the summary needs.
 #[derive(Debug, Clone, PartialEq)]
@@ -175,12 +177,12 @@ pub fn summary(results: &Results, rows: &[Row], folder: &Path) -> String {
     });
     let inner: HashSet<_> = inner.collect();
     let told = |row: &&&Row| !inner.contains(&(row.test.package.as_str(), row.test.name.as_str()));
-    let failures: Vec<_> = bad.iter().filter(told).collect();
-    for row in failures.iter().take(SHOWN) {
-        failure(&mut text, row, folder);
-    }
-    if failures.len() > SHOWN {
-        let _ = writeln!(text, "… and {} more, in results.json\n", failures.len() - SHOWN);
+    let known = |row: &&&Row| row.test.cause != Some(Cause::Unclassified);
+    let (classified, unknown): (Vec<_>, Vec<_>) = bad.iter().filter(told).partition(known);
+    failures(&mut text, &classified, folder);
+    if !unknown.is_empty() {
+        let _ = writeln!(text, "{} failures that no rule knows: a rule is owed ({RULES})\n", unknown.len());
+        failures(&mut text, &unknown, folder);
     }
     not_run(&mut text, rows);
     let _ = writeln!(text, "{}", totals(&results.counts));
@@ -247,6 +249,16 @@ fn conditions(text: &mut String, conditions: &Conditions) {
             stretch.source,
             stretch.changes.iter().map(|change| change.times).sum::<usize>()
         );
+    }
+}
+
+/// The first ones of these, and how many there are beside them.
+fn failures(text: &mut String, rows: &[&&Row], folder: &Path) {
+    for row in rows.iter().take(SHOWN) {
+        failure(text, row, folder);
+    }
+    if rows.len() > SHOWN {
+        let _ = writeln!(text, "… and {} more, in results.json\n", rows.len() - SHOWN);
     }
 }
 
@@ -339,6 +351,19 @@ mod tests {
             "left out by ci/skips.toml, and would pass by now: TestNet\n\
              left out by ci/skips.toml, and would still not pass: TestOld\n"
         );
+    }
+
+    #[test]
+    fn failures_that_no_rule_knows_stand_apart() {
+        let failed =
+            |name: &str, cause| Row { test: test(name, Status::Failed, Some(cause)), excerpt: Vec::new(), ran: None };
+        let mut rows = vec![failed("TestOdd", Cause::Unclassified), failed("TestBad", Cause::Product)];
+        let results = crate::runs::tests::results("x", "linux/amd64", Vec::new());
+        let said = summary(&results, &rows, Path::new("f"));
+        let (bad, owed) = (said.find("FAIL TestBad").unwrap(), said.find("1 failures that no rule knows").unwrap());
+        assert!(bad < owed && owed < said.find("FAIL TestOdd").unwrap(), "{said}");
+        rows.remove(0);
+        assert!(!summary(&results, &rows, Path::new("f")).contains("no rule"));
     }
 
     #[test]

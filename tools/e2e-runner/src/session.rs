@@ -17,6 +17,7 @@ use crate::{
     home::Home,
     options::{Kind, PrepareArgs, RunArgs},
     pace::Pace,
+    parse::log::Allowance,
     place::{Installed, Place},
     plan::{self, Plan},
     program, report,
@@ -32,7 +33,7 @@ use crate::{
 /// As [`program::prepare`].
 pub fn prepare(args: &PrepareArgs, ui: &Ui) -> Result<Done> {
     let ci = args.ci.open()?;
-    let component = plan::of_kind(ci.component(&args.component)?, args.kind);
+    let component = plan::of_kind(ci.component(&args.component)?, args.kind, &args.tags);
     let pace = Pace::new(args.slowdown, None);
     let program = program::prepare(&ci, &args.component, args.kind, &component, &pace, ui)?;
     let tests = program.list()?;
@@ -180,7 +181,7 @@ fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, results: &mut R
     let (mut came, Arranged { set_aside, seen, rows }) =
         arrange::around(place, &run, runtime, ui, || rounds.run(place))?;
     came.rows.extend(rows);
-    (results.conditions.set_aside, results.conditions.pods) = (set_aside, seen.platforms);
+    (results.conditions.set_aside, results.conditions.pods) = (set_aside, seen.platforms());
     if came.signal.is_none() {
         let collect = async { Ok(evidence.finish(&mut came.rows, home, ui).await) };
         match runtime.block_on(cluster::interruptible(collect)) {
@@ -188,7 +189,16 @@ fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, results: &mut R
             Err(error) => came.signal = error.signal,
         }
     }
+    say_cut(results, &runner.allowance, ui);
     conclude(plan, results, came, at, &installed)
+}
+
+/// Says what is missing of the tests' logs, so that the run directory stays below a limit.
+pub(crate) fn say_cut(results: &mut Results, allowance: &Allowance, ui: &Ui) {
+    if let Some(cut) = allowance.cut() {
+        ui.warn(&cut);
+        results.evidence.get_or_insert_default().cut.push(cut);
+    }
 }
 
 /// How limits are stretched, for the record.

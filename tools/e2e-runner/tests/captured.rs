@@ -181,6 +181,45 @@ fn run_parse(name: &str, more: &[&str]) -> String {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a test of the program itself")]
+fn a_filter_that_waits_can_be_ended() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_e2e-runner"))
+        .arg("parse")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut input, b"{\"Action\":\"start\",\"Package\":\"p\"}\n").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    for _ in 0..100 {
+        if let Some(status) = child.try_wait().unwrap() {
+            assert_eq!(status.code(), Some(128 + 15));
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    child.kill().unwrap();
+    panic!("it still waits for a line");
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test of the program itself")]
+fn a_line_that_is_too_long_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("stream");
+    let event = |action: &str, more: &str| format!("{{\"Action\":\"{action}\",\"Package\":\"p\"{more}}}\n");
+    let long = event("output", &format!(",\"Output\":\"{}\"", "x".repeat(9 << 20)));
+    let test = |action| event(action, ",\"Test\":\"TestA\"");
+    fs::write(&file, [event("start", ""), test("run"), long, test("pass"), event("pass", "")].concat()).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_e2e-runner")).arg("parse").arg(file).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.contains("bytes of lines longer than 8 MiB are not read"), "{said}");
+}
+
+#[test]
 fn records_junit_and_logs_are_written() {
     let dir = tempfile::tempdir().unwrap();
     run_parse("interleaved", &["--out", dir.path().to_str().unwrap(), "--component", "x", "--all-logs"]);
@@ -324,6 +363,40 @@ fn a_panic_that_a_test_only_printed_is_no_crash() {
     let product = Some(kit::Cause::Product);
     let expected = ["TestPrints", "TestCrashes"].map(|name| (name.to_owned(), Status::Failed, product));
     assert_eq!(rows, expected);
+}
+
+/// The events of a program that was started elsewhere, and what comes of them.
+fn elsewhere(events: &[(&str, &str, &str)]) -> Parsed {
+    let dir = tempfile::tempdir().unwrap();
+    let judge = Judge::default().of_launcher();
+    let mut stream = Stream::new(Folder::new(dir.path().join("logs")), true, &judge, ());
+    for (action, test, output) in events {
+        let event = serde_json::json!({"Action": action, "Package": "p", "Test": test, "Output": output});
+        stream.line(event.to_string().as_bytes()).unwrap();
+    }
+    stream.finish(None).unwrap()
+}
+
+#[test]
+fn a_program_that_was_cut_off_elsewhere_has_not_crashed() {
+    let error = "error[node]: the pod of the tests was ended: low on memory\n";
+    let of = |test| [("run", "TestA", ""), ("run", "TestB", ""), ("output", test, error), ("fail", "", "")];
+    for test in ["TestA", "TestB", ""] {
+        let parsed = elsewhere(&of(test));
+        assert!(!parsed.packages[0].crashed, "{parsed:?}");
+        let rows = report::rows(parsed);
+        let said: Vec<_> = rows.iter().map(|row| (row.test.name.as_str(), row.test.status, row.test.cause)).collect();
+        let node = Some(kit::Cause::Node);
+        let expected =
+            [(report::PACKAGE, Status::Failed, node), ("TestA", Status::NotRun, node), ("TestB", Status::NotRun, node)];
+        assert_eq!(said, expected);
+    }
+    let killed = "the container was ended: OOMKilled, no memory\n";
+    let parsed = elsewhere(&[("run", "TestA", ""), ("output", "TestA", killed), ("fail", "", "")]);
+    assert!(parsed.packages[0].crashed);
+    let rows = report::rows(parsed);
+    assert_eq!((rows[0].test.status, rows[0].test.cause), (Status::Failed, Some(kit::Cause::Product)));
+    assert!(rows[0].test.line.as_ref().unwrap().contains("OOMKilled"), "{rows:?}");
 }
 
 #[test]

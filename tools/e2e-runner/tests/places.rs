@@ -208,3 +208,14 @@ fn a_pod_on_another_platform_s_node_means_that_nothing_was_tested() {
     assert_eq!((results.head.outcome, results.head.cause), (Outcome::Failed, Some(Cause::Node)));
     assert_eq!(results.conditions.pods, BTreeMap::from([(other, 1)]));
 }
+
+#[test]
+fn a_node_that_came_while_tests_ran_is_none_of_another_platform() {
+    let cluster = cluster();
+    let held = |api: &api::Api| !api.get("/apis/coordination.k8s.io/v1/namespaces/other-arch/leases/run").is_null();
+    let child = cluster.start("late", &["--env", "NODE=late", "--slowdown", "4"], held);
+    cluster.api.node("late", &Platform::host().arch);
+    Ended::of(child.wait_with_output().unwrap()).says(0, &["2 passed", "good"]);
+    let pods = cluster.results("late", None).conditions.pods;
+    assert_eq!(pods, BTreeMap::from([(Platform::host().to_string(), 1)]));
+}

@@ -46,6 +46,8 @@ pub struct PackageEnd {
     pub seconds: f64,
     /// Whether its program crashed.
     pub crashed: bool,
+    /// Why it was kept from its end by what it ran on.
+    pub cut_off: Option<Failure>,
 }
 
 /// All that a stream says.

@@ -238,6 +238,7 @@ impl<'a, O: Observer> Stream<'a, O> {
                 failure.excerpt = Vec::new();
             }
         }
+        ended.log = ended.log.and_then(|log| self.folder.settle(log));
         self.observer.ended(&self.packages[ended.package].name, &ended);
         let good = matches!(ended.status, Status::Passed | Status::Skipped);
         if !(good && self.forgets_good) {
@@ -252,9 +253,7 @@ impl<'a, O: Observer> Stream<'a, O> {
         }
         let failed = event.action == Action::Fail;
         let crashed = failed && !self.packages[index].orderly && !self.packages[index].unbuilt;
-        if crashed {
-            self.end_crashed(index, time(event))?;
-        }
+        let cut_off = if crashed { self.end_crashed(index, time(event))? } else { None };
         for (name, running) in self.packages[index].take_running() {
             // A benchmark has no end of its own; and where the package passed, so did all in it.
             let good = !failed || name.starts_with("Benchmark");
@@ -270,20 +269,24 @@ impl<'a, O: Observer> Stream<'a, O> {
         let unbuilt = package.unbuilt || !event.failed_build.is_empty();
         self.broken = self.broken.take().filter(|_| !(failed && unbuilt));
         let package = &self.packages[index];
+        let cut_off = cut_off.or_else(|| self.judge.cut_off(&text).filter(|_| crashed));
         let failure = match () {
             () if !failed => None,
+            () if cut_off.is_some() => cut_off.clone(),
             () if unbuilt => Some(self.unbuilt(&event.failed_build, &package.name, &text)),
             () if package.failed == 0 => Some(self.judge.package(&text)),
             () => None,
         };
         let end = &mut self.parsed.packages[index];
         end.seconds = event.elapsed.filter(|seconds| seconds.is_finite()).unwrap_or(0.0).clamp(0.0, 1e9);
-        (end.failure, end.log, end.crashed) = (failure, log, crashed && !unbuilt);
+        (end.failure, end.log) = (failure, log);
+        (end.crashed, end.cut_off) = (crashed && !unbuilt && cut_off.is_none(), cut_off);
         Ok(())
     }
 
-    /// The program ended in the middle: who did it has failed, the others never came to their end.
-    fn end_crashed(&mut self, index: usize, now: Timestamp) -> Result<()> {
+    /// The program ended in the middle: who did it has failed, the others never came to their end. Says why, if it was
+    /// what the program ran on; then nobody has failed.
+    fn end_crashed(&mut self, index: usize, now: Timestamp) -> Result<Option<Failure>> {
         let mut stopped = Vec::new();
         for (name, running) in self.packages[index].take_running() {
             let log = self.folder.finish(running.log)?;
@@ -295,10 +298,16 @@ impl<'a, O: Observer> Stream<'a, O> {
             Some(failed) => vec![failed.clone()],
             None => culprits(&logs).into_iter().map(Into::into).collect(),
         };
-        let last_words = logs.iter().map(|(_, log)| log.as_str()).find(|log| crash(log).is_some()).unwrap_or_default();
+        let of_package = self.packages[index].log.in_memory().into_owned();
+        let texts = || logs.iter().map(|(_, log)| log.as_str());
+        let said = texts().chain([of_package.as_str()]).find(|log| self.judge.says_end(log));
+        let last_words = said.or_else(|| texts().find(|log| crash(log).is_some())).unwrap_or_default();
+        let cut_off = self.judge.cut_off(last_words);
         for (name, began, log, text) in stopped {
-            let did_it = guilty.iter().any(|guilty| contains(&name, guilty));
-            let failure = if did_it {
+            let did_it = cut_off.is_none() && guilty.iter().any(|guilty| contains(&name, guilty));
+            let failure = if let Some(cut_off) = &cut_off {
+                cut_off.clone()
+            } else if did_it {
                 self.judge.crash(&text, last_words)
             } else {
                 let cause = self.judge.crash("", last_words).cause;
@@ -311,7 +320,7 @@ impl<'a, O: Observer> Stream<'a, O> {
                 None,
             );
         }
-        Ok(())
+        Ok(cut_off)
     }
 
     fn read(&self, log: Option<&str>) -> String {

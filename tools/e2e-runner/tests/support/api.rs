@@ -5,7 +5,10 @@ use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use serde_json::{Value, json};
@@ -24,13 +27,15 @@ struct Store {
 pub(crate) struct Api {
     pub(crate) address: String,
     store: Arc<Mutex<Store>>,
+    away: Arc<AtomicBool>,
 }
 
 impl Api {
     /// A cluster with a ready node of this machine's platform.
     pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let api = Self { address: format!("http://{}", listener.local_addr().unwrap()), store: Arc::default() };
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let api = Self { address, store: Arc::default(), away: Arc::default() };
         let served = api.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -62,6 +67,16 @@ impl Api {
         self.store.lock().unwrap().refused = Some(which);
     }
 
+    /// From now on nobody gets an answer, or everybody does again.
+    #[allow(dead_code, reason = "not every test needs it")]
+    pub(crate) fn away(&self, away: bool) {
+        self.away.store(away, Ordering::SeqCst);
+    }
+
+    fn is_away(&self) -> bool {
+        self.away.load(Ordering::SeqCst)
+    }
+
     /// Stores an object under its name.
     pub(crate) fn put(&self, path: &str, mut object: Value) {
         let mut store = self.store.lock().unwrap();
@@ -85,6 +100,9 @@ impl Api {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         let mut stream = stream;
         while let Some((method, path, body)) = request(&mut reader) {
+            if self.is_away() {
+                return;
+            }
             if path.contains("watch=true") {
                 return self.watch(stream, path.split('?').next().unwrap_or_default());
             }
@@ -116,7 +134,7 @@ impl Api {
     fn watch(&self, mut stream: TcpStream, path: &str) {
         let head = "HTTP/1.1 200 x\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n";
         let (mut sent, mut good) = (std::collections::BTreeSet::new(), stream.write_all(head.as_bytes()).is_ok());
-        while good {
+        while good && !self.is_away() {
             for object in self.list(path)["items"].as_array().unwrap() {
                 if sent.insert(object["metadata"]["resourceVersion"].to_string()) {
                     let event = json!({"type": "ADDED", "object": object});

@@ -78,9 +78,6 @@ pub struct Tests {
     /// The program is run once for each of these argument lists.
     #[serde(default = "one_pass")]
     pub passes: Vec<Vec<String>>,
-    /// How tests are selected.
-    #[serde(default)]
-    pub select: Select,
     /// Folders of manifests applied before the tests.
     #[serde(default)]
     pub manifests: Vec<String>,
@@ -167,17 +164,6 @@ const fn once() -> usize {
 
 fn one_pass() -> Vec<Vec<String>> {
     vec![Vec::new()]
-}
-
-/// How tests are selected.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Select {
-    /// By `-test.run`.
-    #[default]
-    Run,
-    /// By `-test.skip`, because the program sets its own `-test.run`.
-    Skip,
 }
 
 /// The name of the round in which all tests of a suite run.
