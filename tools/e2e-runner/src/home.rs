@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kit::{Result, record::Results, rundir};
+use kit::{Cause, Context, Result, record::Results, rundir};
 
 use crate::{junit, options::Kind, report::Row, runs, shard::Shard};
 
@@ -49,6 +49,19 @@ impl Home {
     fn own(&self, name: &str) -> PathBuf {
         let folder = self.folder.join(name);
         if self.part.is_part() { folder.join(format!("{}-of-{}", self.part.number, self.part.of)) } else { folder }
+    }
+
+    /// Removes the logs of an earlier attempt at this cell, which would be taken for this one's.
+    ///
+    /// # Errors
+    /// [`Cause::HostDisk`] naming the folder.
+    pub fn clear_logs(&self) -> Result<()> {
+        let logs = self.logs();
+        match std::fs::remove_dir_all(&logs) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+        .cause(Cause::HostDisk, || format!("cannot clear {}", logs.display()))
     }
 
     /// A log as rows name it, by its place seen from the record.

@@ -34,6 +34,7 @@ pub mod session;
 pub mod settings;
 pub mod shard;
 pub mod unit;
+mod upgrade;
 
 use clap::{Parser, Subcommand};
 use kit::{Common, Done, Result, Tool, Ui};

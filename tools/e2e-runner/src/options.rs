@@ -23,6 +23,28 @@ pub enum Kind {
     Unit,
     /// A test script of its own, here
     Script,
+    /// What was made while an older release was installed, and its end-to-end tests, when a newer one is (see --phase)
+    Upgrade,
+}
+
+/// Which half of the kind upgrade; between them somebody installs the newer release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Phase {
+    /// The older release is installed: objects are made and remembered
+    Prepare,
+    /// The newer release is installed: they are looked at again, then a suite runs
+    Check,
+}
+
+impl Phase {
+    /// As the command line names it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::Check => "check",
+        }
+    }
 }
 
 impl Kind {
@@ -34,6 +56,7 @@ impl Kind {
             Self::Examples => "examples",
             Self::Unit => "unit",
             Self::Script => "script",
+            Self::Upgrade => "upgrade",
         }
     }
 }
@@ -62,6 +85,8 @@ pub struct PrepareArgs {
   e2e-runner run --component pipeline --suite full --kubeconfig s390x.yaml --platform linux/s390x --shard 1/3
   e2e-runner run --component pipeline --only-failed target/runs/RUN
   e2e-runner run --component pipeline --kind unit --tests TestSecrets --platform linux/s390x --repo REGISTRY/PATH
+  e2e-runner run --component pipeline --kind upgrade --phase prepare --run-dir RUN   # then install the newer release
+  e2e-runner run --component pipeline --kind upgrade --phase check --run-dir RUN     # with the same run directory
 
 Exit codes: 0 good (also what is flaky); 1 a test says that the component is not good, or no rule knows why it failed;
 3 infrastructure; 2 the call is wrong; 4 nothing ran; 5 a program is missing; 128+n signal n.")]
@@ -72,6 +97,9 @@ pub struct RunArgs {
     /// Which tests of it
     #[arg(long, value_enum, default_value_t)]
     pub kind: Kind,
+    /// Of kind upgrade: which half of it
+    #[arg(long, value_enum, required_if_eq("kind", "upgrade"))]
+    pub phase: Option<Phase>,
     /// The suite in ci/components.toml [default: the one marked so, on emulated nodes maybe another; with --tests:
     /// all tests]
     #[arg(long, value_name = "NAME")]
@@ -156,6 +184,11 @@ impl RunArgs {
         if self.kind != Kind::E2e {
             words.extend(["--kind".to_owned(), self.kind.name().to_owned()]);
         }
+        if let Some(phase) = self.phase {
+            // What it is about lies in the run directory.
+            words.extend(["--phase".to_owned(), phase.name().to_owned()]);
+            words.extend(self.run_dir.iter().flat_map(|run| ["--run-dir".to_owned(), run.display().to_string()]));
+        }
         words.extend(self.script.iter().flat_map(|script| ["--script".to_owned(), script.clone()]));
         words.extend(self.package.iter().flat_map(|package| ["--package".to_owned(), package.clone()]));
         if test.is_none() {
@@ -214,7 +247,17 @@ mod tests {
             args.again(Some("TestA"), None),
             "cargo xtask e2e-runner run --component x --kind examples --tests TestA"
         );
-        for wrong in [&["--shard", "3/2"][..], &["--max-failures", "0"], &["--only-failed", "x", "--tests", "y"]] {
+        let check = ["run", "--component", "x", "--kind", "upgrade", "--phase", "check", "--run-dir", "a b"];
+        assert_eq!(
+            RunArgs::parse_from(check).again(None, None),
+            "cargo xtask e2e-runner run --component x --kind upgrade --phase check --run-dir 'a b'"
+        );
+        for wrong in [
+            &["--shard", "3/2"][..],
+            &["--max-failures", "0"],
+            &["--only-failed", "x", "--tests", "y"],
+            &["--kind", "upgrade"],
+        ] {
             let words = [&["run", "--component", "x"], wrong].concat();
             assert!(RunArgs::try_parse_from(words).is_err(), "{wrong:?}");
         }

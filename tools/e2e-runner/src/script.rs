@@ -159,11 +159,7 @@ pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, resu
     results.head.inputs.push(Input { name: SOURCES.into(), digest: work.sources.clone() });
     results.conditions.stretch = session::stretch(&pace, &[]);
     let logs = at.home.logs();
-    if logs.exists() {
-        // Logs of an earlier attempt would be taken for this one's.
-        std::fs::remove_dir_all(&logs)
-            .map_err(|error| Error::from_source(Cause::HostDisk, format!("cannot clear {}", logs.display()), error))?;
-    }
+    at.home.clear_logs()?;
     kit::rundir::write(&logs.join("_command.txt"), work.describe().as_bytes())?;
     let said = work.script.time_limit.as_deref().map(parse_duration).transpose()?;
     let limit = plan.args.timeout.or(said.map(|limit| pace.stretch(limit)));
