@@ -61,14 +61,22 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// Begins, on the present tokio runtime, before the first test.
+    /// Begins, on the present tokio runtime, before the first test. The namespace `known` is the tests' although it is
+    /// there already.
     ///
     /// # Errors
     /// As `cluster::cause_of` says.
-    pub async fn start(client: &Client, namespace: Option<&str>, platform: &Platform, ui: &Ui) -> Result<Self> {
+    pub async fn start(
+        client: &Client,
+        namespace: Option<&str>,
+        known: Option<&str>,
+        platform: &Platform,
+        ui: &Ui,
+    ) -> Result<Self> {
         let before = Api::<Namespace>::all(client.clone()).list_metadata(&ListParams::default()).await;
         let before = before.kube(|| "cannot list the namespaces")?;
-        let before: BTreeSet<_> = before.iter().map(ResourceExt::name_any).collect();
+        let before: BTreeSet<_> =
+            before.iter().map(ResourceExt::name_any).filter(|name| Some(name.as_str()) != known).collect();
         let mut targets: Vec<_> = ["Namespace", "Pod", "Event"].into_iter().map(core).collect();
         match custom(client).await {
             Ok(kinds) => targets.extend(kinds),

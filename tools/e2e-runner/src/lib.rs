@@ -40,6 +40,7 @@ mod settle;
 pub mod shard;
 pub mod spool;
 pub mod unit;
+mod upgrade;
 
 use clap::{Parser, Subcommand};
 use kit::{Common, Done, Result, Tool, Ui};

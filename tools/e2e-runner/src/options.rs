@@ -24,6 +24,28 @@ pub enum Kind {
     Unit,
     /// A test script of its own, here
     Script,
+    /// What was made while an older release was installed, and its end-to-end tests, when a newer one is (see --phase)
+    Upgrade,
+}
+
+/// Which half of the kind upgrade; between them somebody installs the newer release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Phase {
+    /// The older release is installed: objects are made and remembered
+    Prepare,
+    /// The newer release is installed: they are looked at again, then a suite runs
+    Check,
+}
+
+impl Phase {
+    /// As the command line names it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::Check => "check",
+        }
+    }
 }
 
 impl Kind {
@@ -35,6 +57,7 @@ impl Kind {
             Self::Examples => "examples",
             Self::Unit => "unit",
             Self::Script => "script",
+            Self::Upgrade => "upgrade",
         }
     }
 }
@@ -66,6 +89,8 @@ pub struct PrepareArgs {
   e2e-runner run --component pipeline --suite full --kubeconfig s390x.yaml --platform linux/s390x --shard 1/3
   e2e-runner run --component pipeline --only-failed target/runs/RUN
   e2e-runner run --component pipeline --kind unit --tests TestSecrets --platform linux/s390x --repo REGISTRY/PATH
+  e2e-runner run --component pipeline --kind upgrade --phase prepare --run-dir RUN   # then install the newer release
+  e2e-runner run --component pipeline --kind upgrade --phase check --run-dir RUN     # with the same run directory
 
 Exit codes: 0 good (also what is flaky); 1 a test says that the component is not good, or no rule knows why it failed;
 3 infrastructure; 2 the call is wrong; 4 nothing ran; 5 a program is missing; 128+n signal n.")]
@@ -76,6 +101,9 @@ pub struct RunArgs {
     /// Which tests of it
     #[arg(long, value_enum, default_value_t)]
     pub kind: Kind,
+    /// Of kind upgrade: which half of it
+    #[arg(long, value_enum, required_if_eq("kind", "upgrade"))]
+    pub phase: Option<Phase>,
     /// The suite in ci/components.toml [default: the one marked so, on emulated nodes maybe another; with --tests:
     /// all tests]
     #[arg(long, value_name = "NAME")]
@@ -188,19 +216,21 @@ impl RunArgs {
     pub fn check(&self) -> Result<()> {
         const UNIT: &[Kind] = &[Kind::Unit];
         const SCRIPT: &[Kind] = &[Kind::Script];
-        const SUITES: &[Kind] = &[Kind::E2e, Kind::Examples];
-        const GO: &[Kind] = &[Kind::E2e, Kind::Examples, Kind::Unit];
+        const PARTS: &[Kind] = &[Kind::E2e, Kind::Examples];
+        const SUITES: &[Kind] = &[Kind::E2e, Kind::Examples, Kind::Upgrade];
+        const AGAIN: &[Kind] = &[Kind::E2e, Kind::Examples, Kind::Unit];
+        const GO: &[Kind] = &[Kind::E2e, Kind::Examples, Kind::Unit, Kind::Upgrade];
         let whole = "a script runs as a whole: say what it is to run with --env";
         let given = [
             (!self.package.is_empty(), "--package", UNIT, "say which tests with --suite and --tests"),
             (self.script.is_some(), "--script", SCRIPT, "add --kind script"),
             (self.suite.is_some(), "--suite", SUITES, "say which with --package and --tests"),
-            (self.shard.is_part(), "--shard", SUITES, "give each machine other packages with --package"),
+            (self.shard.is_part(), "--shard", PARTS, "give each machine other packages with --package"),
             (self.shadow, "--shadow", SUITES, "name the tests with --tests, without their entries in ci/skips.toml"),
             (!self.tests.is_empty(), "--tests", GO, whole),
             (!self.skip.is_empty(), "--skip", GO, whole),
             (!self.tags.is_empty(), "--tags", GO, whole),
-            (self.only_failed.is_some(), "--only-failed", GO, whole),
+            (self.only_failed.is_some(), "--only-failed", AGAIN, whole),
             (self.fail_fast, "--fail-fast", GO, whole),
             (self.max_failures.is_some(), "--max-failures", GO, whole),
             (self.no_second_attempt, "--no-second-attempt", GO, "a script runs once"),
@@ -209,7 +239,12 @@ impl RunArgs {
         let Some((_, option, kinds, next)) = stranger else { return Ok(()) };
         let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
         let what = format!("{option} is for --kind {}, and this is --kind {}", names.join(" or "), self.kind.name());
-        Err(Error::new(Cause::Usage, what).next(if self.kind == Kind::Script { whole } else { next }))
+        let next = match self.kind {
+            Kind::Script => whole,
+            Kind::Upgrade => "an upgrade is tested as a whole: say which tests follow with --suite and --tests",
+            _ => next,
+        };
+        Err(Error::new(Cause::Usage, what).next(next))
     }
 
     /// The command that runs one test again (all of them without one), in a run directory of its own. A test
@@ -219,6 +254,11 @@ impl RunArgs {
         let mut words = vec!["--component".to_owned(), self.component.clone()];
         if self.kind != Kind::E2e {
             words.extend(["--kind".to_owned(), self.kind.name().to_owned()]);
+        }
+        if let Some(phase) = self.phase {
+            // What it is about lies in the run directory.
+            words.extend(["--phase".to_owned(), phase.name().to_owned()]);
+            words.extend(self.run_dir.iter().flat_map(|run| ["--run-dir".to_owned(), run.display().to_string()]));
         }
         words.extend(self.script.iter().flat_map(|script| ["--script".to_owned(), script.clone()]));
         words.extend(self.package.iter().flat_map(|package| ["--package".to_owned(), package.clone()]));
@@ -295,7 +335,17 @@ mod tests {
         let said = ["run", "--component", "x", "--slowdown", "3", "--release", "sha256:0"];
         let command = RunArgs::parse_from(said).again(None, None, &learnt);
         assert!(command.ends_with("--component x --release sha256:1 --slowdown 3"), "{command}");
-        for wrong in [&["--shard", "3/2"][..], &["--max-failures", "0"], &["--only-failed", "x", "--tests", "y"]] {
+        let check = ["run", "--component", "x", "--kind", "upgrade", "--phase", "check", "--run-dir", "a b"];
+        assert_eq!(
+            RunArgs::parse_from(check).again(None, None, &nothing),
+            "cargo xtask e2e-runner run --component x --kind upgrade --phase check --run-dir 'a b'"
+        );
+        for wrong in [
+            &["--shard", "3/2"][..],
+            &["--max-failures", "0"],
+            &["--only-failed", "x", "--tests", "y"],
+            &["--kind", "upgrade"],
+        ] {
             let words = [&["run", "--component", "x"], wrong].concat();
             assert!(RunArgs::try_parse_from(words).is_err(), "{wrong:?}");
         }
@@ -311,10 +361,13 @@ mod tests {
             (&["--package", "./x"][..], "--package is for --kind unit, and this is --kind e2e"),
             (&["--script", "x"], "--script is for --kind script, and this is --kind e2e"),
             (&["--kind", "unit", "--shard", "1/2"], "--shard is for --kind e2e or examples, and this is --kind unit"),
-            (&["--kind", "unit", "--suite", "x"], "--suite is for --kind e2e or examples, and this is --kind unit"),
+            (
+                &["--kind", "unit", "--suite", "x"],
+                "--suite is for --kind e2e or examples or upgrade, and this is --kind unit",
+            ),
             (
                 &["--kind", "script", "--skip", "x"],
-                "--skip is for --kind e2e or examples or unit, and this is --kind script",
+                "--skip is for --kind e2e or examples or unit or upgrade, and this is --kind script",
             ),
             (&["--kind", "script", "--tags", "x"], "a script runs as a whole"),
         ] {
@@ -325,7 +378,7 @@ mod tests {
             assert_eq!(check(good), Ok(()));
         }
         let words = ["run", "--component", "x", "--skip", "A/b c", "--tags", "e2e,more"];
-        let again = RunArgs::parse_from(words).again(Some("TestA"), None);
+        let again = RunArgs::parse_from(words).again(Some("TestA"), None, &Learnt::default());
         assert!(again.ends_with("--tests TestA --skip 'A/b c' --tags e2e,more"), "{again}");
     }
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cluster::{Guard, KubeContext, Opened};
+use cluster::{Guard, KubeContext, Opened, objects::Object};
 use kit::{
     Cause, Context, Error, Outcome, Platform, Result, Ui,
     record::{ClusterId, Input, Install, Nature, Record},
@@ -37,6 +37,8 @@ pub struct Place {
 pub struct Installed {
     /// Digest of the release.
     pub release: Option<String>,
+    /// Its version.
+    pub version: Option<String>,
     /// The record, by content.
     pub input: Option<Input>,
     /// What the nodes are, as somebody looked.
@@ -124,7 +126,8 @@ impl Place {
         // Of the nodes of another platform it says nothing.
         let same = install.platform == self.platform;
         let (nature, slowdown) = (Some(install.nature).filter(|_| same), install.slowdown.filter(|_| same));
-        Ok(Installed { release: Some(install.release), input, nature, slowdown })
+        let (release, version) = (Some(install.release), Some(install.version));
+        Ok(Installed { release, version, input, nature, slowdown })
     }
 
     /// Refuses a cluster that holds another release of the component than this one: by its install.json, or by what the
@@ -151,25 +154,18 @@ impl Place {
     /// # Errors
     /// [`Cause::Usage`] for a folder that is not there, or as `cluster::cause_of` says.
     pub async fn apply(&self, root: &Path, folders: &[String], ui: &Ui) -> Result<()> {
-        let mut kinds = None;
-        for folder in folders {
-            for file in files(&root.join(folder))? {
-                let name = file.display().to_string();
-                let bytes = rundir::read_limited(&file, cluster::objects::FILE_LIMIT)?;
-                let text = String::from_utf8(bytes).cause(Cause::Usage, || format!("{name} is not UTF-8"))?;
-                for mut object in cluster::objects::parse(&text, &name)? {
-                    if kinds.is_none() {
-                        kinds = Some(cluster::Kinds::discover(&self.opened.client).await?);
-                    }
-                    let Some(kinds) = &kinds else { continue };
-                    let kind = kinds.place(&mut object, &name)?;
-                    let api = kind.api(&self.opened.client, &object.key.namespace);
-                    let params = PatchParams::apply(cluster::FIELD_MANAGER).force();
-                    let applied = api.patch(&object.key.name, &params, &Patch::Apply(&object.value)).await;
-                    applied.kube(|| format!("cannot apply {} of {name}", object.key))?;
-                    ui.note(format!("applied for the tests: {}", object.key));
-                }
-            }
+        let objects = manifests(folders.iter().map(|folder| root.join(folder)))?;
+        if objects.is_empty() {
+            return Ok(());
+        }
+        let kinds = cluster::Kinds::discover(&self.opened.client).await?;
+        for (name, mut object) in objects {
+            let kind = kinds.place(&mut object, &name)?;
+            let api = kind.api(&self.opened.client, &object.key.namespace);
+            let params = PatchParams::apply(cluster::FIELD_MANAGER).force();
+            let applied = api.patch(&object.key.name, &params, &Patch::Apply(&object.value)).await;
+            applied.kube(|| format!("cannot apply {} of {name}", object.key))?;
+            ui.note(format!("applied for the tests: {}", object.key));
         }
         Ok(())
     }
@@ -187,6 +183,23 @@ fn installed_cells(cell: &Path) -> Result<Vec<PathBuf>> {
     let mut cells: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(|cell| is_installed(cell)).collect();
     cells.sort();
     Ok(cells)
+}
+
+/// The objects of these files, and of the files in these folders, each with the name of its file.
+///
+/// # Errors
+/// [`Cause::Usage`] naming what cannot be read.
+pub fn manifests(places: impl IntoIterator<Item = PathBuf>) -> Result<Vec<(String, Object)>> {
+    let mut all = Vec::new();
+    for place in places {
+        for file in files(&place)? {
+            let name = file.display().to_string();
+            let bytes = rundir::read_limited(&file, cluster::objects::FILE_LIMIT)?;
+            let text = String::from_utf8(bytes).cause(Cause::Usage, || format!("{name} is not UTF-8"))?;
+            all.extend(cluster::objects::parse(&text, &name)?.into_iter().map(|object| (name.clone(), object)));
+        }
+    }
+    Ok(all)
 }
 
 /// Gives back the nodes that a run has set aside that was killed, unless it is another one's that still works.

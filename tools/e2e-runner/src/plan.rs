@@ -26,7 +26,7 @@ use crate::{
     runs::{self, Found},
     script,
     select::{self, Choice, Selection, Wanted},
-    shard, unit,
+    shard, unit, upgrade,
 };
 
 /// How long a suite may take that says nothing of it, and a script.
@@ -90,11 +90,19 @@ impl<'a> Plan<'a> {
             suite: Suite::default(),
             started: Timestamp::now(),
         };
+        if (args.kind == Kind::Upgrade) != args.phase.is_some() {
+            return Err(Error::new(Cause::Usage, "--kind upgrade and --phase belong together"));
+        }
+        if args.kind == Kind::Upgrade {
+            upgrade::section(&plan)?;
+        }
         plan.read_earlier()?;
         match args.kind {
             Kind::E2e | Kind::Examples => plan.choose_suite(false)?,
             Kind::Unit => plan.suite_name = unit::section(&plan)?.0,
             Kind::Script => plan.suite_name = script::section(&plan)?.0,
+            Kind::Upgrade if plan.component.tests.is_some() => plan.choose_suite(false)?,
+            Kind::Upgrade => plan.suite_name = Kind::Upgrade.name().into(),
         }
         Ok(plan)
     }
@@ -137,6 +145,8 @@ impl<'a> Plan<'a> {
     /// The suite that is named, or the default one for nodes that are emulated or not.
     pub(crate) fn choose_suite(&mut self, emulated: bool) -> Result<()> {
         let named = self.args.suite.as_deref().or(self.failed_in.as_deref());
+        let upgrade = self.component.upgrade.as_ref().filter(|_| self.args.kind == Kind::Upgrade);
+        let named = named.or(upgrade.and_then(|upgrade| upgrade.suite.as_deref()).filter(|_| self.wanted.is_empty()));
         let (name, suite) = self.component.suite_on(named, emulated)?;
         // Tests that are named need not be in the default suite.
         let everything = named.is_none() && !self.wanted.is_empty();
@@ -158,18 +168,33 @@ impl<'a> Plan<'a> {
 
     /// The command that runs this again, of which these are the results.
     pub(crate) fn again(&self, test: Option<&str>, results: &Results) -> String {
-        let suite = self.suite.changes_settings().then_some(self.suite_name.as_str());
         // A script runs as a whole.
         let test = test.filter(|_| self.args.kind != Kind::Script);
-        self.args.again(test, suite, &Learnt::of(results))
+        self.args.again(test, self.suite_that_sets(), &Learnt::of(results))
     }
 
-    /// The command that runs a test of a package again, which only unit tests have several of.
+    /// The command that runs a test of a package again, of which only some kinds have several.
     pub(crate) fn again_in(&self, test: Option<&str>, package: Option<&str>, results: &Results) -> String {
-        let Some(package) = package.filter(|_| self.args.kind == Kind::Unit) else { return self.again(test, results) };
         let mut args = self.args.clone();
-        args.package = vec![package.to_owned()];
-        args.again(test, None, &Learnt::of(results))
+        let learnt = Learnt::of(results);
+        match (self.args.kind, package) {
+            (Kind::Unit, Some(package)) => {
+                args.package = vec![package.to_owned()];
+                args.again(test, None, &learnt)
+            }
+            (Kind::Upgrade, Some(upgrade::PACKAGE)) => self.again(None, results),
+            // A test of the suite needs nothing of what was made before.
+            (Kind::Upgrade, _) if test.is_some() => {
+                (args.kind, args.phase) = (Kind::E2e, None);
+                args.again(test, self.suite_that_sets(), &learnt)
+            }
+            _ => self.again(test, results),
+        }
+    }
+
+    /// The suite's name, if its tests need its settings.
+    fn suite_that_sets(&self) -> Option<&str> {
+        self.suite.changes_settings().then_some(self.suite_name.as_str())
     }
 
     /// The tests of this part, and what all parts together have.

@@ -99,14 +99,16 @@ pub struct Pods {
 }
 
 impl Pods {
-    /// Begins, on the present tokio runtime, before the first test.
+    /// Begins, on the present tokio runtime, before the first test. The namespace `known` is the tests' although it is
+    /// there already.
     ///
     /// # Errors
     /// As `cluster::cause_of` says.
-    pub async fn start(client: &Client, cluster: &ClusterId) -> Result<Self> {
+    pub async fn start(client: &Client, cluster: &ClusterId, known: Option<&str>) -> Result<Self> {
         let namespaces = Api::<Namespace>::all(client.clone()).list_metadata(&ListParams::default()).await;
         let namespaces = namespaces.kube(|| "cannot list the namespaces")?;
-        let before: BTreeSet<_> = namespaces.iter().map(ResourceExt::name_any).collect();
+        let before: BTreeSet<_> =
+            namespaces.iter().map(ResourceExt::name_any).filter(|name| Some(name.as_str()) != known).collect();
         let nodes = cluster.nodes.iter().map(|node| (node.name.clone(), node.platform.to_string())).collect();
         let seen = Arc::new(Mutex::new(Seen { nodes, ..Seen::default() }));
         let mut stream = watcher(Api::<Pod>::all(client.clone()), watcher::Config::default())

@@ -58,7 +58,7 @@ pub struct Program {
 pub fn section<'a>(ci: &Ci, name: &str, kind: Kind, component: &'a Component) -> Result<&'a Tests> {
     component.tests.as_ref().ok_or_else(|| {
         let (tests, section) = match kind {
-            Kind::E2e => ("tests".to_owned(), "tests"),
+            Kind::E2e | Kind::Upgrade => ("tests".to_owned(), "tests"),
             kind => (format!("tests of kind {}", kind.name()), kind.name()),
         };
         Error::new(Cause::Usage, format!("component '{name}' has no {tests}"))

@@ -164,7 +164,7 @@ pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, resu
     let server = place.opened.server.trim_end_matches('/').rsplit("//").next();
     let (folder, judge, stopper) = (Folder::new(&logs), Judge::new(server), Stopper::default());
     let client = &place.opened.client;
-    let evidence = Evidence::start(client, plan.namespace(), &place.platform, at.ui);
+    let evidence = Evidence::start(client, plan.namespace(), None, &place.platform, at.ui);
     let evidence = at.runtime.block_on(cluster::interruptible(evidence))?;
     let watch = async { Watch::start(client.clone(), &place.platform, stopper.clone()) };
     let watch = at.runtime.block_on(watch);

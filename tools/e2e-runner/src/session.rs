@@ -24,7 +24,7 @@ use crate::{
     rounds::{Came, Rounds},
     script,
     settings::Settings,
-    unit,
+    unit, upgrade,
 };
 
 /// Compiles the tests of a component, so that a later run finds them.
@@ -58,6 +58,7 @@ pub fn run(args: &RunArgs, ui: &Ui) -> Result<Done> {
             Kind::E2e | Kind::Examples => plan::dry_run(&plan, ui),
             Kind::Unit => unit::dry_run(&plan, ui),
             Kind::Script => script::dry_run(&plan, ui),
+            Kind::Upgrade => upgrade::dry_run(&plan, ui),
         };
     }
     let folder = match &args.run_dir {
@@ -84,9 +85,10 @@ pub fn run(args: &RunArgs, ui: &Ui) -> Result<Done> {
     let done = place.and_then(|mut place| {
         let at = At { runtime: &runtime, cell: &cell, home: &home, ui };
         let done = match args.kind {
-            Kind::E2e | Kind::Examples => in_place(&mut plan, &mut place, &at, &mut results),
+            Kind::E2e | Kind::Examples => in_place(&mut plan, &mut place, &at, &mut results, None),
             Kind::Unit => unit::in_place(&mut plan, &mut place, &at, &mut results),
             Kind::Script => script::in_place(&mut plan, &mut place, &at, &mut results),
+            Kind::Upgrade => upgrade::in_place(&mut plan, &mut place, &at, &mut results),
         };
         runtime.block_on(place.give_back(ui));
         done
@@ -139,7 +141,14 @@ pub(crate) fn begin(
     Ok((installed, pace))
 }
 
-fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, results: &mut Results) -> Result<Done> {
+/// Runs a suite; before it, of an upgrade, the look at what was made before.
+pub(crate) fn in_place(
+    plan: &mut Plan<'_>,
+    place: &mut Place,
+    at: &At<'_>,
+    results: &mut Results,
+    check: Option<&upgrade::Check>,
+) -> Result<Done> {
     let At { runtime, home, ui, .. } = *at;
     let (installed, pace) = begin(plan, place, at, results)?;
     plan.choose_suite(results.nature == Nature::Emulated)?;
@@ -162,24 +171,45 @@ fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, results: &mut R
     }
     recover(plan, place, runtime, ui)?;
     runner.record(&selection.asked)?;
-    let evidence = Evidence::start(&place.opened.client, plan.namespace(), &place.platform, ui);
+    let came = observed(plan, place, at, results, check.map(upgrade::Check::namespace), |evidence| {
+        let mut before = check.map(|check| check.rows(place, at, evidence)).transpose()?.unwrap_or_default();
+        let rounds = Rounds {
+            runner: &runner,
+            selection: &selection,
+            suite: &plan.suite,
+            namespace: plan.namespace(),
+            others: plan.earlier,
+            second_attempt: !plan.args.no_second_attempt && !plan.args.fail_fast,
+            shadow: plan.args.shadow,
+            evidence,
+            name: &format!("{} {} on {}", plan.args.component, plan.suite_name(), place.opened.name),
+            runtime,
+            ui,
+        };
+        let came = rounds.run(place)?;
+        before.extend(came.rows);
+        Ok(Came { rows: before, ..came })
+    })?;
+    say_cut(results, &runner.allowance, ui);
+    conclude(plan, results, came, at, &installed)
+}
+
+/// Does `work` while it is kept what the cluster holds, and nodes of other platforms take no pods. The namespace `known`
+/// is the tests' although it is there already.
+pub(crate) fn observed(
+    plan: &Plan<'_>,
+    place: &Place,
+    at: &At<'_>,
+    results: &mut Results,
+    known: Option<&str>,
+    work: impl FnOnce(&Evidence) -> Result<Came>,
+) -> Result<Came> {
+    let At { runtime, home, ui, .. } = *at;
+    let evidence = Evidence::start(&place.opened.client, plan.namespace(), known, &place.platform, ui);
     let evidence = runtime.block_on(cluster::interruptible(evidence))?;
-    let rounds = Rounds {
-        runner: &runner,
-        selection: &selection,
-        suite: &plan.suite,
-        namespace: plan.namespace(),
-        others: plan.earlier,
-        second_attempt: !plan.args.no_second_attempt && !plan.args.fail_fast,
-        shadow: plan.args.shadow,
-        evidence: &evidence,
-        name: &format!("{} {} on {}", plan.args.component, plan.suite_name(), place.opened.name),
-        runtime,
-        ui,
-    };
     let run = results.head.run.clone();
     let (mut came, Arranged { set_aside, seen, rows }) =
-        arrange::around(place, &run, runtime, ui, || rounds.run(place))?;
+        arrange::around(place, &run, known, runtime, ui, || work(&evidence))?;
     came.rows.extend(rows);
     (results.conditions.set_aside, results.conditions.pods) = (set_aside, seen.platforms());
     if came.signal.is_none() {
@@ -189,8 +219,7 @@ fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, results: &mut R
             Err(error) => came.signal = error.signal,
         }
     }
-    say_cut(results, &runner.allowance, ui);
-    conclude(plan, results, came, at, &installed)
+    Ok(came)
 }
 
 /// Says what is missing of the tests' logs, so that the run directory stays below a limit.

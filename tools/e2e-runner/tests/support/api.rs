@@ -20,6 +20,8 @@ struct Store {
     version: u64,
     /// Which requests are refused, by method, path and body.
     refused: Option<fn(&str, &str, &Value) -> bool>,
+    /// Custom kinds: API version, kind, plural.
+    kinds: Vec<[String; 3]>,
 }
 
 /// The server; its threads end with the test's process.
@@ -96,6 +98,41 @@ impl Api {
         object
     }
 
+    /// From now on a kind is served, in this version alone.
+    #[allow(dead_code, reason = "not every test needs it")]
+    pub(crate) fn kind(&self, api_version: &str, kind: &str, plural: &str) {
+        let mut store = self.store.lock().unwrap();
+        store.kinds.retain(|known| known[1] != kind);
+        store.kinds.push([api_version, kind, plural].map(String::from));
+    }
+
+    /// The paths of all objects.
+    #[allow(dead_code, reason = "not every test needs it")]
+    pub(crate) fn paths(&self) -> Vec<String> {
+        self.store.lock().unwrap().objects.keys().cloned().collect()
+    }
+
+    /// Removes an object; a namespace with all that is in it.
+    pub(crate) fn remove(&self, path: &str) {
+        let inside = path.rsplit_once("/namespaces/").map(|(_, name)| format!("/namespaces/{name}/"));
+        let mut store = self.store.lock().unwrap();
+        store.objects.retain(|key, _| key != path && inside.as_ref().is_none_or(|inside| !key.contains(inside)));
+    }
+
+    /// What is served, as the API lists it (apidiscovery.k8s.io/v2).
+    fn discovery(&self, core: bool) -> Value {
+        let own = [["v1", "ConfigMap", "configmaps"].map(String::from)];
+        let store = self.store.lock().unwrap();
+        let kinds = if core { &own[..] } else { &store.kinds[..] };
+        let groups = kinds.iter().map(|[version, kind, plural]| {
+            let (group, version) = version.split_once('/').unwrap_or(("", version));
+            let of = json!({"group": group, "version": version, "kind": kind});
+            let resource = json!({"resource": plural, "scope": "Namespaced", "verbs": [], "responseKind": of});
+            json!({"metadata": {"name": group}, "versions": [{"version": version, "resources": [resource]}]})
+        });
+        json!({"kind": "APIGroupDiscoveryList", "items": groups.collect::<Vec<_>>()})
+    }
+
     fn serve(&self, stream: TcpStream) {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         let mut stream = stream;
@@ -146,10 +183,13 @@ impl Api {
     }
 
     fn answer(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
-        let path = path.split('?').next().unwrap_or(path);
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let refused = self.store.lock().unwrap().refused;
         if refused.is_some_and(|refused| refused(method, path, &body)) {
             return (403, status(403, "not allowed"));
+        }
+        if ["/api", "/apis"].contains(&path) {
+            return (200, self.discovery(path == "/api"));
         }
         if path == "/version" {
             let names = [
@@ -178,10 +218,12 @@ impl Api {
             ("PUT", Some(_)) => self.store_at(path, body),
             ("PATCH", Some(mut now)) => {
                 merge(&mut now, &body);
-                self.store_at(path, now)
+                if query.contains("dryRun=All") { (200, now) } else { self.store_at(path, now) }
             }
+            // An apply makes what is not there.
+            ("PATCH", None) if query.contains("force=true") => self.create(path, body),
             ("DELETE", Some(object)) => {
-                self.store.lock().unwrap().objects.remove(path);
+                self.remove(path);
                 (200, object)
             }
             ("DELETE", None) if is_collection(path) => {
@@ -191,10 +233,15 @@ impl Api {
             }
             ("POST", None) => {
                 let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-                self.store_at(&format!("{path}/{name}"), body)
+                self.create(&format!("{path}/{name}"), body)
             }
             _ => (404, status(404, &format!("{method} {path}: not found"))),
         }
+    }
+
+    fn create(&self, path: &str, mut object: Value) -> (u16, Value) {
+        object["metadata"]["uid"] = format!("uid of {path}, the {}th", self.store.lock().unwrap().version).into();
+        self.store_at(path, object)
     }
 
     fn store_at(&self, path: &str, object: Value) -> (u16, Value) {

@@ -20,7 +20,7 @@ use crate::{Cause, Error, Platform, Result, Within, config, dirs};
 pub use allow::{Allow, Allowed};
 pub use clusters::{Borrowed, Cluster, Jump, K8sManager, Kind, LabCluster, Limits, Provider, Ssh};
 pub use components::{
-    Component, Components, FIRST_ROUND, Overlay, Round, Script, ScriptOutput, Settings, Suite, Tests, Unit,
+    Component, Components, FIRST_ROUND, Overlay, Round, Script, ScriptOutput, Settings, Suite, Tests, Unit, Upgrade,
     parse_duration,
 };
 pub use declared::Declared;
@@ -358,6 +358,12 @@ mod tests {
             ("[a]\nconfig = []\npath = 'x'\nneeds = ['b']\n", "'b', which is no component"),
             ("[a]\nconfig = []\npath = 'x'\ncolour = 1\n", "components.toml:4:1: unknown field `colour`"),
             ("[a]\nconfig = []\npath = 'x'\n[a.unit]\npackages = []\n", "unit: there are no packages"),
+            ("[a]\nconfig = []\npath = 'x'\n[a.upgrade]\nmanifests = []\n", "upgrade: there are no manifests"),
+            ("[a]\nconfig = []\npath = 'x'\n[a.upgrade]\nmanifests = ['m']\nsuite = 's'\n", "there is no suite 's'"),
+            (
+                "[a]\nconfig = []\npath = 'x'\n[a.upgrade]\nmanifests = ['m']\nreach = { Run = 'phase=' }\n",
+                "what Run is to reach is the type of a condition",
+            ),
             (
                 "[a]\nconfig = []\npath = 'x'\n[a.scripts.s]\ncommand = ['x']\noutput = 'junit'\n",
                 "script s: 'report' names the file",
