@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # How much processor time and memory reading `go test -json` takes, with a record and JUnit written: `e2e-runner parse`
 # beside gotestsum, on the same stream of SIZE MB in a file; both take turns, medians of N rounds, totals compared.
-# The stream is made here, always the same: packages side by side, tests with subtests, failures, skips, output.
+# Two streams are made here, always the same: one of tests that print much, and one of many small subtests, as those of
+# tables are. It fails where ours needs more than 60 MB, or gotestsum less than 5 times our processor time.
 # usage: benches/parse.sh [N [SIZE]]; BIN is the folder of the programs (target/release), GOTESTSUM the other program:
 #   go install gotest.tools/gotestsum@v1.13.0
 set -euo pipefail
@@ -17,10 +18,12 @@ import json, os, re, statistics, sys, time
 
 tool, other, work, rounds, size = sys.argv[1:]
 stream = os.path.join(work, "stream.json")
+MEMORY, TIMES = 60, 5
 
-def make(path, limit):
-    """Sixteen packages run at a time, each with tests of 120 lines, every tenth with three subtests, every fiftieth
-    fails, every fortieth skips itself. All that varies follows from counting."""
+def make(path, limit, small):
+    """Sixteen packages run at a time. Of 100 tests each prints 120 lines, every tenth has three subtests, every fiftieth
+    fails, every fortieth skips itself; or else each of ten tests has 500 subtests that print nothing, and every tenth
+    fails. All that varies follows from counting."""
     clock = 0
     def event(action, package, test=None, output=None, elapsed=None):
         nonlocal clock
@@ -32,7 +35,29 @@ def make(path, limit):
                 fields[name] = value
         return json.dumps(fields, separators=(",", ":")) + "\n"
 
-    def of_package(number):
+    def of_small(number):
+        package = f"example.com/component/pkg/reconciler/table{number:04d}"
+        yield event("start", package)
+        for index in range(10):
+            name = f"TestTable_{index:03d}"
+            word = "fail" if (number, index) == (0, 7) else "pass"
+            yield event("run", package, name)
+            yield event("output", package, name, f"=== RUN   {name}\n")
+            for row in range(500):
+                sub = f"{name}/case_{row:03d}:_a_name_as_tables_have_them"
+                yield event("run", package, sub)
+                yield event("output", package, sub, f"=== RUN   {sub}\n")
+                yield event("output", package, sub, f"    --- PASS: {sub} (0.00s)\n")
+                yield event("pass", package, sub, elapsed=0)
+            if word == "fail":
+                yield event("output", package, name, f"    table_test.go:9: wanted 2, got {index}\n")
+            yield event("output", package, name, f"--- {word.upper()}: {name} (0.25s)\n")
+            yield event(word, package, name, elapsed=0.25)
+        end = "pass" if number else "fail"
+        yield event("output", package, output=f"{end.upper()}\n")
+        yield event(end, package, elapsed=2.5)
+
+    def of_large(number):
         package = f"example.com/component/pkg/reconciler/area{number:04d}"
         yield event("start", package)
         bad = False
@@ -64,7 +89,7 @@ def make(path, limit):
     with open(path, "w") as out:
         while running or written < limit:
             while len(running) < 16 and written < limit:
-                running.append(of_package(number))
+                running.append((of_small if small else of_large)(number))
                 number += 1
             for package in list(running):
                 # As many lines in a row as a pipe's buffer holds.
@@ -75,8 +100,6 @@ def make(path, limit):
                 written += len(text)
                 out.write(text)
     return number
-
-packages = make(stream, int(size) * 1_000_000)
 
 def run(name, command):
     out = os.path.join(work, name + ".out")
@@ -108,29 +131,39 @@ commands = {
     "e2e-runner parse": [tool, "parse", "--out", os.path.join(work, "ours")],
     "gotestsum": [other, "--raw-command", "--format", "none", "--hide-summary", "all", "--junitfile", junit, "--", "/bin/cat", stream],
 }
-found, feeding = {name: [] for name in commands}, []
-for _ in range(int(rounds)):
-    for name, command in commands.items():
-        found[name].append(run(name.split()[0], command))
-    feeding.append(cat())
 
-size = os.path.getsize(stream) / 1e6
-ours = found["e2e-runner parse"][0][3]
-theirs = found["gotestsum"][0][3]
-print(f"{size:.0f} MB, {packages} packages, medians of {rounds} rounds")
-base = None
-for name, results in found.items():
-    cpu, memory, wall = (statistics.median(values) for values in list(zip(*results))[:3])
-    cpu -= statistics.median(feeding) if name == "gotestsum" else 0
-    base = base or cpu
-    print(f"{name:20} {cpu:7.2f} s of CPU {memory:6.0f} MB {wall:7.2f} s   {cpu / base:5.1f} times ours")
-said = re.search(r"DONE (\d+) tests(?:, (\d+) skipped)?(?:, (\d+) failures?)?", theirs)
-record = json.load(open(os.path.join(work, "ours", "results.json")))["allCounts"]
-mine = (record["asked"], record["skipped"], record["failed"] + record["notRun"])
-print("totals (tests, skipped, failed):", mine, "and", tuple(int(part or 0) for part in said.groups()))
-if mine != tuple(int(part or 0) for part in said.groups()):
-    sys.exit("the totals differ")
-xml = open(junit).read()
-own = open(os.path.join(work, "ours", "junit.xml")).read()
-print("test cases in JUnit:", own.count("<testcase "), "and", xml.count("<testcase "))
+def compare(shape, small):
+    packages = make(stream, int(size) * 1_000_000, small)
+    found, feeding = {name: [] for name in commands}, []
+    for _ in range(int(rounds)):
+        for name, command in commands.items():
+            found[name].append(run(name.split()[0], command))
+        feeding.append(cat())
+    theirs = found["gotestsum"][0][3]
+    print(f"{shape}: {os.path.getsize(stream) / 1e6:.0f} MB, {packages} packages, medians of {rounds} rounds")
+    all_cpu, all_memory = {}, {}
+    for name, results in found.items():
+        cpu, memory, wall = (statistics.median(values) for values in list(zip(*results))[:3])
+        cpu -= statistics.median(feeding) if name == "gotestsum" else 0
+        all_cpu[name], all_memory[name] = cpu, memory
+        times = cpu / all_cpu["e2e-runner parse"]
+        print(f"{name:20} {cpu:7.2f} s of CPU {memory:6.0f} MB {wall:7.2f} s   {times:5.1f} times ours")
+    said = re.search(r"DONE (\d+) tests(?:, (\d+) skipped)?(?:, (\d+) failures?)?", theirs)
+    # The totals stand before the tests.
+    head = open(os.path.join(work, "ours", "results.json")).read(1 << 16)
+    record = json.loads(re.search(r'"allCounts": (\{[^}]*\})', head).group(1))
+    mine = (record["asked"], record["skipped"], record["failed"] + record["notRun"])
+    print("totals (tests, skipped, failed):", mine, "and", tuple(int(part or 0) for part in said.groups()))
+    if mine != tuple(int(part or 0) for part in said.groups()):
+        sys.exit("the totals differ")
+    def cases(path):
+        return sum(line.count("<testcase ") for line in open(path))
+    print("test cases in JUnit:", cases(os.path.join(work, "ours", "junit.xml")), "and", cases(junit))
+    if all_memory["e2e-runner parse"] > MEMORY:
+        sys.exit(f"it needs more than {MEMORY} MB")
+    if all_cpu["gotestsum"] < TIMES * all_cpu["e2e-runner parse"]:
+        sys.exit(f"gotestsum needs less than {TIMES} times our processor time")
+
+compare("tests that print much", False)
+compare("many small subtests", True)
 PYTHON

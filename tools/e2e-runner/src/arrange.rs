@@ -26,22 +26,24 @@ pub struct Arranged {
     pub rows: Vec<Row>,
 }
 
-/// Does `work` while only nodes of the place's platform take pods.
+/// Does `work` while only nodes of the place's platform take pods. The namespace `known` is the tests' although it is
+/// there already.
 ///
 /// # Errors
 /// What `work` returns, or why nothing could be arranged.
 pub fn around<T>(
     place: &Place,
     run: &str,
+    known: Option<&str>,
     runtime: &Runtime,
     ui: &Ui,
     work: impl FnOnce() -> Result<T>,
 ) -> Result<(T, Arranged)> {
     let mut arranged = Arranged::default();
-    let done = runtime.block_on(cluster::interruptible(begin(place, run, ui))).and_then(|(set_aside, pods)| {
+    let done = runtime.block_on(cluster::interruptible(begin(place, run, known, ui))).and_then(|(set_aside, pods)| {
         arranged.set_aside = set_aside;
         let done = work();
-        arranged.seen = pods.finish();
+        arranged.seen = runtime.block_on(pods.finish());
         done
     });
     if place.is_mixed()
@@ -57,7 +59,7 @@ pub fn around<T>(
     done.map(|done| (done, arranged))
 }
 
-async fn begin(place: &Place, run: &str, ui: &Ui) -> Result<(Vec<String>, Pods)> {
+async fn begin(place: &Place, run: &str, known: Option<&str>, ui: &Ui) -> Result<(Vec<String>, Pods)> {
     let client = &place.opened.client;
     let mut names = Vec::new();
     if place.is_mixed() {
@@ -65,7 +67,7 @@ async fn begin(place: &Place, run: &str, ui: &Ui) -> Result<(Vec<String>, Pods)>
         let list = names.join(", ");
         ui.note(format!("set aside while the tests of {} run: {list}", place.platform));
     }
-    Ok((names, Pods::start(client, &place.id).await?))
+    Ok((names, Pods::start(client, &place.id, known).await?))
 }
 
 /// Tries for a while: the API server may just be on its way back.

@@ -10,7 +10,9 @@ use kit::{
 
 use crate::{
     cause::SILENT_END,
+    cut_off,
     health::Outages,
+    ledger,
     parse::event::top,
     passes::{Ran, STAYED_AWAY, Stopped},
     report::{self, PACKAGE, Row},
@@ -33,9 +35,12 @@ pub fn rows(ran: &Ran) -> Vec<Row> {
         rows.retain(|row| row.test.name != PACKAGE);
     }
     if let Some(Stopped { cause, why }) = &ran.stopped {
-        let asked = |row: &&mut Row| row.test.line.as_deref().is_some_and(|line| line.starts_with("SIGQUIT"));
-        for row in rows.iter_mut().filter(asked) {
-            (row.test.cause, row.test.line) = (*cause, Some(why.clone()));
+        // What runs elsewhere says of itself that it was interrupted, and here it is known why.
+        let cut_off = |row: &Row| row.test.cause == Some(Cause::Interrupted);
+        rows.retain(|row| row.test.name != PACKAGE || !cut_off(row));
+        let sigquit = |row: &Row| row.test.line.as_deref().is_some_and(|line| line.starts_with("SIGQUIT"));
+        for row in rows.iter_mut().filter(|row| sigquit(row) || cut_off(row)) {
+            (row.test.status, row.test.cause, row.test.line) = (Status::Failed, *cause, Some(why.clone()));
             if cause.is_none() {
                 (row.test.status, row.excerpt) = (Status::NotRun, Vec::new());
             }
@@ -70,17 +75,24 @@ pub fn lay_over(rows: &mut [Row], outages: &Outages, end: Timestamp) {
 /// is always worth a second look.
 #[must_use]
 pub fn too_many(rows: &[Row]) -> bool {
-    let tops = || rows.iter().filter(|row| is_top(row) && row.test.status != Status::Skipped);
-    let failed = tops().filter(|row| row.test.status == Status::Failed).count();
-    failed > 1 && failed * 5 > tops().count()
+    too_many_of(rows, 0)
 }
 
-fn is_top(row: &Row) -> bool {
+/// The same of the tests of a part of a suite, of which `others` have run at another time.
+#[must_use]
+pub fn too_many_of(rows: &[Row], others: usize) -> bool {
+    let tops = || rows.iter().filter(|row| is_top(row) && row.test.status != Status::Skipped);
+    let failed = tops().filter(|row| row.test.status == Status::Failed).count();
+    failed > 1 && failed * 5 > tops().count() + others
+}
+
+/// Whether it is a test that is no subtest.
+pub(crate) fn is_top(row: &Row) -> bool {
     top(&row.test.name) == row.test.name && row.test.name != PACKAGE
 }
 
 /// The top-level tests that get another attempt after `before` ones: those that failed by the infrastructure's doing
-/// twice, all others once; none if the program crashed or was stopped (then there is nothing to repeat).
+/// twice, all others once, and with them what was kept from its end; none if the program crashed or was stopped (then there is nothing to repeat).
 #[must_use]
 pub fn again(rows: &[Row], ran: &Ran, before: usize) -> Vec<String> {
     let crashed = ran.streams.iter().flat_map(|stream| &stream.packages).any(|package| package.crashed);
@@ -92,12 +104,14 @@ pub fn again(rows: &[Row], ran: &Ran, before: usize) -> Vec<String> {
         Some(cause) => is_passing(cause),
         None => false,
     };
-    let failed = rows.iter().filter(|row| is_top(row) && row.test.status == Status::Failed).filter(worth);
-    failed.map(|row| row.test.name.clone()).collect()
+    let cut_off = cut_off::is_cut_off(rows);
+    let failed = |row: &&Row| is_top(row) && row.test.status == Status::Failed && worth(row);
+    let wanted = rows.iter().filter(|row| failed(row) || (cut_off && cut_off::was_kept(row)));
+    wanted.map(|row| row.test.name.clone()).collect()
 }
 
 /// Whether time may heal it.
-fn is_passing(cause: Cause) -> bool {
+pub(crate) fn is_passing(cause: Cause) -> bool {
     let lasting = [Cause::Interrupted, Cause::LeaseHeld, Cause::Auth, Cause::HostDisk, Cause::Quota];
     cause.class() == Class::Infrastructure && !lasting.contains(&cause)
 }
@@ -110,8 +124,15 @@ pub fn wants_time(rows: &[Row], names: &[String]) -> bool {
 }
 
 /// Joins another attempt to those before: what passes now is flaky, what fails again has failed twice. What had failed
-/// by the infrastructure's doing has the cause that it has without.
-pub fn join(rows: &mut [Row], second: &[Row]) {
+/// by the infrastructure's doing has the cause that it has without. What fails for the first time is added.
+pub fn join(rows: &mut Vec<Row>, second: &[Row]) {
+    let theirs = |row: &Row| row.test.cause.is_some_and(|cause| cause.class() == Class::Infrastructure);
+    let is_new = |row: &&Row| {
+        let known = rows.iter().any(|old| old.test.name == row.test.name && old.test.package == row.test.package);
+        // That the infrastructure kept a program from its tests says nothing new of them.
+        row.test.status == Status::Failed && !known && !(row.test.name == PACKAGE && theirs(row))
+    };
+    let new: Vec<_> = second.iter().filter(is_new).cloned().collect();
     let passed = |package: &str, name: &str| {
         let same = |now: &&Row| now.test.name == name && now.test.package == package;
         second.iter().find(same).is_some_and(|now| now.test.status == Status::Passed)
@@ -127,7 +148,6 @@ pub fn join(rows: &mut [Row], second: &[Row]) {
             continue;
         };
         row.test.attempts += 1;
-        let theirs = |row: &Row| row.test.cause.is_some_and(|cause| cause.class() == Class::Infrastructure);
         if failed && now.test.status == Status::Passed {
             (row.test.status, row.test.cause) = (Status::Flaky, Some(Cause::Flaky));
         } else if failed && now.test.status == Status::Failed && theirs(row) && !theirs(now) {
@@ -136,13 +156,13 @@ pub fn join(rows: &mut [Row], second: &[Row]) {
             row.test.attempts = attempts;
         }
     }
+    rows.extend(new);
 }
 
 /// Notes at what the ledger leaves out what became of it when it was run all the same.
 pub fn lay_shadows(rows: &mut [Row], shadows: &[Row]) {
     for row in rows.iter_mut().filter(|row| row.test.skipped_by == Some(SkipSource::Ledger)) {
-        let same = |other: &&Row| other.test.name == row.test.name && other.test.package == row.test.package;
-        row.test.shadow = shadows.iter().find(same).map(|shadow| shadow.test.status);
+        row.test.shadow = ledger::shadow(row, shadows);
     }
 }
 
@@ -175,12 +195,31 @@ pub fn never_began(asked: &[String], rows: &[Row], package: &str, ran: &Ran, pas
     missing.map(row).collect()
 }
 
+/// Rows for subtests that were asked for, of tests that came to a good end without any.
+#[must_use]
+pub fn no_such_subtests(selection: &Selection, rows: &[Row], package: &str) -> Vec<Row> {
+    let passed = |name: &String| rows.iter().any(|row| row.test.name == *name && row.test.status == Status::Passed);
+    let any = |name: &String| rows.iter().any(|row| row.test.name != *name && top(&row.test.name) == name);
+    let missing = selection.parts.iter().filter(|(name, _)| passed(name) && !any(name));
+    let row = |(name, parts): (&String, &Vec<String>)| {
+        let mut test = report::row(format!("{name}/{}", parts.join("|")), package, Status::NotRun);
+        let why = format!("asked for, and {name} has no such subtest");
+        (test.cause, test.line, test.attempts) = (Some(Cause::Usage), Some(why), 0);
+        Row { test, excerpt: Vec::new(), ran: None }
+    };
+    missing.map(row).collect()
+}
+
 /// Why tests that were asked for never began.
 fn not_begun(rows: &[Row], ran: &Ran, passes: &[Vec<String>]) -> Stopped {
     let crash = ran.streams.iter().flat_map(|stream| {
         stream.tests.iter().filter(|test| stream.packages[test.package].crashed && test.status == Status::Failed)
     });
     let package = rows.iter().find(|row| row.test.name == PACKAGE);
+    let cut_off = ran.streams.iter().flat_map(|stream| &stream.packages).find_map(|end| end.cut_off.as_ref());
+    if let (None, Some(cut_off)) = (&ran.stopped, cut_off) {
+        return Stopped { cause: Some(cut_off.cause), why: cut_off.line.clone().unwrap_or_default() };
+    }
     match (&ran.stopped, crash.last(), package) {
         (Some(stopped), _, _) => stopped.clone(),
         (_, Some(test), _) => Stopped {
@@ -242,6 +281,37 @@ mod tests {
     }
 
     #[test]
+    fn what_was_stopped_elsewhere_has_the_reason_that_is_known_here() {
+        let why = "it printed nothing for 1.0 s";
+        let mut program = ran(false);
+        let line = "error[interrupted]: the tests: stopped by signal 15";
+        let cut_off = crate::cause::Verdict::new(Cause::Interrupted, line);
+        let (began, ended) = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
+        program.streams[0].tests = vec![crate::parse::Ended {
+            package: 0,
+            name: "TestA".into(),
+            status: Status::NotRun,
+            began,
+            ended,
+            seconds: 1.0,
+            log: None,
+            failure: Some(Box::new(cut_off.clone())),
+            reason: None,
+        }];
+        let package = &mut program.streams[0].packages[0];
+        (package.failure, package.cut_off) = (Some(cut_off.clone()), Some(cut_off));
+        let missing = |program: &Ran| never_began(&["TestB".into()], &rows(program), "p", program, &[])[0].test.clone();
+        assert_eq!(missing(&program).line.as_deref(), Some(line));
+        program.stopped = Some(Stopped { cause: Some(Cause::TestTimeout), why: why.into() });
+        let said: Vec<_> = rows(&program)
+            .into_iter()
+            .map(|row| (row.test.name, row.test.status, row.test.cause, row.test.line))
+            .collect();
+        assert_eq!(said, [("TestA".into(), Status::Failed, Some(Cause::TestTimeout), Some(why.into()))]);
+        assert_eq!(missing(&program).line.as_deref(), Some(why));
+    }
+
+    #[test]
     fn what_passes_the_second_time_is_flaky() {
         let product = Some(Cause::Product);
         let mut rows = vec![
@@ -274,8 +344,10 @@ mod tests {
             row("TestA", Status::Failed, Some(Cause::Product)),
             row("TestB", Status::Passed, None),
             row("TestC", Status::Failed, Some(Cause::Node)),
+            row("TestC/19", Status::Failed, Some(Cause::Node)),
             row("TestD", Status::Passed, None),
             row("TestD/18", Status::Passed, None),
+            row(PACKAGE, Status::Failed, Some(Cause::Product)),
         ];
         join(&mut rows, &second);
         let after: Vec<_> =
@@ -288,9 +360,14 @@ mod tests {
                 (Flaky, Cause::Flaky, 2),
                 (Failed, Cause::Product, 2),
                 (Flaky, Cause::Flaky, 2),
-                (Flaky, Cause::Flaky, 1)
+                (Flaky, Cause::Flaky, 1),
+                (Failed, Cause::Node, 1),
+                (Failed, Cause::Product, 1)
             ]
         );
+        // A third time, without it.
+        join(&mut rows, &[row("TestC", Status::Passed, None)]);
+        assert_eq!((rows[2].test.status, rows[5].test.status), (Flaky, Flaky));
     }
 
     #[test]
@@ -326,7 +403,23 @@ mod tests {
         );
         assert!(!too_many(&[failed("TestA"), failed("TestA/x")]), "one alone");
         assert!(!too_many(&with(&[failed("TestA"), failed("TestB")])), "a fifth");
-        assert!(too_many(&with(&[failed("TestA"), failed("TestB"), failed("TestC")])));
+        let three = with(&[failed("TestA"), failed("TestB"), failed("TestC")]);
+        assert!(too_many(&three) && too_many_of(&three, 3) && !too_many_of(&three, 4), "of 11, of 14, of 15");
+    }
+
+    #[test]
+    fn a_subtest_that_is_not_there_is_named() {
+        let parts = ["TestA", "TestB", "TestC"].map(|name| (name.to_owned(), vec!["x".to_owned(), "y/z".to_owned()]));
+        let selection = Selection { parts: parts.into(), ..Selection::default() };
+        let rows = [
+            row("TestA/x", Status::Passed, None),
+            row("TestA", Status::Passed, None),
+            row("TestB", Status::Passed, None),
+            row("TestC", Status::Failed, Some(Cause::Product)),
+        ];
+        let found = no_such_subtests(&selection, &rows, "p");
+        let said: Vec<_> = found.iter().map(|row| (row.test.name.as_str(), row.test.status, row.test.cause)).collect();
+        assert_eq!(said, [("TestB/x|y/z", Status::NotRun, Some(Cause::Usage))]);
     }
 
     #[test]

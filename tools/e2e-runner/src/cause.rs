@@ -15,11 +15,16 @@ use rules::{RULES, Rule};
 /// What is said of a test whose program ended and did not say why.
 pub(crate) const SILENT_END: &str = "the test program ended in the middle of it, without a word";
 
+/// How a line begins in which one of our programs says how the container of a test program ended.
+pub(crate) const CONTAINER_ENDED: &str = "the container was ended: ";
+
 /// How many lines before its end a test tells why it failed: what it says while it cleans up counts as
 /// well, what it met on the way and got over does not.
 const LAST_LINES: usize = 80;
 /// How many lines of a test's own words are shown.
 const EXCERPT: usize = 12;
+/// What Go's library says of a server that is away.
+const AWAY: &str = r"connection refused|connection reset by peer|i/o timeout|EOF|no route to host|network is unreachable|TLS handshake timeout|Client\.Timeout exceeded|context deadline exceeded";
 /// How the last words of a Go program begin.
 const CRASH: &[&str] = &["panic: ", "fatal error: ", "SIGQUIT: "];
 /// How many of them stand before its last complaint.
@@ -89,13 +94,9 @@ impl Judge {
     #[must_use]
     pub fn new(server: Option<&str>) -> Self {
         let address = server.map(|server| {
-            let host = regex::escape(server);
-            (
-                format!(
-                    r"(?:dial|read|write) tcp [^ ]*{host}: |https?://{host}\S*: (?:EOF|unexpected EOF|context deadline)"
-                ),
-                Cause::ClusterUnreachable,
-            )
+            let (url, host) = (regex::escape(server), regex::escape(server.split('/').next().unwrap_or(server)));
+            let dial = format!(r"(?:dial|read|write) tcp (?:\S*->)?{host}: ");
+            (format!(r#"{dial}|https?://{url}(?:[/?]\S*|"?): .*(?:{AWAY})"#), Cause::ClusterUnreachable)
         });
         let rules: Vec<_> = RULES.iter().map(|rule| (rule.pattern.to_owned(), rule.cause)).chain(address).collect();
         let set = RegexSet::new(rules.iter().map(|(pattern, _)| pattern)).expect("the rules are tested");
@@ -132,6 +133,23 @@ impl Judge {
         Verdict { cause, line: Some(cut(line)), excerpt }
     }
 
+    /// Whether one of our programs says in this log how the test program ended that it ran elsewhere.
+    #[must_use]
+    pub fn says_end(&self, log: &str) -> bool {
+        self.own_errors && (self.launcher_s(log).is_some() || container_s(log).is_some())
+    }
+
+    /// Why a program was kept from its end by what it ran on, as one of ours says: that is no crash of its own.
+    #[must_use]
+    pub fn cut_off(&self, log: &str) -> Option<Verdict> {
+        self.launcher_s(log).map(|(cause, line)| Verdict::new(cause, cut(line)))
+    }
+
+    /// What one of our programs says, last, that could not run a test program elsewhere to its end.
+    fn launcher_s<'l>(&self, log: &'l str) -> Option<(Cause, &'l str)> {
+        log.lines().rev().filter(|_| self.own_errors).find_map(|line| Some((own_error(line)?, line)))
+    }
+
     /// Why a test failed that took the program with it, whose last words (in some test's log) are `words`.
     #[must_use]
     pub fn crash(&self, log: &str, words: &str) -> Verdict {
@@ -145,9 +163,11 @@ impl Judge {
             }
             Some(line) => Verdict { cause: Cause::Product, line: Some(cut(line)), ..own },
             None => {
-                let status = log.lines().rev().find(|line| line.starts_with("exit status "));
-                let status = status.map(|status| format!(" ({status})")).unwrap_or_default();
-                let line = format!("{SILENT_END}{status}");
+                let mut lines = [log, words].into_iter().flat_map(|log| log.lines().rev());
+                let status = lines.find(|line| line.starts_with("exit status "));
+                let said: Vec<_> = status.into_iter().chain(container_s(words)).collect();
+                let said = if said.is_empty() { String::new() } else { format!(" ({})", said.join(", ")) };
+                let line = format!("{SILENT_END}{said}");
                 Verdict { cause: Cause::Product, line: Some(line), ..own }
             }
         }
@@ -159,7 +179,7 @@ impl Judge {
         let lines: Vec<_> = log.lines().filter(|line| !line.is_empty()).collect();
         let program = lines.iter().find(|line| PROGRAM.is_match(line)).map(|line| (Cause::Product, *line));
         let said = lines.iter().find(|line| !line.starts_with("FAIL")).or(lines.last()).copied().unwrap_or_default();
-        let own = lines.iter().rev().filter(|_| self.own_errors).find_map(|line| Some((own_error(line)?, *line)));
+        let own = self.launcher_s(log);
         let (cause, line) =
             own.or_else(|| self.infrastructure(&lines, |_| true)).or(program).unwrap_or((Cause::Unclassified, said));
         Verdict { cause, line: Some(cut(line)), excerpt: lines.iter().take(EXCERPT).map(|line| cut(line)).collect() }
@@ -169,13 +189,19 @@ impl Judge {
     fn infrastructure<'l>(&self, lines: &[&'l str], wanted: fn(&Rule) -> bool) -> Option<(Cause, &'l str)> {
         let fits = |line: &str| {
             let fitting = self.set.matches(line);
-            fitting.iter().find(|rule| RULES.get(*rule).is_none_or(wanted))
+            let meant = |rule: &Rule| wanted(rule) && !rule.except.iter().any(|words| line.contains(words));
+            fitting.iter().find(|rule| RULES.get(*rule).is_none_or(meant))
         };
         let found = lines.iter().filter_map(|line| Some((fits(line)?, *line)));
         // Equal rules: the first line, for what follows it often only repeats it.
         let (rule, line) = found.min_by_key(|(rule, _)| *rule)?;
         Some((self.causes[rule], line))
     }
+}
+
+/// How the container of a test program ended, in the words of one of our programs.
+fn container_s(log: &str) -> Option<&str> {
+    log.lines().rev().find_map(|line| line.strip_prefix(CONTAINER_ENDED))
 }
 
 /// The cause of a line like `error[image-pull]: why`, as our own programs say it.

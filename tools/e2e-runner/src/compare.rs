@@ -9,14 +9,14 @@ use std::{
 
 use clap::Parser;
 use kit::{
-    Cause, Class, Done, Error, Output, Platform, Result, Ui, combine,
+    Cause, Class, Done, Error, Outcome, Output, Platform, Result, Ui, combine,
     record::{Results, SkipSource, Status, Test},
     ui,
 };
 use serde::Serialize;
 
 use crate::{
-    report::PACKAGE,
+    report::{self, PACKAGE},
     runs::{self, Found, Wanted},
 };
 
@@ -29,7 +29,8 @@ const SHOWN: usize = 50;
   e2e-runner compare target/runs/RUN/pipeline/linux-s390x target/runs/RUN/pipeline/linux-amd64
   e2e-runner compare target/runs/TODAY target/runs/REFERENCE --component pipeline --output json
 
-Exit codes: 0 if nothing failed here that was good there; 1 if something did; 3 if only the infrastructure failed;
+Exit codes: 0 if nothing failed here that was good there, and every top-level test that ran there is here as well;
+1 if something failed here only; 3 if that was the infrastructure; 4 if tests are missing here, or nothing ran on both;
 2 if the two are not of the same tests.")]
 pub struct CompareArgs {
     /// The run that is judged: a run directory, a part of one, or a results.json
@@ -65,7 +66,7 @@ pub struct Side {
     pub suites: BTreeSet<String>,
 }
 
-/// A test on both.
+/// A test on both, or a package (or something else) that failed as a whole.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pair {
@@ -73,8 +74,8 @@ pub struct Pair {
     pub test: String,
     /// Its package.
     pub package: String,
-    /// What became of it here.
-    pub here: Status,
+    /// What became of it here, if it is known here.
+    pub here: Option<Status>,
     /// And there, if it is known there.
     pub there: Option<Status>,
     /// Why not, here.
@@ -109,6 +110,9 @@ pub struct Comparison {
     pub infrastructure: Vec<Pair>,
     /// Failed there only.
     pub only_there: Vec<Pair>,
+    /// Ran there, and not even its name is known here: nobody knows. Where it is a test with all its subtests, it says
+    /// so for them.
+    pub missing_here: Vec<Pair>,
     /// Left out here or skipped itself, and ran there.
     pub skipped_here: Vec<Pair>,
     /// How many came to the same good end.
@@ -138,7 +142,10 @@ pub fn run(args: &CompareArgs, ui: &Ui) -> Result<Done> {
 
 /// The records of one side, which are of one component on one platform.
 fn side(found: Vec<Found>, place: &std::path::Path) -> Result<(Side, Vec<Results>)> {
-    let results: Vec<_> = found.into_iter().map(|found| found.results).collect();
+    let mut results: Vec<_> = found.into_iter().map(|found| found.results).collect();
+    for results in &mut results {
+        results.tests.extend(of_head(results));
+    }
     let first = &results[0];
     let other = results.iter().find(|other| {
         (&other.component, &other.platform, &other.version) != (&first.component, &first.platform, &first.version)
@@ -167,6 +174,19 @@ fn side(found: Vec<Found>, place: &std::path::Path) -> Result<(Side, Vec<Results
     Ok((side, results))
 }
 
+/// A row for what a record says in its head only: that the tests never began, or were stopped.
+fn of_head(results: &Results) -> Option<Test> {
+    let told = results.tests.iter().any(|test| test.cause.is_some_and(|cause| cause != Cause::Flaky));
+    if results.head.outcome != Outcome::Failed || told {
+        return None;
+    }
+    let mut test = report::row(PACKAGE, &format!("{} {}", results.kind, results.suite), Status::Failed);
+    test.cause = Some(results.head.cause.unwrap_or(Cause::Unclassified));
+    test.line = results.head.message.clone().or_else(|| results.head.line.clone());
+    test.reproduce.clone_from(&results.head.reproduce);
+    Some(test)
+}
+
 /// Whether both are of the same component, version and sources of tests.
 fn same_tests(here: &(Side, Vec<Results>), there: &(Side, Vec<Results>)) -> Result<()> {
     let refuse = |what: &str, ours: &str, theirs: &str| {
@@ -189,13 +209,17 @@ fn same_tests(here: &(Side, Vec<Results>), there: &(Side, Vec<Results>)) -> Resu
 /// How a record names the sources that its tests were compiled from.
 pub const SOURCES: &str = "sources of the tests";
 
-type Tests<'a> = BTreeMap<(&'a str, &'a str), &'a Test>;
+/// By package, name, and, of what failed as a whole and may have failed in several ways, which of them.
+type Tests<'a> = BTreeMap<(&'a str, &'a str, usize), &'a Test>;
 
 /// The tests of all records; of a test that is in several, the worst result.
 fn tests(results: &[Results]) -> Tests<'_> {
     let mut all = Tests::new();
-    for test in results.iter().flat_map(|results| &results.tests).filter(|test| test.name != PACKAGE) {
-        let key = (test.package.as_str(), test.name.as_str());
+    for test in results.iter().flat_map(|results| &results.tests) {
+        let (package, name) = (test.package.as_str(), test.name.as_str());
+        let earlier =
+            if name == PACKAGE { all.range((package, name, 0)..=(package, name, usize::MAX)).count() } else { 0 };
+        let key = (package, name, earlier);
         let known = all.entry(key).or_insert(test);
         if is_bad(test) && !is_bad(known) {
             *known = test;
@@ -206,6 +230,15 @@ fn tests(results: &[Results]) -> Tests<'_> {
 
 fn is_bad(test: &Test) -> bool {
     matches!(test.status, Status::Failed | Status::NotRun)
+}
+
+fn is_good(status: Status) -> bool {
+    matches!(status, Status::Passed | Status::Flaky)
+}
+
+/// The names of the tests that a subtest may lie in, the outermost first.
+fn outer(name: &str) -> impl Iterator<Item = &str> {
+    name.match_indices('/').map(|(at, _)| &name[..at])
 }
 
 /// Puts the tests of two runs beside each other. A test that failed because a subtest did is told by that one.
@@ -219,26 +252,30 @@ pub fn compare(here: Side, ours: &Tests<'_>, there: Side, theirs: &Tests<'_>) ->
         unknown: Vec::new(),
         infrastructure: Vec::new(),
         only_there: Vec::new(),
+        missing_here: missing(ours, theirs),
         skipped_here: Vec::new(),
         same: 0,
     };
     let inner = |all: &Tests<'_>| -> BTreeSet<(String, String)> {
         let bad = all.iter().filter(|(_, test)| is_bad(test));
-        bad.flat_map(|((package, name), _)| {
-            name.match_indices('/').map(|(at, _)| ((*package).into(), name[..at].into()))
-        })
-        .collect()
+        bad.flat_map(|((package, name, _), _)| outer(name).map(|outer| ((*package).into(), outer.into()))).collect()
     };
     let (told_here, told_there) = (inner(ours), inner(theirs));
+    let ran_there = theirs.values().filter(|test| test.name != PACKAGE && ran(test));
+    let packages_there: BTreeSet<_> = ran_there.map(|test| test.package.as_str()).collect();
     let is_told =
         |told: &BTreeSet<(String, String)>, test: &Test| told.contains(&(test.package.clone(), test.name.clone()));
     for (key, test) in ours {
         let other = theirs.get(key).copied();
-        let pair = pair(test, other);
+        let mut pair = pair(test, other);
         if is_bad(test) && is_told(&told_here, test) {
             continue;
         }
-        let good_there = matches!(pair.there, Some(Status::Passed | Status::Flaky));
+        if test.name == PACKAGE && packages_there.contains(key.0) {
+            // Only of a package that failed is there such a row.
+            pair.there = pair.there.or(Some(Status::Passed));
+        }
+        let good_there = pair.there.is_some_and(is_good);
         match (test.status, pair.there) {
             (Status::Failed | Status::NotRun, _) if says_nothing(test) => found.infrastructure.push(pair),
             // Good there: whatever kept it from ending here is found here only.
@@ -257,7 +294,38 @@ pub fn compare(here: Side, ours: &Tests<'_>, there: Side, theirs: &Tests<'_>) ->
             _ => found.same += usize::from(good_there),
         }
     }
+    let alone = theirs.iter().filter(|(key, test)| test.name == PACKAGE && !ours.contains_key(*key));
+    found.only_there.extend(alone.map(|(_, test)| not_here(test)));
     found
+}
+
+/// What ran there, and is not known here, though nothing that is known here explains it: not a subtest whose test did
+/// not come so far here. Of a test that is missing, its subtests are not said as well.
+fn missing(ours: &Tests<'_>, theirs: &Tests<'_>) -> Vec<Pair> {
+    let unknown = theirs.iter().filter(|(key, test)| test.name != PACKAGE && ran(test) && !ours.contains_key(*key));
+    let unexplained = unknown.filter(|((package, name, _), _)| {
+        let mut outside = outer(name).map(|outer| (*package, outer, 0)).filter(|key| theirs.contains_key(key));
+        outside.all(|key| ours.get(&key).is_some_and(|test| is_good(test.status)))
+    });
+    unexplained.map(|(_, test)| not_here(test)).collect()
+}
+
+/// Whether a test came to an end.
+fn ran(test: &Test) -> bool {
+    is_good(test.status) || test.status == Status::Failed
+}
+
+fn not_here(test: &Test) -> Pair {
+    Pair {
+        test: test.name.clone(),
+        package: test.package.clone(),
+        here: None,
+        there: Some(test.status),
+        cause: None,
+        line: test.line.clone(),
+        cause_there: test.cause,
+        reproduce: None,
+    }
 }
 
 /// Whether a failure says nothing of the component.
@@ -271,7 +339,7 @@ fn pair(test: &Test, other: Option<&Test>) -> Pair {
     Pair {
         test: test.name.clone(),
         package: test.package.clone(),
-        here: test.status,
+        here: Some(test.status),
         there: other.map(|other| other.status),
         cause: test.cause,
         line: line.map(|line| if by_ledger { format!("ci/skips.toml: {line}") } else { line }),
@@ -284,11 +352,14 @@ impl Comparison {
     /// What it comes to: the failures that the other run does not excuse.
     #[must_use]
     pub fn verdict(&self) -> Done {
-        let causes = |pairs: &[Pair]| -> Vec<Cause> {
-            // Who did not run because another one failed has no cause of its own.
-            pairs.iter().filter_map(|pair| pair.cause).collect()
-        };
-        let open = [causes(&self.only_here), causes(&self.unknown), causes(&self.infrastructure)].concat();
+        let causes = |pairs: &[Pair]| -> Vec<Cause> { pairs.iter().filter_map(|pair| pair.cause).collect() };
+        let mut open = [causes(&self.only_here), causes(&self.unknown), causes(&self.infrastructure)].concat();
+        // Who did not run because another one failed has no cause of its own, and is not good for that.
+        let without = self.only_here.iter().chain(&self.unknown).any(|pair| pair.cause.is_none());
+        open.extend(without.then_some(Cause::Unclassified));
+        // The names of subtests may be others each time.
+        let missing = self.missing_here.iter().any(|pair| !pair.test.contains('/'));
+        open.extend(missing.then_some(Cause::NothingRan));
         let ran = self.same + self.both.len() + self.only_here.len() + self.only_there.len();
         let exit = combine(open.iter().copied(), ran);
         let cause = open.into_iter().find(|cause| cause.exit() == exit);
@@ -322,10 +393,11 @@ impl Comparison {
             text.push('\n');
         };
         list(format!("failed on {platform} only"), &self.only_here, true);
-        list(format!("failed on {platform}, did not come to an end on {there}"), &self.unknown, true);
+        list(format!("failed on {platform}, and {there} does not tell"), &self.unknown, true);
         list("failed on both, so not by the architecture".into(), &self.both, false);
         list("the infrastructure's fault, says nothing".into(), &self.infrastructure, false);
         list(format!("failed on {there} only"), &self.only_there, false);
+        list(format!("ran on {there}, not there on {platform}"), &self.missing_here, false);
         list(format!("skipped on {platform}, ran on {there}"), &self.skipped_here, false);
         let _ = writeln!(text, "good on both: {}", self.same);
         let said = match self.verdict().cause {
@@ -333,6 +405,7 @@ impl Comparison {
             Some(cause) if cause.class() == Class::Infrastructure => {
                 format!("{cause}: infrastructure, nothing is said of {platform}")
             }
+            Some(Cause::NothingRan) => format!("not all that ran on {there} ran on {platform}"),
             Some(cause) => format!("not good on {platform}: {cause}"),
         };
         let _ = writeln!(text, "{said}");
@@ -342,11 +415,13 @@ impl Comparison {
 
 impl Pair {
     fn write(&self, text: &mut String, at_length: bool) {
-        let name: String = self.test.chars().take(160).collect();
+        let name = if self.test == PACKAGE { &self.package } else { &self.test };
+        let name: String = name.chars().take(160).collect();
+        let idle = if self.here == Some(Status::NotRun) { " (not run)" } else { "" };
         let cause = |cause: Option<Cause>| cause.map_or(String::new(), |cause| format!(" [{cause}]"));
         let other = self.cause_there.filter(|other| Some(*other) != self.cause);
         let other = other.map_or(String::new(), |other| format!(" (there [{other}])"));
-        let _ = writeln!(text, "  {}{}{other}", ui::printable(&name), cause(self.cause));
+        let _ = writeln!(text, "  {}{idle}{}{other}", ui::printable(&name), cause(self.cause));
         if let Some(line) = &self.line {
             let _ = writeln!(text, "    because: {}", ui::printable(line));
         }

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use cluster::explain;
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
-use kit::Platform;
+use kit::{Platform, Ui, record::Status};
 use kube::{
     Api, Client, ResourceExt,
     api::{GetParams, ListParams},
     core::Request,
 };
+use tokio::runtime::Runtime;
+
+use crate::{parse::event::top, place::Place, report::Row};
 
 /// How long all of it may take.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -18,6 +21,18 @@ const LIMIT: Duration = Duration::from_secs(20);
 const MOST: u32 = 500;
 /// How many lines are said of one matter.
 const LINES: usize = 10;
+
+/// Looks what is wrong with the cluster, when more is than a test or two, and tells people.
+pub fn ask(rows: &[Row], place: &Place, namespace: Option<&str>, runtime: &Runtime, ui: &Ui) -> Vec<String> {
+    let failed = rows.iter().filter(|row| row.test.status == Status::Failed && top(&row.test.name) == row.test.name);
+    ui.warn(format!("{} tests did not pass, more than a fifth: nothing is tried again", failed.count()));
+    let look = look(&place.opened.client, namespace, &place.platform);
+    let found = runtime.block_on(cluster::interruptible(async { Ok(look.await) })).unwrap_or_default();
+    for line in &found {
+        ui.warn(format!("the cluster: {line}"));
+    }
+    found
+}
 
 /// What is found, in words; says so as well if there is nothing.
 pub async fn look(client: &Client, namespace: Option<&str>, platform: &Platform) -> Vec<String> {

@@ -61,14 +61,22 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// Begins, on the present tokio runtime, before the first test.
+    /// Begins, on the present tokio runtime, before the first test. The namespace `known` is the tests' although it is
+    /// there already.
     ///
     /// # Errors
     /// As `cluster::cause_of` says.
-    pub async fn start(client: &Client, namespace: Option<&str>, platform: &Platform, ui: &Ui) -> Result<Self> {
+    pub async fn start(
+        client: &Client,
+        namespace: Option<&str>,
+        known: Option<&str>,
+        platform: &Platform,
+        ui: &Ui,
+    ) -> Result<Self> {
         let before = Api::<Namespace>::all(client.clone()).list_metadata(&ListParams::default()).await;
         let before = before.kube(|| "cannot list the namespaces")?;
-        let before: BTreeSet<_> = before.iter().map(ResourceExt::name_any).collect();
+        let before: BTreeSet<_> =
+            before.iter().map(ResourceExt::name_any).filter(|name| Some(name.as_str()) != known).collect();
         let mut targets: Vec<_> = ["Namespace", "Pod", "Event"].into_iter().map(core).collect();
         match custom(client).await {
             Ok(kinds) => targets.extend(kinds),
@@ -77,7 +85,7 @@ impl Evidence {
         }
         let names: Vec<_> = targets.iter().map(|target| target.kind.resource.kind.clone()).collect();
         let held = Arc::new(Mutex::new(Held::new(before, namespace, names)));
-        let logs = Logs::new(client.clone())?;
+        let logs = Logs::new(client.clone(), Arc::clone(&held))?;
         let (_, mut changes) = watch(client, &targets);
         let (keep, fetch) = (Arc::clone(&held), logs.clone());
         let task = tokio::spawn(async move {
@@ -111,7 +119,11 @@ impl Evidence {
     /// Gives failures the cause that the pods of their namespaces show, where the tests' own words show none: a pod
     /// that could not get its image says so in its state, and its test only that it waited in vain.
     pub fn judge(&self, rows: &mut [Row], logs: &Path) {
+        if !rows.iter().any(is_failure) && !self.held(Held::is_crowded) {
+            return;
+        }
         let owners = self.owners(rows, logs);
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).passed(owners.passed());
         for row in rows.iter_mut().filter(|row| is_open(row)) {
             let named = owners.of(top(&row.test.name), true);
             let found = self.held(|held| named.iter().find_map(|namespace| self.trouble(held, namespace)));
@@ -141,33 +153,28 @@ impl Evidence {
         {
             ui.warn(format!("cannot remove what an earlier attempt left in {}: {error}", to.display()));
         }
-        let owners = self.owners(rows, &home.logs());
         let failed: Vec<usize> = (0..rows.len()).filter(|index| is_failure(&rows[*index])).collect();
         if failed.is_empty() {
             self.task.abort();
             return None;
         }
+        let owners = self.owners(rows, &home.logs());
+        let deadline = tokio::time::Instant::now() + LIMIT;
         let collect = async {
             let wanted = failed.iter().flat_map(|index| owners.of(&rows[*index].test.name, false));
             let still: Vec<_> = wanted.flat_map(|namespace| self.held(|held| held.running(&namespace))).collect();
             still.into_iter().for_each(|container| self.logs.fetch(container));
             self.logs.settle().await;
             match &self.namespace {
-                Some(namespace) => {
-                    let first = failed.iter().filter_map(|index| rows[*index].ran).map(|(began, _)| began).min();
-                    logs::of_controllers(&self.client, namespace, first).await
-                }
-                None => Vec::new(),
+                Some(namespace) => Some(logs::Controllers::find(&self.client, namespace).await),
+                None => None,
             }
         };
-        let controllers = tokio::time::timeout(LIMIT, collect).await;
+        let collected = tokio::time::timeout_at(deadline, collect).await;
         self.task.abort();
-        let late = controllers.is_err();
-        let controllers = controllers.unwrap_or_default();
+        let mut late = collected.is_err();
+        let mut containers = collected.ok().flatten();
         let mut writer = write::Writer::new(&to);
-        if late {
-            writer.cut(format!("collecting took longer than {} s: logs may be missing", LIMIT.as_secs()));
-        }
         writer.cuts(self.held(Held::cuts));
         writer.cuts(self.logs.cuts());
         if failed.len() > FAILURES {
@@ -176,6 +183,14 @@ impl Evidence {
         for index in failed.into_iter().take(FAILURES) {
             let name = rows[index].test.name.clone();
             let spaces = owners.of(&name, false);
+            // One failure after the other: together they may be more than fits in memory.
+            let mut controllers = Vec::new();
+            if let (Some(containers), Some(ran)) = (&mut containers, rows[index].ran) {
+                let (from, to) = write::window(ran);
+                let said = tokio::time::timeout_at(deadline, containers.between(from, to)).await;
+                late |= said.is_err();
+                controllers = said.unwrap_or_default();
+            }
             let about = write::About {
                 row: &rows[index],
                 owners: &owners,
@@ -194,6 +209,10 @@ impl Evidence {
                 Err(error) => writer.cut(format!("{name}: {}", error.summary())),
             }
         }
+        if late {
+            writer.cut(format!("collecting took longer than {} s: logs may be missing", LIMIT.as_secs()));
+        }
+        writer.cuts(containers.map(|containers| containers.cuts).unwrap_or_default());
         let collected = writer.finish();
         for cut in &collected.cut {
             ui.warn(format!("evidence: {cut}"));

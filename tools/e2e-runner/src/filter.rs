@@ -1,28 +1,37 @@
 //! `e2e-runner parse`: a stream in, results, JUnit and a summary out. It needs no cluster and no Go.
 
 use std::{
-    io::{BufRead, BufReader},
-    path::PathBuf,
+    collections::BTreeMap,
+    io::Write,
+    path::{Path, PathBuf},
 };
 
 use clap::Parser;
 use jiff::Timestamp;
 use kit::{
     Cause, Context, Done, Error, Outcome, Output, Platform, Result, Ui,
-    record::{Conditions, Head, Nature, Results},
+    record::{Collected, Conditions, Counts, Head, Nature, Record, Results, Test},
     rundir,
 };
 
 use crate::{
     TOOL, VERSION,
     cause::Judge,
-    junit,
-    parse::{Parsed, Stream, lines, log::Folder},
-    report::{self, Row},
+    input,
+    junit::{self, Totals},
+    parse::{Ended, Observer, Parsed, Stream, lines, log::Folder},
+    report::{self, PACKAGE, Row},
+    spool::Spool,
 };
 
 /// Options of `parse`.
 #[derive(Debug, Parser)]
+#[command(after_help = "Examples:
+  go test -json ./... | e2e-runner parse
+  e2e-runner parse stream.json --out results --component pipeline --version v1.9.0
+
+Exit codes: 0 good (also what is flaky); 1 a test says that the component is not good, or no rule knows why it failed;
+3 infrastructure; 2 the call is wrong; 4 nothing ran; 5 a program is missing; 128+n signal n.")]
 pub struct ParseArgs {
     /// The stream: output of `go test -json` [default: standard input]
     #[arg(value_name = "FILE")]
@@ -55,58 +64,64 @@ pub fn run(args: &ParseArgs, ui: &Ui) -> Result<Done> {
     let started = Timestamp::now();
     let scratch = tempfile::tempdir().cause(Cause::HostDisk, || "cannot create a temporary folder")?;
     let folder = args.out.as_deref().unwrap_or(scratch.path());
-    let parsed = parse(args, Folder::new(folder.join("logs")))?;
-    let (mut results, rows) = results(args, started, parsed);
-    let summary = match ui.output {
-        Output::Json => String::new(),
-        Output::Text => report::summary(&results, &rows, folder),
-    };
-    if args.out.is_some() {
-        junit::write(&folder.join("junit.xml"), &results, &rows)?;
+    let is_kept = args.out.is_some() || ui.output == Output::Json;
+    let mut tests = Tests::new(is_kept.then(|| Spool::new(folder)).transpose()?, args.out.is_some());
+    let logs = Folder::new(folder.join("logs"));
+    let allowance = logs.allowance();
+    let parsed = parse(args, logs, &mut tests, ui)?;
+    let truncated = parsed.truncated;
+    // Of those that are good nobody needs more than the totals, the record and JUnit have.
+    let mut rows = report::rows(parsed);
+    for row in &mut rows {
+        row.test.log = row.test.log.take().filter(|_| tests.logs);
+        if row.test.name == PACKAGE {
+            tests.take(row.clone());
+        }
     }
-    // Of a large stream the tests are what fills the memory: they are there once.
-    results.tests = rows.into_iter().map(|row| row.test).collect();
+    tests.put_aside()?;
+    let (exit, cause) = report::verdict_of(rows.iter().map(|row| &row.test), &tests.counts);
+    let mut results = results(args, started, &tests, cause, truncated);
+    let cut = allowance.cut().filter(|_| args.out.is_some());
+    results.evidence = cut.map(|cut| Collected { cut: vec![cut], ..Collected::default() });
     if args.out.is_some() {
-        rundir::write_record(folder, &results)?;
+        tests.write_junit(&folder.join("junit.xml"), &results)?;
+        tests.write_record(&folder.join(Results::FILE), &results)?;
     }
     match ui.output {
-        Output::Json => ui.json(&results)?,
-        Output::Text => ui.result(&summary)?,
+        Output::Json => {
+            results.tests = tests.all()?;
+            ui.json(&results)?;
+        }
+        Output::Text => ui.result(&report::summary(&results, &rows, folder))?,
     }
-    let (exit, cause) = report::verdict(&results.tests);
     Ok(Done { cause, exit: Some(exit), ..Done::default() })
 }
 
-fn parse(args: &ParseArgs, folder: Folder) -> Result<Parsed> {
+fn parse(args: &ParseArgs, folder: Folder, tests: &mut Tests, ui: &Ui) -> Result<Parsed> {
     let shown = args.file.as_ref().map_or_else(|| "standard input".into(), |file| file.display().to_string());
     let failed = || format!("cannot read {shown}");
-    let reader: Box<dyn BufRead> = match &args.file {
-        Some(path) => {
-            let file = std::fs::File::open(path).cause(Cause::Usage, failed)?;
-            Box::new(BufReader::with_capacity(1 << 17, file))
-        }
-        None => Box::new(BufReader::with_capacity(1 << 17, std::io::stdin())),
-    };
+    let reader = input::open(args.file.as_deref())?;
     let judge = Judge::default();
-    let mut stream = Stream::new(folder, args.all_logs, &judge, ());
+    let mut stream = Stream::new(folder, args.all_logs, &judge, tests).forgetting_good();
     let mut lines = lines::Lines::new(reader, lines::LIMIT);
-    while let Some(line) = lines.next_line().cause(Cause::Usage, failed)? {
-        stream.line(line)?;
+    loop {
+        let line = lines.next_line();
         kit::signal::check()?;
+        let Some(line) = line.cause(Cause::Usage, failed)? else { break };
+        stream.line(line)?;
+    }
+    if lines.cut > 0 {
+        let most = lines::LIMIT >> 20;
+        ui.warn(format!(
+            "{shown}: {} bytes of lines longer than {most} MiB are not read, nor what they say",
+            lines.cut
+        ));
     }
     stream.finish(None)
 }
 
-/// The record without its tests, which are the rows'.
-fn results(args: &ParseArgs, started: Timestamp, parsed: Parsed) -> (Results, Vec<Row>) {
-    let truncated = parsed.truncated;
-    let mut rows = report::rows(parsed);
-    for row in &mut rows {
-        // Without --out the logs are gone when we end.
-        row.test.log = row.test.log.take().filter(|_| args.out.is_some());
-    }
-    let (counts, all_counts) = report::count(rows.iter().map(|row| &row.test));
-    let (_, cause) = report::verdict(rows.iter().map(|row| &row.test));
+/// The record without its tests, which wait on disk.
+fn results(args: &ParseArgs, started: Timestamp, tests: &Tests, cause: Option<Cause>, truncated: bool) -> Results {
     let mut head = Head::new(TOOL, VERSION, "", started);
     head.cause = cause;
     if cause.is_some_and(|cause| cause != Cause::Flaky) {
@@ -116,7 +131,7 @@ fn results(args: &ParseArgs, started: Timestamp, parsed: Parsed) -> (Results, Ve
         let error = Error::new(cause.unwrap_or(Cause::Unclassified), "the stream ends in the middle of a package");
         head = head.failed(&error);
     }
-    let results = Results {
+    Results {
         head,
         component: args.component.clone(),
         version: args.version.clone(),
@@ -126,13 +141,128 @@ fn results(args: &ParseArgs, started: Timestamp, parsed: Parsed) -> (Results, Ve
         nature: Nature::Unknown,
         cluster: String::new(),
         release: None,
-        counts,
-        all_counts,
+        counts: tests.counts,
+        all_counts: tests.all_counts,
         conditions: Conditions::default(),
         tests: Vec::new(),
         shard: (1, 1),
         whole: None,
         evidence: None,
-    };
-    (results, rows)
+    }
+}
+
+/// Rows that are put aside together.
+const BATCH: usize = 1000;
+/// The strand of the record's tests.
+const RECORD: &str = "record";
+
+/// What a stream says of its tests, one after the other: totals, and, for the record and JUnit, what they will say of
+/// each. There may be millions, so that waits on disk.
+struct Tests {
+    spool: Option<Spool>,
+    /// Whether there will be logs when we have ended.
+    logs: bool,
+    counts: Counts,
+    all_counts: Counts,
+    suites: BTreeMap<String, Totals>,
+    batch: Vec<Row>,
+    is_empty: bool,
+    /// Nobody can be told while the stream is read.
+    written: Result<()>,
+}
+
+impl Observer for Tests {
+    fn ended(&mut self, package: &str, test: &Ended) {
+        self.take(report::of_test(test.clone(), package));
+    }
+}
+
+impl Tests {
+    fn new(spool: Option<Spool>, logs: bool) -> Self {
+        Self {
+            spool,
+            logs,
+            counts: Counts::default(),
+            all_counts: Counts::default(),
+            suites: BTreeMap::new(),
+            batch: Vec::new(),
+            is_empty: true,
+            written: Ok(()),
+        }
+    }
+
+    fn take(&mut self, mut row: Row) {
+        report::add((&mut self.counts, &mut self.all_counts), &row.test);
+        if self.spool.is_none() {
+            return;
+        }
+        row.test.log = row.test.log.take().filter(|_| self.logs);
+        self.batch.push(row);
+        if self.batch.len() == BATCH && self.written.is_ok() {
+            self.written = self.write_batch();
+        }
+    }
+
+    /// Puts the last ones aside as well.
+    fn put_aside(&mut self) -> Result<()> {
+        std::mem::replace(&mut self.written, Ok(()))?;
+        self.write_batch()
+    }
+
+    fn write_batch(&mut self) -> Result<()> {
+        let mut rows = std::mem::take(&mut self.batch);
+        let Some(spool) = &mut self.spool else { return Ok(()) };
+        for row in &rows {
+            let text = serde_json::to_string_pretty(&row.test).cause(Cause::Internal, || "cannot write JSON")?;
+            let separator = if self.is_empty { "" } else { "," };
+            self.is_empty = false;
+            spool.add(RECORD, &format!("{separator}\n    {}", text.replace('\n', "\n    ")))?;
+        }
+        rows.sort_by(|a, b| a.test.package.cmp(&b.test.package));
+        for rows in rows.chunk_by(|a, b| a.test.package == b.test.package) {
+            let package = &rows[0].test.package;
+            let totals = self.suites.entry(package.clone()).or_default();
+            rows.iter().for_each(|row| totals.add(row));
+            spool.add(&strand(package), &junit::cases(rows)?)?;
+        }
+        Ok(())
+    }
+
+    fn write_junit(&self, path: &Path, results: &Results) -> Result<()> {
+        junit::write_suites(path, results, &self.suites, |package, out| self.copy(&strand(package), out))
+    }
+
+    /// Writes what [`rundir::write_json`] would write if the results held their tests.
+    fn write_record(&self, path: &Path, results: &Results) -> Result<()> {
+        let text = serde_json::to_string_pretty(results).cause(Cause::Internal, || "cannot write JSON")?;
+        let frame = if self.is_empty { None } else { text.split_once(NO_TESTS) };
+        let Some((before, after)) = frame else { return rundir::write_json(path, results).map(drop) };
+        let failed = || "it cannot be written";
+        rundir::write_with(path, |out| {
+            write!(out, "{before}{}", NO_TESTS.trim_end_matches(']')).cause(Cause::HostDisk, failed)?;
+            self.copy(RECORD, out)?;
+            writeln!(out, "\n  ]{after}").cause(Cause::HostDisk, failed)
+        })
+        .map(drop)
+    }
+
+    /// All tests at once, for who wants them so.
+    fn all(&self) -> Result<Vec<Test>> {
+        let mut text = b"[".to_vec();
+        self.copy(RECORD, &mut text)?;
+        text.push(b']');
+        serde_json::from_slice(&text).cause(Cause::Internal, || "cannot read what was put aside")
+    }
+
+    fn copy(&self, strand: &str, out: &mut dyn Write) -> Result<()> {
+        self.spool.as_ref().map_or(Ok(()), |spool| spool.copy(strand, out))
+    }
+}
+
+/// How a record without tests says so, on a line of its own.
+const NO_TESTS: &str = "\n  \"tests\": []";
+
+/// The strand of a package's cases in JUnit.
+fn strand(package: &str) -> String {
+    format!("package {package}")
 }

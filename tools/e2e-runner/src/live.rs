@@ -125,7 +125,7 @@ impl Observer for Feed {
         }
     }
 
-    fn ended(&mut self, test: &Ended) {
+    fn ended(&mut self, _package: &str, test: &Ended) {
         if top(&test.name) != &*test.name {
             return;
         }

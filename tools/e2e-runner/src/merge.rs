@@ -2,7 +2,7 @@
 //! would have said; and a word on the parts that are missing.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::{Path, PathBuf},
 };
 
@@ -27,8 +27,8 @@ use crate::{
 #[command(after_help = "Example:
   e2e-runner merge run-of-machine-1 run-of-machine-2 run-of-machine-3 --out merged
 
-Exit codes: those of the whole, as if one machine had run it; 4 if all is good but a part is missing; 2 if the parts
-are not of one whole.")]
+Exit codes: those of the whole, as if one machine had run it, with the cause of a part that never came to its tests;
+4 if all is good but a part is missing; 2 if the parts are not of one whole.")]
 pub struct MergeArgs {
     /// The parts: run directories, parts of them, or records
     #[arg(value_name = "RUN", required = true)]
@@ -89,15 +89,9 @@ fn same(one: &Path, other: &Path) -> bool {
 pub fn merge(found: &mut [Found], started: Timestamp) -> Result<(Results, Vec<Row>)> {
     found.sort_by_key(|part| part.results.shard);
     check(found)?;
-    let first = &found[0].results;
-    let (of, present) = (first.shard.1, found.iter().map(|part| part.results.shard.0).collect::<BTreeSet<_>>());
-    let mut rows = Vec::new();
-    for number in (1..=of).filter(|number| !present.contains(number)) {
-        let mut test = report::row(PACKAGE, &format!("part {number} of {of}"), Status::Failed);
-        (test.cause, test.line) =
-            (Some(Cause::NothingRan), Some(format!("there are no results of part {number} of {of}")));
-        rows.push(Row { test, excerpt: Vec::new(), ran: None });
-    }
+    let first = &first_of(found).results;
+    let of = first.shard.1;
+    let mut rows: Vec<Row> = (1..=of).filter_map(|number| missing(number, of, found)).collect();
     let complete = rows.is_empty();
     for part in found.iter() {
         rows.extend(part.results.tests.iter().map(|test| Row { test: test.clone(), excerpt: Vec::new(), ran: None }));
@@ -129,8 +123,8 @@ pub fn merge(found: &mut [Found], started: Timestamp) -> Result<(Results, Vec<Ro
         head.line = decided.and_then(|test| test.line.clone());
         head.reproduce = decided.and_then(|test| test.reproduce.clone());
     }
-    // A part that was stopped, or never reached its cluster, says so in its head only.
-    let stopped = found.iter().find(|part| part.results.head.message.is_some());
+    // A part that was stopped says so in its head only.
+    let stopped = found.iter().find(|part| part.results.head.message.is_some() && !part.never_began());
     if let Some(part) = stopped {
         (head.outcome, head.message) = (Outcome::Failed, part.results.head.message.clone());
         head.cause = head.cause.or(part.results.head.cause);
@@ -139,31 +133,65 @@ pub fn merge(found: &mut [Found], started: Timestamp) -> Result<(Results, Vec<Ro
     Ok((results, rows))
 }
 
+/// The first part that came to its tests, and of such parts none, the first.
+fn first_of(found: &[Found]) -> &Found {
+    found.iter().find(|part| !part.never_began()).unwrap_or(&found[0])
+}
+
+/// A row for a part that is not there, or that says only why it never came to its tests.
+fn missing(number: u32, of: u32, found: &[Found]) -> Option<Row> {
+    let mut test = report::row(PACKAGE, &format!("part {number} of {of}"), Status::Failed);
+    match found.iter().find(|part| part.results.shard.0 == number) {
+        Some(part) if part.never_began() => {
+            let head = &part.results.head;
+            (test.cause, test.line) = (Some(head.cause.unwrap_or(Cause::Unclassified)), head.message.clone());
+            test.reproduce.clone_from(&head.reproduce);
+        }
+        Some(_) => return None,
+        None => {
+            let why = format!("there are no results of part {number} of {of}");
+            (test.cause, test.line) = (Some(Cause::NothingRan), Some(why));
+        }
+    }
+    Some(Row { test, excerpt: Vec::new(), ran: None })
+}
+
 /// Refuses parts that are not of one whole, and a part that is there twice.
 fn check(found: &[Found]) -> Result<()> {
-    let first = &found[0];
+    let first = first_of(found);
     let key = |part: &Found| {
         let Results { component, version, kind, suite, platform, release, shard, whole, .. } = &part.results;
         let whole = whole.as_ref().map(|whole| format!("{} tests {}", whole.asked, whole.digest));
-        let release = release.clone().unwrap_or_default();
-        [component.clone(), version.clone(), kind.clone(), suite.clone(), platform.to_string(), release]
-            .into_iter()
-            .chain([format!("of {}", shard.1), whole.unwrap_or_default()])
-            .collect::<Vec<_>>()
+        let of = format!("of {}", shard.1);
+        let mut key = vec![
+            ("component", component.clone()),
+            ("version", version.clone()),
+            ("kind", kind.clone()),
+            ("platform", platform.to_string()),
+            ("number of parts", of),
+        ];
+        // What is learnt on the cluster, a part that never came there does not know.
+        if !part.never_began() {
+            let release = release.clone().unwrap_or_default();
+            let learnt = [("suite", suite.clone()), ("release", release), ("list of tests", whole.unwrap_or_default())];
+            key.extend(learnt);
+        }
+        key
     };
-    let words = ["component", "version", "kind", "suite", "platform", "release", "number of parts", "list of tests"];
-    for pair in found.windows(2) {
-        for (word, (ours, theirs)) in words.iter().zip(key(first).iter().zip(&key(&pair[1]))) {
+    for part in found {
+        for ((word, ours), (_, theirs)) in key(first).iter().zip(&key(part)) {
             if ours != theirs {
                 let what = format!(
                     "{} and {} are not parts of one whole: their {word} differs ({ours}, {theirs})",
                     first.path.display(),
-                    pair[1].path.display()
+                    part.path.display()
                 );
                 return Err(Error::new(Cause::Usage, what)
                     .next("parts must come from the same command with --shard and the same --durations"));
             }
         }
+    }
+    for pair in found.windows(2) {
         if pair[0].results.shard.0 == pair[1].results.shard.0 {
             let (number, of) = pair[0].results.shard;
             let what = format!(
@@ -215,8 +243,9 @@ fn add(sum: Counts, part: Counts) -> Counts {
 
 /// What the parts' clusters were like, together: the worst of natures, the sum of pods, round by round.
 fn conditions(results: &mut Results, found: &[Found]) {
-    results.nature = found.iter().map(|part| part.results.nature).max().unwrap_or(results.nature);
-    let others = found.iter().skip(1).map(|part| &part.results);
+    let began = || found.iter().filter(|part| !part.never_began()).map(|part| &part.results);
+    results.nature = began().map(|part| part.nature).max().unwrap_or(results.nature);
+    let others = began().skip(1);
     for other in others {
         if !results.cluster.split(' ').any(|cluster| cluster == other.cluster) {
             results.cluster = format!("{} {}", results.cluster, other.cluster).trim().to_owned();
@@ -318,6 +347,37 @@ mod tests {
         assert_eq!(said, ["there are no results of part 1 of 3", "there are no results of part 2 of 3"]);
         assert_eq!((results.head.outcome, results.head.cause), (Outcome::Failed, Some(Cause::NothingRan)));
         assert_eq!(report::verdict(rows.iter().map(|row| &row.test)).0, kit::Exit::NOTHING_RAN);
+    }
+
+    /// What a part leaves that never came to its tests.
+    fn without_tests(part: &mut Found) {
+        let head = part.results.head.clone().failed(&Error::new(Cause::ClusterUnreachable, "nobody answers"));
+        part.results.head = head.reproduce("run --shard 1/3");
+        (part.results.whole, part.results.tests, part.results.counts) = (None, Vec::new(), Counts::default());
+        (part.results.all_counts, part.results.suite) = (Counts::default(), "another".into());
+    }
+
+    #[test]
+    fn a_part_that_never_came_to_its_tests_is_missing_for_its_reason() {
+        let mut found = parts();
+        found.iter_mut().for_each(|part| part.results.release = Some("sha256:r".into()));
+        without_tests(&mut found[1]);
+        found[1].results.release = None;
+        let (results, rows) = merged(found).unwrap();
+        let row = &rows[0].test;
+        assert_eq!((row.package.as_str(), row.cause), ("part 1 of 3", Some(Cause::ClusterUnreachable)));
+        assert_eq!((row.line.as_deref(), row.reproduce.as_deref()), (Some("nobody answers"), Some("run --shard 1/3")));
+        // The other parts are all there.
+        assert_eq!((results.counts.asked, results.suite.as_str(), rows.len()), (2, "smoke", 3));
+        assert_eq!((results.release.as_deref(), results.head.cause), (Some("sha256:r"), Some(Cause::Product)));
+        let mut found = parts();
+        found.iter_mut().for_each(without_tests);
+        let (results, rows) = merged(found).unwrap();
+        assert_eq!((rows.len(), results.head.cause), (3, Some(Cause::ClusterUnreachable)));
+        let mut found = parts();
+        without_tests(&mut found[1]);
+        found[1].results.version = "v2".into();
+        assert!(merged(found).unwrap_err().to_string().contains("their version differs"));
     }
 
     #[test]

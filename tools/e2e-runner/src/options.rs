@@ -4,9 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use kit::{
-    Platform,
+    Cause, Error, Platform, Result,
     ci::{CiOptions, parse_duration},
     process::quote,
+    record::Results,
 };
 
 use crate::{environment, pace, shard::Shard};
@@ -23,6 +24,28 @@ pub enum Kind {
     Unit,
     /// A test script of its own, here
     Script,
+    /// What was made while an older release was installed, and its end-to-end tests, when a newer one is (see --phase)
+    Upgrade,
+}
+
+/// Which half of the kind upgrade; between them somebody installs the newer release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Phase {
+    /// The older release is installed: objects are made and remembered
+    Prepare,
+    /// The newer release is installed: they are looked at again, then a suite runs
+    Check,
+}
+
+impl Phase {
+    /// As the command line names it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::Check => "check",
+        }
+    }
 }
 
 impl Kind {
@@ -34,6 +57,7 @@ impl Kind {
             Self::Examples => "examples",
             Self::Unit => "unit",
             Self::Script => "script",
+            Self::Upgrade => "upgrade",
         }
     }
 }
@@ -47,6 +71,9 @@ pub struct PrepareArgs {
     /// Which tests of it
     #[arg(long, value_enum, default_value_t)]
     pub kind: Kind,
+    /// Build tags [default: those of ci/components.toml]
+    #[arg(long, value_name = "TAG,…", value_delimiter = ',')]
+    pub tags: Vec<String>,
     /// How much slower the nodes are than this machine: lengths of time in the tests are stretched
     #[arg(long, value_name = "FACTOR", value_parser = slowdown)]
     pub slowdown: Option<f64>,
@@ -62,6 +89,8 @@ pub struct PrepareArgs {
   e2e-runner run --component pipeline --suite full --kubeconfig s390x.yaml --platform linux/s390x --shard 1/3
   e2e-runner run --component pipeline --only-failed target/runs/RUN
   e2e-runner run --component pipeline --kind unit --tests TestSecrets --platform linux/s390x --repo REGISTRY/PATH
+  e2e-runner run --component pipeline --kind upgrade --phase prepare --run-dir RUN   # then install the newer release
+  e2e-runner run --component pipeline --kind upgrade --phase check --run-dir RUN     # with the same run directory
 
 Exit codes: 0 good (also what is flaky); 1 a test says that the component is not good, or no rule knows why it failed;
 3 infrastructure; 2 the call is wrong; 4 nothing ran; 5 a program is missing; 128+n signal n.")]
@@ -72,14 +101,24 @@ pub struct RunArgs {
     /// Which tests of it
     #[arg(long, value_enum, default_value_t)]
     pub kind: Kind,
+    /// Of kind upgrade: which half of it
+    #[arg(long, value_enum, required_if_eq("kind", "upgrade"))]
+    pub phase: Option<Phase>,
     /// The suite in ci/components.toml [default: the one marked so, on emulated nodes maybe another; with --tests:
     /// all tests]
     #[arg(long, value_name = "NAME")]
     pub suite: Option<String>,
-    /// Only these tests: names, or a pattern as `go test -run` takes it
+    /// Only these tests: names, or a pattern as `go test -run` takes it, also of subtests (TestA/sub)
     #[arg(long, value_name = "NAMES|REGEX")]
     pub tests: Vec<String>,
-    /// Only what failed or did not run in this run directory (or part of one, or results.json), in the same suite
+    /// Not these tests: a pattern as `go test -skip` takes it
+    #[arg(long, value_name = "REGEX")]
+    pub skip: Vec<String>,
+    /// Build tags of the tests [default: those of ci/components.toml]
+    #[arg(long, value_name = "TAG,…", value_delimiter = ',')]
+    pub tags: Vec<String>,
+    /// Only what failed or did not run in this run directory (or part of one, or results.json), in the same suite; all
+    /// of the suite if that run failed as a whole
     #[arg(long, value_name = "RUN", conflicts_with = "tests")]
     pub only_failed: Option<PathBuf>,
     /// Of kind unit: only these packages, as in ./pkg/pod [default: those of ci/components.toml]
@@ -106,6 +145,9 @@ pub struct RunArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
     pub ci: CiOptions,
+    /// The digest of the release that the tests are about: refused where another one is installed
+    #[arg(long, value_name = "DIGEST")]
+    pub release: Option<String>,
     /// Where images were pushed, for tests that want to know ({repo} in ci/components.toml)
     #[arg(long, value_name = "REPOSITORY")]
     pub repo: Option<String>,
@@ -125,7 +167,8 @@ pub struct RunArgs {
     /// [default: what install.json says]
     #[arg(long, value_name = "FACTOR", value_parser = slowdown)]
     pub slowdown: Option<f64>,
-    /// Time limit of all tests together, exactly [default: the suite's, stretched]
+    /// Time limit of all tests together (of kind unit: of each package), exactly [default: that of
+    /// ci/components.toml, stretched]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub timeout: Option<Duration>,
     /// End tests that print nothing for so long, exactly [default: 10m, stretched]
@@ -147,14 +190,75 @@ fn slowdown(text: &str) -> Result<f64, String> {
     pace::parse(text).map_err(|error| error.to_string())
 }
 
+/// What a run has found out that the command must say which repeats it: there is nothing in a run directory of its own.
+#[derive(Debug, Clone, Default)]
+pub struct Learnt {
+    /// Digest of the release that is installed.
+    pub release: Option<String>,
+    /// How much slower the nodes are, if limits were stretched.
+    pub slowdown: Option<f64>,
+}
+
+impl Learnt {
+    /// As the record says.
+    #[must_use]
+    pub fn of(results: &Results) -> Self {
+        let stretch = results.conditions.stretch.as_ref();
+        Self { release: results.release.clone(), slowdown: stretch.map(|stretch| stretch.slowdown) }
+    }
+}
+
 impl RunArgs {
+    /// Refuses options that are for other kinds of tests: what is not done must not look as if it were.
+    ///
+    /// # Errors
+    /// [`Cause::Usage`] naming the option, the kinds that it is for, and this one.
+    pub fn check(&self) -> Result<()> {
+        const UNIT: &[Kind] = &[Kind::Unit];
+        const SCRIPT: &[Kind] = &[Kind::Script];
+        const PARTS: &[Kind] = &[Kind::E2e, Kind::Examples];
+        const SUITES: &[Kind] = &[Kind::E2e, Kind::Examples, Kind::Upgrade];
+        const AGAIN: &[Kind] = &[Kind::E2e, Kind::Examples, Kind::Unit];
+        const GO: &[Kind] = &[Kind::E2e, Kind::Examples, Kind::Unit, Kind::Upgrade];
+        let whole = "a script runs as a whole: say what it is to run with --env";
+        let given = [
+            (!self.package.is_empty(), "--package", UNIT, "say which tests with --suite and --tests"),
+            (self.script.is_some(), "--script", SCRIPT, "add --kind script"),
+            (self.suite.is_some(), "--suite", SUITES, "say which with --package and --tests"),
+            (self.shard.is_part(), "--shard", PARTS, "give each machine other packages with --package"),
+            (self.shadow, "--shadow", SUITES, "name the tests with --tests, without their entries in ci/skips.toml"),
+            (!self.tests.is_empty(), "--tests", GO, whole),
+            (!self.skip.is_empty(), "--skip", GO, whole),
+            (!self.tags.is_empty(), "--tags", GO, whole),
+            (self.only_failed.is_some(), "--only-failed", AGAIN, whole),
+            (self.fail_fast, "--fail-fast", GO, whole),
+            (self.max_failures.is_some(), "--max-failures", GO, whole),
+            (self.no_second_attempt, "--no-second-attempt", GO, "a script runs once"),
+        ];
+        let stranger = given.into_iter().find(|(given, _, kinds, _)| *given && !kinds.contains(&self.kind));
+        let Some((_, option, kinds, next)) = stranger else { return Ok(()) };
+        let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
+        let what = format!("{option} is for --kind {}, and this is --kind {}", names.join(" or "), self.kind.name());
+        let next = match self.kind {
+            Kind::Script => whole,
+            Kind::Upgrade => "an upgrade is tested as a whole: say which tests follow with --suite and --tests",
+            _ => next,
+        };
+        Err(Error::new(Cause::Usage, what).next(next))
+    }
+
     /// The command that runs one test again (all of them without one), in a run directory of its own. A test
     /// comes with the `suite` that it ran in if that sets something.
     #[must_use]
-    pub fn again(&self, test: Option<&str>, suite: Option<&str>) -> String {
+    pub fn again(&self, test: Option<&str>, suite: Option<&str>, learnt: &Learnt) -> String {
         let mut words = vec!["--component".to_owned(), self.component.clone()];
         if self.kind != Kind::E2e {
             words.extend(["--kind".to_owned(), self.kind.name().to_owned()]);
+        }
+        if let Some(phase) = self.phase {
+            // What it is about lies in the run directory.
+            words.extend(["--phase".to_owned(), phase.name().to_owned()]);
+            words.extend(self.run_dir.iter().flat_map(|run| ["--run-dir".to_owned(), run.display().to_string()]));
         }
         words.extend(self.script.iter().flat_map(|script| ["--script".to_owned(), script.clone()]));
         words.extend(self.package.iter().flat_map(|package| ["--package".to_owned(), package.clone()]));
@@ -175,10 +279,18 @@ impl RunArgs {
             Some(test) => words.extend(["--tests".to_owned(), test.to_owned()]),
             None => words.extend(self.tests.iter().flat_map(|tests| ["--tests".to_owned(), tests.clone()])),
         }
+        words.extend(self.skip.iter().flat_map(|skip| ["--skip".to_owned(), skip.clone()]));
+        words.extend((!self.tags.is_empty()).then(|| ["--tags".to_owned(), self.tags.join(",")]).into_iter().flatten());
         words.extend(self.cluster.arguments());
         words.extend(self.platform.iter().flat_map(|platform| ["--platform".to_owned(), platform.to_string()]));
-        words.extend(self.repo.iter().flat_map(|repo| ["--repo".to_owned(), repo.clone()]));
-        words.extend(self.slowdown.iter().flat_map(|slowdown| ["--slowdown".to_owned(), slowdown.to_string()]));
+        let slowdown = self.slowdown.or(learnt.slowdown).map(|slowdown| slowdown.to_string());
+        let release = learnt.release.as_ref().or(self.release.as_ref());
+        for (option, value) in
+            [("--release", release), ("--repo", self.repo.as_ref()), ("--slowdown", slowdown.as_ref())]
+        {
+            words.extend(value.into_iter().flat_map(|value| [option.to_owned(), value.clone()]));
+        }
+        words.extend(self.ci.arguments());
         words.extend(self.env.iter().flat_map(|(key, value)| ["--env".to_owned(), format!("{key}={value}")]));
         let words: Vec<_> = words.iter().map(|word| quote(word)).collect();
         format!("cargo xtask e2e-runner run {}", words.join(" "))
@@ -193,30 +305,80 @@ mod tests {
     fn a_command_that_repeats_it() {
         let args =
             RunArgs::parse_from(["run", "--component", "greeter", "--suite", "smoke", "--env", "A=b c", "--lab", "x"]);
+        let nothing = Learnt::default();
         assert_eq!(
-            args.again(Some("TestA"), None),
+            args.again(Some("TestA"), None, &nothing),
             "cargo xtask e2e-runner run --component greeter --tests TestA --lab x --env 'A=b c'"
         );
         assert_eq!(
-            args.again(None, None),
+            args.again(None, None, &nothing),
             "cargo xtask e2e-runner run --component greeter --suite smoke --lab x --env 'A=b c'"
         );
-        assert!(
-            args.again(Some("TestA"), Some("full")).contains("--component greeter --suite full --tests TestA --lab")
-        );
+        let command = args.again(Some("TestA"), Some("full"), &nothing);
+        assert!(command.contains("--component greeter --suite full --tests TestA --lab"), "{command}");
         let part = ["run", "--component", "x", "--kind", "examples", "--shard", "2/3", "--durations", "a b"];
         let args = RunArgs::parse_from(part);
         assert_eq!(
-            args.again(None, None),
+            args.again(None, None, &nothing),
             "cargo xtask e2e-runner run --component x --kind examples --shard 2/3 --durations 'a b'"
         );
         assert_eq!(
-            args.again(Some("TestA"), None),
+            args.again(Some("TestA"), None, &nothing),
             "cargo xtask e2e-runner run --component x --kind examples --tests TestA"
         );
-        for wrong in [&["--shard", "3/2"][..], &["--max-failures", "0"], &["--only-failed", "x", "--tests", "y"]] {
+        let learnt = Learnt { release: Some("sha256:1".into()), slowdown: Some(11.5) };
+        let args = RunArgs::parse_from(["run", "--component", "x", "--ci", "my ci"]);
+        assert_eq!(
+            args.again(Some("TestA"), None, &learnt),
+            "cargo xtask e2e-runner run --component x --tests TestA --release sha256:1 --slowdown 11.5 --ci 'my ci'"
+        );
+        let said = ["run", "--component", "x", "--slowdown", "3", "--release", "sha256:0"];
+        let command = RunArgs::parse_from(said).again(None, None, &learnt);
+        assert!(command.ends_with("--component x --release sha256:1 --slowdown 3"), "{command}");
+        let check = ["run", "--component", "x", "--kind", "upgrade", "--phase", "check", "--run-dir", "a b"];
+        assert_eq!(
+            RunArgs::parse_from(check).again(None, None, &nothing),
+            "cargo xtask e2e-runner run --component x --kind upgrade --phase check --run-dir 'a b'"
+        );
+        for wrong in [
+            &["--shard", "3/2"][..],
+            &["--max-failures", "0"],
+            &["--only-failed", "x", "--tests", "y"],
+            &["--kind", "upgrade"],
+        ] {
             let words = [&["run", "--component", "x"], wrong].concat();
             assert!(RunArgs::try_parse_from(words).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn options_of_another_kind_are_refused() {
+        let check = |words: &[&str]| {
+            let all = ["run", "--component", "x"].iter().chain(words);
+            RunArgs::try_parse_from(all).unwrap().check().map_err(|error| error.to_string())
+        };
+        for (words, said) in [
+            (&["--package", "./x"][..], "--package is for --kind unit, and this is --kind e2e"),
+            (&["--script", "x"], "--script is for --kind script, and this is --kind e2e"),
+            (&["--kind", "unit", "--shard", "1/2"], "--shard is for --kind e2e or examples, and this is --kind unit"),
+            (
+                &["--kind", "unit", "--suite", "x"],
+                "--suite is for --kind e2e or examples or upgrade, and this is --kind unit",
+            ),
+            (
+                &["--kind", "script", "--skip", "x"],
+                "--skip is for --kind e2e or examples or unit or upgrade, and this is --kind script",
+            ),
+            (&["--kind", "script", "--tags", "x"], "a script runs as a whole"),
+        ] {
+            let error = check(words).unwrap_err();
+            assert!(error.contains(said), "{error}");
+        }
+        for good in [&["--kind", "unit", "--package", "./x", "--tags", "a,b", "--skip", "x"][..], &["--shard", "1/2"]] {
+            assert_eq!(check(good), Ok(()));
+        }
+        let words = ["run", "--component", "x", "--skip", "A/b c", "--tags", "e2e,more"];
+        let again = RunArgs::parse_from(words).again(Some("TestA"), None, &Learnt::default());
+        assert!(again.ends_with("--tests TestA --skip 'A/b c' --tags e2e,more"), "{again}");
     }
 }

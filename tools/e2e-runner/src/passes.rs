@@ -6,8 +6,9 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     fmt::Write as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -20,7 +21,10 @@ use kit::{
 use crate::{
     cause::Judge,
     live::Live,
-    parse::{Parsed, Stream, log::Folder},
+    parse::{
+        Parsed, Stream,
+        log::{Allowance, Folder},
+    },
     program::Program,
     select::Selection,
 };
@@ -59,6 +63,8 @@ pub struct Runner<'a> {
     pub environment: BTreeMap<String, OsString>,
     /// Where logs go.
     pub logs: PathBuf,
+    /// What they may take together with those of other passes, attempts and rounds.
+    pub allowance: Arc<Allowance>,
     /// When all must be over.
     pub deadline: Option<Instant>,
     /// For how long it may say nothing.
@@ -78,6 +84,14 @@ pub struct Stopped {
     pub cause: Option<Cause>,
     /// In words.
     pub why: String,
+}
+
+impl Stopped {
+    /// By an error of ours.
+    #[must_use]
+    pub fn by(error: &Error) -> Self {
+        Self { cause: Some(error.cause), why: error.summary() }
+    }
 }
 
 /// What came of all passes.
@@ -107,6 +121,7 @@ impl<'a> Runner<'a> {
             parallel: self.parallel,
             environment: self.environment.clone(),
             logs,
+            allowance: Arc::clone(&self.allowance),
             deadline: self.deadline,
             silence: self.silence,
             max_failures: None,
@@ -122,6 +137,14 @@ impl Runner<'_> {
     /// # Errors
     /// If the program cannot be started, or a log not written.
     pub fn run(&self, tests: &[String], name: &str, ui: &Ui) -> Result<Ran> {
+        self.run_after(0, tests, name, ui)
+    }
+
+    /// The same when `failed` other tests have failed before, which count for [`Self::max_failures`] as well.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_after(&self, failed: usize, tests: &[String], name: &str, ui: &Ui) -> Result<Ran> {
         let mut ran = Ran::default();
         let live = Live::start(ui, ui.step(name), tests.len());
         for pass in &self.passes {
@@ -131,20 +154,25 @@ impl Runner<'_> {
             if ran.stopped.is_some() || ran.signal.is_some() {
                 break;
             }
-            self.pass(pass, tests, &live, &mut ran)?;
+            match self.pass(pass, tests, failed, &live, &mut ran) {
+                // What the passes before it have found stays.
+                Err(error) if !ran.streams.is_empty() => ran.stopped = Some(Stopped::by(&error)),
+                passed => passed?,
+            }
         }
         Ok(ran)
     }
 
-    fn pass(&self, pass: &[String], tests: &[String], live: &Live, ran: &mut Ran) -> Result<()> {
-        let mut stream = Stream::new(Folder::new(&self.logs), true, &self.judge, live.feed());
+    fn pass(&self, pass: &[String], tests: &[String], failed: usize, live: &Live, ran: &mut Ran) -> Result<()> {
+        let folder = Folder::new(&self.logs).within(&self.allowance);
+        let mut stream = Stream::new(folder, true, &self.judge, live.feed());
         let (mut written, mut too_many) = (Ok(()), false);
-        let before = ran.streams.iter().map(Parsed::failed).sum::<usize>();
+        let before = failed + ran.streams.iter().map(Parsed::failed).sum::<usize>();
         // One failure is Go's own affair: the tests that run come to their end.
         let most = self.max_failures.filter(|most| *most > 1).map_or(usize::MAX, |most| most as usize);
         // A program elsewhere is ended by whoever started it there.
         let ask = if self.launcher.is_empty() { Signal::QUIT } else { Signal::TERM };
-        let process = Process::new("the tests", self.command(pass, tests)).ask_with(ask).grace(LATE);
+        let process = Process::new("the tests", self.command(pass, tests)?).ask_with(ask).grace(LATE);
         let process = process.silence(self.silence).stop_with(&self.stopper);
         let process = match self.left() {
             // The program ends itself first, and says which tests ran.
@@ -176,6 +204,11 @@ impl Runner<'_> {
                 Some(Stopped { cause: Some(Cause::ClusterUnreachable), why })
             }
             Ok(finished) if finished.timed_out => Some(time_over()),
+            // What reads the program's output says itself that it has ended, unless something killed it.
+            Ok(finished) if !stream.is_whole() => {
+                let why = format!("the test program's output ended early (exit code {})", finished.code());
+                Some(Stopped { cause: Some(Cause::Unclassified), why })
+            }
             Ok(_) => None,
             Err(Error { signal: Some(number), .. }) => {
                 ran.signal = Some(number);
@@ -207,17 +240,17 @@ impl Runner<'_> {
     }
 
     /// The command of a pass, for these tests.
-    fn command(&self, pass: &[String], tests: &[String]) -> Command {
+    fn command(&self, pass: &[String], tests: &[String]) -> Result<Command> {
         let mut command = Command::new(&self.program.test2json);
         command.args(["-t", "-p", &self.program.package, "/bin/sh", "-c", AS_GO_TEST, &self.program.package]);
         command.args(&self.launcher).arg(&self.program.path);
-        command.args(self.words(pass, tests));
+        command.args(self.words(pass, tests)?);
         command.current_dir(&self.program.folder).env_clear().envs(&self.environment);
-        command
+        Ok(command)
     }
 
     /// The test program's arguments: those that `go test -json` gives it, the selection, its own.
-    fn words(&self, pass: &[String], tests: &[String]) -> Vec<String> {
+    fn words(&self, pass: &[String], tests: &[String]) -> Result<Vec<String>> {
         let limit = self.left().map_or(0, |left| left.as_millis().max(1));
         let mut words = vec![
             "-test.v=test2json".to_owned(),
@@ -225,42 +258,51 @@ impl Runner<'_> {
             "-test.count=1".into(),
             format!("-test.timeout={limit}ms"),
         ];
-        words.extend(self.selection.arguments(tests));
+        words.extend(self.selection.arguments(tests)?);
         words.extend(self.parallel.map(|number| format!("-test.parallel={number}")));
         words.extend((self.max_failures == Some(1)).then(|| "-test.failfast".into()));
         words.extend(self.arguments.iter().chain(pass).cloned());
-        words
+        Ok(words)
     }
 
     /// What runs, as one could type it: folder, environment, one command for each pass.
-    #[must_use]
-    pub fn describe(&self, tests: &[String]) -> String {
+    ///
+    /// # Errors
+    /// As [`Selection::arguments`].
+    pub fn describe(&self, tests: &[String]) -> Result<String> {
         let mut text = format!("cd {}\n", quote(&self.program.folder.display().to_string()));
         for (name, value) in &self.environment {
             let _ = writeln!(text, "export {name}={}", quote(&value.to_string_lossy()));
         }
         for pass in &self.passes {
             let program = self.program.path.display().to_string();
-            let words = self.launcher.iter().chain([&program]).cloned().chain(self.words(pass, tests));
+            let words = self.launcher.iter().chain([&program]).cloned().chain(self.words(pass, tests)?);
             let words: Vec<_> = words.map(|word| quote(&word)).collect();
             let _ = writeln!(text, "{}", words.join(" "));
         }
-        text
+        Ok(text)
     }
 
     /// Leaves that beside the logs.
     ///
     /// # Errors
-    /// [`Cause::HostDisk`] naming the file.
+    /// [`Cause::HostDisk`] naming the file, or as [`Self::describe`].
     pub fn record(&self, tests: &[String]) -> Result<()> {
-        // Logs of an earlier attempt at this cell would be taken for this one's.
-        match std::fs::remove_dir_all(&self.logs) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
-        .cause(Cause::HostDisk, || format!("cannot clear {}", self.logs.display()))?;
-        kit::rundir::write(&self.logs.join("_command.txt"), self.describe(tests).as_bytes()).map(drop)
+        clear(&self.logs)?;
+        kit::rundir::write(&self.logs.join("_command.txt"), self.describe(tests)?.as_bytes()).map(drop)
     }
+}
+
+/// Removes logs of an earlier attempt at this cell, which would be taken for this one's.
+///
+/// # Errors
+/// [`Cause::HostDisk`] naming the folder.
+pub(crate) fn clear(logs: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(logs) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+    .cause(Cause::HostDisk, || format!("cannot clear {}", logs.display()))
 }
 
 fn enough(most: usize) -> String {

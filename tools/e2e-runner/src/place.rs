@@ -1,11 +1,11 @@
 //! Where the tests run: the cluster that was named, its nodes, what is installed there.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use cluster::{Guard, KubeContext, Opened};
+use cluster::{Guard, KubeContext, Opened, objects::Object};
 use kit::{
     Cause, Context, Error, Outcome, Platform, Result, Ui,
     record::{ClusterId, Input, Install, Nature, Record},
@@ -37,6 +37,8 @@ pub struct Place {
 pub struct Installed {
     /// Digest of the release.
     pub release: Option<String>,
+    /// Its version.
+    pub version: Option<String>,
     /// The record, by content.
     pub input: Option<Input>,
     /// What the nodes are, as somebody looked.
@@ -85,17 +87,23 @@ impl Place {
         }
     }
 
-    /// Reads `install.json` of the cell, if it is there: it must be of this very cluster.
+    /// Reads `install.json` of the cell, if it is there: it must be of this very cluster. Where the cluster goes by
+    /// another name than when the component was installed, it lies in the cell of that name.
     ///
     /// # Errors
     /// [`Cause::Usage`] if it is of another one; its own cause if the install did not succeed.
     pub fn installed(&self, cell: &Path) -> Result<Installed> {
-        let path = cell.join(Install::FILE);
-        if !path.is_file() {
+        let mut found = Vec::new();
+        for cell in installed_cells(cell)? {
+            let (install, digest) = rundir::read_record::<Install>(&cell)?;
+            found.push((cell.join(Install::FILE), install, digest));
+        }
+        let ours = found.iter().position(|(_, install, _)| install.cluster.uid == self.id.uid);
+        if found.is_empty() {
             return Ok(Installed::default());
         }
-        let (install, digest) = rundir::read_record::<Install>(cell)?;
-        if install.cluster.uid != self.id.uid {
+        let (path, install, digest) = found.swap_remove(ours.unwrap_or(0));
+        if ours.is_none() {
             let what = format!(
                 "{} is of cluster {} (uid {}), and this is {} (uid {})",
                 path.display(),
@@ -118,7 +126,27 @@ impl Place {
         // Of the nodes of another platform it says nothing.
         let same = install.platform == self.platform;
         let (nature, slowdown) = (Some(install.nature).filter(|_| same), install.slowdown.filter(|_| same));
-        Ok(Installed { release: Some(install.release), input, nature, slowdown })
+        let (release, version) = (Some(install.release), Some(install.version));
+        Ok(Installed { release, version, input, nature, slowdown })
+    }
+
+    /// Refuses a cluster that holds another release of the component than this one: by its install.json, or by what the
+    /// cluster itself keeps of installations.
+    ///
+    /// # Errors
+    /// [`Cause::Usage`] if it does, or nothing says what it holds; or as `cluster::cause_of` says.
+    pub async fn holds(&self, component: &str, release: &str, installed: &Installed) -> Result<()> {
+        let mut found: Vec<String> = installed.release.iter().cloned().collect();
+        if found.is_empty() {
+            let kept = cluster::inventory::list(&self.opened.client).await?;
+            found.extend(kept.into_iter().filter(|kept| kept.component == component).map(|kept| kept.release));
+        }
+        if found.iter().any(|found| found == release) {
+            return Ok(());
+        }
+        let held = if found.is_empty() { "no release that anybody has noted".into() } else { found.join(", ") };
+        let what = format!("{} holds {held} of {component}, and the tests are to be about {release}", self.id.name);
+        Err(Error::new(Cause::Usage, what).next("install that release first, or leave out --release"))
     }
 
     /// Applies what tests need beside the release: each file below these folders of the sources.
@@ -126,28 +154,52 @@ impl Place {
     /// # Errors
     /// [`Cause::Usage`] for a folder that is not there, or as `cluster::cause_of` says.
     pub async fn apply(&self, root: &Path, folders: &[String], ui: &Ui) -> Result<()> {
-        let mut kinds = None;
-        for folder in folders {
-            for file in files(&root.join(folder))? {
-                let name = file.display().to_string();
-                let bytes = rundir::read_limited(&file, cluster::objects::FILE_LIMIT)?;
-                let text = String::from_utf8(bytes).cause(Cause::Usage, || format!("{name} is not UTF-8"))?;
-                for mut object in cluster::objects::parse(&text, &name)? {
-                    if kinds.is_none() {
-                        kinds = Some(cluster::Kinds::discover(&self.opened.client).await?);
-                    }
-                    let Some(kinds) = &kinds else { continue };
-                    let kind = kinds.place(&mut object, &name)?;
-                    let api = kind.api(&self.opened.client, &object.key.namespace);
-                    let params = PatchParams::apply(cluster::FIELD_MANAGER).force();
-                    let applied = api.patch(&object.key.name, &params, &Patch::Apply(&object.value)).await;
-                    applied.kube(|| format!("cannot apply {} of {name}", object.key))?;
-                    ui.note(format!("applied for the tests: {}", object.key));
-                }
-            }
+        let objects = manifests(folders.iter().map(|folder| root.join(folder)))?;
+        if objects.is_empty() {
+            return Ok(());
+        }
+        let kinds = cluster::Kinds::discover(&self.opened.client).await?;
+        for (name, mut object) in objects {
+            let kind = kinds.place(&mut object, &name)?;
+            let api = kind.api(&self.opened.client, &object.key.namespace);
+            let params = PatchParams::apply(cluster::FIELD_MANAGER).force();
+            let applied = api.patch(&object.key.name, &params, &Patch::Apply(&object.value)).await;
+            applied.kube(|| format!("cannot apply {} of {name}", object.key))?;
+            ui.note(format!("applied for the tests: {}", object.key));
         }
         Ok(())
     }
+}
+
+/// The cell, if something was installed there, and otherwise those of the same component and platform on clusters of
+/// other names.
+fn installed_cells(cell: &Path) -> Result<Vec<PathBuf>> {
+    let is_installed = |cell: &Path| cell.join(Install::FILE).is_file();
+    if is_installed(cell) {
+        return Ok(vec![cell.to_path_buf()]);
+    }
+    let Some(folder) = cell.parent().filter(|folder| folder.is_dir()) else { return Ok(Vec::new()) };
+    let entries = std::fs::read_dir(folder).cause(Cause::HostDisk, || format!("cannot read {}", folder.display()))?;
+    let mut cells: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(|cell| is_installed(cell)).collect();
+    cells.sort();
+    Ok(cells)
+}
+
+/// The objects of these files, and of the files in these folders, each with the name of its file.
+///
+/// # Errors
+/// [`Cause::Usage`] naming what cannot be read.
+pub fn manifests(places: impl IntoIterator<Item = PathBuf>) -> Result<Vec<(String, Object)>> {
+    let mut all = Vec::new();
+    for place in places {
+        for file in files(&place)? {
+            let name = file.display().to_string();
+            let bytes = rundir::read_limited(&file, cluster::objects::FILE_LIMIT)?;
+            let text = String::from_utf8(bytes).cause(Cause::Usage, || format!("{name} is not UTF-8"))?;
+            all.extend(cluster::objects::parse(&text, &name)?.into_iter().map(|object| (name.clone(), object)));
+        }
+    }
+    Ok(all)
 }
 
 /// Gives back the nodes that a run has set aside that was killed, unless it is another one's that still works.
@@ -196,13 +248,13 @@ fn platform(id: &ClusterId, wanted: Option<&Platform>) -> Result<Platform> {
     }
 }
 
-fn files(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let failed = || format!("cannot read {}, which ci/components.toml names as manifests", folder.display());
     if folder.is_file() {
         return Ok(vec![folder.to_path_buf()]);
     }
     let entries = std::fs::read_dir(folder).cause(Cause::Usage, failed)?;
-    let yaml = |path: &std::path::PathBuf| path.extension().is_some_and(|kind| kind == "yaml" || kind == "yml");
+    let yaml = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "yaml" || kind == "yml");
     let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(yaml).collect();
     files.sort();
     if files.is_empty() {

@@ -3,12 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 use kit::{
-    Cause, Done, Error, Output, Platform, Result, Ui,
+    Cause, Done, Error, Outcome, Output, Platform, Result, Ui,
     ci::{Ci, Component, Round, Suite},
     process::Stopper,
     record::{Conditions, Counts, Head, Input, Nature, Record, Results, Whole},
@@ -18,22 +19,30 @@ use crate::{
     TOOL, VERSION,
     cause::Judge,
     environment::{self, Values},
-    options::{Kind, RunArgs},
+    options::{Kind, Learnt, RunArgs},
     pace::Pace,
     passes::Runner,
     program::{self, Program},
     runs::{self, Found},
     script,
     select::{self, Choice, Selection, Wanted},
-    shard, unit,
+    shard, unit, upgrade,
 };
 
+/// How long a suite may take that says nothing of it, and a script.
+pub(crate) const LIMIT: Duration = Duration::from_hours(2);
 /// How long tests may print nothing.
 const SILENCE: Duration = Duration::from_mins(10);
 
-/// The component with the tests of that kind as its tests.
-pub(crate) fn of_kind(component: Component, kind: Kind) -> Component {
-    if kind == Kind::Examples { component.of_examples() } else { component }
+/// The component with the tests of that kind as its tests, compiled with these build tags if there are any.
+pub(crate) fn of_kind(component: Component, kind: Kind, tags: &[String]) -> Component {
+    let mut component = if kind == Kind::Examples { component.of_examples() } else { component };
+    if !tags.is_empty() {
+        let tests = component.tests.as_mut().map(|tests| &mut tests.tags);
+        let unit = component.unit.as_mut().map(|unit| &mut unit.tags);
+        tests.into_iter().chain(unit).for_each(|of| *of = tags.to_vec());
+    }
+    component
 }
 
 fn input(found: &Found) -> Input {
@@ -48,6 +57,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) wanted: Wanted,
     /// The suite of the record that `--only-failed` names.
     failed_in: Option<String>,
+    /// How many tests have passed there.
+    pub(crate) earlier: usize,
     durations: BTreeMap<String, f64>,
     /// What was read of earlier runs.
     pub(crate) inputs: Vec<Input>,
@@ -59,9 +70,10 @@ pub(crate) struct Plan<'a> {
 impl<'a> Plan<'a> {
     pub(crate) fn new(args: &'a RunArgs) -> Result<Self> {
         // What can be wrong with the call is said before anything is built or opened.
-        let wanted = Wanted::new(&args.tests)?;
+        args.check()?;
+        let wanted = Wanted::new(&args.tests, &args.skip)?;
         let ci = args.ci.open()?;
-        let component = of_kind(ci.component(&args.component)?, args.kind);
+        let component = of_kind(ci.component(&args.component)?, args.kind, &args.tags);
         if matches!(args.kind, Kind::E2e | Kind::Examples) {
             program::section(&ci, &args.component, args.kind, &component)?;
         }
@@ -71,17 +83,26 @@ impl<'a> Plan<'a> {
             component,
             wanted,
             failed_in: None,
+            earlier: 0,
             durations: BTreeMap::new(),
             inputs: Vec::new(),
             suite_name: String::new(),
             suite: Suite::default(),
             started: Timestamp::now(),
         };
+        if (args.kind == Kind::Upgrade) != args.phase.is_some() {
+            return Err(Error::new(Cause::Usage, "--kind upgrade and --phase belong together"));
+        }
+        if args.kind == Kind::Upgrade {
+            upgrade::section(&plan)?;
+        }
         plan.read_earlier()?;
         match args.kind {
             Kind::E2e | Kind::Examples => plan.choose_suite(false)?,
             Kind::Unit => plan.suite_name = unit::section(&plan)?.0,
             Kind::Script => plan.suite_name = script::section(&plan)?.0,
+            Kind::Upgrade if plan.component.tests.is_some() => plan.choose_suite(false)?,
+            Kind::Upgrade => plan.suite_name = Kind::Upgrade.name().into(),
         }
         Ok(plan)
     }
@@ -94,16 +115,24 @@ impl<'a> Plan<'a> {
         };
         if let Some(place) = &self.args.only_failed {
             let found = find(place, self.args.platform.as_ref())?;
-            let wanted = Wanted::failed(&found);
-            if wanted.names().is_none_or(BTreeSet::is_empty) {
+            let wanted = self.wanted.clone().failed(&found);
+            let nothing = wanted.names().is_none_or(BTreeSet::is_empty);
+            // What failed as a whole says of no test that it did not.
+            let whole = found.iter().any(Found::never_began)
+                || (nothing && found.iter().any(|found| found.results.head.outcome == Outcome::Failed));
+            if nothing && !whole {
                 let what = format!("nothing of {} failed in {}", self.args.component, place.display());
                 return Err(Error::new(Cause::NothingRan, what).next("leave out --only-failed to run all of it"));
             }
             self.inputs.extend(found.iter().map(input));
+            self.earlier = found.iter().map(|found| found.results.counts.passed + found.results.counts.flaky).sum();
             let suites: BTreeSet<_> = found.iter().map(|found| found.results.suite.clone()).collect();
             // Of a suite that sets something, what failed must run with that again.
             let mut known = suites.into_iter().filter(|suite| self.component.suites.contains_key(suite));
-            (self.failed_in, self.wanted) = (known.next(), wanted);
+            self.failed_in = known.next();
+            if !whole {
+                self.wanted = wanted;
+            }
         }
         if let Some(place) = &self.args.durations {
             let found = find(place, None)?;
@@ -116,6 +145,8 @@ impl<'a> Plan<'a> {
     /// The suite that is named, or the default one for nodes that are emulated or not.
     pub(crate) fn choose_suite(&mut self, emulated: bool) -> Result<()> {
         let named = self.args.suite.as_deref().or(self.failed_in.as_deref());
+        let upgrade = self.component.upgrade.as_ref().filter(|_| self.args.kind == Kind::Upgrade);
+        let named = named.or(upgrade.and_then(|upgrade| upgrade.suite.as_deref()).filter(|_| self.wanted.is_empty()));
         let (name, suite) = self.component.suite_on(named, emulated)?;
         // Tests that are named need not be in the default suite.
         let everything = named.is_none() && !self.wanted.is_empty();
@@ -124,9 +155,10 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// The name for records: what `--tests` chose is not the suite.
+    /// The name for records: what `--tests` and the like chose is not the suite.
     pub(crate) fn suite_name(&self) -> &str {
-        if self.wanted.is_empty() { &self.suite_name } else { "selection" }
+        let whole = self.wanted.is_everything() && self.args.tags.is_empty();
+        if whole { &self.suite_name } else { "selection" }
     }
 
     /// Where the component lives.
@@ -134,19 +166,35 @@ impl<'a> Plan<'a> {
         self.component.tests.as_ref().and_then(|tests| tests.namespace.as_deref())
     }
 
-    /// The command that runs this again.
-    pub(crate) fn again(&self, test: Option<&str>) -> String {
-        self.args.again(test, self.suite.changes_settings().then_some(self.suite_name.as_str()))
+    /// The command that runs this again, of which these are the results.
+    pub(crate) fn again(&self, test: Option<&str>, results: &Results) -> String {
+        // A script runs as a whole.
+        let test = test.filter(|_| self.args.kind != Kind::Script);
+        self.args.again(test, self.suite_that_sets(), &Learnt::of(results))
     }
 
-    /// The command that runs a test of a package again, which only unit tests have several of.
-    pub(crate) fn again_in(&self, test: Option<&str>, package: &str) -> String {
-        if self.args.kind != Kind::Unit {
-            return self.again(test);
-        }
+    /// The command that runs a test of a package again, of which only some kinds have several.
+    pub(crate) fn again_in(&self, test: Option<&str>, package: Option<&str>, results: &Results) -> String {
         let mut args = self.args.clone();
-        args.package = vec![package.to_owned()];
-        args.again(test, None)
+        let learnt = Learnt::of(results);
+        match (self.args.kind, package) {
+            (Kind::Unit, Some(package)) => {
+                args.package = vec![package.to_owned()];
+                args.again(test, None, &learnt)
+            }
+            (Kind::Upgrade, Some(upgrade::PACKAGE)) => self.again(None, results),
+            // A test of the suite needs nothing of what was made before.
+            (Kind::Upgrade, _) if test.is_some() => {
+                (args.kind, args.phase) = (Kind::E2e, None);
+                args.again(test, self.suite_that_sets(), &learnt)
+            }
+            _ => self.again(test, results),
+        }
+    }
+
+    /// The suite's name, if its tests need its settings.
+    fn suite_that_sets(&self) -> Option<&str> {
+        self.suite.changes_settings().then_some(self.suite_name.as_str())
     }
 
     /// The tests of this part, and what all parts together have.
@@ -159,8 +207,18 @@ impl<'a> Plan<'a> {
     ) -> Result<(Selection, Option<Whole>)> {
         let skips = self.ci.skips()?.skip;
         let today = jiff::Zoned::now().date();
-        let (component, suite_name, wanted) = (&self.args.component, &self.suite_name, &self.wanted);
-        let choice = Choice { component, suite_name, suite: &self.suite, skips: &skips, platform, lab, wanted, today };
+        let choice = Choice {
+            component: &self.args.component,
+            version: self.component.version(),
+            suite_name: &self.suite_name,
+            suite: &self.suite,
+            skips: &skips,
+            platform,
+            lab,
+            wanted: &self.wanted,
+            today,
+        };
+        let (component, wanted) = (choice.component, choice.wanted);
         let listed = program.list()?;
         let mut selection = select::choose(&choice, &listed)?;
         for gone in wanted.names().into_iter().flatten().filter(|name| !listed.contains(name)) {
@@ -189,8 +247,8 @@ impl<'a> Plan<'a> {
         let fill = |words: &[String]| words.iter().map(|word| values.fill(word)).collect::<Result<Vec<_>>>();
         let programs = environment::programs(&self.component)?;
         let chosen = &self.args.env;
-        let limit = self.suite.limit()?.filter(|_| self.wanted.is_empty()).map(|limit| pace.stretch(limit));
-        let limit = self.args.timeout.or(limit);
+        // However few of a suite's tests they are: what hangs and prints now and then is ended, and says where it is.
+        let limit = self.args.timeout.unwrap_or(pace.stretch(self.suite.limit()?.unwrap_or(LIMIT)));
         Ok(Runner {
             program,
             selection,
@@ -207,7 +265,8 @@ impl<'a> Plan<'a> {
                 &program.folder,
             )?,
             logs,
-            deadline: limit.map(|limit| Instant::now() + limit),
+            allowance: Arc::default(),
+            deadline: Some(Instant::now() + limit),
             silence: self.args.silence.unwrap_or(pace.stretch(SILENCE)),
             max_failures: if self.args.fail_fast { Some(1) } else { self.args.max_failures },
             stopper: Stopper::default(),
@@ -266,7 +325,7 @@ pub(crate) fn dry_run(plan: &Plan<'_>, ui: &Ui) -> Result<Done> {
         Output::Json => ui.json(&serde_json::json!({
             "component": plan.args.component, "suite": plan.suite_name(), "platform": platform.to_string(),
             "kind": plan.args.kind.name(), "shard": plan.args.shard.to_string(), "asked": selection.asked, "excluded": selection.excluded, "settings": plan.suite.settings,
-            "rounds": rounds, "script": runner.describe(&selection.asked),
+            "rounds": rounds, "script": runner.describe(&selection.asked)?,
         }))?,
         Output::Text => {
             let part = plan.args.shard;
@@ -276,7 +335,7 @@ pub(crate) fn dry_run(plan: &Plan<'_>, ui: &Ui) -> Result<Done> {
             text.push_str(&format!("# left out: {}\n", selection.excluded.len()));
             text.extend(selection.excluded.iter().map(|(test, reason)| format!("#   {test}: {reason}\n")));
             text.push_str(&settings_in_words(&plan.suite));
-            ui.result(&(text + &runner.describe(&selection.asked)))?;
+            ui.result(&(text + &runner.describe(&selection.asked)?))?;
         }
     }
     Ok(Done::good())

@@ -4,15 +4,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use cluster::KubeContext;
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kit::{
-    Result,
-    record::{ClusterId, Node},
-};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use kit::{Platform, Result, record::ClusterId};
 use kube::{
     Api, Client, ResourceExt,
     api::ListParams,
@@ -27,42 +25,66 @@ use tokio::task::JoinHandle;
 const LIMIT: usize = 100_000;
 /// How many are named.
 const NAMED: usize = 5;
+/// How long the API server may take to say what the nodes are that nobody knows.
+const ASK: Duration = Duration::from_secs(10);
 
 /// What was seen.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
     counted: HashSet<String>,
-    /// Pods by the platform of their node.
-    pub platforms: BTreeMap<String, usize>,
-    /// Some of those on each platform.
-    names: BTreeMap<String, Vec<String>>,
+    /// Platforms of nodes, also of those that came while the tests ran.
+    nodes: BTreeMap<String, String>,
+    /// Pods on each node, and some of their names.
+    on: BTreeMap<String, (usize, Vec<String>)>,
 }
 
 impl Seen {
-    fn take(&mut self, pod: &Pod, before: &BTreeSet<String>, nodes: &[Node]) {
+    /// Takes a pod in; returns its node if nobody knows what that is.
+    fn take(&mut self, pod: &Pod, before: &BTreeSet<String>) -> Option<String> {
         let namespace = pod.namespace().unwrap_or_default();
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-        let Some(node) = node.filter(|_| !before.contains(&namespace) && self.counted.len() < LIMIT) else { return };
+        let node = node.filter(|_| !before.contains(&namespace) && self.counted.len() < LIMIT)?;
         if !self.counted.insert(pod.uid().unwrap_or_default()) {
-            return;
+            return None;
         }
-        let known = nodes.iter().find(|known| known.name == node);
-        let platform = known.map_or_else(|| format!("unknown ({node})"), |known| known.platform.to_string());
-        let names = self.names.entry(platform.clone()).or_default();
+        let (number, names) = self.on.entry(node.to_owned()).or_default();
+        *number += 1;
         if names.len() < NAMED {
             names.push(format!("{namespace}/{} on {node}", pod.name_any()));
         }
-        *self.platforms.entry(platform).or_default() += 1;
+        (!self.nodes.contains_key(node)).then(|| node.to_owned())
+    }
+
+    /// The nodes with pods of tests that nobody knows.
+    fn unknown(&self) -> Vec<String> {
+        self.on.keys().filter(|node| !self.nodes.contains_key(*node)).cloned().collect()
+    }
+
+    fn platform(&self, node: &str) -> String {
+        self.nodes.get(node).cloned().unwrap_or_else(|| format!("unknown ({node})"))
+    }
+
+    /// Pods by the platform of their node.
+    #[must_use]
+    pub fn platforms(&self) -> BTreeMap<String, usize> {
+        let mut platforms = BTreeMap::new();
+        for (node, (number, _)) in &self.on {
+            *platforms.entry(self.platform(node)).or_default() += number;
+        }
+        platforms
     }
 
     /// What ran elsewhere than on `platform`, in words; nothing if all ran there.
     #[must_use]
     pub fn strays(&self, platform: &str) -> Option<String> {
-        let others = self.platforms.iter().filter(|(other, _)| *other != platform);
-        let words: Vec<_> = others
+        let words: Vec<_> = self
+            .platforms()
+            .into_iter()
+            .filter(|(other, _)| other != platform)
             .map(|(other, number)| {
-                let names = self.names.get(other).map(|names| names.join(", ")).unwrap_or_default();
-                format!("{number} pods of tests ran on {other} ({names})")
+                let names = self.on.iter().filter(|(node, _)| self.platform(node) == other);
+                let names: Vec<_> = names.flat_map(|(_, (_, names))| names.clone()).take(NAMED).collect();
+                format!("{number} pods of tests ran on {other} ({})", names.join(", "))
             })
             .collect();
         (!words.is_empty()).then(|| format!("{}: that says nothing of {platform}", words.join("; ")))
@@ -71,42 +93,70 @@ impl Seen {
 
 /// Watches the cluster's pods.
 pub struct Pods {
+    client: Client,
     seen: Arc<Mutex<Seen>>,
     task: JoinHandle<()>,
 }
 
 impl Pods {
-    /// Begins, on the present tokio runtime, before the first test.
+    /// Begins, on the present tokio runtime, before the first test. The namespace `known` is the tests' although it is
+    /// there already.
     ///
     /// # Errors
     /// As `cluster::cause_of` says.
-    pub async fn start(client: &Client, cluster: &ClusterId) -> Result<Self> {
+    pub async fn start(client: &Client, cluster: &ClusterId, known: Option<&str>) -> Result<Self> {
         let namespaces = Api::<Namespace>::all(client.clone()).list_metadata(&ListParams::default()).await;
         let namespaces = namespaces.kube(|| "cannot list the namespaces")?;
-        let before: BTreeSet<_> = namespaces.iter().map(ResourceExt::name_any).collect();
-        let (seen, nodes) = (Arc::new(Mutex::new(Seen::default())), cluster.nodes.clone());
+        let before: BTreeSet<_> =
+            namespaces.iter().map(ResourceExt::name_any).filter(|name| Some(name.as_str()) != known).collect();
+        let nodes = cluster.nodes.iter().map(|node| (node.name.clone(), node.platform.to_string())).collect();
+        let seen = Arc::new(Mutex::new(Seen { nodes, ..Seen::default() }));
         let mut stream = watcher(Api::<Pod>::all(client.clone()), watcher::Config::default())
             .default_backoff()
             .applied_objects()
             .boxed();
-        let taken = Arc::clone(&seen);
+        let (taken, asked) = (Arc::clone(&seen), client.clone());
         let task = tokio::spawn(async move {
             while let Some(change) = stream.next().await {
                 // After a fault of the connection it goes on by itself.
-                if let Ok(pod) = change {
-                    taken.lock().unwrap_or_else(PoisonError::into_inner).take(&pod, &before, &nodes);
+                let Ok(pod) = change else { continue };
+                let unknown = taken.lock().unwrap_or_else(PoisonError::into_inner).take(&pod, &before);
+                // A node that came while the tests ran may be gone when they end.
+                if let Some(node) = unknown {
+                    ask(&asked, &taken, &node).await;
                 }
             }
         });
-        Ok(Self { seen, task })
+        Ok(Self { client: client.clone(), seen, task })
     }
 
     /// Ends; returns what was seen.
-    #[must_use]
-    pub fn finish(self) -> Seen {
+    pub async fn finish(self) -> Seen {
         self.task.abort();
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let look = || self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let unknown = look().unknown();
+        let all = async {
+            for node in &unknown {
+                ask(&self.client, &self.seen, node).await;
+            }
+        };
+        // Who gets no answer keeps what nobody knows.
+        _ = tokio::time::timeout(ASK, all).await;
+        look().clone()
     }
+}
+
+/// Asks what a node is.
+async fn ask(client: &Client, seen: &Mutex<Seen>, name: &str) {
+    let Ok(Some(node)) = Api::<Node>::all(client.clone()).get_opt(name).await else { return };
+    if let Some(platform) = platform_of(&node) {
+        seen.lock().unwrap_or_else(PoisonError::into_inner).nodes.insert(name.to_owned(), platform);
+    }
+}
+
+fn platform_of(node: &Node) -> Option<String> {
+    let info = node.status.as_ref()?.node_info.as_ref()?;
+    Some(Platform::from_parts(&info.operating_system, &info.architecture, None, None).to_string())
 }
 
 #[cfg(test)]
@@ -116,21 +166,16 @@ mod tests {
 
     #[test]
     fn only_pods_of_tests_count_each_once_and_strays_are_named() {
-        let node = |name: &str, platform: &str| -> Node {
-            serde_json::from_value(json!({
-                "name": name, "platform": platform, "nature": "native", "kubelet": "", "kernel": "", "ready": true
-            }))
-            .unwrap()
-        };
-        let nodes = [node("z", "linux/s390x"), node("a", "linux/amd64")];
         let before = BTreeSet::from(["kube-system".to_owned()]);
-        let mut seen = Seen::default();
+        let nodes = [("z", "linux/s390x"), ("a", "linux/amd64")].map(|(name, os)| (name.to_owned(), os.to_owned()));
+        let mut seen = Seen { nodes: nodes.into(), ..Seen::default() };
         let mut take = |namespace: &str, name: &str, node: Option<&str>| {
             let pod = json!({
                 "metadata": {"namespace": namespace, "name": name, "uid": name},
                 "spec": {"nodeName": node, "containers": []}
             });
-            seen.take(&serde_json::from_value(pod).unwrap(), &before, &nodes);
+            let unknown = seen.take(&serde_json::from_value(pod).unwrap(), &before);
+            assert_eq!(unknown.is_some(), node == Some("new"));
             seen.clone()
         };
         take("kube-system", "dns", Some("a"));
@@ -138,9 +183,14 @@ mod tests {
         take("test-1", "one", Some("z"));
         assert_eq!(take("test-1", "one", Some("z")).strays("linux/s390x"), None);
         let seen = take("test-1", "two", Some("a"));
-        assert_eq!(seen.platforms, BTreeMap::from([("linux/amd64".into(), 1), ("linux/s390x".into(), 1)]));
+        assert_eq!(seen.platforms(), BTreeMap::from([("linux/amd64".into(), 1), ("linux/s390x".into(), 1)]));
         let said = seen.strays("linux/s390x").unwrap();
         assert_eq!(said, "1 pods of tests ran on linux/amd64 (test-1/two on a): that says nothing of linux/s390x");
-        assert!(take("test-2", "three", Some("new")).strays("linux/s390x").unwrap().contains("unknown (new)"));
+        let mut seen = take("test-2", "three", Some("new"));
+        assert!(seen.strays("linux/s390x").unwrap().contains("unknown (new)"));
+        assert_eq!(seen.unknown(), ["new"]);
+        seen.nodes.insert("new".into(), "linux/s390x".into());
+        assert!(!seen.strays("linux/s390x").unwrap().contains("new"), "it came while the tests ran");
+        assert_eq!(seen.platforms()["linux/s390x"], 2);
     }
 }

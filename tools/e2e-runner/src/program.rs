@@ -8,7 +8,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use kit::{
@@ -26,6 +26,9 @@ use crate::{cause::Judge, options::Kind, overlay, overlay::Overlaid, pace::Pace}
 const COMPILE_LIMIT: Duration = Duration::from_mins(45);
 /// Asking Go, or a test program for its list, is quick.
 const ASK_LIMIT: Duration = Duration::from_secs(120);
+
+/// Its time is when a program beside it was used last.
+const USED: &str = ".used";
 
 /// A compiled test program.
 #[derive(Debug, Clone)]
@@ -55,7 +58,7 @@ pub struct Program {
 pub fn section<'a>(ci: &Ci, name: &str, kind: Kind, component: &'a Component) -> Result<&'a Tests> {
     component.tests.as_ref().ok_or_else(|| {
         let (tests, section) = match kind {
-            Kind::E2e => ("tests".to_owned(), "tests"),
+            Kind::E2e | Kind::Upgrade => ("tests".to_owned(), "tests"),
             kind => (format!("tests of kind {}", kind.name()), kind.name()),
         };
         Error::new(Cause::NothingRan, format!("component '{name}' has no {tests}"))
@@ -92,6 +95,7 @@ pub fn prepare(ci: &Ci, name: &str, kind: Kind, component: &Component, pace: &Pa
             forget_older(&cache, name, &path);
         }
     }
+    used(&path);
     let folder = folder.canonicalize().cause(Cause::Usage, || format!("cannot read {}", folder.display()))?;
     let (go_bin, changes) = (go.root.join("bin"), overlaid.changes);
     let sources = sources(&checkout.source);
@@ -220,6 +224,14 @@ fn compile(name: &str, checkout: &Checkout, tests: &Tests, overlaid: &Overlaid, 
     Ok(())
 }
 
+/// Says beside a program that somebody uses it. The program itself must not be touched while it runs.
+fn used(path: &Path) {
+    let touch =
+        || -> std::io::Result<()> { fs::File::create(path.with_file_name(USED))?.set_modified(SystemTime::now()) };
+    // Who may not write there has not compiled it either, and it goes two weeks after that.
+    let _ = touch();
+}
+
 /// Programs of sources that have changed are large and of no use: those of this component that nobody
 /// used for two weeks go.
 fn forget_older(cache: &Path, name: &str, path: &Path) {
@@ -227,8 +239,9 @@ fn forget_older(cache: &Path, name: &str, path: &Path) {
     for other in others.filter(|other| Some(other.as_path()) != path.parent()) {
         let ours =
             other.file_name().and_then(|file| file.to_str()?.strip_prefix(name)?.strip_prefix('-').map(str::len));
-        let age = fs::metadata(other.join("x.test")).and_then(|file| file.modified()).ok();
-        let age = age.and_then(|modified| modified.elapsed().ok());
+        let times =
+            [USED, "x.test"].into_iter().filter_map(|file| fs::metadata(other.join(file)).ok()?.modified().ok());
+        let age = times.max().and_then(|last| last.elapsed().ok());
         if ours == Some(16) && age.is_some_and(|age| age > Duration::from_hours(14 * 24)) {
             // What cannot be removed is tried again next time.
             let _ = fs::remove_dir_all(other);
@@ -258,5 +271,29 @@ impl Program {
             }
         }
         Ok(names)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_in_use_stays_however_old_it_is() {
+        let cache = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            let path = cache.path().join(name).join("x.test");
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let month = SystemTime::now() - Duration::from_hours(30 * 24);
+            fs::File::create(&path).unwrap().set_modified(month).unwrap();
+            path
+        };
+        let (old, in_use, other) =
+            (make("own-0000000000000000"), make("own-1111111111111111"), make("owner-2222222222222222"));
+        used(&in_use);
+        let new = make("own-3333333333333333");
+        forget_older(cache.path(), "own", &new);
+        let there = [&old, &in_use, &other, &new].map(|path| path.is_file());
+        assert_eq!(there, [false, true, true, true]);
     }
 }

@@ -9,13 +9,15 @@ use kit::{
     ui,
 };
 
-use crate::parse::{Parsed, event::top};
+use crate::parse::{Ended, Parsed, event::top};
 
 /// The name under which a package stands whose program failed outside of any test. It is counted
 /// neither as asked nor as failed, as `go test` does not.
 pub const PACKAGE: &str = "(package)";
-/// Failures that are shown at length.
+/// Failures that are shown at length, of those that a rule knows and of those that none does.
 const SHOWN: usize = 25;
+/// Where a new rule goes.
+const RULES: &str = "tools/e2e-runner/src/cause/rules.rs";
 
 /// A row of the record, with what only the summary needs.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,7 +34,6 @@ pub struct Row {
 #[must_use]
 pub fn rows(parsed: Parsed) -> Vec<Row> {
     let Parsed { packages, tests, .. } = parsed;
-    let log = |file: Option<String>| file.map(|file| format!("logs/{file}"));
     let failed = packages.iter().filter_map(|end| {
         let failure = end.failure.as_ref()?;
         let mut test = row(PACKAGE, &end.name, Status::Failed);
@@ -43,18 +44,30 @@ pub fn rows(parsed: Parsed) -> Vec<Row> {
     let mut rows: Vec<_> = failed.collect();
     rows.reserve_exact(tests.len());
     rows.extend(tests.into_iter().map(|ended| {
-        let mut test = row(ended.name.into_string(), &packages[ended.package].name, ended.status);
-        test.seconds = (ended.seconds * 1000.0).round() / 1000.0;
-        test.log = log(ended.log);
-        test.skipped_by = (ended.status == Status::Skipped).then_some(SkipSource::Test);
-        test.line = ended.reason;
-        let mut excerpt = Vec::new();
-        if let Some(failure) = ended.failure {
-            (test.cause, test.line, excerpt) = (Some(failure.cause), failure.line, failure.excerpt);
-        }
-        Row { test, excerpt, ran: Some((ended.began, ended.ended)) }
+        let package = &packages[ended.package].name;
+        of_test(ended, package)
     }));
     rows
+}
+
+/// The row of a test of that package.
+#[must_use]
+pub fn of_test(ended: Ended, package: &str) -> Row {
+    let mut test = row(ended.name.into_string(), package, ended.status);
+    test.seconds = (ended.seconds * 1000.0).round() / 1000.0;
+    test.log = log(ended.log);
+    test.skipped_by = (ended.status == Status::Skipped).then_some(SkipSource::Test);
+    test.line = ended.reason;
+    let mut excerpt = Vec::new();
+    if let Some(failure) = ended.failure {
+        (test.cause, test.line, excerpt) = (Some(failure.cause), failure.line, failure.excerpt);
+    }
+    Row { test, excerpt, ran: Some((ended.began, ended.ended)) }
+}
+
+/// A log as the record names it.
+fn log(file: Option<String>) -> Option<String> {
+    file.map(|file| format!("logs/{file}"))
 }
 
 /// A test that came to nothing yet.
@@ -89,27 +102,41 @@ pub fn of_cluster(name: &str, cause: Cause, why: String) -> Row {
 #[must_use]
 pub fn count<'a>(tests: impl IntoIterator<Item = &'a Test>) -> (Counts, Counts) {
     let (mut tops, mut all) = (Counts::default(), Counts::default());
-    for test in tests.into_iter().filter(|test| test.name != PACKAGE) {
-        for counts in [Some(&mut all), (top(&test.name) == test.name).then_some(&mut tops)].into_iter().flatten() {
-            counts.asked += 1;
-            *match (test.status, test.skipped_by) {
-                (Status::Passed, _) => &mut counts.passed,
-                (Status::Failed, _) => &mut counts.failed,
-                (Status::Flaky, _) => &mut counts.flaky,
-                (Status::Skipped, Some(SkipSource::Ledger)) => &mut counts.excluded,
-                (Status::Skipped, _) => &mut counts.skipped,
-                (Status::NotRun, _) => &mut counts.not_run,
-            } += 1;
-        }
+    for test in tests {
+        add((&mut tops, &mut all), test);
     }
     (tops, all)
+}
+
+/// Adds a test to the totals of top-level tests, and of all.
+pub fn add((tops, all): (&mut Counts, &mut Counts), test: &Test) {
+    if test.name == PACKAGE {
+        return;
+    }
+    for counts in [Some(all), (top(&test.name) == test.name).then_some(tops)].into_iter().flatten() {
+        counts.asked += 1;
+        *match (test.status, test.skipped_by) {
+            (Status::Passed, _) => &mut counts.passed,
+            (Status::Failed, _) => &mut counts.failed,
+            (Status::Flaky, _) => &mut counts.flaky,
+            (Status::Skipped, Some(SkipSource::Ledger)) => &mut counts.excluded,
+            (Status::Skipped, _) => &mut counts.skipped,
+            (Status::NotRun, _) => &mut counts.not_run,
+        } += 1;
+    }
 }
 
 /// The exit code of these tests, and the cause that it stands for.
 #[must_use]
 pub fn verdict<'a>(tests: impl IntoIterator<Item = &'a Test> + Clone) -> (Exit, Option<Cause>) {
-    let causes = || tests.clone().into_iter().filter_map(|test| test.cause);
     let (tops, _) = count(tests.clone());
+    verdict_of(tests, &tops)
+}
+
+/// The same of these totals of top-level tests, and of at least those tests that have a cause.
+#[must_use]
+pub fn verdict_of<'a>(tests: impl IntoIterator<Item = &'a Test> + Clone, tops: &Counts) -> (Exit, Option<Cause>) {
+    let causes = || tests.clone().into_iter().filter_map(|test| test.cause);
     // A test that was not run because another one failed adds nothing to that one's cause.
     let ran = tops.passed + tops.failed + tops.flaky + tops.skipped;
     let nothing = causes().next().is_none() && ran == 0;
@@ -150,12 +177,12 @@ pub fn summary(results: &Results, rows: &[Row], folder: &Path) -> String {
     });
     let inner: HashSet<_> = inner.collect();
     let told = |row: &&&Row| !inner.contains(&(row.test.package.as_str(), row.test.name.as_str()));
-    let failures: Vec<_> = bad.iter().filter(told).collect();
-    for row in failures.iter().take(SHOWN) {
-        failure(&mut text, row, folder);
-    }
-    if failures.len() > SHOWN {
-        let _ = writeln!(text, "… and {} more, in results.json\n", failures.len() - SHOWN);
+    let known = |row: &&&Row| row.test.cause != Some(Cause::Unclassified);
+    let (classified, unknown): (Vec<_>, Vec<_>) = bad.iter().filter(told).partition(known);
+    failures(&mut text, &classified, folder);
+    if !unknown.is_empty() {
+        let _ = writeln!(text, "{} failures that no rule knows: a rule is owed ({RULES})\n", unknown.len());
+        failures(&mut text, &unknown, folder);
     }
     not_run(&mut text, rows);
     let _ = writeln!(text, "{}", totals(&results.counts));
@@ -222,6 +249,16 @@ fn conditions(text: &mut String, conditions: &Conditions) {
             stretch.source,
             stretch.changes.iter().map(|change| change.times).sum::<usize>()
         );
+    }
+}
+
+/// The first ones of these, and how many there are beside them.
+fn failures(text: &mut String, rows: &[&&Row], folder: &Path) {
+    for row in rows.iter().take(SHOWN) {
+        failure(text, row, folder);
+    }
+    if rows.len() > SHOWN {
+        let _ = writeln!(text, "… and {} more, in results.json\n", rows.len() - SHOWN);
     }
 }
 
@@ -314,6 +351,19 @@ mod tests {
             "left out by ci/skips.toml, and would pass by now: TestNet\n\
              left out by ci/skips.toml, and would still not pass: TestOld\n"
         );
+    }
+
+    #[test]
+    fn failures_that_no_rule_knows_stand_apart() {
+        let failed =
+            |name: &str, cause| Row { test: test(name, Status::Failed, Some(cause)), excerpt: Vec::new(), ran: None };
+        let mut rows = vec![failed("TestOdd", Cause::Unclassified), failed("TestBad", Cause::Product)];
+        let results = crate::runs::tests::results("x", "linux/amd64", Vec::new());
+        let said = summary(&results, &rows, Path::new("f"));
+        let (bad, owed) = (said.find("FAIL TestBad").unwrap(), said.find("1 failures that no rule knows").unwrap());
+        assert!(bad < owed && owed < said.find("FAIL TestOdd").unwrap(), "{said}");
+        rows.remove(0);
+        assert!(!summary(&results, &rows, Path::new("f")).contains("no rule"));
     }
 
     #[test]

@@ -5,22 +5,24 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kit::{
-    Cause, Result, Ui,
+    Error, Result, Ui,
     ci::{FIRST_ROUND, Round, Suite},
     record::{RoundResult, SkipSource, Status},
 };
 use tokio::runtime::Runtime;
 
 use crate::{
-    attempts, diagnose,
+    attempts, cut_off, diagnose,
     evidence::Evidence,
     health::Watch,
+    ledger,
     parse::event::top,
-    passes::{Ran, Runner},
+    passes::{Ran, Runner, Stopped},
     place::Place,
     report::{self, PACKAGE, Row},
     select::Selection,
     settings::Settings,
+    settle,
 };
 
 /// All that the rounds of a suite need.
@@ -33,6 +35,8 @@ pub struct Rounds<'a> {
     pub suite: &'a Suite,
     /// The component's namespace, for a suite that sets something there.
     pub namespace: Option<&'a str>,
+    /// How many tests of the suite are not among them because they have passed in an earlier run.
+    pub others: usize,
     /// Whether what failed is tried again.
     pub second_attempt: bool,
     /// Whether what the ledger leaves out is run as well, to see.
@@ -45,6 +49,27 @@ pub struct Rounds<'a> {
     pub runtime: &'a Runtime,
     /// For people.
     pub ui: &'a Ui,
+}
+
+/// What is known of a suite when a part of its tests begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Before {
+    /// Tests that have run, and are not among those that begin.
+    ran: usize,
+    /// Those of them that have failed.
+    failed: usize,
+}
+
+impl Before {
+    /// What these rows say, when `tests` begin; further `others` have passed in an earlier run.
+    fn of(tests: &[String], rows: &[Row], others: usize) -> Self {
+        let rows = || rows.iter().filter(|row| attempts::is_top(row) && !tests.contains(&row.test.name));
+        let number = |is: fn(Status) -> bool| rows().filter(|row| is(row.test.status)).count();
+        Self {
+            ran: number(|status| status != Status::Skipped) + others,
+            failed: number(|status| status == Status::Failed),
+        }
+    }
 }
 
 /// What came of all rounds.
@@ -64,7 +89,7 @@ impl Rounds<'_> {
     /// Runs them, lays the cluster's outages over what came out, and puts back what was set.
     ///
     /// # Errors
-    /// What kept the tests from running; their failures are no error.
+    /// What kept the tests from running; their failures are no error, nor is what goes wrong when some have run.
     pub fn run(&self, place: &Place) -> Result<Came> {
         let stopper = self.runner.stopper.clone();
         let watch =
@@ -75,21 +100,7 @@ impl Rounds<'_> {
         let unset = settings.as_ref().and_then(|settings| self.put_back(settings, place));
         let mut came = came?;
         came.rows.extend(unset);
-        if came.signal.is_none() {
-            let outages = self.runtime.block_on(watch.finish());
-            attempts::lay_over(&mut came.rows, &outages, Timestamp::now());
-            if let Some(outage) = outages.open() {
-                let cause = if outage.cause == Cause::Node { Cause::Node } else { Cause::ClusterUnreachable };
-                came.rows.push(report::of_cluster(&place.opened.name, cause, outage.describe()));
-            }
-            if outages.number() > 0 {
-                self.ui
-                    .warn(format!("the API server or a node was away {} times while the tests ran", outages.number()));
-            }
-        }
-        if let Some(Err(error)) = place.lease.as_ref().map(cluster::Guard::check) {
-            came.rows.push(report::of_cluster(&place.opened.name, error.cause, error.summary()));
-        }
+        settle::settle(&mut came, place, watch, self.runtime, self.ui);
         Ok(came)
     }
 
@@ -107,26 +118,47 @@ impl Rounds<'_> {
             }
             let early = ran.stopped.is_some() || ran.signal.is_some();
             let rows = if early {
-                attempts::never_began(&tests, &[], &self.runner.program.package, &ran, &self.runner.passes)
+                self.never_began(&tests, &ran)
             } else {
-                let set = self.set(settings, round)?;
-                let rows;
-                (rows, ran) = self.round(round, &tests, watch)?;
-                if attempts::too_many(&rows) && ran.signal.is_none() && came.diagnosis.is_empty() {
-                    came.diagnosis = self.diagnose(&rows, place);
+                let before = Before::of(&tests, &came.rows, self.others);
+                match self.set(settings, round).and_then(|set| Ok((set, self.round(round, &tests, before, watch)?))) {
+                    Ok((set, (rows, now))) => {
+                        ran = now;
+                        if attempts::too_many_of(&rows, before.ran) && ran.signal.is_none() && came.diagnosis.is_empty()
+                        {
+                            came.diagnosis = self.diagnose(&rows, place);
+                        }
+                        let (counts, _) = report::count(rows.iter().map(|row| &row.test));
+                        came.rounds.push(RoundResult { name: name(round).into(), settings: set, counts });
+                        rows
+                    }
+                    Err(error) if came.rounds.is_empty() => return Err(error),
+                    Err(error) => {
+                        // What the rounds before it have found stays.
+                        ran = Ran::default();
+                        came.rows.extend(broken_off(self.name, &format!("round {}", name(round)), &error, &mut ran));
+                        self.never_began(&tests, &ran)
+                    }
                 }
-                let (counts, _) = report::count(rows.iter().map(|row| &row.test));
-                came.rounds.push(RoundResult { name: name(round).into(), settings: set, counts });
-                rows
             };
             join(&mut came.rows, rows, round);
         }
         came.rows.extend(attempts::left_out(self.selection, &self.runner.program.package));
         if self.shadow && ran.stopped.is_none() && ran.signal.is_none() {
-            ran = self.shadows(&mut came.rows)?;
+            // They are left out of the first round, not of the last one with its settings.
+            match self.set(settings, None).and_then(|_| self.shadows(&mut came.rows)) {
+                Ok(now) => ran = now,
+                Err(error) => {
+                    came.rows.extend(broken_off(self.name, "what ci/skips.toml leaves out", &error, &mut ran))
+                }
+            }
         }
         came.signal = ran.signal;
         Ok(came)
+    }
+
+    fn never_began(&self, tests: &[String], ran: &Ran) -> Vec<Row> {
+        attempts::never_began(tests, &[], &self.runner.program.package, ran, &self.runner.passes)
     }
 
     /// Runs what the ledger leaves out, which counts for nothing, and notes what became of it.
@@ -138,21 +170,17 @@ impl Rounds<'_> {
         let title = format!("{} that ci/skips.toml leaves out, to see", selection.asked.len());
         let logs = self.runner.logs.join("shadow");
         let ran = self.runner.selecting(&selection, logs).run(&selection.asked, &title, self.ui)?;
-        attempts::lay_shadows(rows, &attempts::rows(&ran));
+        let shadows = attempts::rows(&ran);
+        attempts::lay_shadows(rows, &shadows);
+        for unknown in ledger::unknown(rows, &shadows) {
+            self.ui.warn(format!("ci/skips.toml: there is no test {unknown}"));
+        }
         Ok(Ran { streams: Vec::new(), ..ran })
     }
 
     /// Looks what is wrong with the cluster, when more is than a test or two.
     fn diagnose(&self, rows: &[Row], place: &Place) -> Vec<String> {
-        let failed =
-            rows.iter().filter(|row| row.test.status == Status::Failed && top(&row.test.name) == row.test.name);
-        self.ui.warn(format!("{} tests did not pass, more than a fifth: nothing is tried again", failed.count()));
-        let look = diagnose::look(&place.opened.client, self.namespace, &place.platform);
-        let found = self.runtime.block_on(cluster::interruptible(async { Ok(look.await) })).unwrap_or_default();
-        for line in &found {
-            self.ui.warn(format!("the cluster: {line}"));
-        }
-        found
+        diagnose::ask(rows, place, self.namespace, self.runtime, self.ui)
     }
 
     fn set(&self, settings: Option<&Settings>, round: Option<&Round>) -> Result<Vec<kit::record::Setting>> {
@@ -170,20 +198,21 @@ impl Rounds<'_> {
     }
 
     /// One round, and the second attempt of what failed in it.
-    fn round(&self, round: Option<&Round>, tests: &[String], watch: &Watch) -> Result<(Vec<Row>, Ran)> {
+    fn round(&self, round: Option<&Round>, tests: &[String], before: Before, watch: &Watch) -> Result<(Vec<Row>, Ran)> {
         let title = match round {
             None => self.name.to_owned(),
             Some(round) => format!("{}, {} that skipped themselves with {}", self.name, tests.len(), round.name),
         };
-        let mut ran = self.runner.run(tests, &title, self.ui)?;
-        let mut rows = attempts::rows(&ran);
-        let (package, passes) = (&self.runner.program.package, &self.runner.passes);
-        rows.extend(attempts::never_began(tests, &rows, package, &ran, passes));
-        self.judge(&mut rows, watch);
-        if self.second_attempt && !attempts::too_many(&rows) {
-            self.repeat(&mut rows, &mut ran, watch)?;
-        }
-        Ok((rows, ran))
+        let attempts = Attempts {
+            runner: self.runner,
+            name: self.name,
+            before,
+            second_attempt: self.second_attempt,
+            judge: &|rows| self.judge(rows, watch),
+            runtime: self.runtime,
+            ui: self.ui,
+        };
+        attempts.run(tests, &title)
     }
 
     /// What the tests could not know: the state of their pods, and whether the cluster was away.
@@ -192,28 +221,77 @@ impl Rounds<'_> {
         attempts::lay_over(rows, &watch.outages(), Timestamp::now());
     }
 
+    /// Puts the component's settings back, also after a signal; a row of the cluster's if that fails.
+    fn put_back(&self, settings: &Settings, place: &Place) -> Option<Row> {
+        let error = self.runtime.block_on(settings.put_back()).err()?;
+        self.ui.warn(format!("the component's settings are not put back; the next run or cleanup does it: {error}"));
+        Some(report::of_cluster(&place.opened.name, error.cause, format!("settings not put back: {}", error.summary())))
+    }
+}
+
+/// Tests, and further attempts of what failed of them.
+pub struct Attempts<'a> {
+    /// Runs tests.
+    pub runner: &'a Runner<'a>,
+    /// For people.
+    pub name: &'a str,
+    /// What is known of the suite that they are a part of.
+    pub before: Before,
+    /// Whether what failed is tried again.
+    pub second_attempt: bool,
+    /// Lays over rows what the tests could not know.
+    pub judge: &'a dyn Fn(&mut [Row]),
+    /// For waiting.
+    pub runtime: &'a Runtime,
+    /// For people.
+    pub ui: &'a Ui,
+}
+
+impl Attempts<'_> {
+    /// Runs them.
+    ///
+    /// # Errors
+    /// What kept the tests from running; their failures are no error.
+    pub fn run(&self, tests: &[String], title: &str) -> Result<(Vec<Row>, Ran)> {
+        let mut ran = self.runner.run_after(self.before.failed, tests, title, self.ui)?;
+        let mut rows = attempts::rows(&ran);
+        let (package, passes) = (&self.runner.program.package, &self.runner.passes);
+        rows.extend(attempts::never_began(tests, &rows, package, &ran, passes));
+        rows.extend(attempts::no_such_subtests(self.runner.selection, &rows, package));
+        (self.judge)(&mut rows);
+        if self.second_attempt && !attempts::too_many_of(&rows, self.before.ran) {
+            self.repeat(&mut rows, &mut ran);
+        }
+        Ok((rows, ran))
+    }
+
     /// Further attempts of what failed.
-    fn repeat(&self, rows: &mut [Row], ran: &mut Ran, watch: &Watch) -> Result<()> {
-        for before in 1..=attempts::BACKOFF.len() {
-            let again = attempts::again(rows, ran, before);
+    fn repeat(&self, rows: &mut Vec<Row>, ran: &mut Ran) {
+        for attempt in 1..=attempts::BACKOFF.len() {
+            let again = attempts::again(rows, ran, attempt);
             if again.is_empty() {
                 break;
             }
             self.ui.note(format!("{} failed; once more: {}", again.len(), again.join(", ")));
-            if attempts::wants_time(rows, &again)
-                && let Err(error) = self.wait(attempts::BACKOFF[before - 1])
-            {
-                ran.signal = error.signal;
-                break;
-            }
-            let name = if before == 1 { "second attempt" } else { "third attempt" };
-            let second = self.runner.run(&again, name, self.ui)?;
+            let name = if attempt == 1 { "second attempt" } else { "third attempt" };
+            let time = if attempts::wants_time(rows, &again) { attempts::BACKOFF[attempt - 1] } else { Duration::ZERO };
+            let run = || self.runner.run_after(self.before.failed, &again, name, self.ui);
+            let second = match self.wait(time).and_then(|()| run()) {
+                Ok(second) => second,
+                Err(error) => {
+                    // What the attempts before it have found stays.
+                    rows.extend(broken_off(self.name, name, &error, ran));
+                    break;
+                }
+            };
             let mut new = attempts::rows(&second);
-            self.judge(&mut new, watch);
+            (self.judge)(&mut new);
+            cut_off::adopt(rows, &new);
             attempts::join(rows, &new);
+            // Whether a test of it ended the program is seen there.
+            ran.streams.extend(second.streams);
             (ran.signal, ran.stopped) = (second.signal, second.stopped);
         }
-        Ok(())
     }
 
     /// Gives the infrastructure time.
@@ -224,13 +302,14 @@ impl Rounds<'_> {
         };
         self.runtime.block_on(cluster::interruptible(wait))
     }
+}
 
-    /// Puts the component's settings back, also after a signal; a row of the cluster's if that fails.
-    fn put_back(&self, settings: &Settings, place: &Place) -> Option<Row> {
-        let error = self.runtime.block_on(settings.put_back()).err()?;
-        self.ui.warn(format!("the component's settings are not put back; the next run or cleanup does it: {error}"));
-        Some(report::of_cluster(&place.opened.name, error.cause, format!("settings not put back: {}", error.summary())))
-    }
+/// Notes that nothing more runs: a row that says so, or the signal.
+fn broken_off(name: &str, what: &str, error: &Error, ran: &mut Ran) -> Option<Row> {
+    ran.signal = error.signal;
+    ran.stopped = Some(Stopped::by(error));
+    let why = format!("{what}: {}", error.summary());
+    error.signal.is_none().then(|| report::of_cluster(name, error.cause, why))
 }
 
 fn name(round: Option<&Round>) -> &str {
@@ -332,5 +411,20 @@ mod tests {
         );
         assert_eq!((rows[0].test.attempts, rows[4].test.attempts, rows[5].test.attempts), (2, 1, 2));
         assert_eq!(rows[0].test.skipped_by, None);
+    }
+
+    #[test]
+    fn a_round_is_a_part_of_its_suite() {
+        let rows = [
+            ("TestA", Passed),
+            ("TestA/x", Passed),
+            ("TestB", Failed),
+            ("TestC", Skipped),
+            ("TestD", Failed),
+            (PACKAGE, Failed),
+        ];
+        let rows = rows.map(|(name, status)| row(name, status));
+        assert_eq!(Before::of(&["TestC".into(), "TestD".into()], &rows, 0), Before { ran: 2, failed: 1 });
+        assert_eq!(Before::of(&[], &[], 85), Before { ran: 85, failed: 0 });
     }
 }

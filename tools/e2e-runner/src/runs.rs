@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use kit::{
-    Cause, Context, Error, Platform, Result,
+    Cause, Context, Error, Outcome, Platform, Result,
     record::{Record, Results},
     rundir,
 };
+
+use crate::report::PACKAGE;
 
 /// `<run>/<component>/<os-arch>/<cluster>/<kind>/results.json`: no record lies deeper.
 const DEPTH: usize = 4;
@@ -22,6 +24,15 @@ pub struct Found {
     pub digest: String,
     /// What it says.
     pub results: Results,
+}
+
+impl Found {
+    /// Whether it failed before it came to any test: the cluster was away, held by another run, or nothing compiled.
+    #[must_use]
+    pub fn never_began(&self) -> bool {
+        let Results { head, tests, .. } = &self.results;
+        head.outcome == Outcome::Failed && tests.iter().all(|test| test.name == PACKAGE)
+    }
 }
 
 /// Which records are meant.

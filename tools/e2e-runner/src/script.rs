@@ -12,26 +12,31 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use kit::{
     Cause, Done, Error, Output, Platform, Process, Result, Stream as Pipe, Ui,
     ci::{Script, ScriptOutput, parse_duration},
-    process::quote,
+    process::{Stopper, quote},
     record::{Input, Results, Status},
     source, ui,
 };
 
 use crate::{
-    cause::Judge,
+    cause::{Judge, Verdict},
     compare::SOURCES,
     environment::{self, Values},
+    evidence::Evidence,
+    health::Watch,
     live::Live,
     parse::{Stream, log::Folder},
+    passes::{self, STAYED_AWAY},
     place::Place,
-    plan::Plan,
+    plan::{LIMIT, Plan},
     program,
     report::{self, PACKAGE, Row},
     rounds::Came,
     session::{self, At},
+    settle,
 };
 use tap::Tap;
 
@@ -59,14 +64,6 @@ pub(crate) fn section<'p>(plan: &'p Plan<'_>) -> Result<(String, &'p Script)> {
         let named = plan.args.script.as_ref().map(|name| format!(" '{name}'")).unwrap_or_default();
         Error::new(Cause::Usage, format!("component '{component}' has no script{named} that is meant")).next(next)
     })?;
-    let args = plan.args;
-    let parts = !plan.wanted.is_empty() || args.shard.is_part() || args.suite.is_some() || args.shadow;
-    if parts || args.fail_fast || args.max_failures.is_some() {
-        return Err(Error::new(Cause::Usage, "a script runs as a whole").next(
-            "leave out --tests, --only-failed, --suite, --shard, --shadow, --fail-fast and --max-failures; say what it \
-             is to run with --env",
-        ));
-    }
     Ok((name.clone(), script))
 }
 
@@ -159,24 +156,47 @@ pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, resu
     results.head.inputs.push(Input { name: SOURCES.into(), digest: work.sources.clone() });
     results.conditions.stretch = session::stretch(&pace, &[]);
     let logs = at.home.logs();
-    if logs.exists() {
-        // Logs of an earlier attempt would be taken for this one's.
-        std::fs::remove_dir_all(&logs)
-            .map_err(|error| Error::from_source(Cause::HostDisk, format!("cannot clear {}", logs.display()), error))?;
-    }
+    passes::clear(&logs)?;
     kit::rundir::write(&logs.join("_command.txt"), work.describe().as_bytes())?;
     let said = work.script.time_limit.as_deref().map(parse_duration).transpose()?;
-    let limit = plan.args.timeout.or(said.map(|limit| pace.stretch(limit)));
+    let limit = plan.args.timeout.unwrap_or(pace.stretch(said.unwrap_or(LIMIT)));
     let silence = plan.args.silence.unwrap_or_else(|| pace.stretch(SILENCE));
     let server = place.opened.server.trim_end_matches('/').rsplit("//").next();
-    let came = run(&work, &logs, limit, silence, &Judge::new(server), at.ui)?;
+    let (folder, judge, stopper) = (Folder::new(&logs), Judge::new(server), Stopper::default());
+    let client = &place.opened.client;
+    let evidence = Evidence::start(client, plan.namespace(), None, &place.platform, at.ui);
+    let evidence = at.runtime.block_on(cluster::interruptible(evidence))?;
+    let watch = async { Watch::start(client.clone(), &place.platform, stopper.clone()) };
+    let watch = at.runtime.block_on(watch);
+    let how = How { limit, silence, stopper: &stopper, judge: &judge };
+    let mut came = run(&work, &folder, &how, at.ui)?;
+    evidence.judge(&mut came.rows, &logs);
+    settle::settle(&mut came, place, watch, at.runtime, at.ui);
+    if came.signal.is_none() {
+        let collect = async { Ok(evidence.finish(&mut came.rows, at.home, at.ui).await) };
+        match at.runtime.block_on(cluster::interruptible(collect)) {
+            Ok(collected) => results.evidence = collected,
+            Err(error) => came.signal = error.signal,
+        }
+    }
+    session::say_cut(results, &folder.allowance(), at.ui);
     session::conclude(plan, results, came, at, &installed)
 }
 
-fn run(work: &Work, logs: &Path, limit: Option<Duration>, silence: Duration, judge: &Judge, ui: &Ui) -> Result<Came> {
+/// How a script is run, and what its output means.
+struct How<'a> {
+    limit: Duration,
+    silence: Duration,
+    /// Ends it if the API server or the nodes stay away.
+    stopper: &'a Stopper,
+    judge: &'a Judge,
+}
+
+fn run(work: &Work, folder: &Folder, how: &How<'_>, ui: &Ui) -> Result<Came> {
+    let How { limit, silence, stopper, judge } = *how;
+    let began = Timestamp::now();
     let package = format!("script {}", work.name);
     let live = Live::start(ui, ui.step(&package), 0);
-    let folder = Folder::new(logs);
     let (mut output, mut written) = (folder.log("_output"), Ok(()));
     let mut stream = Stream::new(folder.clone(), true, judge, live.feed());
     let mut tap = Tap::new(&package);
@@ -188,10 +208,8 @@ fn run(work: &Work, logs: &Path, limit: Option<Duration>, silence: Duration, jud
         removed
             .map_err(|error| Error::from_source(Cause::HostDisk, format!("cannot remove {}", old.display()), error))?;
     }
-    let mut process = Process::new(package.clone(), work.process(&package)?).silence(silence);
-    if let Some(limit) = limit {
-        process = process.limit(limit);
-    }
+    let process = Process::new(package.clone(), work.process(&package)?).silence(silence).limit(limit);
+    let process = process.stop_with(stopper);
     let mut last = Vec::new();
     let finished = process
         .on_line(|pipe, line| {
@@ -219,11 +237,15 @@ fn run(work: &Work, logs: &Path, limit: Option<Duration>, silence: Duration, jud
     folder.finish(output)?;
     let (mut came, mut known) = (Came::default(), None);
     let code = match finished {
+        Ok(finished) if finished.stopped => {
+            known = Some((Some(Cause::ClusterUnreachable), STAYED_AWAY.to_owned()));
+            124
+        }
         Ok(finished) if finished.silent || finished.timed_out => {
-            let why = match (finished.silent, limit) {
-                (true, _) => format!("the script printed nothing for {}", ui::duration(silence)),
-                (_, Some(limit)) => format!("the script did not end within {}", ui::duration(limit)),
-                _ => "the script was stopped".into(),
+            let why = if finished.silent {
+                format!("the script printed nothing for {}", ui::duration(silence))
+            } else {
+                format!("the script did not end within {}", ui::duration(limit))
             };
             known = Some((Some(Cause::TestTimeout), why));
             124
@@ -236,9 +258,10 @@ fn run(work: &Work, logs: &Path, limit: Option<Duration>, silence: Duration, jud
         }
         Err(error) => return Err(error),
     };
-    let whole = known.is_none();
-    if form == ScriptOutput::Tap && whole {
-        tap.end(code).iter().try_for_each(|event| stream.line(event.to_string().as_bytes()))?;
+    if form == ScriptOutput::Tap {
+        // Of a script that was stopped, the last result counts as those before it.
+        let events = if known.is_none() { tap.end(code) } else { tap.close().into_iter().collect() };
+        events.iter().try_for_each(|event| stream.line(event.to_string().as_bytes()))?;
     }
     let mut unread = None;
     if let Some(report) = report.filter(|_| came.signal.is_none()) {
@@ -248,9 +271,37 @@ fn run(work: &Work, logs: &Path, limit: Option<Duration>, silence: Duration, jud
         }
     }
     drop(live);
-    came.rows = report::rows(stream.finish(known.clone())?);
-    came.rows.extend(of_script(&package, code, known, unread, &came.rows, &last.join("\n"), judge));
+    let last = last.join("\n");
+    // Why a script failed in the middle of a package, its last words say.
+    let cut = code != 0 && !stream.is_whole();
+    let reason = known.clone().or_else(|| {
+        let (cause, why, _) = cut.then(|| failed(code, judge.package(&last)))?;
+        Some((Some(cause), why))
+    });
+    came.rows = report::rows(stream.finish(reason)?);
+    let ended = Timestamp::now();
+    times(&mut came.rows, form, (began, ended));
+    let itself = of_script(&package, code, known, unread, &came.rows, &last, judge);
+    came.rows.extend(itself.map(|row| Row { ran: Some((began, ended)), ..row }));
     Ok(came)
+}
+
+/// Cause, line and words of a script that ended with that code.
+fn failed(code: i32, verdict: Verdict) -> (Cause, String, Vec<String>) {
+    (verdict.cause, format!("exit code {code}: {}", verdict.line.unwrap_or_default()), verdict.excerpt)
+}
+
+/// When tests ran whose form does not say it: of TAP since the result before, of JUnit at any time.
+fn times(rows: &mut [Row], form: ScriptOutput, (began, ended): (Timestamp, Timestamp)) {
+    let mut since = began;
+    for row in rows {
+        let Some((at, _)) = row.ran else { continue };
+        match form {
+            ScriptOutput::Tap => (row.ran, since) = (Some((since, at)), at),
+            ScriptOutput::Junit => row.ran = Some((began, ended)),
+            ScriptOutput::Go | ScriptOutput::GoJson => {}
+        }
+    }
 }
 
 /// A row for the script itself, where its tests do not say what became of it.
@@ -264,17 +315,48 @@ fn of_script(
     judge: &Judge,
 ) -> Option<Row> {
     let bad = rows.iter().any(|row| row.test.status == Status::Failed);
+    let mut packages = rows.iter().map(|row| &row.test).filter(|test| test.name == PACKAGE);
+    if let Some((cause, why)) = &known
+        && packages.any(|test| test.cause == *cause && test.line.as_ref() == Some(why))
+    {
+        // The package that it was in says so.
+        return None;
+    }
     let mut test = report::row(PACKAGE, package, Status::Failed);
     let mut excerpt = Vec::new();
     (test.cause, test.line) = match (known, unread) {
         (Some((cause, why)), _) => (cause, Some(why)),
         (None, Some(error)) => (Some(error.cause), Some(error.summary())),
         (None, None) if code != 0 && !bad => {
-            let verdict = judge.package(last);
-            excerpt = verdict.excerpt;
-            (Some(verdict.cause), Some(format!("exit code {code}: {}", verdict.line.unwrap_or_default())))
+            let (cause, why, words) = failed(code, judge.package(last));
+            excerpt = words;
+            (Some(cause), Some(why))
         }
         (None, None) => return None,
     };
     Some(Row { test, excerpt, ran: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_ran_since_the_result_before() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let row = |name: &str, ran: Option<(i64, i64)>| {
+            let ran = ran.map(|(began, ended)| (at(began), at(ended)));
+            Row { test: report::row(name, "s", Status::Passed), excerpt: Vec::new(), ran }
+        };
+        // The second comes with the third's result.
+        let rows = || vec![row(PACKAGE, None), row("a", Some((3, 7))), row("b", Some((7, 9)))];
+        let ran = |form| {
+            let mut rows = rows();
+            times(&mut rows, form, (at(1), at(9)));
+            rows.into_iter().filter_map(|row| row.ran).map(|(a, b)| (a.as_second(), b.as_second())).collect::<Vec<_>>()
+        };
+        assert_eq!(ran(ScriptOutput::Tap), [(1, 3), (3, 7)]);
+        assert_eq!(ran(ScriptOutput::Junit), [(1, 9), (1, 9)]);
+        assert_eq!(ran(ScriptOutput::Go), [(3, 7), (7, 9)]);
+    }
 }

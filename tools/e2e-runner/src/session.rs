@@ -1,6 +1,6 @@
 //! `e2e-runner run`: from a component's name to its results on a cluster.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use jiff::Timestamp;
 use kit::{
@@ -17,13 +17,14 @@ use crate::{
     home::Home,
     options::{Kind, PrepareArgs, RunArgs},
     pace::Pace,
+    parse::log::Allowance,
     place::{Installed, Place},
     plan::{self, Plan},
     program, report,
     rounds::{Came, Rounds},
     script,
     settings::Settings,
-    unit,
+    unit, upgrade,
 };
 
 /// Compiles the tests of a component, so that a later run finds them.
@@ -32,7 +33,7 @@ use crate::{
 /// As [`program::prepare`].
 pub fn prepare(args: &PrepareArgs, ui: &Ui) -> Result<Done> {
     let ci = args.ci.open()?;
-    let component = plan::of_kind(ci.component(&args.component)?, args.kind);
+    let component = plan::of_kind(ci.component(&args.component)?, args.kind, &args.tags);
     let pace = Pace::new(args.slowdown, None);
     let program = program::prepare(&ci, &args.component, args.kind, &component, &pace, ui)?;
     let tests = program.list()?;
@@ -57,6 +58,7 @@ pub fn run(args: &RunArgs, ui: &Ui) -> Result<Done> {
             Kind::E2e | Kind::Examples => plan::dry_run(&plan, ui),
             Kind::Unit => unit::dry_run(&plan, ui),
             Kind::Script => script::dry_run(&plan, ui),
+            Kind::Upgrade => upgrade::dry_run(&plan, ui),
         };
     }
     let folder = match &args.run_dir {
@@ -83,9 +85,10 @@ pub fn run(args: &RunArgs, ui: &Ui) -> Result<Done> {
     let done = place.and_then(|mut place| {
         let at = At { runtime: &runtime, cell: &cell, home: &home, ui };
         let done = match args.kind {
-            Kind::E2e | Kind::Examples => in_place(&mut plan, &mut place, &at, &mut results),
+            Kind::E2e | Kind::Examples => in_place(&mut plan, &mut place, &at, &mut results, None),
             Kind::Unit => unit::in_place(&mut plan, &mut place, &at, &mut results),
             Kind::Script => script::in_place(&mut plan, &mut place, &at, &mut results),
+            Kind::Upgrade => upgrade::in_place(&mut plan, &mut place, &at, &mut results),
         };
         runtime.block_on(place.give_back(ui));
         done
@@ -97,7 +100,7 @@ pub fn run(args: &RunArgs, ui: &Ui) -> Result<Done> {
     };
     // With a wrong call there is nothing to say about the component.
     if error.cause != Cause::Usage && !error.what.iter().any(|what| what == RECORDED) {
-        results.head = results.head.clone().failed(&error).reproduce(plan.again(None));
+        results.head = results.head.clone().failed(&error).reproduce(plan.again(None, &results));
         results.head.finished = Timestamp::now();
         home.write(&results)?;
     }
@@ -129,12 +132,23 @@ pub(crate) fn begin(
     results.head.inputs.extend(installed.input.clone());
     results.head.inputs.extend(plan.inputs.iter().cloned());
     let run = results.head.run.clone();
+    if let Some(release) = &plan.args.release {
+        let holds = place.holds(&plan.args.component, release, &installed);
+        at.runtime.block_on(cluster::interruptible(holds))?;
+    }
     at.runtime.block_on(cluster::interruptible(place.hold(&run)))?;
     let pace = Pace::new(plan.args.slowdown, installed.slowdown);
     Ok((installed, pace))
 }
 
-fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, results: &mut Results) -> Result<Done> {
+/// Runs a suite; before it, of an upgrade, the look at what was made before.
+pub(crate) fn in_place(
+    plan: &mut Plan<'_>,
+    place: &mut Place,
+    at: &At<'_>,
+    results: &mut Results,
+    check: Option<&upgrade::Check>,
+) -> Result<Done> {
     let At { runtime, home, ui, .. } = *at;
     let (installed, pace) = begin(plan, place, at, results)?;
     plan.choose_suite(results.nature == Nature::Emulated)?;
@@ -157,25 +171,47 @@ fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, results: &mut R
     }
     recover(plan, place, runtime, ui)?;
     runner.record(&selection.asked)?;
-    let evidence = Evidence::start(&place.opened.client, plan.namespace(), &place.platform, ui);
+    let came = observed(plan, place, at, results, check.map(upgrade::Check::namespace), |evidence| {
+        let mut before = check.map(|check| check.rows(place, at, evidence)).transpose()?.unwrap_or_default();
+        let rounds = Rounds {
+            runner: &runner,
+            selection: &selection,
+            suite: &plan.suite,
+            namespace: plan.namespace(),
+            others: plan.earlier,
+            second_attempt: !plan.args.no_second_attempt && !plan.args.fail_fast,
+            shadow: plan.args.shadow,
+            evidence,
+            name: &format!("{} {} on {}", plan.args.component, plan.suite_name(), place.opened.name),
+            runtime,
+            ui,
+        };
+        let came = rounds.run(place)?;
+        before.extend(came.rows);
+        Ok(Came { rows: before, ..came })
+    })?;
+    say_cut(results, &runner.allowance, ui);
+    conclude(plan, results, came, at, &installed)
+}
+
+/// Does `work` while it is kept what the cluster holds, and nodes of other platforms take no pods. The namespace `known`
+/// is the tests' although it is there already.
+pub(crate) fn observed(
+    plan: &Plan<'_>,
+    place: &Place,
+    at: &At<'_>,
+    results: &mut Results,
+    known: Option<&str>,
+    work: impl FnOnce(&Evidence) -> Result<Came>,
+) -> Result<Came> {
+    let At { runtime, home, ui, .. } = *at;
+    let evidence = Evidence::start(&place.opened.client, plan.namespace(), known, &place.platform, ui);
     let evidence = runtime.block_on(cluster::interruptible(evidence))?;
-    let rounds = Rounds {
-        runner: &runner,
-        selection: &selection,
-        suite: &plan.suite,
-        namespace: plan.namespace(),
-        second_attempt: !plan.args.no_second_attempt && !plan.args.fail_fast,
-        shadow: plan.args.shadow,
-        evidence: &evidence,
-        name: &format!("{} {} on {}", plan.args.component, plan.suite_name(), place.opened.name),
-        runtime,
-        ui,
-    };
     let run = results.head.run.clone();
     let (mut came, Arranged { set_aside, seen, rows }) =
-        arrange::around(place, &run, runtime, ui, || rounds.run(place))?;
+        arrange::around(place, &run, known, runtime, ui, || work(&evidence))?;
     came.rows.extend(rows);
-    (results.conditions.set_aside, results.conditions.pods) = (set_aside, seen.platforms);
+    (results.conditions.set_aside, results.conditions.pods) = (set_aside, seen.platforms());
     if came.signal.is_none() {
         let collect = async { Ok(evidence.finish(&mut came.rows, home, ui).await) };
         match runtime.block_on(cluster::interruptible(collect)) {
@@ -183,7 +219,15 @@ fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, results: &mut R
             Err(error) => came.signal = error.signal,
         }
     }
-    conclude(plan, results, came, at, &installed)
+    Ok(came)
+}
+
+/// Says what is missing of the tests' logs, so that the run directory stays below a limit.
+pub(crate) fn say_cut(results: &mut Results, allowance: &Allowance, ui: &Ui) {
+    if let Some(cut) = allowance.cut() {
+        ui.warn(&cut);
+        results.evidence.get_or_insert_default().cut.push(cut);
+    }
 }
 
 /// How limits are stretched, for the record.
@@ -217,10 +261,14 @@ pub(crate) fn conclude(
 ) -> Result<Done> {
     let At { home, ui, .. } = *at;
     let Came { mut rows, rounds, signal, diagnosis } = came;
+    // What failed as a whole need not be a package: a cluster, a file.
+    let tests = rows.iter().filter(|row| row.test.name != report::PACKAGE);
+    let packages: BTreeSet<_> = tests.map(|row| row.test.package.clone()).collect();
     for row in &mut rows {
-        let top = crate::parse::event::top(&row.test.name).to_owned();
-        let again = (row.test.name != report::PACKAGE).then_some(top.as_str());
-        row.test.reproduce = row.test.cause.map(|_| plan.again_in(again, &row.test.package));
+        let again = (row.test.name != report::PACKAGE).then(|| crate::parse::event::top(&row.test.name));
+        let package = packages.get(&row.test.package).map(String::as_str);
+        let command = row.test.cause.map(|_| plan.again_in(again, package, results));
+        row.test.reproduce = command;
         row.test.log = row.test.log.take().map(|log| home.seen(&log));
     }
     results.conditions.diagnosis = diagnosis;

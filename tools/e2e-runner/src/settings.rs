@@ -125,8 +125,8 @@ impl Settings {
     }
 }
 
-/// Tries again while somebody else writes, or the API server is away.
-async fn patiently<T, F: Future<Output = Result<T>>>(mut attempt: impl FnMut() -> F) -> Result<T> {
+/// Tries again while somebody else writes, or the API server or a webhook is away.
+pub(crate) async fn patiently<T, F: Future<Output = Result<T>>>(mut attempt: impl FnMut() -> F) -> Result<T> {
     let deadline = Instant::now() + PATIENCE;
     let mut delays = kit::retry::delays();
     loop {
@@ -134,7 +134,7 @@ async fn patiently<T, F: Future<Output = Result<T>>>(mut attempt: impl FnMut() -
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
-        let passes = matches!(error.cause, Cause::Apiserver | Cause::ClusterUnreachable);
+        let passes = matches!(error.cause, Cause::Apiserver | Cause::ClusterUnreachable | Cause::Webhook);
         let delay = delays.next().unwrap_or(PATIENCE);
         if !passes || Instant::now() + delay > deadline {
             return Err(error);

@@ -173,7 +173,7 @@ mod tests {
             excluded: vec![("TestNet".into(), "why".into()), ("Test01/sub".into(), "why".into())],
             others: vec!["TestNet".into()],
             expired: vec!["TestOld: over".into()],
-            unknown: vec![],
+            ..Selection::default()
         };
         let take = |number| {
             let mut part = selection.clone();

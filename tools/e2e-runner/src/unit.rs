@@ -9,15 +9,17 @@ mod packages;
 mod pod;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use kit::{
     Cause, Context, Done, Error, Output, Platform, Result, Ui,
-    ci::{Suite, Unit, parse_duration},
+    ci::{Skip, Suite, Unit, parse_duration},
     process::Stopper,
     record::{Input, Results},
     source,
@@ -27,16 +29,20 @@ use crate::{
     attempts,
     cause::Judge,
     compare::SOURCES,
+    diagnose,
     environment::{self, Values},
+    health::Watch,
     pace::Pace,
-    passes::{Ran, Runner},
+    parse::log::Allowance,
+    passes::{self, Ran, Runner},
     place::Place,
     plan::Plan,
     program::{self, Program},
     report::{self, PACKAGE},
-    rounds::Came,
+    rounds::{Attempts, Before, Came},
     select::{self, Choice, Selection},
     session::{self, At},
+    settle,
 };
 use packages::Package;
 pub use pod::{InPodArgs, in_pod};
@@ -58,16 +64,7 @@ pub(crate) fn section<'p>(plan: &'p Plan<'_>) -> Result<(String, &'p Unit)> {
         Error::new(Cause::NothingRan, format!("component '{name}' has no unit tests"))
             .next(format!("add [{name}.unit] to {}", plan.ci.folder().join("components.toml").display()))
     })?;
-    // What is not done must not look as if it were.
-    let given = [
-        (plan.args.shard.is_part(), "--shard", "give each machine other packages with --package"),
-        (plan.args.suite.is_some(), "--suite", "say which with --package and --tests"),
-        (plan.args.shadow, "--shadow", "name the tests with --tests, without their entries in ci/skips.toml"),
-    ];
-    match given.into_iter().find(|(given, _, _)| *given) {
-        Some((_, option, next)) => Err(Error::new(Cause::Usage, format!("{option} is not for unit tests")).next(next)),
-        None => Ok(("unit".into(), unit)),
-    }
+    Ok(("unit".into(), unit))
 }
 
 /// The packages that are asked for, with the tests of each; those without any wanted test are left out.
@@ -81,6 +78,7 @@ fn chosen(plan: &Plan<'_>, platform: &Platform, ui: &Ui) -> Result<(source::Chec
     let choose = |package: &Package| {
         let choice = Choice {
             component: &plan.args.component,
+            version: plan.component.version(),
             suite_name: "unit",
             suite: &suite,
             skips: &skips,
@@ -89,17 +87,27 @@ fn chosen(plan: &Plan<'_>, platform: &Platform, ui: &Ui) -> Result<(source::Chec
             wanted: &plan.wanted,
             today,
         };
-        select::choose(&choice, &package.tests)
+        select::among(&choice, &package.tests)
     };
-    let mut chosen = Vec::new();
+    let (mut chosen, mut unknown) = (Vec::new(), None);
     for package in packages {
-        match choose(&package) {
-            Ok(selection) => chosen.push((package, selection)),
-            Err(error) if error.cause == Cause::NothingRan => {}
-            Err(error) => return Err(error),
+        let selection = choose(&package)?;
+        let of_it: BTreeSet<String> = selection.unknown.iter().cloned().collect();
+        unknown = Some(unknown.map_or(of_it.clone(), |others: BTreeSet<String>| &others & &of_it));
+        let expired = plan.wanted.is_everything() && !selection.expired.is_empty();
+        let left_out = !selection.excluded.is_empty() || expired;
+        if left_out || !selection.asked.is_empty() {
+            chosen.push((package, selection));
         }
     }
-    if chosen.is_empty() {
+    let names_unit = |skip: &Skip| skip.suites.iter().any(|suite| suite == "unit");
+    let of_unit: Vec<_> = skips.iter().filter(|skip| names_unit(skip)).flat_map(|skip| &skip.tests).collect();
+    // An entry without a suite may be about tests of another kind, and one package does not have another one's tests.
+    let unknown = unknown.unwrap_or_default().into_iter().filter(|name| of_unit.contains(&name));
+    for name in unknown.filter(|_| plan.args.package.is_empty()) {
+        ui.warn(format!("ci/skips.toml: no package of {} has a test {name}", plan.args.component));
+    }
+    if chosen.iter().all(|(_, selection)| selection.asked.is_empty()) {
         let what = format!("no unit tests selected in {}", patterns.join(" "));
         return Err(Error::new(Cause::NothingRan, what).next("see --tests, --package and ci/components.toml"));
     }
@@ -116,10 +124,14 @@ pub(crate) fn dry_run(plan: &Plan<'_>, ui: &Ui) -> Result<Done> {
     let (_, unit) = section(plan)?;
     let values = plan.values("KUBECONFIG-OF-THE-CLUSTER".into(), &platform, Some("REGISTRY".into()));
     let env = variables(plan, unit, &values)?;
-    let rows = chosen.iter().map(|(package, selection)| {
+    let programs: Vec<_> = chosen
+        .iter()
+        .map(|(package, selection)| Ok((package, selection, selection.arguments(&selection.asked)?)))
+        .collect::<Result<_>>()?;
+    let rows = programs.iter().map(|(package, selection, arguments)| {
         serde_json::json!({
             "package": package.path, "folder": checkout.dir.join(&package.folder), "asked": selection.asked,
-            "excluded": selection.excluded, "arguments": selection.arguments(&selection.asked),
+            "excluded": selection.excluded, "arguments": arguments,
         })
     });
     match ui.output {
@@ -133,11 +145,16 @@ pub(crate) fn dry_run(plan: &Plan<'_>, ui: &Ui) -> Result<Done> {
             for (name, value) in &env {
                 text.push_str(&format!("export {name}={}\n", kit::process::quote(value)));
             }
-            for (package, selection) in &chosen {
+            for (package, selection, arguments) in &programs {
                 let folder = checkout.dir.join(&package.folder).display().to_string();
-                let words: Vec<_> =
-                    selection.arguments(&selection.asked).iter().map(|word| kit::process::quote(word)).collect();
+                let words: Vec<_> = arguments.iter().map(|word| kit::process::quote(word)).collect();
                 text.push_str(&format!("# {} tests of {}:\n", selection.asked.len(), package.path));
+                text.extend(
+                    selection.excluded.iter().map(|(test, reason)| format!("#   left out: {test}: {reason}\n")),
+                );
+                if selection.asked.is_empty() {
+                    continue;
+                }
                 text.push_str(&format!("cd {}\n{PROGRAM} {}\n", kit::process::quote(&folder), words.join(" ")));
             }
             ui.result(text.trim_end())?;
@@ -171,24 +188,32 @@ pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, resu
     let (checkout, chosen) = chosen(plan, &place.platform, at.ui)?;
     results.head.inputs.push(Input { name: SOURCES.into(), digest: program::sources(&checkout.source) });
     results.conditions.stretch = session::stretch(&pace, &[]);
-    let work = Work { plan, place, at, pace, values, repo, checkout };
+    // The pods go on without an API server, and wait for it longer than tests do that need one.
+    let watch = async { Watch::start(place.opened.client.clone(), &place.platform, Stopper::default()).only_nodes() };
+    let watch = at.runtime.block_on(watch);
+    let allowance = Arc::default();
+    let work = Work { plan, place, at, pace, values, repo, checkout, allowance, watch: &watch };
     let mut came = Came::default();
     at.runtime.block_on(cluster::interruptible(pod::forget(&place.opened.client)))?;
+    passes::clear(&at.home.logs())?;
     kit::rundir::write(&at.home.logs().join("_environment.txt"), work.environment_in_words()?.as_bytes())?;
     let images = image::Images::new(&work.checkout.dir, &work.place.platform, &work.repo, &plan.args.component)?;
-    for (package, selection) in &chosen {
+    for (package, selection) in chosen.iter().filter(|(_, selection)| !selection.asked.is_empty()) {
         if came.signal.is_some() || work.enough(&came) {
             let ran = Ran { stopped: Some(work.why(&came)), ..Ran::default() };
             came.rows.extend(attempts::never_began(&selection.asked, &[], &package.path, &ran, &[vec![]]));
             continue;
         }
-        match work.package(package, selection, &images) {
+        match work.package(package, selection, &images, &came) {
             Ok((rows, signal)) => {
+                if attempts::too_many(&rows) && signal.is_none() && came.diagnosis.is_empty() {
+                    came.diagnosis = diagnose::ask(&rows, work.place, None, at.runtime, at.ui);
+                }
                 came.rows.extend(rows);
                 came.signal = signal;
             }
             // One that does not compile says nothing of the others.
-            Err(error) if error.signal.is_none() => came.rows.push(failed(package, &error)),
+            Err(error) if error.signal.is_none() => came.rows.extend(failed(package, selection, &error)),
             Err(error) => {
                 came.signal = error.signal;
                 let ran = Ran { stopped: Some(work.why(&came)), ..Ran::default() };
@@ -196,15 +221,21 @@ pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, resu
             }
         }
     }
+    let left_out = |(package, selection): &(Package, Selection)| attempts::left_out(selection, &package.path);
+    came.rows.extend(chosen.iter().flat_map(left_out));
+    session::say_cut(results, &work.allowance, at.ui);
+    settle::settle(&mut came, place, watch, at.runtime, at.ui);
     session::conclude(plan, results, came, at, &installed)
 }
 
-/// The row of a package that did not come to run.
-fn failed(package: &Package, error: &Error) -> report::Row {
+/// The rows of a package that did not come to run: its own, and those of its tests.
+fn failed(package: &Package, selection: &Selection, error: &Error) -> Vec<report::Row> {
     let mut test = report::row(PACKAGE, &package.path, kit::record::Status::Failed);
     (test.cause, test.line) = (Some(error.cause), Some(error.summary()));
     let excerpt = error.line.iter().flat_map(|line| line.lines()).take(40).map(String::from).collect();
-    report::Row { test, excerpt, ran: None }
+    let mut rows = vec![report::Row { test, excerpt, ran: None }];
+    rows.extend(attempts::never_began(&selection.asked, &rows, &package.path, &Ran::default(), &[]));
+    rows
 }
 
 struct Work<'a> {
@@ -215,6 +246,9 @@ struct Work<'a> {
     values: Values,
     repo: String,
     checkout: source::Checkout,
+    /// Of the logs of all packages.
+    allowance: Arc<Allowance>,
+    watch: &'a Watch,
 }
 
 impl Work<'_> {
@@ -227,23 +261,27 @@ impl Work<'_> {
         Ok(all.iter().map(|(name, value)| format!("export {name}={}\n", kit::process::quote(value))).collect())
     }
 
-    fn failures(&self, came: &Came) -> usize {
+    fn failures(&self, came: &Came) -> u32 {
         let failed =
             |row: &&report::Row| row.test.status == kit::record::Status::Failed && !row.test.name.contains('/');
-        came.rows.iter().filter(failed).count()
+        u32::try_from(came.rows.iter().filter(failed).count()).unwrap_or(u32::MAX)
+    }
+
+    /// How many failures end it.
+    fn most(&self) -> Option<u32> {
+        if self.plan.args.fail_fast { Some(1) } else { self.plan.args.max_failures }
     }
 
     fn enough(&self, came: &Came) -> bool {
-        let most = if self.plan.args.fail_fast { Some(1) } else { self.plan.args.max_failures };
-        most.is_some_and(|most| self.failures(came) >= most as usize)
+        self.most().is_some_and(|most| self.failures(came) >= most)
     }
 
-    fn why(&self, came: &Came) -> crate::passes::Stopped {
+    fn why(&self, came: &Came) -> passes::Stopped {
         match came.signal {
             Some(number) => {
-                crate::passes::Stopped { cause: Some(Cause::Interrupted), why: format!("stopped by signal {number}") }
+                passes::Stopped { cause: Some(Cause::Interrupted), why: format!("stopped by signal {number}") }
             }
-            None => crate::passes::Stopped {
+            None => passes::Stopped {
                 cause: None,
                 why: format!("{} tests had failed before (--fail-fast, --max-failures)", self.failures(came)),
             },
@@ -256,6 +294,7 @@ impl Work<'_> {
         package: &Package,
         selection: &Selection,
         images: &image::Images,
+        came: &Came,
     ) -> Result<(Vec<report::Row>, Option<i32>)> {
         let (unit, ui) = (self.unit()?, self.at.ui);
         let go = packages::compile(&self.checkout, package, &unit.tags, &self.place.platform, ui)?;
@@ -288,23 +327,25 @@ impl Work<'_> {
             parallel: None,
             environment: self.own_environment(&env)?,
             logs: self.at.home.logs(),
+            allowance: Arc::clone(&self.allowance),
             deadline: Some(Instant::now() + limit + pod::START),
             silence: self.plan.args.silence.unwrap_or_else(|| self.pace.stretch(SILENCE)),
-            max_failures: None,
+            max_failures: self.most().map(|most| most.saturating_sub(self.failures(came)).max(1)),
             stopper: Stopper::default(),
             judge: Judge::default().of_launcher(),
         };
-        let mut ran = runner.run(&selection.asked, &format!("{} on {}", package.path, self.place.platform), ui)?;
-        let mut rows = attempts::rows(&ran);
-        rows.extend(attempts::never_began(&selection.asked, &rows, &package.path, &ran, &runner.passes));
-        let again = attempts::again(&rows, &ran, 1);
-        if !again.is_empty() && !self.plan.args.no_second_attempt && !self.plan.args.fail_fast {
-            ui.note(format!("{} failed; once more: {}", again.len(), again.join(", ")));
-            let second = runner.run(&again, "second attempt", ui)?;
-            attempts::join(&mut rows, &attempts::rows(&second));
-            ran.signal = second.signal;
-        }
-        rows.extend(attempts::left_out(selection, &package.path));
+        let args = self.plan.args;
+        let attempts = Attempts {
+            runner: &runner,
+            name: &package.path,
+            before: Before::default(),
+            second_attempt: !args.no_second_attempt && !args.fail_fast,
+            judge: &|rows| attempts::lay_over(rows, &self.watch.outages(), Timestamp::now()),
+            runtime: self.at.runtime,
+            ui,
+        };
+        let title = format!("{} on {}", package.path, self.place.platform);
+        let (rows, ran) = attempts.run(&selection.asked, &title)?;
         Ok((rows, ran.signal))
     }
 

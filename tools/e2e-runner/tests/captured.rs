@@ -3,11 +3,11 @@
 //!
 //! `UPDATE_GOLDEN=1 cargo test -p e2e-runner` rewrites the golden files.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
+use std::{collections::BTreeMap, fs, path::PathBuf, process::Command, sync::LazyLock};
 
 use e2e_runner::{
     cause::Judge,
-    parse::{Parsed, Stream, event, lines::Lines, log::Folder},
+    parse::{Ended, Observer, Parsed, Stream, event, lines::Lines, log::Folder},
     report,
 };
 use kit::record::{Counts, Results, Status};
@@ -28,10 +28,12 @@ fn names() -> Vec<String> {
     names
 }
 
+/// The rules are made ready once.
+static JUDGE: LazyLock<Judge> = LazyLock::new(Judge::default);
+
 fn parse(bytes: &[u8]) -> Parsed {
     let dir = tempfile::tempdir().unwrap();
-    let judge = Judge::default();
-    let mut stream = Stream::new(Folder::new(dir.path().join("logs")), true, &judge, ());
+    let mut stream = Stream::new(Folder::new(dir.path().join("logs")), true, &JUDGE, ());
     let mut lines = Lines::new(bytes, 1 << 20);
     while let Some(line) = lines.next_line().unwrap() {
         stream.line(line).unwrap();
@@ -179,6 +181,45 @@ fn run_parse(name: &str, more: &[&str]) -> String {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a test of the program itself")]
+fn a_filter_that_waits_can_be_ended() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_e2e-runner"))
+        .arg("parse")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut input, b"{\"Action\":\"start\",\"Package\":\"p\"}\n").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    for _ in 0..100 {
+        if let Some(status) = child.try_wait().unwrap() {
+            assert_eq!(status.code(), Some(128 + 15));
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    child.kill().unwrap();
+    panic!("it still waits for a line");
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test of the program itself")]
+fn a_line_that_is_too_long_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("stream");
+    let event = |action: &str, more: &str| format!("{{\"Action\":\"{action}\",\"Package\":\"p\"{more}}}\n");
+    let long = event("output", &format!(",\"Output\":\"{}\"", "x".repeat(9 << 20)));
+    let test = |action| event(action, ",\"Test\":\"TestA\"");
+    fs::write(&file, [event("start", ""), test("run"), long, test("pass"), event("pass", "")].concat()).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_e2e-runner")).arg("parse").arg(file).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.contains("bytes of lines longer than 8 MiB are not read"), "{said}");
+}
+
+#[test]
 fn records_junit_and_logs_are_written() {
     let dir = tempfile::tempdir().unwrap();
     run_parse("interleaved", &["--out", dir.path().to_str().unwrap(), "--component", "x", "--all-logs"]);
@@ -189,12 +230,41 @@ fn records_junit_and_logs_are_written() {
         let log = fs::read_to_string(dir.path().join(test.log.as_ref().unwrap())).unwrap();
         assert!(test.name == report::PACKAGE || log.contains("=== RUN"), "{}", test.name);
     }
+    let text = fs::read_to_string(dir.path().join("results.json")).unwrap();
+    assert_eq!(text, format!("{}\n", serde_json::to_string_pretty(&results).unwrap()), "as other records are written");
+    let said = run_parse("interleaved", &["--output", "json"]);
+    assert_eq!(said.matches("\"name\":").count(), results.tests.len(), "{said}");
     let junit = fs::read_to_string(dir.path().join("junit.xml")).unwrap();
     let report = quick_junit::Report::deserialize_from_str(&junit).unwrap();
     let cases: usize = report.test_suites.iter().map(|suite| suite.test_cases.len()).sum();
     assert_eq!((report.tests, cases, report.test_suites.len()), (results.tests.len(), results.tests.len(), 5));
     let suite = r#"<testsuite name="streams/failing" tests="5" skipped="0" errors="1" failures="3">"#;
     assert!(junit.contains(suite), "{junit}");
+}
+
+/// Names of tests, as an observer hears of them.
+struct Names(Vec<String>);
+
+impl Observer for Names {
+    fn ended(&mut self, package: &str, test: &Ended) {
+        self.0.push(format!("{package} {}", test.name));
+    }
+}
+
+#[test]
+fn good_tests_need_not_be_kept() {
+    let text = fs::read_to_string(streams().join("interleaved.json")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (judge, mut names) = (Judge::default(), Names(Vec::new()));
+    let mut stream = Stream::new(Folder::new(dir.path()), false, &judge, &mut names).forgetting_good();
+    text.lines().try_for_each(|line| stream.line(line.as_bytes())).unwrap();
+    let parsed = stream.finish(None).unwrap();
+    let all = parse(text.as_bytes());
+    let of = |test: &Ended| format!("{} {}", all.packages[test.package].name, test.name);
+    assert_eq!(names.0, all.tests.iter().map(of).collect::<Vec<_>>());
+    let bad: Vec<_> = all.tests.iter().filter(|test| test.failure.is_some()).map(of).collect();
+    assert_eq!(parsed.tests.iter().map(of).collect::<Vec<_>>(), bad);
+    assert!(!bad.is_empty() && bad.len() < names.0.len());
 }
 
 #[test]
@@ -205,6 +275,128 @@ fn a_stream_that_is_cut_says_so() {
         assert_eq!(parsed.truncated, at > 60, "cut at {at}");
         assert!(parsed.tests.len() <= 6);
     }
+}
+
+/// What came of a stream of these lines, each as its action, package, test and output.
+fn told(lines: &[[&str; 4]]) -> (kit::Exit, Vec<(String, Status, Option<kit::Cause>)>) {
+    let event = |[action, package, test, output]: &[&str; 4]| {
+        format!("{}\n", serde_json::json!({"Action": action, "Package": package, "Test": test, "Output": output}))
+    };
+    let text: String = lines.iter().map(event).collect();
+    let rows = report::rows(parse(text.as_bytes()));
+    let exit = report::verdict(rows.iter().map(|row| &row.test)).0;
+    (exit, rows.into_iter().map(|row| (row.test.name, row.test.status, row.test.cause)).collect())
+}
+
+#[test]
+fn no_part_of_a_stream_is_good() {
+    for name in names() {
+        let text = fs::read_to_string(streams().join(format!("{name}.json"))).unwrap();
+        let whole = text.trim_end().len();
+        let ends = text.match_indices('\n').flat_map(|(end, _)| [end - 9, end]);
+        for end in ends.filter(|end| *end < whole) {
+            let rows = report::rows(parse(&text.as_bytes()[..end]));
+            let exit = report::verdict(rows.iter().map(|row| &row.test)).0;
+            assert_ne!(exit, kit::Exit::GOOD, "{name} cut at {end}");
+        }
+    }
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test of the program itself")]
+fn a_stream_that_ends_between_two_tests_is_not_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cut.json");
+    let events = [("start", ""), ("run", "TestA"), ("pass", "TestA")];
+    let event = |(action, test)| format!("{}\n", serde_json::json!({"Action": action, "Package": "p", "Test": test}));
+    fs::write(&file, events.map(event).concat()).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_e2e-runner")).arg("parse").arg(file).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("FAIL p [unclassified]") && said.contains("1 tests: 1 passed"), "{said}");
+    assert!(said.contains("the stream ends before the package does"), "{said}");
+}
+
+#[test]
+fn a_build_that_failed_is_said_if_its_package_never_ends() {
+    let failed = serde_json::json!({"Action": "build-fail", "ImportPath": "b [b.test]"});
+    let good = [("start", ""), ("run", "TestA"), ("pass", "TestA"), ("pass", "")];
+    let event = |(action, test)| format!("{}\n", serde_json::json!({"Action": action, "Package": "a", "Test": test}));
+    let rows = report::rows(parse(format!("{failed}\n{}", good.map(event).concat()).as_bytes()));
+    assert_eq!((rows[0].test.package.as_str(), rows[0].test.cause), ("b", Some(kit::Cause::BuildFailure)));
+}
+
+#[test]
+fn a_package_that_comes_twice_is_two_packages() {
+    use Status::{Failed, NotRun, Passed};
+    let unbuilt = [["start", "p", "", ""], ["output", "p", "", "FAIL\tp [build failed]\n"], ["fail", "p", "", ""]];
+    let begin = [["start", "p", "", ""], ["run", "p", "TestA", ""], ["pass", "p", "TestA", ""]];
+    let end = [["output", "p", "", "PASS\n"], ["pass", "p", "", ""]];
+    let good = [&begin[..], &end].concat();
+    let build_failure = Some(kit::Cause::BuildFailure);
+    let found = told(&[&unbuilt[..], &good[..]].concat());
+    let rows = vec![(report::PACKAGE.to_owned(), Failed, build_failure), ("TestA".into(), Passed, None)];
+    assert_eq!(found, (kit::Exit::NOT_GOOD, rows));
+    // Cut the second time, with a test that still runs; and between two tests.
+    let (exit, rows) = told(&[&good[..], &begin, &[["run", "p", "TestB", ""]]].concat());
+    assert_eq!((exit, rows.len()), (kit::Exit::NOT_GOOD, 3));
+    assert_eq!(rows[2], ("TestB".into(), NotRun, Some(kit::Cause::Unclassified)));
+    let (exit, rows) = told(&[&good[..], &begin].concat());
+    assert_eq!((exit, rows[0].2), (kit::Exit::NOT_GOOD, Some(kit::Cause::Unclassified)));
+    // Before Go 1.20 nothing says that a package begins, and before 1.24 text says that it does not compile.
+    assert_eq!(told(&[&good[..], &begin[1..]].concat()).0, kit::Exit::NOT_GOOD);
+    let event = |action| format!("{}\n", serde_json::json!({"Action": action, "Package": "p"}));
+    let rows = report::rows(parse(format!("{}{}FAIL\tp [build failed]\n", event("start"), event("pass")).as_bytes()));
+    assert_eq!(rows[0].test.cause, build_failure);
+}
+
+#[test]
+fn a_panic_that_a_test_only_printed_is_no_crash() {
+    let (_, rows) = told(&[
+        ["start", "p", "", ""],
+        ["run", "p", "TestPrints", ""],
+        ["output", "p", "TestPrints", "panic: in some container\n"],
+        ["fail", "p", "TestPrints", ""],
+        ["run", "p", "TestCrashes", ""],
+        ["fail", "p", "", ""],
+    ]);
+    let product = Some(kit::Cause::Product);
+    let expected = ["TestPrints", "TestCrashes"].map(|name| (name.to_owned(), Status::Failed, product));
+    assert_eq!(rows, expected);
+}
+
+/// The events of a program that was started elsewhere, and what comes of them.
+fn elsewhere(events: &[(&str, &str, &str)]) -> Parsed {
+    let dir = tempfile::tempdir().unwrap();
+    let judge = Judge::default().of_launcher();
+    let mut stream = Stream::new(Folder::new(dir.path().join("logs")), true, &judge, ());
+    for (action, test, output) in events {
+        let event = serde_json::json!({"Action": action, "Package": "p", "Test": test, "Output": output});
+        stream.line(event.to_string().as_bytes()).unwrap();
+    }
+    stream.finish(None).unwrap()
+}
+
+#[test]
+fn a_program_that_was_cut_off_elsewhere_has_not_crashed() {
+    let error = "error[node]: the pod of the tests was ended: low on memory\n";
+    let of = |test| [("run", "TestA", ""), ("run", "TestB", ""), ("output", test, error), ("fail", "", "")];
+    for test in ["TestA", "TestB", ""] {
+        let parsed = elsewhere(&of(test));
+        assert!(!parsed.packages[0].crashed, "{parsed:?}");
+        let rows = report::rows(parsed);
+        let said: Vec<_> = rows.iter().map(|row| (row.test.name.as_str(), row.test.status, row.test.cause)).collect();
+        let node = Some(kit::Cause::Node);
+        let expected =
+            [(report::PACKAGE, Status::Failed, node), ("TestA", Status::NotRun, node), ("TestB", Status::NotRun, node)];
+        assert_eq!(said, expected);
+    }
+    let killed = "the container was ended: OOMKilled, no memory\n";
+    let parsed = elsewhere(&[("run", "TestA", ""), ("output", "TestA", killed), ("fail", "", "")]);
+    assert!(parsed.packages[0].crashed);
+    let rows = report::rows(parsed);
+    assert_eq!((rows[0].test.status, rows[0].test.cause), (Status::Failed, Some(kit::Cause::Product)));
+    assert!(rows[0].test.line.as_ref().unwrap().contains("OOMKilled"), "{rows:?}");
 }
 
 #[test]
@@ -233,6 +425,11 @@ fn compiler_words_between_the_events_count_as_well() {
     let rows = report::rows(parse(text.as_bytes()));
     assert_eq!(rows[0].test.cause, Some(kit::Cause::BuildFailure));
     assert_eq!(rows[0].test.line.as_deref(), Some("./y_test.go:5:2: undefined: z"));
+    // Of two packages, each its own.
+    let text = "# a [a.test]\n./a_test.go:1:1: x\n# b [b.test]\n./b_test.go:2:2: y\nFAIL\ta [build failed]\nFAIL\tb [build failed]\n";
+    let rows = report::rows(parse(text.as_bytes()));
+    let said: Vec<_> = rows.iter().map(|row| row.test.line.as_deref().unwrap()).collect();
+    assert_eq!(said, ["./a_test.go:1:1: x", "./b_test.go:2:2: y"]);
 }
 
 proptest! {

@@ -43,10 +43,23 @@ output = 'go-json'
 command = ['cp', '-v', 'OUT/made.xml', 'OUT/junit.xml']
 output = 'junit'
 report = 'OUT/junit.xml'
+[own.scripts.cut]
+command = ['sh', '-c', 'printf \"\\173\\\"Action\\\":\\\"start\\\",\\\"Package\\\":\\\"p\\\"\\175\\n\"; echo x: no space left on device; exit 9']
+output = 'go-json'
+[own.scripts.hangs]
+command = ['sh', '-c', 'echo ok 1 - a; echo not ok 2 - b; sleep 60']
+output = 'tap'
+time_limit = '1s'
 [own.scripts.late]
 command = ['sleep', '60']
 output = 'tap'
 time_limit = '1s'
+[own.scripts.waits]
+command = ['sh', '-c', 'touch OUT/began; sleep 9; echo not ok 1 - it answers; exit 1']
+output = 'tap'
+[own.scripts.held]
+command = ['go', 'test', '-json', './held', '-args', '-kubeconfig={kubeconfig}']
+output = 'go-json'
 ";
 
 const SKIPS: &str = "[[skip]]
@@ -78,7 +91,7 @@ fn scripts_of_every_form_become_results() {
     ended.says(1, &["FAIL it answers on linux_", "3 tests: 1 passed, 1 failed, 1 skipped themselves"]);
     assert_eq!((found.kind.as_str(), found.suite.as_str(), found.counts.failed), ("script", "tap", 1));
     let again = found.tests.iter().find_map(|test| test.reproduce.as_ref()).unwrap();
-    assert!(again.contains("--kind script --script tap"), "{again}");
+    assert!(again.contains("--kind script --script tap") && !again.contains("--tests"), "{again}");
 
     let (ended, found) = script(&cluster, "go", &[]);
     ended.says(0, &["1 tests: 1 passed"]);
@@ -102,8 +115,64 @@ fn scripts_of_every_form_become_results() {
     ended.says(1, &["the script did not end within 1.0 s"]);
     assert_eq!(found.head.cause, Some(Cause::TestTimeout));
 
-    cluster.run("which", &["--kind", "script"]).says(2, &["say with --script which: go, late, none, tap, xml"]);
+    let (ended, _) = script(&cluster, "cut", &[]);
+    ended.says(3, &["FAIL p [host-disk]", "exit code 9: x: no space left on device"]);
+
+    let (ended, found) = script(&cluster, "hangs", &[]);
+    ended.says(1, &["2 tests: 1 passed, 1 failed", "FAIL b [product]", "FAIL script hangs [test-timeout]"]);
+    assert_eq!(found.tests.len(), 3, "{:?}", found.tests);
+
+    cluster
+        .run("which", &["--kind", "script"])
+        .says(2, &["say with --script which: cut, go, hangs, held, late, none, tap, waits, xml"]);
     cluster.run("part", &["--kind", "script", "--script", "go", "--tests", "TestX"]).says(2, &["runs as a whole"]);
+}
+
+#[test]
+fn unit_tests_that_do_not_compile_are_tests_all_the_same() {
+    let over = SKIPS.replace("2999", "2020").replace("'TestLeftOut', 'TestInner/one'", "'TestBroken'");
+    let unit = "[own.unit]\npackages = ['./broken']\n";
+    let world = World::new("parts", &format!("{SUITES}{unit}"), &format!("{SKIPS}{over}"));
+    let cluster = Cluster::new(world);
+    let words = ["--kind", "unit", "--repo", "registry.invalid/x"];
+    let said = [
+        "FAIL own/broken [build-failure]",
+        "NOT RUN [build-failure] 1 tests",
+        "2 tests: 1 left out (ci/skips.toml), 1 not run",
+    ];
+    cluster.run("unit", &words).says(1, &said);
+    let found = results(&cluster, "unit", "unit/results.json");
+    assert_eq!((found.counts.asked, found.counts.not_run, found.counts.excluded), (2, 1, 1));
+    let again = |package: &str| {
+        let mut of = found.tests.iter().filter(|test| test.package == package);
+        of.find_map(|test| test.reproduce.clone()).unwrap()
+    };
+    assert!(again("own/broken").contains("--kind unit --package own/broken"), "{}", again("own/broken"));
+    assert!(!again("ci/skips.toml").contains("--package"), "{}", again("ci/skips.toml"));
+    let place = cluster.world.path("unit").display().to_string();
+    let again = ["--kind", "unit", "--dry-run", "--only-failed", &place];
+    cluster.run("again", &again).says(0, &["# 1 tests of own/broken:", "^(TestBroken)$"]);
+}
+
+#[test]
+fn a_script_s_failures_are_looked_into_as_well() {
+    let out = tempfile::tempdir().unwrap();
+    let cluster = Cluster::new(World::new("parts", &SUITES.replace("OUT", out.path().to_str().unwrap()), ""));
+    // The API server is away meanwhile, and the script only knows that it got no answer.
+    let began = out.path().join("began");
+    let child = cluster.start("away", &["--kind", "script", "--script", "waits"], |_| began.exists());
+    cluster.api.away(true);
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    cluster.api.away(false);
+    let ended = Ended::of(child.wait_with_output().unwrap());
+    ended.says(3, &["FAIL it answers [cluster-unreachable]", "was away 1 times while the tests ran"]);
+    // The state of the pods decides, and is kept.
+    let (ended, found) = script(&cluster, "held", &[]);
+    ended.says(1, &["FAIL TestFails [product]", "FAIL TestPulls [image-pull]", "evidence: "]);
+    let of = |name: &str| found.tests.iter().find(|test| test.name == name).unwrap();
+    let cell = kit::RunDir::open(cluster.world.path("script-held")).unwrap().cell("own", &Platform::host(), "c");
+    let folder = cell.join("script").join(of("TestFails").evidence.as_ref().unwrap());
+    assert!(std::fs::read_to_string(folder.join("test-fails/events.txt")).unwrap().contains("seen in test-fails"));
 }
 
 #[test]
@@ -147,8 +216,11 @@ fn all_parts_are_the_whole_and_a_missing_one_is_said() {
     assert_eq!(said(&merged), said(&expected));
     assert_eq!((merged.shard, merged.head.cause), ((1, 1), expected.head.cause));
 
-    let half = merge(&places[1..]);
-    assert_ne!(half.code, 0);
+    // Of a suite whose tests pass: what is missing is all that is wrong.
+    let good = ["--shard", "2/2", "--durations", &earlier];
+    cluster.run("good-half", &good).says(0, &["good"]);
+    let half = merge(&[cluster.world.path("good-half").display().to_string()]);
+    assert_eq!(half.code, 4, "{}{}", half.out, half.err);
     assert!(half.out.contains("there are no results of part 1 of 2"), "{}", half.out);
     merge(&[&places[..], &places[..1]].concat()).says(2, &["is there twice"]);
     merge(&["/nowhere".into()]).says(2, &["cannot read /nowhere"]);
@@ -210,6 +282,19 @@ fn what_is_left_out_can_be_looked_at() {
     let of = |name: &str| found.tests.iter().find(|test| test.name == name).unwrap();
     assert_eq!((of("TestLeftOut").status, of("TestLeftOut").shadow), (Status::Skipped, Some(Status::Passed)));
     assert_eq!((of("TestInner").status, of("TestInner").attempts, of("TestInner").shadow), (Status::Passed, 1, None));
+}
+
+#[test]
+fn a_subtest_that_the_ledger_made_up_is_found_by_a_look_at_what_is_left_out() {
+    let skips = SKIPS.replace("'TestInner/one'", "'TestInner/o*', 'TestInner/made_up', 'TestLeft*'");
+    let cluster = Cluster::new(World::new("parts", SUITES, &skips));
+    let ended = cluster.run("shadow", &["--shadow"]);
+    ended.says(
+        0,
+        &["ci/skips.toml: there is no test TestInner/made_up", "would pass by now: TestLeftOut, TestInner/o*"],
+    );
+    let found = results(&cluster, "shadow", "results.json");
+    assert_eq!(found.counts.excluded, 1, "however many entries name it");
 }
 
 #[test]

@@ -77,6 +77,22 @@ impl Lab {
         world.path(run).join("own").join(platform).join(format!("lab-{}", self.name))
     }
 
+    fn uid(&self) -> String {
+        self.tool(&["kubectl", "--", "get", "ns", "kube-system", "-o", "jsonpath={.metadata.uid}"]).trim().to_owned()
+    }
+
+    /// Says that a release is installed on the cluster with that UID; returns the record's digest.
+    fn install(&self, world: &World, run: &str, release: &str, uid: &str) -> String {
+        let install = json!({
+            "schemaVersion": "1.0", "tool": "t", "toolVersion": "0", "run": "r", "started": "2026-01-01T00:00:00Z",
+            "finished": "2026-01-01T00:00:00Z", "outcome": "passed", "component": "own", "version": "devel",
+            "release": release, "platform": kit::Platform::host(), "nature": "native",
+            "cluster": {"uid": uid, "name": "other", "kubernetes": "v1", "nodes": []},
+            "objects": 0, "changed": 0, "namespaces": [], "running": []
+        });
+        rundir::write_json(&self.cell(world, run).join("install.json"), &install).unwrap()
+    }
+
     fn results(&self, world: &World, run: &str) -> Results {
         rundir::read_record(&self.cell(world, run)).unwrap().0
     }
@@ -99,9 +115,10 @@ impl Drop for Lab {
 fn runs_records_and_blames() {
     let lab = Lab::new();
     type Part = (&'static str, fn(&Lab));
-    let parts: [Part; 6] = [
+    let parts: [Part; 7] = [
         ("good", what_the_tests_get_and_what_is_recorded),
         ("unit", unit_tests_run_as_pods),
+        ("upgrade", an_upgrade_keeps_what_was_made),
         ("refused", another_cluster_or_another_run_is_refused),
         ("interrupted", a_signal_leaves_a_record_and_gives_the_cluster_back),
         ("away", an_api_server_that_goes_away_is_never_a_test_s_failure),
@@ -199,25 +216,50 @@ fn unit_tests_run_as_pods(lab: &Lab) {
     assert_eq!(lab.tool(&left).trim(), "", "pods of unit tests are left");
 }
 
+/// With kinds that every cluster has, and no image: what has no replicas is available at once.
+fn an_upgrade_keeps_what_was_made(lab: &Lab) {
+    let upgrade = "[own.upgrade]\nmanifests = ['//made']\nreach = { Deployment = 'Available' }\n";
+    let world = World::new("test", &format!("{SUITES}{upgrade}"), "").with_labs();
+    std::fs::create_dir(world.path("made")).unwrap();
+    let made = "{apiVersion: v1, kind: ConfigMap, metadata: {name: words}, data: {hello: world}}\n---\n\
+        {apiVersion: apps/v1, kind: Deployment, metadata: {name: idle}, spec: {replicas: 0, \
+        selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, \
+        spec: {containers: [{name: c, image: r.invalid/x}]}}}}\n";
+    std::fs::write(world.path("made/all.yaml"), made).unwrap();
+    let run = |phase: &str| {
+        let words = ["--kind", "upgrade", "--phase", phase];
+        Ended::of(lab.command(&world, "up", &words).output().unwrap())
+    };
+    let (older, newer, uid) =
+        ("sha256:".to_owned() + &"a".repeat(64), "sha256:".to_owned() + &"b".repeat(64), lab.uid());
+    lab.install(&world, "up", &older, &uid);
+    run("prepare").says(0, &["2 objects"]);
+    run("prepare").says(0, &["made already, and still there"]);
+    run("check").says(2, &["nothing was upgraded"]);
+    lab.install(&world, "up", &newer, &uid);
+    let namespace = rundir::read_record::<kit::record::Upgrade>(&lab.cell(&world, "up")).unwrap().0.namespace;
+    lab.tool(&["kubectl", "--", "delete", "configmap", "words", "-n", &namespace]);
+    run("check").says(1, &["FAIL Upgrade/ConfigMap/words [product]", "because: it is gone"]);
+    lab.install(&world, "up", &older, &uid);
+    run("prepare").says(0, &["2 objects"]);
+    lab.install(&world, "up", &newer, &uid);
+    run("check").says(0, &["4 tests: 4 passed", "with subtests: 6 tests: 6 passed"]);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while lab.tool(&["kubectl", "--", "get", "namespaces", "-o", "name"]).contains("/upgrade-") {
+        assert!(Instant::now() < deadline, "a namespace is left");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
 fn another_cluster_or_another_run_is_refused(lab: &Lab) {
     let world = World::new("test", SUITES, "").with_labs();
     let release = "sha256:".to_owned() + &"0".repeat(64);
-    let install = |uid: &str| {
-        json!({
-            "schemaVersion": "1.0", "tool": "t", "toolVersion": "0", "run": "r", "started": "2026-01-01T00:00:00Z",
-            "finished": "2026-01-01T00:00:00Z", "outcome": "passed", "component": "own", "version": "devel",
-            "release": release, "platform": kit::Platform::host(), "nature": "native",
-            "cluster": {"uid": uid, "name": "other", "kubernetes": "v1", "nodes": []},
-            "objects": 0, "changed": 0, "namespaces": [], "running": []
-        })
-    };
-    let write = |uid: &str| rundir::write_json(&lab.cell(&world, "held").join("install.json"), &install(uid)).unwrap();
+    let write = |uid: &str| lab.install(&world, "held", &release, uid);
     write("another-uid");
     let run = |run: &str| Ended::of(lab.command(&world, run, &[]).output().unwrap());
     run("held").says(2, &["error[usage]", "is of cluster other (uid another-uid)"]);
 
-    let uid = lab.tool(&["kubectl", "--", "get", "ns", "kube-system", "-o", "jsonpath={.metadata.uid}"]);
-    let digest = write(uid.trim());
+    let digest = write(&lab.uid());
     run("held").says(0, &[&release]);
     let results = lab.results(&world, "held");
     assert_eq!(

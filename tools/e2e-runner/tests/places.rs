@@ -67,18 +67,74 @@ fn on_slow_nodes_limits_are_stretched_and_that_is_recorded() {
     cluster.run("wrong", &["--slowdown", "0.1"]).says(2, &["'0.1' is no slowdown"]);
 }
 
-#[test]
-fn what_was_measured_at_the_install_counts() {
-    let cluster = cluster();
+/// Notes in that run that the component is installed on a cluster of that name.
+fn install(cluster: &Cluster, run: &str, name: &str, uid: &str) {
     let install = json!({
         "schemaVersion": "1.0", "tool": "t", "toolVersion": "0", "run": "r", "started": "2026-01-01T00:00:00Z",
         "finished": "2026-01-01T00:00:00Z", "outcome": "passed", "component": "own", "version": "devel",
-        "release": "sha256:".to_owned() + &"0".repeat(64), "platform": Platform::host(), "nature": "emulated",
-        "cluster": {"uid": "uid-1", "name": "c", "kubernetes": "v1", "nodes": []},
+        "release": release(), "platform": Platform::host(), "nature": "emulated",
+        "cluster": {"uid": uid, "name": name, "kubernetes": "v1", "nodes": []},
         "objects": 0, "changed": 0, "namespaces": [], "running": [], "slowdown": 11.5
     });
-    let cell = kit::RunDir::create(cluster.world.path("run")).unwrap().cell("own", &Platform::host(), "c");
+    let cell = kit::RunDir::create(cluster.world.path(run)).unwrap().cell("own", &Platform::host(), name);
     kit::rundir::write_json(&cell.join("install.json"), &install).unwrap();
+}
+
+fn release() -> String {
+    "sha256:".to_owned() + &"0".repeat(64)
+}
+
+#[test]
+fn a_cluster_that_nothing_was_installed_on_is_refused_whatever_its_name() {
+    let cluster = cluster();
+    let patient = ["--suite", "patience"];
+    install(&cluster, "other", "z1", "uid-of-z1");
+    let said = ["error[usage]", "is of cluster z1 (uid uid-of-z1), and this is c (uid uid-1)", "name the cluster"];
+    cluster.run("other", &patient).says(2, &said);
+    // The same cluster by another name.
+    install(&cluster, "same", "z1", "uid-of-z1");
+    install(&cluster, "same", "z2", "uid-1");
+    cluster.run("same", &patient).says(0, &["11.5 times slower (install.json)"]);
+    assert_eq!(cluster.results("same", None).release, Some(release()));
+    // Its own record counts before all others.
+    install(&cluster, "own", "z2", "uid-1");
+    install(&cluster, "own", "c", "uid-of-before");
+    cluster.run("own", &patient).says(2, &["is of cluster c (uid uid-of-before)"]);
+}
+
+#[test]
+fn a_failure_is_repeated_as_it_was() {
+    let cluster = Cluster::new(World::new("parts", "[own.suites.all]\ndefault = true\nall = true\n", ""));
+    install(&cluster, "run", "c", "uid-1");
+    cluster.run("run", &["--env", "PROVOKE=fail", "--no-second-attempt"]).says(1, &["FAIL TestProvoked [product]"]);
+    let results = cluster.results("run", None);
+    let command = results.tests.iter().find_map(|test| test.reproduce.clone()).unwrap();
+    let ci = cluster.world.path("ci").display().to_string();
+    for words in ["--tests TestProvoked --kubeconfig", &release(), "--slowdown 11.5", &format!("--ci {ci}")] {
+        assert!(command.contains(words), "'{words}' is not in {command}");
+    }
+    // Another release is another matter, and so is one that nobody knows of.
+    let about = |run: &str, release: &str| cluster.run(run, &["--tests", "TestQuick", "--release", release]);
+    about("run", &release()).says(0, &["1 passed"]);
+    about("run", "sha256:1").says(2, &["holds sha256:0", "of own, and the tests are to be about sha256:1"]);
+    about("new", &release()).says(2, &["c holds no release that anybody has noted of own"]);
+    let inventory = json!({
+        "schemaVersion": "1.0", "component": "own", "version": "devel", "release": release(), "run": "r",
+        "platform": Platform::host(), "installed": "2026-01-01T00:00:00Z", "objects": []
+    });
+    cluster.api.put(
+        "/api/v1/namespaces/other-arch/configmaps/inventory-own",
+        json!({"metadata": {"labels": {"other-arch/inventory": "inventory-own"}},
+            "data": {"inventory.json": inventory.to_string()}}),
+    );
+    about("kept", &release()).says(0, &["1 passed"]);
+    about("other", "sha256:1").says(2, &["holds sha256:0"]);
+}
+
+#[test]
+fn what_was_measured_at_the_install_counts() {
+    let cluster = cluster();
+    install(&cluster, "run", "c", "uid-1");
     cluster.run("run", &[]).says(0, &["1 tests: 1 passed", "limits times 12", "11.5 times slower (install.json)"]);
     let results = cluster.results("run", None);
     assert_eq!((results.suite.as_str(), results.nature), ("patience", kit::record::Nature::Emulated));
@@ -151,4 +207,15 @@ fn a_pod_on_another_platform_s_node_means_that_nothing_was_tested() {
     let results = cluster.results("stray", None);
     assert_eq!((results.head.outcome, results.head.cause), (Outcome::Failed, Some(Cause::Node)));
     assert_eq!(results.conditions.pods, BTreeMap::from([(other, 1)]));
+}
+
+#[test]
+fn a_node_that_came_while_tests_ran_is_none_of_another_platform() {
+    let cluster = cluster();
+    let held = |api: &api::Api| !api.get("/apis/coordination.k8s.io/v1/namespaces/other-arch/leases/run").is_null();
+    let child = cluster.start("late", &["--env", "NODE=late", "--slowdown", "4"], held);
+    cluster.api.node("late", &Platform::host().arch);
+    Ended::of(child.wait_with_output().unwrap()).says(0, &["2 passed", "good"]);
+    let pods = cluster.results("late", None).conditions.pods;
+    assert_eq!(pods, BTreeMap::from([(Platform::host().to_string(), 1)]));
 }

@@ -17,7 +17,8 @@ use e2e_runner::{
     cause::Judge,
     passes::{Ran, Runner},
     program::Program,
-    report::{self, Row},
+    report::{self, PACKAGE, Row},
+    rounds::{Attempts, Before},
     select::Selection,
 };
 use kit::{Cause, Ui, process::Stopper, record::Status};
@@ -90,6 +91,21 @@ fn what_would_run_is_said_and_what_cannot_is_refused() {
     with(&["--suite", "other"]).says(2, &["there is no suite 'other'", "smoke"]);
     with(&["--tests", "["]).says(2, &["--tests [: not a regular expression"]);
     with(&["--tests", "TestParallel"]).says(4, &["no tests selected of 9 (1 are left out by ci/skips.toml)"]);
+    // However few they are, a test that hangs is ended.
+    let limit = |more: &[&str]| {
+        let said = with(more).out;
+        let found =
+            regex::Regex::new(r"-test\.timeout=(\d+)ms").unwrap().captures(&said).map(|found| found[1].to_owned());
+        found.unwrap_or_else(|| panic!("{said}")).parse::<u64>().unwrap().div_ceil(60_000)
+    };
+    assert_eq!(limit(&[]), 10, "the suite's");
+    assert_eq!(limit(&["--suite", "smoke", "--tests", "TestSerial"]), 10, "the suite's all the same");
+    assert_eq!(limit(&["--tests", "TestSerial"]), 120, "of no suite");
+    assert_eq!(limit(&["--tests", "TestSerial", "--slowdown", "3"]), 360, "stretched");
+    with(&["--tests", "TestSubtests/good"]).says(0, &["'-test.run=^TestSubtests$/good'"]);
+    with(&["--skip", "TestSerial|TestSubtests/good"]).says(0, &["# 1 tests of selection", "^(TestNowhere)$"]);
+    with(&["--package", "./test"]).says(2, &["--package is for --kind unit, and this is --kind e2e"]);
+    with(&["--script", "x"]).says(2, &["--script is for --kind script, and this is --kind e2e"]);
     with(&["--shard", "1/2"]).says(0, &["# 1 tests of smoke, part 1/2", "#   TestParallel: needs the internet"]);
     with(&["--shard", "2/2"]).says(0, &["# 1 tests of smoke, part 2/2", "# left out: 0"]);
     with(&["--shard", "3/3"]).says(4, &["part 3/3 has no tests: there are only 2"]);
@@ -99,6 +115,41 @@ fn what_would_run_is_said_and_what_cannot_is_refused() {
     with(&["--kind", "examples"]).says(4, &["component 'own' has no tests of kind examples", "[own.examples]"]);
     with(&["--kind", "unit"]).says(4, &["component 'own' has no unit tests"]);
     with(&["--kind", "script"]).says(2, &["component 'own' has no script that is meant"]);
+}
+
+#[test]
+fn a_run_that_failed_as_a_whole_is_run_again_as_a_whole() {
+    let world = World::new("test", SUITES, "");
+    let record = |tests: Vec<kit::record::Test>| {
+        let head = kit::record::Head::new("e2e-runner", "0", "r", jiff::Timestamp::UNIX_EPOCH);
+        let results = kit::record::Results {
+            head: head.failed(&kit::Error::new(Cause::ClusterUnreachable, "it does not answer")),
+            component: "own".into(),
+            version: "devel".into(),
+            kind: "e2e".into(),
+            suite: "smoke".into(),
+            platform: kit::Platform::host(),
+            nature: kit::record::Nature::Native,
+            cluster: "u".into(),
+            release: None,
+            counts: Default::default(),
+            all_counts: Default::default(),
+            conditions: Default::default(),
+            tests,
+            shard: (1, 1),
+            whole: None,
+            evidence: None,
+        };
+        kit::rundir::write_json(&world.path("results.json"), &results).unwrap();
+        let place = world.path("results.json").display().to_string();
+        world.run(&["run", "--dry-run", "--only-failed", &place])
+    };
+    record(Vec::new()).says(0, &["# 3 tests of smoke:"]);
+    let good = report::row("TestSerial", "own/test", Status::Passed);
+    let of_cluster = report::of_cluster("c", Cause::Node, "2 pods ran elsewhere".into()).test;
+    record(vec![good.clone(), of_cluster.clone()]).says(0, &["# 3 tests of smoke:"]);
+    let bad = report::row("TestParallel", "own/test", Status::Failed);
+    record(vec![good, of_cluster, bad]).says(0, &["# 1 tests of selection:", "#   TestParallel"]);
 }
 
 #[test]
@@ -122,8 +173,22 @@ fn unit_tests_are_listed_from_sources_for_the_platform() {
     one.says(0, &["# 1 tests of own/test:", "^(TestOther)$"]);
     assert!(!one.out.contains("own/pods"), "{}", one.out);
     with(&["--package", "./absent"]).says(2, &["error[usage]"]);
-    with(&["--shard", "1/2"]).says(2, &["--shard is not for unit tests"]);
+    with(&["--shard", "1/2"]).says(2, &["--shard is for --kind e2e or examples, and this is --kind unit"]);
+    let but = with(&["--package", "./test", "--tests", "TestS", "--skip", "Serial|TestSubtests/good"]);
+    but.says(0, &["# 1 tests of own/test:", "^(TestSubtests)$", "|TestSubtests/good'"]);
+    with(&["--package", "./test", "--tags", "none"]).says(0, &["tests of own/test:"]);
     with(&["--tests", "TestGone"]).says(4, &["no unit tests selected"]);
+    // A package of which everything is left out is there, and an entry that no package knows is said.
+    let skips = "[[skip]]\ncomponent = 'own'\ntests = ['TestPod', 'TestPati*', 'TestNowhere']\nreason = 'to see'\n\
+        owner = 'us'\nuntil = '2999-01-01'\n[[skip]]\ncomponent = 'own'\nsuites = ['unit']\ntests = ['TestLost', 'TestOther']\n\
+        reason = 'to see'\nowner = 'us'\nuntil = '2999-01-01'\n";
+    std::fs::write(world.path("ci/skips.toml"), skips).unwrap();
+    let ended = with(&[]);
+    ended.says(0, &["# 0 tests of own/pods:\n#   left out: TestPod: to see\n#   left out: TestPatience: to see"]);
+    ended.says(0, &["no package of own has a test TestLost"]);
+    assert!(!ended.err.contains("has a test TestOther") && !ended.err.contains("has a test TestPod"), "{}", ended.err);
+    let one = with(&["--package", "./test"]);
+    assert!(!one.err.contains("TestLost"), "one package cannot tell: {}", one.err);
 }
 
 /// All tests of tests/programs/own/test.
@@ -185,6 +250,7 @@ impl Made {
             parallel: None,
             environment,
             logs: self.world.path("logs"),
+            allowance: std::sync::Arc::default(),
             deadline: None,
             silence: Duration::from_secs(60),
             max_failures: None,
@@ -193,15 +259,19 @@ impl Made {
         };
         change(&mut runner);
         runner.record(&selection.asked).unwrap();
-        let ran = runner.run(&selection.asked, "tests", &Ui::silent()).unwrap();
-        let mut rows = attempts::rows(&ran);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let ui = Ui::silent();
+        let tries = Attempts {
+            runner: &runner,
+            name: "own",
+            before: Before::default(),
+            second_attempt: true,
+            judge: &|_| (),
+            runtime: &runtime,
+            ui: &ui,
+        };
+        let (mut rows, ran) = tries.run(&selection.asked, "tests").unwrap();
         rows.extend(attempts::left_out(&selection, "own/test"));
-        rows.extend(attempts::never_began(&selection.asked, &rows, "own/test", &ran, &runner.passes));
-        let again = attempts::again(&rows, &ran, 1);
-        if !again.is_empty() && !attempts::too_many(&rows) {
-            let second = runner.run(&again, "again", &Ui::silent()).unwrap();
-            attempts::join(&mut rows, &attempts::rows(&second));
-        }
         (rows, ran)
     }
 }
@@ -263,6 +333,35 @@ fn what_a_test_does_wrong_has_its_cause() {
 }
 
 #[test]
+fn output_that_ends_early_is_nobody_s_wrong_call() {
+    let mut made = Made::new();
+    let real = made.program.test2json.display().to_string();
+    let filter = |name: &str, script: String| {
+        use std::os::unix::fs::PermissionsExt;
+        let file = made.world.path(name);
+        std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+        file
+    };
+    // Between two tests.
+    let first = r#"sed '/"Action":"pass",.*"Test":"TestSerial"/q'"#;
+    let killed = filter("killed", format!("{real} \"$@\" | {first}; kill -9 $$"));
+    let mute = filter("mute", "exit 1".into());
+    made.program.test2json = killed;
+    let (rows, ran) = made.run(&["TestSerial", "TestEnvironment", "TestParallel"], &[], |_| {});
+    assert_eq!(find(&rows, "TestSerial").status, Status::Passed);
+    for name in ["TestEnvironment", "TestParallel"] {
+        let test = find(&rows, name);
+        assert_eq!((test.status, test.cause), (Status::NotRun, Some(Cause::Unclassified)), "{test:?}");
+        assert_eq!(test.line.as_deref(), Some("the test program's output ended early (exit code 137)"));
+    }
+    assert_eq!((exit(&rows), ran.streams.len()), (1, 1));
+    made.program.test2json = mute;
+    let (rows, _) = made.run(&["TestSerial"], &[], |_| {});
+    assert_eq!((find(&rows, "TestSerial").cause, exit(&rows)), (Some(Cause::Unclassified), 1));
+}
+
+#[test]
 fn a_flood_of_output_fills_neither_memory_nor_disk() {
     let made = Made::new();
     let (rows, _) = made.run(&["TestProvoked"], &[("PROVOKE", "flood")], |_| {});
@@ -306,4 +405,42 @@ fn the_first_failure_can_end_it() {
     assert_eq!((other.status, other.cause), (Status::NotRun, None));
     assert_eq!((ran.streams.len(), other.line.as_deref()), (1, Some("--fail-fast, and TestEnvironment failed")));
     assert_eq!(exit(&rows), 1);
+}
+
+/// Stands in for `in-pod`: so many times it says why it cannot run the program.
+const LAUNCHER: &str = r#"n=$(cat "$COUNT" 2>/dev/null || echo 0)
+echo $((n + 1)) >"$COUNT"
+if [ "$n" -lt "$FAILS" ]; then
+    echo "error[$CAUSE]: the pod of the tests: no" >&2
+    exit 3
+fi
+exec "$@"
+"#;
+
+#[test]
+fn what_a_program_runs_on_is_tried_again_if_time_may_heal_it() {
+    let made = Made::new();
+    let launcher = made.world.path("launcher");
+    std::fs::write(&launcher, LAUNCHER).unwrap();
+    let run = |cause: &str, fails: &str| {
+        let count = made.world.path(cause);
+        let env = [("COUNT", count.to_str().unwrap()), ("CAUSE", cause), ("FAILS", fails), ("PATH", "/usr/bin:/bin")];
+        let (rows, _) = made.run(&["TestSerial", "TestSubtests"], &env, |runner| {
+            runner.launcher = vec!["/bin/sh".into(), launcher.display().to_string()];
+            runner.passes = vec![vec![]];
+            runner.judge = Judge::default().of_launcher();
+        });
+        (rows, std::fs::read_to_string(count).unwrap().trim().to_owned())
+    };
+    let (rows, count) = run("image-pull", "1");
+    let package = find(&rows, PACKAGE);
+    assert_eq!((package.status, package.attempts, count.as_str()), (Status::Flaky, 2, "2"), "{package:?}");
+    for name in ["TestSerial", "TestSubtests", "TestSubtests/good"] {
+        assert_eq!((find(&rows, name).status, find(&rows, name).attempts), (Status::Passed, 1), "{name}");
+    }
+    assert_eq!(exit(&rows), 0);
+    let (rows, count) = run("host-disk", "1");
+    assert_eq!((exit(&rows), count.as_str()), (3, "1"));
+    let test = find(&rows, "TestSerial");
+    assert_eq!((test.status, test.cause), (Status::NotRun, Some(Cause::HostDisk)));
 }

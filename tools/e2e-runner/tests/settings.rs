@@ -10,7 +10,7 @@ mod cluster;
 mod support;
 
 use cluster::{Cluster, signal};
-use kit::{Cause, record::Status};
+use kit::{Cause, Platform, record::Status};
 use serde_json::{Value, json};
 use support::{Ended, World};
 
@@ -130,6 +130,56 @@ fn what_a_killed_run_has_set_the_next_one_puts_back() {
             "1 passed, 1 skipped themselves, 1 left out (ci/skips.toml)",
         ],
     );
+    assert_eq!(cluster.api.get(FLAGS), before);
+}
+
+#[test]
+fn a_round_that_cannot_begin_costs_no_results() {
+    let (cluster, before) = cluster("");
+    cluster.api.refuse(|method, path, body| method == "PATCH" && path == FLAGS && body["data"]["mode"] == "alpha");
+    let said = ["[auth]", "round alpha: cannot set ConfigMap own-system/flags", "NOT RUN [auth] 3 tests", "1 passed"];
+    cluster.run("refused", &["--suite", "full"]).says(3, &said);
+    assert_eq!(cluster.api.get(FLAGS), before);
+    let results = cluster.results("refused", None);
+    let of = |name: &str| results.tests.iter().find(|test| test.name == name).unwrap();
+    assert_eq!((of("TestStable").status, of("TestAlpha").status), (Status::Passed, Status::NotRun));
+    assert_eq!((results.head.cause, results.conditions.rounds.len()), (Some(Cause::Auth), 1));
+}
+
+#[test]
+fn a_second_attempt_that_cannot_be_kept_costs_no_results() {
+    let cluster = Cluster::new(World::new("parts", "[own.suites.all]\ndefault = true\nall = true\n", ""));
+    let logs = cluster.world.path("run").join("own").join(Platform::host().dir()).join("c/logs");
+    let (logs, mark) = (format!("LOGS={}", logs.display()), format!("MARK={}", cluster.world.path("mark").display()));
+    let ended = cluster.run("run", &["--env", "PROVOKE=disk", "--env", &logs, "--env", &mark]);
+    ended
+        .says(1, &["FAIL TestProvoked [product]", "[host-disk]", "second attempt: cannot create a log in", "5 passed"]);
+    let results = cluster.results("run", None);
+    assert_eq!((results.counts.passed, results.counts.failed, results.head.cause), (5, 1, Some(Cause::Product)));
+}
+
+#[test]
+fn failures_count_through_all_rounds() {
+    let (cluster, _) = cluster("");
+    let ended = cluster.run("many", &["--suite", "full", "--env", "PROVOKE=both", "--max-failures", "2"]);
+    ended.says(1, &["once more: TestStable", "FAIL TestStable [product]", "FAIL TestAlpha [product]"]);
+    assert!(!ended.err.contains("once more: TestAlpha"), "it was the second: {}", ended.err);
+}
+
+#[test]
+fn nothing_is_tried_again_when_a_second_attempt_has_ended_the_program() {
+    let cluster = Cluster::new(World::new("parts", "[own.suites.all]\ndefault = true\nall = true\n", ""));
+    let mark = format!("MARK={}", cluster.world.path("mark").display());
+    let ended = cluster.run("run", &["--env", "PROVOKE=pull", "--env", &mark]);
+    ended.says(3, &["FAIL TestProvoked [image-pull]", "once more: TestProvoked"]);
+    assert_eq!(ended.err.matches("once more").count(), 1, "{}", ended.err);
+}
+
+#[test]
+fn what_is_left_out_is_looked_at_with_the_settings_that_it_is_left_out_with() {
+    let (cluster, before) = cluster(&SKIPS.replace("TestNever", "TestStable").replace("unless = 'lab'\n", ""));
+    let ended = cluster.run("shadow", &["--suite", "full", "--shadow"]);
+    ended.says(0, &["left out by ci/skips.toml, and would pass by now: TestStable"]);
     assert_eq!(cluster.api.get(FLAGS), before);
 }
 

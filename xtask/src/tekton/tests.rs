@@ -316,7 +316,7 @@ fn an_architecture_more_is_an_edit_of_one_file() {
 #[test]
 fn a_component_more_is_an_edit_of_one_file() {
     let component = "\n[extra]\nmodule = 'example.org/extra'\nversion = 'v1.0.0'\nconfig = ['config']\n\n[extra.tests]\n\
-                     package = './test'\npasses = [[]]\nselect = 'run'\n\n[extra.suites.smoke]\ndefault = true\nall = true\n";
+                     package = './test'\npasses = [[]]\n\n[extra.suites.smoke]\ndefault = true\nall = true\n";
     let (_folder, more) = with("components.toml", component);
     let places = added(&places::places(&ci()).unwrap(), &places::places(&more).unwrap()).join("\n");
     assert!(places.contains(r#"- '{"component":"extra","#), "{places}");

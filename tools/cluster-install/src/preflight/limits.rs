@@ -1,13 +1,10 @@
 //! What is asked of a cluster in numbers: versions, bytes.
 
-use kit::{Cause, Error, Result};
+use kit::{Cause, Error, Result, ci};
 
 /// Versions of Kubernetes that will do, both ends among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Versions {
-    from: (u32, u32),
-    to: Option<(u32, u32)>,
-}
+pub(crate) struct Versions(ci::Versions);
 
 /// The first version whose server-side apply, aggregated discovery and Job labels are what we use.
 const OLDEST: &str = "1.27";
@@ -15,16 +12,7 @@ const OLDEST: &str = "1.27";
 impl Versions {
     /// `1.28` for that and newer ones, `1.28..1.40`.
     pub(crate) fn parse(text: &str) -> Result<Self> {
-        let wrong = || {
-            Error::new(Cause::Usage, format!("'{text}' names no versions of Kubernetes"))
-                .next("write for instance 1.28, or 1.28..1.40")
-        };
-        let (from, to) = match text.split_once("..") {
-            Some((from, to)) => (from, Some(minor(to).ok_or_else(wrong)?)),
-            None => (text, None),
-        };
-        let from = minor(from).ok_or_else(wrong)?;
-        if to.is_some_and(|to| to < from) { Err(wrong()) } else { Ok(Self { from, to }) }
+        ci::Versions::parse(text).map(Self).map_err(|error| error.within("Kubernetes"))
     }
 
     /// Those that we can speak to.
@@ -34,22 +22,12 @@ impl Versions {
 
     /// Why a server's `gitVersion` will not do.
     pub(crate) fn refuse(self, git_version: &str) -> Option<String> {
-        let Some(found) = minor(git_version) else { return Some(format!("'{git_version}' is no version")) };
-        let wanted = || match self.to {
-            Some(to) => format!("{}.{} to {}.{}", self.from.0, self.from.1, to.0, to.1),
-            None => format!("{}.{} or newer", self.from.0, self.from.1),
-        };
-        let good = found >= self.from && self.to.is_none_or(|to| found <= to);
-        (!good).then(|| format!("Kubernetes {git_version}, and {} is wanted", wanted()))
+        match self.0.hold(git_version) {
+            Some(true) => None,
+            Some(false) => Some(format!("Kubernetes {git_version}, and {} is wanted", self.0)),
+            None => Some(format!("'{git_version}' is no version")),
+        }
     }
-}
-
-/// Major and minor of `v1.37.2+k3s1`, `1.28`.
-fn minor(text: &str) -> Option<(u32, u32)> {
-    let mut parts = text.trim().trim_start_matches('v').split('.');
-    let major = parts.next()?.parse().ok()?;
-    let minor: String = parts.next()?.chars().take_while(char::is_ascii_digit).collect();
-    Some((major, minor.parse().ok()?))
 }
 
 /// Bytes as Kubernetes writes them: `2Gi`, `512Mi`, `1G`, `100000`.

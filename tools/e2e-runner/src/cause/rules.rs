@@ -11,6 +11,8 @@ pub struct Rule {
     pub cause: Cause,
     /// For one line, without its end.
     pub pattern: &'static str,
+    /// Words that make a line mean something else.
+    pub except: &'static [&'static str],
     /// Whether it means that also where a failed test prints the state of all its objects: there, words
     /// of scripts and of specs stand beside those of events and conditions.
     pub in_dumps: bool,
@@ -23,12 +25,14 @@ pub const RULES: &[Rule] = &[
     Rule {
         cause: Cause::ImageWrongArch,
         pattern: r"exec format error",
+        except: &[],
         in_dumps: true,
         examples: &["standard_init_linux.go:228: exec user process caused: exec format error"],
     },
     Rule {
         cause: Cause::ImageMissingPlatform,
         pattern: r"no match for platform in manifest|no matching manifest for [a-z]+/[a-z0-9]+",
+        except: &[],
         in_dumps: true,
         examples: &[
             r#"Failed to pull image "r/x:1": no match for platform in manifest: not found"#,
@@ -38,18 +42,22 @@ pub const RULES: &[Rule] = &[
     Rule {
         cause: Cause::MissingProgram,
         pattern: r#"exec: "[^"]+": executable file not found in \$PATH"#,
+        // An image of the component's lacks a program.
+        except: &["OCI runtime", "container process", "containerd task", "container init", "runc create"],
         in_dumps: false,
         examples: &[r#"    x_test.go:9: exec: "kubectl": executable file not found in $PATH"#],
     },
     Rule {
         cause: Cause::HostDisk,
         pattern: r"no space left on device",
+        except: &[],
         in_dumps: false,
         examples: &["write /tmp/x: no space left on device"],
     },
     Rule {
         cause: Cause::Quota,
         pattern: r"exceeded quota|(?:maximum|minimum) (?:cpu|memory|storage)[^:]* usage per|Insufficient (?:cpu|memory|pods|ephemeral-storage)",
+        except: &[],
         in_dumps: true,
         examples: &[
             r#"pods "one" is forbidden: exceeded quota: none, requested: pods=1, used: pods=0, limited: pods=0"#,
@@ -60,6 +68,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         cause: Cause::Webhook,
         pattern: r"failed calling webhook|conversion webhook for .+ failed|no endpoints available for service",
+        except: &[],
         in_dumps: false,
         examples: &[
             r#"Internal error occurred: failed calling webhook "x.dev": failed to call webhook: Post "https://x.y.svc:443/": context deadline exceeded"#,
@@ -69,6 +78,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         cause: Cause::Storage,
         pattern: r"FailedMount|FailedAttachVolume|MountVolume\.\S+ failed|unbound immediate PersistentVolumeClaims|ProvisioningFailed|storageclass\S* \S+ not found|persistentvolumeclaim \S+ (?:not found|is not bound)",
+        except: &[],
         in_dumps: true,
         examples: &[
             r#"Warning  FailedMount  MountVolume.SetUp failed for volume "v""#,
@@ -79,6 +89,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         cause: Cause::ImagePull,
         pattern: r"ImagePullBackOff|ErrImagePull|[Ff]ailed to pull (?:and unpack )?image|ErrImageNeverPull|InvalidImageName",
+        except: &[],
         in_dumps: true,
         examples: &[
             r"container greet of image greeter.invalid/absent:latest: {Waiting:&ContainerStateWaiting{Reason:ImagePullBackOff",
@@ -88,6 +99,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         cause: Cause::Node,
         pattern: r"NodeNotReady|NodeLost|Kubelet stopped posting node status|DiskPressure|MemoryPressure|untolerated taint|node\(s\) (?:were unschedulable|didn't match)|The node was low on resource",
+        except: &[],
         in_dumps: true,
         examples: &[
             "0/1 nodes are available: 1 node(s) had untolerated taint {node.kubernetes.io/not-ready: }.",
@@ -98,6 +110,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         cause: Cause::Apiserver,
         pattern: r"etcdserver: |the server is currently unable to handle the request|the server was unable to return a response in the time allotted|apiserver (?:is )?(?:not ready|shutting down)|the server has received too many requests|http2: (?:client connection lost|server sent GOAWAY)|leader changed|error on the server \(.*\) has prevented the request",
+        except: &[],
         in_dumps: false,
         examples: &[
             "etcdserver: request timed out",
@@ -109,6 +122,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         cause: Cause::Dns,
         pattern: r"lookup \S+(?: on \S+)?: (?:no such host|server misbehaving|i/o timeout|Temporary failure|Try again)|Could not resolve host|Temporary failure in name resolution",
+        except: &[],
         in_dumps: false,
         examples: &[
             r#"Get "https://greeter.invalid/api": dial tcp: lookup greeter.invalid on 10.0.0.1:53: no such host"#,
@@ -118,6 +132,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         cause: Cause::Auth,
         pattern: r"x509: |tls: failed to verify certificate|the server has asked for the client to provide credentials|You must be logged in to the server|^.*: Unauthorized$|error: .*getting credentials",
+        except: &[],
         in_dumps: false,
         examples: &[
             "tls: failed to verify certificate: x509: certificate signed by unknown authority",
@@ -127,19 +142,22 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         cause: Cause::ClusterUnreachable,
-        // The paths are the Kubernetes API's own, so it is a cluster that does not answer.
-        pattern: r#"https?://[^/\s"]+(?:/api/v1|/apis/|/api"|/apis"|/version|/readyz|/healthz|/openapi/)\S*:? .*(?:connection refused|connection reset by peer|i/o timeout|EOF|no route to host|network is unreachable|TLS handshake timeout|Client\.Timeout exceeded)|The connection to the server \S+ was refused|Unable to connect to the server|couldn't get current server API group list"#,
+        // The paths are the Kubernetes API's own and nobody else's, so it is a cluster that does not answer. Those that a
+        // component may have as well (/healthz, /version) are for the rule that knows the server's address.
+        pattern: r#"https://[^/\s"]+/(?:api/v1/(?:namespaces|nodes|pods|services|configmaps|secrets|events|serviceaccounts|persistentvolume\w*)|apis/(?:[a-z0-9.-]+\.k8s\.io|apps|batch|autoscaling|policy)/v\d\w*|apis/[a-z0-9.-]+/v\d\w*/namespaces)\b\S*:? .*(?:connection refused|connection reset by peer|i/o timeout|EOF|no route to host|network is unreachable|TLS handshake timeout|Client\.Timeout exceeded)|The connection to the server \S+ was refused|Unable to connect to the server|couldn't get current server API group list"#,
+        except: &[],
         in_dumps: false,
         examples: &[
             r#"Get "https://127.0.0.1:1/api/v1/namespaces/x": dial tcp 127.0.0.1:1: connect: connection refused"#,
             r#"Post "https://10.1.2.2:6443/apis/tekton.dev/v1/namespaces/x/tasks": EOF"#,
-            r#"Get "https://10.1.2.2:6443/api": net/http: TLS handshake timeout"#,
+            r#"Get "https://10.1.2.2:6443/apis/apps/v1/deployments?limit=500": net/http: TLS handshake timeout"#,
             "The connection to the server 10.1.2.2:6443 was refused - did you specify the right host or port?",
         ],
     },
     Rule {
         cause: Cause::Registry,
         pattern: r#"(?:unexpected status code|status code) 5\d\d.*/v2/|/v2/\S*:? .*(?:connection refused|i/o timeout|connection reset)|toomanyrequests:|/@v/[^"]*": dial tcp"#,
+        except: &[],
         in_dumps: false,
         examples: &[
             r#"Get "http://10.1.2.2:5000/v2/": dial tcp 10.1.2.2:5000: connect: connection refused"#,
@@ -157,6 +175,12 @@ mod tests {
     const NONE: &[&str] = &[
         "    x_test.go:9: wanted 2 greetings, got 1",
         r#"    x_test.go:9: Get "http://10.96.3.4:8080/hello": dial tcp 10.96.3.4:8080: connect: connection refused"#,
+        r#"    x_test.go:9: Get "http://10.96.3.4:8080/healthz": dial tcp 10.96.3.4:8080: connect: connection refused"#,
+        r#"    x_test.go:9: Get "https://10.96.3.4:8443/version": dial tcp 10.96.3.4:8443: connect: connection refused"#,
+        r#"    x_test.go:9: Get "https://greeter.own.svc/api/v1/greetings": dial tcp 10.96.3.4:443: i/o timeout"#,
+        r#"    x_test.go:9: Get "https://greeter.own.svc/apis/greeter.dev/v1/parents/x": EOF"#,
+        r#"Error: failed to create containerd task: OCI runtime create failed: runc create failed: unable to start container process: exec: "bash": executable file not found in $PATH: unknown"#,
+        r#"    x_test.go:9: error during container init: exec: "bash": executable file not found in $PATH: unknown"#,
         "    x_test.go:9: unexpected EOF in the answer of the greeter",
         "    x_test.go:9: context deadline exceeded",
         "    x_test.go:9: taskrun.tekton.dev \"x\" not found",
@@ -185,9 +209,20 @@ mod tests {
 
     #[test]
     fn the_address_of_the_server_decides() {
-        let line = "    x_test.go:9: dial tcp 10.1.2.2:6443: i/o timeout";
-        assert_eq!(Judge::default().infrastructure(&[line], |_| true), None);
-        let found = Judge::new(Some("10.1.2.2:6443")).infrastructure(&[line], |_| true);
+        for line in [
+            "    x_test.go:9: dial tcp 10.1.2.2:6443: i/o timeout",
+            r#"Get "https://10.1.2.2:6443/version": dial tcp 10.1.2.2:6443: connect: connection refused"#,
+            r#"Get "https://10.1.2.2:6443/api": net/http: TLS handshake timeout"#,
+            r#"    x_test.go:9: Get "http://10.1.2.2:6443/healthz": EOF"#,
+            r#"Get "https://10.1.2.2:6443/readyz": net/http: request canceled (Client.Timeout exceeded while awaiting headers)"#,
+        ] {
+            assert_eq!(Judge::default().infrastructure(&[line], |_| true), None, "{line}");
+            let found = Judge::new(Some("10.1.2.2:6443")).infrastructure(&[line], |_| true);
+            assert_eq!(found.map(|found| found.0), Some(Cause::ClusterUnreachable), "{line}");
+        }
+        // By a name, which is looked up before anybody is called, and behind a path.
+        let line = r#"Get "https://z.example/k8s/c-1/api": dial tcp 192.0.2.1:443: connect: connection refused"#;
+        let found = Judge::new(Some("z.example/k8s/c-1")).infrastructure(&[line], |_| true);
         assert_eq!(found.map(|found| found.0), Some(Cause::ClusterUnreachable));
     }
 
@@ -227,8 +262,19 @@ mod tests {
         assert_eq!(Judge::default().package(log).cause, Cause::Unclassified);
         let verdict = Judge::default().of_launcher().package(log);
         assert_eq!(verdict.cause, Cause::ImageMissingPlatform);
-        assert!(verdict.line.unwrap().ends_with("no image"));
+        assert!(verdict.line.as_ref().unwrap().ends_with("no image"));
         assert_eq!(Judge::default().of_launcher().package("error[none]: x").cause, Cause::Unclassified);
+        assert_eq!(Judge::default().cut_off(log), None);
+        let cut_off = Judge::default().of_launcher().cut_off(log).unwrap();
+        assert_eq!((cut_off.cause, cut_off.line), (Cause::ImageMissingPlatform, verdict.line));
+    }
+
+    #[test]
+    fn how_a_container_ended_is_said_of_its_program() {
+        let log = "=== RUN   TestX\n\nthe container was ended: OOMKilled, no memory\nexit status 137\n";
+        assert!(!Judge::default().says_end(log) && Judge::default().of_launcher().says_end(log));
+        let line = Judge::default().of_launcher().crash("=== RUN   TestY\n", log).line.unwrap();
+        assert!(line.ends_with("without a word (exit status 137, OOMKilled, no memory)"), "{line}");
     }
 
     #[test]

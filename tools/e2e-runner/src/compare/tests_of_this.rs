@@ -67,6 +67,74 @@ fn what_fails_on_both_is_not_the_architecture_s() {
 }
 
 #[test]
+fn what_did_not_run_here_is_not_good_here() {
+    use Status::{Failed, NotRun, Passed, Skipped};
+    let b = || test("TestB", Passed, None);
+    let theirs = vec![
+        b(),
+        test("TestSuite", Passed, None),
+        test("TestSuite/x", Passed, None),
+        test("TestSub", Passed, None),
+        test("TestSub/deep", Passed, None),
+        test("TestStops", Passed, None),
+        test("TestStops/later", Passed, None),
+        test("TestLeft", Skipped, None),
+    ];
+    let ours = vec![b(), test("TestSub", Passed, None), test("TestStops", Skipped, None)];
+    let found = compared(ours, theirs);
+    assert_eq!(names(&found.missing_here), ["TestSub/deep", "TestSuite"]);
+    assert_eq!((found.verdict().exit().0, found.verdict().cause), (4, Some(Cause::NothingRan)));
+    let said = found.summary();
+    for words in
+        ["ran on linux/amd64, not there on linux/s390x: 2", "not all that ran on linux/amd64 ran on linux/s390x"]
+    {
+        assert!(said.contains(words), "'{words}' is not in\n{said}");
+    }
+    let subtest = compared(vec![b()], vec![b(), test("TestB/17", Passed, None)]);
+    assert_eq!((subtest.missing_here.len(), subtest.verdict().exit().0), (1, 0), "it may have another name each time");
+    // Both ended at the same failure, and here it came sooner.
+    let bad = || test("TestA", Failed, Some(Cause::Product));
+    let found = compared(vec![bad(), test("TestB", NotRun, None)], vec![bad(), b()]);
+    assert_eq!((names(&found.only_here), found.verdict().cause), (vec!["TestB"], Some(Cause::Unclassified)));
+    assert_eq!(found.verdict().exit().0, 1);
+    assert!(found.summary().contains("  TestB (not run)\n"), "{}", found.summary());
+}
+
+#[test]
+fn what_failed_as_a_whole_counts_as_well() {
+    use Status::{Failed, Passed};
+    let package = |package: &str, cause| Test { package: package.into(), ..test(PACKAGE, Failed, Some(cause)) };
+    let good = || test("TestA", Passed, None);
+    let verdict = |ours: Vec<Test>, theirs: Vec<Test>| compared(ours, theirs).verdict().cause;
+    assert_eq!(verdict(vec![good(), package("q", Cause::BuildFailure)], vec![good()]), Some(Cause::BuildFailure));
+    let found = compared(vec![package("p", Cause::BuildFailure), good()], vec![good()]);
+    assert_eq!((found.only_here.len(), found.only_here[0].there), (1, Some(Passed)), "its tests ran there");
+    assert!(found.summary().contains("  p [build-failure]\n"), "{}", found.summary());
+    let both = || vec![package("q", Cause::BuildFailure), good()];
+    assert_eq!((verdict(both(), both()), compared(both(), both()).both.len()), (None, 1));
+    assert_eq!(verdict(vec![good(), package("c", Cause::Node)], vec![good()]), Some(Cause::Node));
+    let twice = vec![good(), package("c", Cause::Node), package("c", Cause::PolicyRefused)];
+    assert_eq!(verdict(twice, vec![good()]), Some(Cause::PolicyRefused), "each counts");
+    let found = compared(vec![good()], vec![good(), package("c", Cause::Node)]);
+    assert_eq!((found.only_there.len(), found.verdict().exit().0), (1, 0));
+}
+
+#[test]
+fn a_run_that_never_came_to_its_tests_says_so() {
+    let of = |tests: Vec<Test>, cause| {
+        let mut results = results("x", "linux/s390x", tests);
+        results.head = results.head.clone().failed(&Error::new(cause, "the cluster is away"));
+        side(vec![Found { path: PathBuf::new(), digest: String::new(), results }], "run".as_ref()).unwrap().1
+    };
+    let rows = of(vec![], Cause::ClusterUnreachable);
+    let said = tests(&rows);
+    let row = said.values().next().unwrap();
+    assert_eq!((row.cause, row.line.as_deref()), (Some(Cause::ClusterUnreachable), Some("the cluster is away")));
+    let bad = vec![test("TestA", Status::Failed, Some(Cause::Product))];
+    assert_eq!(tests(&of(bad, Cause::Product)).len(), 1, "its tests say it");
+}
+
+#[test]
 fn exit_codes() {
     use Status::{Failed, Passed};
     let bad = |cause| test("TestA", Failed, Some(cause));

@@ -14,6 +14,8 @@ const OBJECTS: usize = 400;
 const OBJECT: usize = 128 << 10;
 /// Of all objects and events together.
 const MEMORY: usize = 48 << 20;
+/// How much more what is held already may grow to: its last state is the one that counts.
+const SPARE: usize = 12 << 20;
 
 /// A container whose log is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,9 +42,20 @@ pub(super) struct Kept {
 #[derive(Debug, Default)]
 pub(super) struct Space {
     pub(super) born: Option<Timestamp>,
+    /// Whether it was deleted.
+    gone: bool,
+    /// Whether only tests that passed name it.
+    passed: bool,
     /// By kind and name.
     pub(super) objects: BTreeMap<(String, String), Kept>,
     events: VecDeque<(String, String)>,
+}
+
+impl Space {
+    fn bytes(&self) -> usize {
+        let objects = self.objects.values().map(|kept| kept.json.len());
+        objects.chain(self.events.iter().map(|(_, json)| json.len())).sum()
+    }
 }
 
 /// All of them.
@@ -55,12 +68,15 @@ pub(super) struct Held {
     asked: BTreeSet<Container>,
     bytes: usize,
     left_out: usize,
+    /// Those that had to make room, and whether only tests that passed named them.
+    let_go: BTreeMap<String, bool>,
 }
 
 impl Held {
     pub(super) fn new(before: BTreeSet<String>, component: Option<&str>, kinds: Vec<String>) -> Self {
         let component = component.map(String::from);
-        Self { before, component, kinds, spaces: BTreeMap::new(), asked: BTreeSet::new(), bytes: 0, left_out: 0 }
+        let (spaces, asked, let_go) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        Self { before, component, kinds, spaces, asked, bytes: 0, left_out: 0, let_go }
     }
 
     /// Takes a change in; returns the containers whose logs are to be had now and maybe not later.
@@ -86,39 +102,96 @@ impl Held {
         object.metadata.managed_fields = None;
         let born = object.metadata.creation_timestamp.as_ref().map(|time| time.0);
         let json = serde_json::to_string(&object).unwrap_or_default();
-        if json.len() > OBJECT || self.bytes + json.len() > MEMORY {
+        // Whether there is room for the object or not: logs are to be had now.
+        let wanted = if kind == "Pod" && !gone { self.wanted(&namespace, &json) } else { Vec::new() };
+        if self.let_go.contains_key(&namespace) {
+            return wanted;
+        }
+        if kind == "Namespace" {
+            let space = self.spaces.entry(namespace).or_default();
+            (space.born, space.gone) = (born.or(space.born), space.gone || gone);
+            return wanted;
+        }
+        let uid = object.metadata.uid.clone().unwrap_or_default();
+        let key = (kind.to_owned(), name);
+        let space = self.spaces.entry(namespace.clone()).or_default();
+        let (before, known) = match kind {
+            "Event" => (space.events.iter().find(|(of, _)| *of == uid).map(|(_, json)| json.len()), true),
+            _ => (space.objects.get(&key).map(|kept| kept.json.len()), space.objects.len() < OBJECTS),
+        };
+        let fits = json.len() <= OBJECT && (known || before.is_some());
+        if !fits || !self.make_room(&namespace, json.len(), before) {
             self.left_out += 1;
+            return wanted;
+        }
+        self.bytes = (self.bytes + json.len()).saturating_sub(before.unwrap_or(0));
+        let space = self.spaces.entry(namespace).or_default();
+        if kind == "Event" {
+            // An event that is repeated is the same object again; that it is gone after an hour means nothing.
+            space.events.retain(|(of, _)| *of != uid);
+            let oldest = if space.events.len() >= EVENTS { space.events.pop_front() } else { None };
+            self.bytes -= oldest.map_or(0, |(_, json)| json.len());
+            space.events.push_back((uid, json));
+        } else {
+            space.objects.insert(key, Kept { json, gone });
+        }
+        wanted
+    }
+
+    /// The containers of a pod of the tests whose logs are to be had now, each once.
+    fn wanted(&mut self, namespace: &str, json: &str) -> Vec<Container> {
+        if self.before.contains(namespace) {
             return Vec::new();
         }
-        let space = self.spaces.entry(namespace.clone()).or_default();
-        let before = match kind {
-            "Namespace" => {
-                space.born = born;
-                return Vec::new();
-            }
-            "Event" => {
-                // An event that is repeated is the same object again; that it is gone after an hour means nothing.
-                let old = space.events.iter().position(|(uid, _)| Some(uid) == object.metadata.uid.as_ref());
-                let old = old.and_then(|at| space.events.remove(at));
-                let oldest = if space.events.len() >= EVENTS { space.events.pop_front() } else { None };
-                space.events.push_back((object.metadata.uid.clone().unwrap_or_default(), json.clone()));
-                old.into_iter().chain(oldest).map(|(_, json)| json.len()).sum()
-            }
-            _ => {
-                let key = (kind.to_owned(), name);
-                if space.objects.len() >= OBJECTS && !space.objects.contains_key(&key) {
-                    self.left_out += 1;
-                    return Vec::new();
-                }
-                let old = space.objects.insert(key, Kept { json: json.clone(), gone });
-                old.map_or(0, |old| old.json.len())
-            }
-        };
-        self.bytes = (self.bytes + json.len()).saturating_sub(before);
-        let is_test_s = !self.before.contains(&namespace);
-        let pod = (kind == "Pod" && !gone && is_test_s).then(|| serde_json::from_str::<Pod>(&json).ok()).flatten();
-        let ended = pod.map(|pod| ended(&pod)).unwrap_or_default();
+        let ended = serde_json::from_str::<Pod>(json).map(|pod| ended(&pod)).unwrap_or_default();
         ended.into_iter().filter(|container| self.asked.insert(container.clone())).collect()
+    }
+
+    /// Whether so many bytes fit in where `before` were. Namespaces that nobody needs any more make room.
+    fn make_room(&mut self, namespace: &str, bytes: usize, before: Option<usize>) -> bool {
+        let limit = if before.is_some() { MEMORY + SPARE } else { MEMORY };
+        let wanted = bytes.saturating_sub(before.unwrap_or(0));
+        if self.bytes + wanted <= MEMORY {
+            return true;
+        }
+        for (name, passed) in self.released() {
+            if self.bytes + wanted <= MEMORY {
+                break;
+            }
+            if name != namespace
+                && let Some(space) = self.spaces.remove(&name)
+            {
+                self.bytes = self.bytes.saturating_sub(space.bytes());
+                self.let_go.insert(name, passed);
+            }
+        }
+        self.bytes + wanted <= limit
+    }
+
+    /// Namespaces of which nothing is needed any more, and whether only tests that passed named them: those first, then
+    /// those that were deleted, the oldest first.
+    pub(super) fn released(&self) -> Vec<(String, bool)> {
+        let here =
+            self.spaces.iter().filter(|(name, space)| !self.before.contains(*name) && (space.passed || space.gone));
+        let mut here: Vec<_> =
+            here.map(|(name, space)| ((!space.passed, space.born), name.clone(), space.passed)).collect();
+        here.sort();
+        let gone = self.let_go.iter().map(|(name, passed)| (name.clone(), *passed));
+        gone.chain(here.into_iter().map(|(_, name, passed)| (name, passed))).collect()
+    }
+
+    /// Notes of namespaces that only tests that passed name them.
+    pub(super) fn passed<'n>(&mut self, names: impl IntoIterator<Item = &'n String>) {
+        for name in names {
+            if let Some(space) = self.spaces.get_mut(name) {
+                space.passed = true;
+            }
+        }
+    }
+
+    /// Whether there may soon be no room.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.bytes > MEMORY / 2
     }
 
     /// The namespaces of tests, with when they came.
@@ -157,15 +230,22 @@ impl Held {
 
     /// What is not here that was there.
     pub(super) fn cuts(&self) -> Vec<String> {
-        match self.left_out {
-            0 => Vec::new(),
-            n => vec![format!(
-                "{n} changes of objects were not kept: larger than {} KiB, more than {OBJECTS} in a namespace, or more \
+        let mut cuts = Vec::new();
+        if self.left_out > 0 {
+            cuts.push(format!(
+                "{} changes of objects were not kept: larger than {} KiB, more than {OBJECTS} in a namespace, or more \
                  than {} MiB in all",
+                self.left_out,
                 OBJECT >> 10,
                 MEMORY >> 20
-            )],
+            ));
         }
+        let lost = self.let_go.values().filter(|passed| !**passed).count();
+        if lost > 0 {
+            let most = MEMORY >> 20;
+            cuts.push(format!("{lost} namespaces that were deleted made room: there was more than {most} MiB in all"));
+        }
+        cuts
     }
 }
 
@@ -281,5 +361,50 @@ mod tests {
         let real: usize = space.objects.values().map(|kept| kept.json.len()).sum::<usize>()
             + space.events.iter().map(|(_, json)| json.len()).sum::<usize>();
         assert_eq!(held.bytes, real);
+    }
+
+    #[test]
+    fn late_failures_have_what_they_need_however_much_came_before() {
+        let mut held = held();
+        let apply = watcher::Event::Apply;
+        let large = || json!({"spec": "x".repeat(100 << 10)});
+        let space = |name: &str, second| {
+            let mut space = object("", name, json!({}));
+            let born = Timestamp::from_second(second).unwrap().to_string();
+            space.metadata.creation_timestamp = serde_json::from_value(json!(born)).unwrap();
+            space
+        };
+        // The first one is still there, the others were deleted, of the second only a test that passed has spoken.
+        for (n, name) in ["there", "passed", "gone-a", "gone-b", "gone-c", "gone-d"].into_iter().enumerate() {
+            held.take(0, apply(space(name, n as i64)));
+            for n in 0..110 {
+                held.take(3, apply(object(name, &format!("run-{n}"), large())));
+            }
+            if name.starts_with("gone") {
+                held.take(0, watcher::Event::Delete(space(name, n as i64)));
+            }
+            if n == 1 {
+                held.passed(&["passed".to_owned()]);
+            }
+        }
+        let names = |held: &Held| held.namespaces().map(|(name, _)| name).collect::<Vec<_>>();
+        assert_eq!(names(&held), ["gone-b", "gone-c", "gone-d", "there"], "passed first, then the oldest");
+        assert_eq!(held.cuts(), ["1 namespaces that were deleted made room: there was more than 48 MiB in all"]);
+        // Now all that is held is needed.
+        held.spaces.values_mut().for_each(|space| space.gone = false);
+        while held.left_out == 0 {
+            let name = format!("run-{}", held.bytes);
+            held.take(3, apply(object("late", &name, large())));
+        }
+        let mut late = pod(json!({"terminated": {"exitCode": 1}}), 0, json!({}));
+        late.data["status"]["message"] = "x".repeat(100 << 10).into();
+        assert_eq!(held.take(1, apply(late)).len(), 1, "its log is fetched all the same");
+        held.take(3, apply(object("there", "run-0", json!({"spec": "x".repeat(110 << 10), "status": "last"}))));
+        let kept = &held.space("there").unwrap().objects[&("TaskRun".into(), "run-0".into())];
+        assert!(kept.json.contains("last"), "what is held is kept up to date");
+        assert_eq!(held.bytes, held.spaces.values().map(Space::bytes).sum::<usize>());
+        // A namespace that is let go does not come back.
+        held.take(3, apply(object("gone-a", "run-0", json!({}))));
+        assert!(held.space("gone-a").is_none());
     }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
+use kit::record::Status;
 use regex::Regex;
 
 use super::is_failure;
@@ -17,12 +18,17 @@ const SKEW: SignedDuration = SignedDuration::from_secs(5);
 
 /// Namespaces by top-level test, with whether the test names them itself.
 #[derive(Debug, Default)]
-pub(super) struct Owners(BTreeMap<String, BTreeMap<String, bool>>);
+pub(super) struct Owners {
+    of: BTreeMap<String, BTreeMap<String, bool>>,
+    /// Those that only tests that passed name.
+    passed: BTreeSet<String>,
+}
 
 impl Owners {
     /// For the failures among `rows`, whose logs lie in `logs`.
     pub(super) fn find(spaces: &[(String, Option<Timestamp>)], rows: &[Row], logs: &Path) -> Self {
-        let Some(any) = Names::new(spaces).filter(|_| rows.iter().any(is_failure)) else { return Self::default() };
+        let Some(any) = Names::new(spaces) else { return Self::default() };
+        let mut of_others = BTreeSet::new();
         let mut named: BTreeSet<&str> = BTreeSet::new();
         let mut owners = Self::default();
         // A test that passed may have come while another one failed.
@@ -35,8 +41,12 @@ impl Owners {
                 if is_failure(row) {
                     owners.add(&row.test.name, name, true);
                 }
+                let passed = row.test.status == Status::Passed;
+                let names = if passed { &mut owners.passed } else { &mut of_others };
+                names.insert(name.to_owned());
             }
         }
+        owners.passed.retain(|name| !of_others.contains(name));
         for row in rows.iter().filter(|row| is_failure(row)) {
             let Some((began, ended)) = row.ran else { continue };
             let came = |born: &Option<Timestamp>| born.is_some_and(|born| began - SKEW <= born && born <= ended + SKEW);
@@ -48,19 +58,24 @@ impl Owners {
     }
 
     fn add(&mut self, test: &str, namespace: &str, named: bool) {
-        let of = self.0.entry(test.to_owned()).or_default();
+        let of = self.of.entry(test.to_owned()).or_default();
         *of.entry(namespace.to_owned()).or_default() |= named;
     }
 
     /// The namespaces of a test; only those that it names, if that is wanted.
     pub(super) fn of(&self, test: &str, only_named: bool) -> Vec<String> {
-        let all = self.0.get(test).into_iter().flatten();
+        let all = self.of.get(test).into_iter().flatten();
         all.filter(|(_, named)| **named || !only_named).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Namespaces that tests name that passed, and no others.
+    pub(super) fn passed(&self) -> &BTreeSet<String> {
+        &self.passed
     }
 
     /// Whether a test names a namespace itself.
     pub(super) fn is_named(&self, test: &str, namespace: &str) -> bool {
-        self.0.get(test).and_then(|all| all.get(namespace)).copied().unwrap_or(false)
+        self.of.get(test).and_then(|all| all.get(namespace)).copied().unwrap_or(false)
     }
 }
 
@@ -91,7 +106,6 @@ impl Names {
 mod tests {
     use super::*;
     use crate::{evidence::held::Held, report};
-    use kit::record::Status;
     use kube::{api::DynamicObject, runtime::watcher};
     use serde_json::json;
 
@@ -131,5 +145,6 @@ mod tests {
         assert_eq!(owners.of("TestBad", true), ["arendelle-a"]);
         assert_eq!(owners.of("TestBad", false), ["arendelle-a", "silent"]);
         assert!(owners.of("TestGood", false).is_empty() && !owners.is_named("TestBad", "silent"));
+        assert_eq!(owners.passed().iter().collect::<Vec<_>>(), ["arendelle-b"]);
     }
 }

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::{
     file_name,
     held::Held,
-    logs::{Controller, Logs, between, tail},
+    logs::{Controller, Logs},
     owner::Owners,
 };
 use crate::{parse::log, report::Row};
@@ -25,10 +25,13 @@ use crate::{parse::log, report::Row};
 const ALL: u64 = 32 << 20;
 /// Of one failure.
 const EACH: u64 = 6 << 20;
-/// Of one of the component's containers.
-const CONTROLLER: usize = 512 << 10;
 /// How long after a test's end its consequences still count.
 const AFTER: SignedDuration = SignedDuration::from_secs(5);
+
+/// The time in which the component's containers may have said why a test failed that ran then.
+pub(super) fn window((began, ended): (Timestamp, Timestamp)) -> (Timestamp, Timestamp) {
+    (began - SignedDuration::from_secs(1), ended + AFTER)
+}
 
 /// A failure, and where to look.
 pub(super) struct About<'a> {
@@ -120,9 +123,8 @@ impl Writer {
             }
         }
         for controller in about.controllers {
-            let text = between(&controller.text, began - SignedDuration::from_secs(1), ended + AFTER);
             let path = folder.join("controllers").join(format!("{}.log", file_name(&[&controller.name]).display()));
-            self.file(&path, tail(&text, CONTROLLER).as_bytes(), test)?;
+            self.file(&path, controller.text.as_bytes(), test)?;
         }
         Ok(name)
     }

@@ -5,11 +5,16 @@
 //! and all logs that wait in memory share one allowance.
 
 use std::{
+    borrow::Cow,
     cell::Cell,
     fs::{self, File},
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
 use kit::{Cause, Context, Result, digest, rundir::slug};
@@ -18,6 +23,12 @@ use kit::{Cause, Context, Result, digest, rundir::slug};
 pub const HEAD: u64 = 256 << 10;
 /// How much of its end is kept.
 pub const TAIL: u64 = 256 << 10;
+/// What all logs of a run may take together before they are kept short.
+const ALL: u64 = 256 << 20;
+/// And those that are short; beyond that none is kept.
+const RESERVE: u64 = 32 << 20;
+/// How much is kept of beginning and end of a short one.
+const SHORT: u64 = 4 << 10;
 /// How much of a log waits in memory.
 const BUFFER: usize = 64 << 10;
 /// How much of it where many logs wait.
@@ -25,12 +36,50 @@ const SMALL: usize = 4 << 10;
 /// How much waits in memory before logs are kept small.
 const MEMORY: usize = 8 << 20;
 
+/// What the logs of a run take on the disk, all together.
+#[derive(Debug)]
+pub struct Allowance {
+    limit: u64,
+    reserve: u64,
+    used: AtomicU64,
+    short: AtomicUsize,
+    gone: AtomicUsize,
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self::of(ALL, RESERVE)
+    }
+}
+
+impl Allowance {
+    fn of(limit: u64, reserve: u64) -> Self {
+        let (used, short, gone) = (AtomicU64::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { limit, reserve, used, short, gone }
+    }
+
+    fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// What is not there because there was more than that, in words.
+    #[must_use]
+    pub fn cut(&self) -> Option<String> {
+        let (short, gone) = (self.short.load(Ordering::Relaxed), self.gone.load(Ordering::Relaxed));
+        let kept = (2 * SHORT) >> 10;
+        let most = self.limit >> 20;
+        let said = format!("{short} were cut to {kept} KiB each, and {gone} are not kept: more than {most} MiB in all");
+        (short + gone > 0).then(|| format!("logs of tests: {said}"))
+    }
+}
+
 /// Where logs go.
 #[derive(Debug, Clone)]
 pub struct Folder {
     path: PathBuf,
     head: u64,
     tail: u64,
+    allowance: Arc<Allowance>,
     /// Bytes that wait in memory, of all logs.
     waiting: Cell<usize>,
 }
@@ -41,14 +90,27 @@ pub struct Log {
     name: String,
     buffer: Vec<u8>,
     written: u64,
+    /// How much of its beginning and of its end is kept.
+    bounds: (u64, u64),
     file: Option<PathBuf>,
 }
 
 impl Log {
+    /// Bytes of it on the disk.
+    fn kept(&self) -> u64 {
+        self.written.min(self.bounds.0 + self.bounds.1)
+    }
+
+    /// The end of it that was not written yet.
+    #[must_use]
+    pub fn in_memory(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.buffer)
+    }
+
     /// The last line that a test wrote itself (`file.go:12: why`), if it is still in memory.
     #[must_use]
     pub fn last_words(&self) -> Option<String> {
-        let text = String::from_utf8_lossy(&self.buffer);
+        let text = self.in_memory();
         let line = text.lines().rev().find_map(crate::cause::own_words)?;
         Some(line.chars().take(500).collect())
     }
@@ -57,7 +119,19 @@ impl Log {
 impl Folder {
     /// Logs in `path`, which is created when the first one is written.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), head: HEAD, tail: TAIL, waiting: Cell::new(0) }
+        Self { path: path.into(), head: HEAD, tail: TAIL, allowance: Arc::default(), waiting: Cell::new(0) }
+    }
+
+    /// The same for logs that share an allowance with others.
+    #[must_use]
+    pub fn within(self, allowance: &Arc<Allowance>) -> Self {
+        Self { allowance: Arc::clone(allowance), ..self }
+    }
+
+    /// What its logs take of.
+    #[must_use]
+    pub fn allowance(&self) -> Arc<Allowance> {
+        Arc::clone(&self.allowance)
     }
 
     /// The folder.
@@ -75,7 +149,7 @@ impl Folder {
     /// A log that will have the name of `test`.
     #[must_use]
     pub fn log(&self, test: &str) -> Log {
-        Log { name: file_name(test), buffer: Vec::new(), written: 0, file: None }
+        Log { name: file_name(test), buffer: Vec::new(), written: 0, bounds: (self.head, self.tail), file: None }
     }
 
     /// Adds to a log.
@@ -96,7 +170,25 @@ impl Folder {
         if let Some(file) = &log.file {
             // It lies in a folder of ours and does no harm.
             let _ = fs::remove_file(file);
+            self.allowance.used.fetch_sub(log.kept(), Ordering::Relaxed);
         }
+    }
+
+    /// Says whether a log that ended stays, once it has been read: it goes if there are too many even of short ones.
+    #[must_use]
+    pub fn settle(&self, name: String) -> Option<String> {
+        if self.allowance.used() <= self.allowance.limit + self.allowance.reserve {
+            return Some(name);
+        }
+        let path = self.path.join(&name);
+        let bytes = fs::metadata(&path).map_or(0, |file| file.len());
+        if fs::remove_file(&path).is_err() {
+            return Some(name);
+        }
+        let used = self.allowance.used().saturating_sub(bytes);
+        self.allowance.used.store(used, Ordering::Relaxed);
+        self.allowance.gone.fetch_add(1, Ordering::Relaxed);
+        None
     }
 
     /// Ends a log; returns the file's name in the folder. An empty log has none.
@@ -105,9 +197,12 @@ impl Folder {
     /// [`Cause::HostDisk`] naming the file.
     pub fn finish(&self, mut log: Log) -> Result<Option<String>> {
         self.flush(&mut log)?;
-        let Some(path) = log.file else { return Ok(None) };
-        if log.written > self.head + self.tail {
-            self.unroll(&path, log.written).cause(Cause::HostDisk, || format!("cannot write {}", path.display()))?;
+        let Some(path) = &log.file else { return Ok(None) };
+        if log.written > log.kept() {
+            let short = log.bounds != (self.head, self.tail);
+            self.allowance.short.fetch_add(usize::from(short), Ordering::Relaxed);
+            unroll(path, log.written, log.bounds)
+                .cause(Cause::HostDisk, || format!("cannot write {}", path.display()))?;
         }
         Ok(path.file_name().map(|name| name.to_string_lossy().into_owned()))
     }
@@ -118,13 +213,19 @@ impl Folder {
         }
         let path = match &log.file {
             Some(path) => path.clone(),
-            None => log.file.insert(self.create(&log.name)?).clone(),
+            None => {
+                if self.allowance.used() >= self.allowance.limit {
+                    log.bounds = (SHORT.min(self.head), SHORT.min(self.tail));
+                }
+                log.file.insert(self.create(&log.name)?).clone()
+            }
         };
+        let before = log.kept();
         let mut rest = &log.buffer[..];
         let mut store = || -> io::Result<()> {
             let file = File::options().write(true).open(&path)?;
             while !rest.is_empty() {
-                let (offset, room) = self.place(log.written);
+                let (offset, room) = place(log.written, log.bounds);
                 let piece = &rest[..rest.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
                 file.write_all_at(piece, offset)?;
                 log.written += piece.len() as u64;
@@ -133,19 +234,11 @@ impl Folder {
             Ok(())
         };
         store().cause(Cause::HostDisk, || format!("cannot write {}", path.display()))?;
+        self.allowance.used.fetch_add(log.kept() - before, Ordering::Relaxed);
         self.waiting.set(self.waiting.get().saturating_sub(log.buffer.len()));
         log.buffer.clear();
         log.buffer.shrink_to(SMALL);
         Ok(())
-    }
-
-    /// Where the byte number `n` lies in the file, and how many fit in from there on.
-    fn place(&self, n: u64) -> (u64, u64) {
-        if n < self.head {
-            return (n, self.head - n);
-        }
-        let in_ring = (n - self.head) % self.tail;
-        (self.head + in_ring, self.tail - in_ring)
     }
 
     fn create(&self, name: &str) -> Result<PathBuf> {
@@ -163,18 +256,27 @@ impl Folder {
         };
         create().cause(Cause::HostDisk, || format!("cannot create a log in {}", self.path.display()))
     }
+}
 
-    /// Puts the ring in order and says what is missing before it.
-    fn unroll(&self, path: &Path, written: u64) -> io::Result<()> {
-        let file = File::options().read(true).write(true).open(path)?;
-        let mut ring = vec![0; usize::try_from(self.tail).unwrap_or(0)];
-        file.read_exact_at(&mut ring, self.head)?;
-        let oldest = usize::try_from((written - self.head) % self.tail).unwrap_or(0);
-        ring.rotate_left(oldest);
-        let note = format!("\n[... {} bytes left out ...]\n", written - self.head - self.tail);
-        file.write_all_at(note.as_bytes(), self.head)?;
-        file.write_all_at(&ring, self.head + note.len() as u64)
+/// Where the byte number `n` of a log with these bounds lies in its file, and how many fit in from there on.
+fn place(n: u64, (head, tail): (u64, u64)) -> (u64, u64) {
+    if n < head {
+        return (n, head - n);
     }
+    let in_ring = (n - head) % tail;
+    (head + in_ring, tail - in_ring)
+}
+
+/// Puts the ring in order and says what is missing before it.
+fn unroll(path: &Path, written: u64, (head, tail): (u64, u64)) -> io::Result<()> {
+    let file = File::options().read(true).write(true).open(path)?;
+    let mut ring = vec![0; usize::try_from(tail).unwrap_or(0)];
+    file.read_exact_at(&mut ring, head)?;
+    let oldest = usize::try_from((written - head) % tail).unwrap_or(0);
+    ring.rotate_left(oldest);
+    let note = format!("\n[... {} bytes left out ...]\n", written - head - tail);
+    file.write_all_at(note.as_bytes(), head)?;
+    file.write_all_at(&ring, head + note.len() as u64)
 }
 
 /// A test's name as a file's: readable, and never the same for two tests.
@@ -252,6 +354,39 @@ mod tests {
             folder.finish(log).unwrap();
         }
         assert_eq!((folder.waiting.get(), fs::read_dir(dir.path()).unwrap().count()), (0, 500));
+    }
+
+    #[test]
+    fn all_logs_together_have_a_limit_and_what_was_cut_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let allowance = Arc::new(Allowance::of(1 << 20, 256 << 10));
+        let keep = |n: usize, bytes: usize| {
+            // Each pass of a program has a folder of its own.
+            let folder = Folder::new(dir.path().join(format!("{}", n % 3))).within(&allowance);
+            let mut log = folder.log(&format!("Test{n}"));
+            folder.write(&mut log, &vec![b'x'; bytes - 5]).unwrap();
+            folder.write(&mut log, b"\nlast").unwrap();
+            let name = folder.finish(log).unwrap().unwrap();
+            assert!(read(&folder.path().join(&name)).ends_with("\nlast"), "it is judged before it may go");
+            folder.settle(name)
+        };
+        assert!((0..10).all(|n| keep(n, 100 << 10).is_some()));
+        assert_eq!(allowance.cut(), None);
+        let late: Vec<_> = (10..200).map(|n| keep(n, 100 << 10)).collect();
+        assert!(late[0].is_some() && late.last().unwrap().is_none());
+        let files = (0..3).flat_map(|n| fs::read_dir(dir.path().join(n.to_string())).unwrap());
+        let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+        assert!(bytes < (1 << 20) + (300 << 10), "{bytes}");
+        let gone = late.iter().filter(|name| name.is_none()).count();
+        let said = format!("189 were cut to 8 KiB each, and {gone} are not kept: more than 1 MiB in all");
+        assert!(allowance.cut().unwrap().ends_with(&said), "{:?}", allowance.cut());
+        // What was never kept takes nothing.
+        let used = allowance.used();
+        let folder = Folder::new(dir.path()).within(&allowance);
+        let mut log = folder.log("TestGood");
+        folder.write(&mut log, &vec![b'x'; 100 << 10]).unwrap();
+        folder.discard(&log);
+        assert_eq!(allowance.used(), used);
     }
 
     #[test]

@@ -106,6 +106,20 @@ fn timed_out<'a>(text: &str, logs: &'a [(Box<str>, String)]) -> Vec<&'a str> {
     logs.iter().map(|(name, _)| &**name).filter(ran).collect()
 }
 
+/// What the compiler said of a package, among its words on all of them: from the last line `# package` on, up to what it
+/// said of the next. All of it where no such line is there, for then it does not say of which.
+pub(super) fn compiler_s<'a, 't>(words: &'a [&'t str], package: &str) -> &'a [&'t str] {
+    let program = format!("[{package}.test]");
+    let is_its = |line: &&str| {
+        let of = line.strip_prefix("# ");
+        of.is_some_and(|of| of.split(' ').next() == Some(package) || of.ends_with(&program))
+    };
+    let Some(from) = words.iter().rposition(is_its) else { return words };
+    let is_next = |line: &&str| line.starts_with("# ") || line.starts_with("FAIL");
+    let length = words[from + 1..].iter().take_while(|line| !is_next(line)).count();
+    &words[from..=from + length]
+}
+
 /// Whether `test` is `other`, or contains it.
 pub(super) fn contains(test: &str, other: &str) -> bool {
     other.strip_prefix(test).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -140,6 +154,15 @@ mod tests {
         let text =
             "panic: test timed out after 1s\n\trunning tests:\n\t\tTestTwo (1s)\n\t\tTestTwo/a (0s)\n\ngoroutine 1\n";
         assert_eq!(blamed(&[("TestOne", text), ("TestTwo", ""), ("TestTwo/a", "")]), ["TestTwo", "TestTwo/a"]);
+    }
+
+    #[test]
+    fn each_package_gets_what_the_compiler_said_of_it() {
+        let words = ["# a [a.test]", "a_test.go:1: x", "# b_test [b.test]", "b_test.go:2: y", "FAIL\ta [build failed]"];
+        assert_eq!(compiler_s(&words, "a"), &words[..2]);
+        assert_eq!(compiler_s(&words, "b"), &words[2..4]);
+        assert_eq!(compiler_s(&words, "c"), words);
+        assert_eq!(compiler_s(&[], "a"), [""; 0]);
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub struct PackageEnd {
     pub seconds: f64,
     /// Whether its program crashed.
     pub crashed: bool,
+    /// Why it was kept from its end by what it ran on.
+    pub cut_off: Option<Failure>,
 }
 
 /// All that a stream says.
@@ -53,7 +55,7 @@ pub struct PackageEnd {
 pub struct Parsed {
     /// Packages, in the order in which they began.
     pub packages: Vec<PackageEnd>,
-    /// Tests, in the order in which they ended.
+    /// Tests, in the order in which they ended; only those that are not good, if the stream was told so.
     pub tests: Vec<Ended>,
     /// Text beside the events: the last lines.
     pub text: VecDeque<String>,
@@ -75,8 +77,22 @@ pub trait Observer {
     fn began(&mut self, _test: &str) {}
     /// A test printed a line.
     fn said(&mut self, _test: &str, _line: &str) {}
-    /// A test ended.
-    fn ended(&mut self, _test: &Ended) {}
+    /// A test of that package ended.
+    fn ended(&mut self, _package: &str, _test: &Ended) {}
 }
 
 impl Observer for () {}
+
+impl<O: Observer> Observer for &mut O {
+    fn began(&mut self, test: &str) {
+        (**self).began(test);
+    }
+
+    fn said(&mut self, test: &str, line: &str) {
+        (**self).said(test, line);
+    }
+
+    fn ended(&mut self, package: &str, test: &Ended) {
+        (**self).ended(package, test);
+    }
+}

@@ -9,7 +9,7 @@ use super::{
     Ended, Failure, Observer, PackageEnd, Parsed,
     event::{Action, Event, Line, decode, top},
     log::{self, Folder},
-    package::{Package, Running, contains, crash, culprits},
+    package::{Package, Running, compiler_s, contains, crash, culprits},
 };
 use crate::cause::{Judge, Verdict};
 
@@ -27,10 +27,14 @@ pub struct Stream<'a, O> {
     judge: &'a Judge,
     /// Whether the logs of tests that passed are kept.
     keep_all: bool,
+    /// Whether good tests are the observer's affair.
+    forgets_good: bool,
     packages: Vec<Package>,
     index: HashMap<Box<str>, usize>,
     last: usize,
     builds: HashMap<Box<str>, Vec<String>>,
+    /// A package that does not compile, until the package ends that needs it.
+    broken: Option<Box<str>>,
     order: u64,
     /// Top-level tests that failed.
     failed: usize,
@@ -47,10 +51,12 @@ impl<'a, O: Observer> Stream<'a, O> {
             folder,
             judge,
             keep_all,
+            forgets_good: false,
             packages: Vec::new(),
             index: HashMap::new(),
             last: 0,
             builds: HashMap::new(),
+            broken: None,
             order: 0,
             failed: 0,
             excerpts: 0,
@@ -58,10 +64,22 @@ impl<'a, O: Observer> Stream<'a, O> {
         }
     }
 
+    /// Leaves good tests to the observer: the result holds the others only, so that it does not grow with them.
+    #[must_use]
+    pub fn forgetting_good(self) -> Self {
+        Self { forgets_good: true, ..self }
+    }
+
     /// How many top-level tests have failed until now.
     #[must_use]
     pub fn failed(&self) -> usize {
         self.failed
+    }
+
+    /// Whether something began, and all that began has ended.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        !self.packages.is_empty() && self.packages.iter().all(|package| package.ended) && self.broken.is_none()
     }
 
     /// Takes in a line, without its end.
@@ -78,10 +96,11 @@ impl<'a, O: Observer> Stream<'a, O> {
     fn event(&mut self, event: &Event<'_>) -> Result<()> {
         match event.action {
             Action::BuildOutput => self.build_output(event),
+            Action::BuildFail => self.broken = Some((&*event.import_path).into()),
             // A package of the plan that did not begin may come without any name: nothing to hold on to.
-            Action::BuildFail | Action::Other | Action::Pause | Action::Cont | Action::Bench => {}
+            Action::Other | Action::Pause | Action::Cont | Action::Bench => {}
             Action::Start => {
-                self.package(&event.package);
+                self.package_begins(&event.package);
             }
             Action::Run => self.begin(event),
             Action::Output => return self.output(event),
@@ -95,15 +114,26 @@ impl<'a, O: Observer> Stream<'a, O> {
         if self.packages.get(self.last).is_some_and(|package| package.name == name) {
             return self.last;
         }
-        self.last = match self.index.get(name) {
-            Some(index) => *index,
-            None => {
-                self.packages.push(Package::new(name, &self.folder));
-                self.parsed.packages.push(PackageEnd { name: name.into(), ..PackageEnd::default() });
-                self.index.insert(name.into(), self.packages.len() - 1);
-                self.packages.len() - 1
-            }
-        };
+        match self.index.get(name) {
+            Some(index) => self.last = *index,
+            None => self.add(name),
+        }
+        self.last
+    }
+
+    fn add(&mut self, name: &str) {
+        self.last = self.packages.len();
+        self.packages.push(Package::new(name, &self.folder));
+        self.parsed.packages.push(PackageEnd { name: name.into(), ..PackageEnd::default() });
+        self.index.insert(name.into(), self.last);
+    }
+
+    /// The package whose program runs now: if it has ended before, it runs once more, and what it said then stands.
+    fn package_begins(&mut self, name: &str) -> usize {
+        let index = self.package(name);
+        if self.packages[index].ended {
+            self.add(name);
+        }
         self.last
     }
 
@@ -111,7 +141,10 @@ impl<'a, O: Observer> Stream<'a, O> {
         if event.test.is_empty() {
             return;
         }
-        let index = self.package(&event.package);
+        // Before Go 1.20 nothing says that a package begins.
+        let index = self.package_begins(&event.package);
+        // Whatever looked like a crash was none: the program goes on.
+        self.packages[index].crashed_in = None;
         self.order += 1;
         let running = Running { began: time(event), order: self.order, log: self.folder.log(&event.test) };
         self.packages[index].running.insert((&*event.test).into(), running);
@@ -155,6 +188,9 @@ impl<'a, O: Observer> Stream<'a, O> {
             Action::Skip => Status::Skipped,
             _ => Status::Failed,
         };
+        if status != Status::Failed {
+            self.packages[index].crashed_in = None;
+        }
         self.end(index, &event.test, running, status, now, event.elapsed)
     }
 
@@ -202,17 +238,22 @@ impl<'a, O: Observer> Stream<'a, O> {
                 failure.excerpt = Vec::new();
             }
         }
-        self.observer.ended(&ended);
-        self.parsed.tests.push(ended);
+        ended.log = ended.log.and_then(|log| self.folder.settle(log));
+        self.observer.ended(&self.packages[ended.package].name, &ended);
+        let good = matches!(ended.status, Status::Passed | Status::Skipped);
+        if !(good && self.forgets_good) {
+            self.parsed.tests.push(ended);
+        }
     }
 
     fn end_package(&mut self, event: &Event<'_>) -> Result<()> {
-        let index = self.package(&event.package);
+        let mut index = self.package(&event.package);
+        if self.packages[index].ended && !self.packages[index].unbuilt {
+            index = self.package_begins(&event.package);
+        }
         let failed = event.action == Action::Fail;
         let crashed = failed && !self.packages[index].orderly && !self.packages[index].unbuilt;
-        if crashed {
-            self.end_crashed(index, time(event))?;
-        }
+        let cut_off = if crashed { self.end_crashed(index, time(event))? } else { None };
         for (name, running) in self.packages[index].take_running() {
             // A benchmark has no end of its own; and where the package passed, so did all in it.
             let good = !failed || name.starts_with("Benchmark");
@@ -226,20 +267,26 @@ impl<'a, O: Observer> Stream<'a, O> {
         let text = self.read(log.as_deref());
         let package = &self.packages[index];
         let unbuilt = package.unbuilt || !event.failed_build.is_empty();
+        self.broken = self.broken.take().filter(|_| !(failed && unbuilt));
+        let package = &self.packages[index];
+        let cut_off = cut_off.or_else(|| self.judge.cut_off(&text).filter(|_| crashed));
         let failure = match () {
             () if !failed => None,
-            () if unbuilt => Some(self.unbuilt(&event.failed_build, &text)),
+            () if cut_off.is_some() => cut_off.clone(),
+            () if unbuilt => Some(self.unbuilt(&event.failed_build, &package.name, &text)),
             () if package.failed == 0 => Some(self.judge.package(&text)),
             () => None,
         };
         let end = &mut self.parsed.packages[index];
         end.seconds = event.elapsed.filter(|seconds| seconds.is_finite()).unwrap_or(0.0).clamp(0.0, 1e9);
-        (end.failure, end.log, end.crashed) = (failure, log, crashed && !unbuilt);
+        (end.failure, end.log) = (failure, log);
+        (end.crashed, end.cut_off) = (crashed && !unbuilt && cut_off.is_none(), cut_off);
         Ok(())
     }
 
-    /// The program ended in the middle: who did it has failed, the others never came to their end.
-    fn end_crashed(&mut self, index: usize, now: Timestamp) -> Result<()> {
+    /// The program ended in the middle: who did it has failed, the others never came to their end. Says why, if it was
+    /// what the program ran on; then nobody has failed.
+    fn end_crashed(&mut self, index: usize, now: Timestamp) -> Result<Option<Failure>> {
         let mut stopped = Vec::new();
         for (name, running) in self.packages[index].take_running() {
             let log = self.folder.finish(running.log)?;
@@ -251,10 +298,16 @@ impl<'a, O: Observer> Stream<'a, O> {
             Some(failed) => vec![failed.clone()],
             None => culprits(&logs).into_iter().map(Into::into).collect(),
         };
-        let last_words = logs.iter().map(|(_, log)| log.as_str()).find(|log| crash(log).is_some()).unwrap_or_default();
+        let of_package = self.packages[index].log.in_memory().into_owned();
+        let texts = || logs.iter().map(|(_, log)| log.as_str());
+        let said = texts().chain([of_package.as_str()]).find(|log| self.judge.says_end(log));
+        let last_words = said.or_else(|| texts().find(|log| crash(log).is_some())).unwrap_or_default();
+        let cut_off = self.judge.cut_off(last_words);
         for (name, began, log, text) in stopped {
-            let did_it = guilty.iter().any(|guilty| contains(&name, guilty));
-            let failure = if did_it {
+            let did_it = cut_off.is_none() && guilty.iter().any(|guilty| contains(&name, guilty));
+            let failure = if let Some(cut_off) = &cut_off {
+                cut_off.clone()
+            } else if did_it {
                 self.judge.crash(&text, last_words)
             } else {
                 let cause = self.judge.crash("", last_words).cause;
@@ -267,7 +320,7 @@ impl<'a, O: Observer> Stream<'a, O> {
                 None,
             );
         }
-        Ok(())
+        Ok(cut_off)
     }
 
     fn read(&self, log: Option<&str>) -> String {
@@ -283,10 +336,11 @@ impl<'a, O: Observer> Stream<'a, O> {
         }
     }
 
-    fn unbuilt(&self, import_path: &str, text: &str) -> Failure {
+    fn unbuilt(&self, import_path: &str, package: &str, text: &str) -> Failure {
         let printed = self.builds.get(import_path).cloned().unwrap_or_else(|| {
             // Before Go 1.24 the compiler's words were text between the events.
-            self.parsed.text.iter().cloned().chain(text.lines().map(String::from)).collect()
+            let beside: Vec<_> = self.parsed.text.iter().map(String::as_str).collect();
+            compiler_s(&beside, package).iter().copied().chain(text.lines()).map(String::from).collect()
         });
         let line = printed.iter().find(|line| line.contains(".go:")).or_else(|| printed.first()).cloned();
         Verdict { cause: Cause::BuildFailure, line, excerpt: printed }
@@ -307,28 +361,43 @@ impl<'a, O: Observer> Stream<'a, O> {
 
     fn packages_unbuilt(&mut self, name: &str) -> Result<()> {
         let index = self.package(name);
-        self.packages[index].unbuilt = true;
-        if self.packages[index].ended {
+        if self.packages[index].ended && self.packages[index].unbuilt {
+            // The events have said so.
             return Ok(());
         }
+        let index = self.package_begins(name);
+        self.packages[index].unbuilt = true;
         self.end_package(&Event { action: Action::Fail, package: name.into(), ..Event::default() })
     }
 
     /// Ends the stream. Where packages did not end by themselves, their tests have not run, for the
-    /// reason that the caller knows, or for none.
+    /// reason that the caller knows, or for none; where no test ran, that is the package's.
     ///
     /// # Errors
     /// [`Cause::HostDisk`] if a log cannot be written.
     pub fn finish(mut self, reason: Option<(Option<Cause>, String)>) -> Result<Parsed> {
         let now = Timestamp::now();
+        let known = reason.is_some();
         let (cause, line) =
             reason.unwrap_or_else(|| (Some(Cause::Unclassified), "the stream ends before the test does".into()));
+        if let Some(broken) = self.broken.take() {
+            self.parsed.truncated = true;
+            let name = broken.split(' ').next().unwrap_or_default().to_owned();
+            let failure = Some(self.unbuilt(&broken, &name, ""));
+            self.parsed.packages.push(PackageEnd { name, failure, ..PackageEnd::default() });
+        }
         for index in 0..self.packages.len() {
             if self.packages[index].ended {
                 continue;
             }
             self.parsed.truncated = true;
-            for (name, running) in self.packages[index].take_running() {
+            let running = self.packages[index].take_running();
+            if running.is_empty() {
+                // What passed until then must not look like all of it.
+                let line = if known { line.as_str() } else { "the stream ends before the package does" };
+                self.parsed.packages[index].failure = cause.map(|cause| Verdict::new(cause, line));
+            }
+            for (name, running) in running {
                 let (began, log) = (running.began, self.folder.finish(running.log)?);
                 // Where another test's failure is the reason, this one has no cause of its own.
                 let failure = cause.map(|cause| Box::new(Verdict::new(cause, line.clone())));

@@ -102,7 +102,8 @@ impl Tap {
         events
     }
 
-    fn close(&mut self) -> Option<Value> {
+    /// The end of the test whose result was read last.
+    pub(super) fn close(&mut self) -> Option<Value> {
         let (name, word) = self.open.take()?;
         Some(self.event(word, &name, None))
     }

@@ -1,26 +1,36 @@
 //! The log of a container, followed across connections that break: each byte comes out once, in order.
 //!
 //! The API server puts a time before each line when it is asked to. When a connection breaks, the next one is asked for
-//! lines from the last time on, and what came already is passed over.
+//! lines from some time before the last one on, and those that came already are passed over: by the order of their
+//! times, not by which is later, for a node's clock may be set back. While a connection holds, everything comes out.
 
-use std::io::{self, Write};
+use std::{
+    collections::VecDeque,
+    io::{self, Write},
+};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, Unit};
 
 /// A time is not longer; what is, is no time.
 const STAMP: usize = 64;
+/// How far before the last line the next connection begins: further than a clock is set back while it works.
+const OVERLAP: SignedDuration = SignedDuration::from_secs(60);
+/// How many lines are known by their times.
+const KNOWN: usize = 20_000;
 
 /// Where the log has come to.
 #[derive(Debug, Default)]
 pub(super) struct Follower {
-    /// The time of the last line.
-    last: Option<Timestamp>,
-    /// Lines of that time that came out, the last one maybe in part.
-    printed: usize,
+    /// The times of the last lines that came out, the last of them maybe in part.
+    known: VecDeque<Timestamp>,
+    /// Whether there were more.
+    forgot: bool,
     /// Bytes of the last line that came out.
     bytes: usize,
-    /// Lines of that time that this connection has sent.
-    seen: usize,
+    /// Bytes of all lines that came out.
+    came: u64,
+    /// Of a connection that catches up: what it is expected to send again, in order, and how far it has come.
+    again: Option<(Vec<Timestamp>, usize)>,
     state: State,
     stamp: Vec<u8>,
 }
@@ -37,20 +47,24 @@ enum State {
 }
 
 impl Follower {
-    /// From when on the next connection is wanted: a second early, for the client rounds to seconds, also upwards.
+    /// From when on the next connection is wanted, in whole seconds: the client would round them, also upwards.
     pub(super) fn since(&self) -> Option<Timestamp> {
-        self.last.map(|last| last.checked_sub(SignedDuration::from_secs(1)).unwrap_or(last))
+        let since = self.known.back()?.checked_sub(OVERLAP).ok()?;
+        since.round(jiff::TimestampRound::new().smallest(Unit::Second).mode(jiff::RoundMode::Floor)).ok()
     }
 
-    /// Whether anything has come, and how far.
-    pub(super) fn last(&self) -> Option<Timestamp> {
-        self.last
+    /// How much has come out.
+    pub(super) fn came(&self) -> u64 {
+        self.came
     }
 
     /// A new connection begins, with a whole line.
     pub(super) fn resume(&mut self) {
-        (self.seen, self.state) = (0, State::Stamp);
+        self.state = State::Stamp;
         self.stamp.clear();
+        let since = self.since();
+        let expected = self.known.iter().copied().filter(|time| since.is_none_or(|since| *time >= since));
+        self.again = (!self.known.is_empty()).then(|| (expected.collect(), 0));
     }
 
     /// Takes in what came, and writes out what is new of it.
@@ -74,7 +88,9 @@ impl Follower {
                     let end = bytes.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
                     let part = &bytes[..end.unwrap_or(bytes.len())];
                     out.write_all(&part[skip.min(part.len())..])?;
-                    self.bytes += part.len().saturating_sub(skip);
+                    let new = part.len().saturating_sub(skip);
+                    self.bytes += new;
+                    self.came += new as u64;
                     self.state =
                         if end.is_some() { State::Stamp } else { State::Print(skip.saturating_sub(part.len())) };
                     bytes = &bytes[part.len()..];
@@ -101,26 +117,40 @@ impl Follower {
             self.state = State::Print(0);
             return Ok(());
         };
-        self.state = match self.last {
-            Some(last) if time < last => State::Pass,
-            Some(last) if time == last => {
-                self.seen += 1;
-                if self.seen < self.printed {
-                    State::Pass
-                } else if self.seen == self.printed {
-                    // It may have been cut off in its middle.
-                    State::Print(self.bytes)
-                } else {
-                    (self.printed, self.bytes) = (self.seen, 0);
-                    State::Print(0)
+        self.state = match self.before(time) {
+            Some(true) => State::Print(self.bytes),
+            Some(false) => State::Pass,
+            None => {
+                if self.known.len() == KNOWN {
+                    self.known.pop_front();
+                    self.forgot = true;
                 }
-            }
-            _ => {
-                (self.last, self.seen, self.printed, self.bytes) = (Some(time), 1, 1, 0);
+                self.known.push_back(time);
+                self.bytes = 0;
                 State::Print(0)
             }
         };
         Ok(())
+    }
+
+    /// Whether a line of that time has come out before; of the last of those, that the rest of it may be missing.
+    fn before(&mut self, time: Timestamp) -> Option<bool> {
+        let (expected, at) = self.again.as_mut()?;
+        let found = expected[*at..].iter().position(|known| *known == time);
+        if let Some(found) = found {
+            *at += found + 1;
+            let last = *at == expected.len();
+            if last {
+                self.again = None;
+            }
+            return Some(last);
+        }
+        // One from before all that is known, unless it is new and what is known is there no more: a log is rotated.
+        let older = *at == 0 && self.forgot && expected.iter().max().is_some_and(|latest| time <= *latest);
+        if !older {
+            self.again = None;
+        }
+        older.then_some(false)
     }
 }
 
@@ -131,16 +161,17 @@ mod tests {
 
     /// A log as the API server sends it: time, text.
     fn log(lines: &[(u32, &str)]) -> Vec<u8> {
-        lines
-            .iter()
-            .flat_map(|(second, text)| format!("2026-01-01T00:00:{second:02}.5Z {text}\n").into_bytes())
-            .collect()
+        lines.iter().flat_map(|(second, text)| format!("{} {text}\n", at(*second)).into_bytes()).collect()
+    }
+
+    /// Half a second past each is what the lines have; the client rounds that up.
+    fn at(second: u32) -> Timestamp {
+        let begin: Timestamp = "2026-01-01T00:00:00.5Z".parse().unwrap();
+        begin + SignedDuration::from_secs(i64::from(second))
     }
 
     fn from(lines: &[(u32, &str)], since: Option<Timestamp>) -> Vec<u8> {
-        // Half a second past each is what the lines have; the client rounds that up.
-        let at = |second: u32| format!("2026-01-01T00:00:{second:02}.5Z").parse::<Timestamp>().unwrap();
-        let since = since.map(|since| since.round(jiff::Unit::Second).unwrap());
+        let since = since.map(|since| since.round(Unit::Second).unwrap());
         let wanted: Vec<_> =
             lines.iter().filter(|(second, _)| since.is_none_or(|since| at(*second) >= since)).copied().collect();
         log(&wanted)
@@ -153,16 +184,42 @@ mod tests {
         assert_eq!(String::from_utf8_lossy(&out), "no time here\none\n");
     }
 
+    #[test]
+    fn a_clock_that_is_set_back_costs_no_line() {
+        let (mut follower, mut out) = (Follower::default(), Vec::new());
+        let lines = [(100, "a"), (101, "b"), (95, "c"), (96, "--- PASS: TestA (0.00s)"), (102, "d")];
+        follower.resume();
+        follower.take(&from(&lines[..4], follower.since()), &mut out).unwrap();
+        follower.resume();
+        follower.take(&from(&lines, follower.since()), &mut out).unwrap();
+        assert_eq!(String::from_utf8_lossy(&out), "a\nb\nc\n--- PASS: TestA (0.00s)\nd\n");
+    }
+
+    #[test]
+    fn what_comes_after_a_log_was_rotated_comes_out() {
+        for before in [3, KNOWN + 10] {
+            let (mut follower, mut out) = (Follower::default(), Vec::new());
+            // Many lines in a second.
+            let lines: Vec<_> = (0..before).map(|n| (u32::try_from(n / 1000).unwrap(), "old")).collect();
+            follower.take(&log(&lines), &mut out).unwrap();
+            out.clear();
+            follower.resume();
+            follower.take(&log(&[(50, "new"), (51, "newer")]), &mut out).unwrap();
+            assert_eq!(String::from_utf8_lossy(&out), "new\nnewer\n");
+        }
+    }
+
     proptest! {
         #[test]
         fn each_byte_comes_out_once_however_often_the_connection_breaks(
-            texts in proptest::collection::vec((0_u32..4, "[a-z \u{16}=-]{0,12}"), 1..20),
+            texts in proptest::collection::vec((0_u32..9, "[a-z \u{16}=-]{0,12}"), 1..20),
             breaks in proptest::collection::vec(1_usize..80, 0..12),
             chunk in 1_usize..40,
         ) {
-            let mut second = 0;
+            let mut second = 100_u32;
             let lines: Vec<(u32, &str)> = texts.iter().map(|(step, text)| {
-                second += step / 2;
+                // Mostly forth, sometimes not at all, sometimes back.
+                second = second + [0, 0, 0, 0, 1, 1, 2, 3, 0][*step as usize] - if *step == 8 { 4 } else { 0 };
                 (second, text.as_str())
             }).collect();
             let expected: String = lines.iter().map(|(_, text)| format!("{text}\n")).collect();

@@ -21,6 +21,7 @@ use kube::{
 use serde_json::json;
 
 use super::follow::Follower;
+use crate::cause::CONTAINER_ENDED;
 
 /// The label of all its pods.
 const LABEL: &str = "other-arch/unit";
@@ -29,6 +30,11 @@ const CONTAINER: &str = "test";
 pub(super) const START: Duration = Duration::from_mins(10);
 /// How long an API server may be away, or a pod gone from it, before the program counts as lost.
 const AWAY: Duration = Duration::from_mins(10);
+/// Why a kubelet ends pods that would run on.
+const DISRUPTIONS: &[&str] =
+    &["Evicted", "Terminated", "NodeShutdown", "Shutdown", "NodeLost", "Preempting", "UnexpectedAdmissionError"];
+/// What a kubelet says of a container that the kernel has killed.
+const OOM_KILLED: &str = "OOMKilled";
 /// How long it may take to remove the pod.
 const REMOVE: Duration = Duration::from_secs(15);
 
@@ -147,14 +153,15 @@ fn manifest(args: &InPodArgs) -> serde_json::Value {
 enum Now {
     Waits,
     Runs,
-    Ended(i32),
+    /// With this exit code, for this reason of the kubelet's.
+    Ended(i32, Option<String>),
 }
 
 fn now(pod: &Pod) -> Now {
     let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
     let status = statuses.and_then(|statuses| statuses.iter().find(|status| status.name == CONTAINER));
     match status.and_then(|status| status.state.clone()).unwrap_or_default() {
-        ContainerState { terminated: Some(ended), .. } => Now::Ended(ended.exit_code),
+        ContainerState { terminated: Some(ended), .. } => Now::Ended(ended.exit_code, ended.reason),
         ContainerState { running: Some(_), .. } => Now::Runs,
         _ => Now::Waits,
     }
@@ -167,14 +174,19 @@ async fn follow(client: &Client, pods: &Api<Pod>, name: &str, platform: &Platfor
     let mut answered = Instant::now();
     let mut delays = kit::retry::delays();
     loop {
-        let before = follower.last();
+        let before = follower.came();
         let broken = read(pods, name, true, &mut follower).await?;
-        if follower.last() != before || broken.is_none() {
+        if follower.came() != before || broken.is_none() {
             (answered, delays) = (Instant::now(), kit::retry::delays());
         }
         match pods.get(name).await {
             Ok(pod) => match now(&pod) {
-                Now::Ended(code) => {
+                Now::Ended(code, _) if code != 0 && disrupted(&pod).is_some() => {
+                    // What it still said, if that can be had: with the pod goes its log.
+                    _ = read(pods, name, false, &mut follower).await?;
+                    return Err(ended_by_others(&pod));
+                }
+                Now::Ended(code, reason) => {
                     // What came between the end of the log's connection and that of the container.
                     while let Some(error) = read(pods, name, false, &mut follower).await? {
                         if answered.elapsed() > AWAY {
@@ -182,13 +194,12 @@ async fn follow(client: &Client, pods: &Api<Pod>, name: &str, platform: &Platfor
                         }
                         tokio::time::sleep(delays.next().unwrap_or_default()).await;
                     }
+                    if reason.as_deref() == Some(OOM_KILLED) {
+                        say(&format!("{CONTAINER_ENDED}{OOM_KILLED}, it needed more memory than there is"))?;
+                    }
                     return Ok(code);
                 }
-                Now::Runs | Now::Waits if is_over(&pod) => {
-                    let status = pod.status.unwrap_or_default();
-                    let why = status.message.or(status.reason).unwrap_or_else(|| "nothing says why".into());
-                    return Err(Error::new(Cause::Node, format!("the pod of the tests was ended: {why}")));
-                }
+                Now::Runs | Now::Waits if is_over(&pod) => return Err(ended_by_others(&pod)),
                 Now::Runs | Now::Waits => answered = Instant::now(),
             },
             Err(kube::Error::Api(status)) if status.code == 404 => {
@@ -211,6 +222,34 @@ async fn follow(client: &Client, pods: &Api<Pod>, name: &str, platform: &Platfor
 fn is_over(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Failed" | "Succeeded")) || pod.metadata.deletion_timestamp.is_some()
+}
+
+/// Why a pod ends that others have ended: its kubelet, the scheduler or whoever drains its node. Nothing for one whose
+/// program ended by itself.
+fn disrupted(pod: &Pod) -> Option<String> {
+    let status = pod.status.clone().unwrap_or_default();
+    // The reasons are the kubelet's (kubernetes/pkg/kubelet: eviction, nodeshutdown, preemption).
+    let reason = status.reason.filter(|reason| DISRUPTIONS.contains(&reason.as_str()));
+    let target = status.conditions.into_iter().flatten();
+    let target = target.into_iter().find(|c| c.type_ == "DisruptionTarget" && c.status == "True");
+    let said = target.map(|target| target.message.or(target.reason).unwrap_or(target.type_));
+    let deleted =
+        pod.metadata.deletion_timestamp.is_some().then(|| "it was deleted, and nobody here did that".to_owned());
+    reason.map(|reason| status.message.unwrap_or(reason)).or(said).or(deleted)
+}
+
+fn ended_by_others(pod: &Pod) -> Error {
+    let status = || pod.status.clone().unwrap_or_default();
+    let why = disrupted(pod).or_else(|| status().message.or(status().reason));
+    let why = why.unwrap_or_else(|| "nothing says why".into());
+    Error::new(Cause::Node, format!("the pod of the tests was ended: {why}"))
+}
+
+/// A line of our own among the program's.
+fn say(line: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let written = writeln!(out, "\n{line}").and_then(|()| out.flush());
+    written.cause(Cause::Internal, || "cannot pass on why the tests ended")
 }
 
 /// Passes on the log from where it was; returns why it ended early, if it did.
@@ -262,7 +301,7 @@ async fn begin(client: &Client, pods: &Api<Pod>, name: &str, platform: &Platform
             Ok(Some(Err(_))) => continue,
             Ok(None) => return Err(Error::new(Cause::Internal, "the watch of the pod ended")),
         };
-        if !matches!(now(&pod), Now::Waits) {
+        if !matches!(now(&pod), Now::Waits) || is_over(&pod) {
             return Ok(());
         }
         let about = ListParams::default().fields(&format!("involvedObject.name={name}")).limit(50);
@@ -309,9 +348,39 @@ mod tests {
             .unwrap()
         };
         assert!(matches!(now(&pod("Running", json!({"running": {}}))), Now::Runs));
-        assert!(matches!(now(&pod("Failed", json!({"terminated": {"exitCode": 2}}))), Now::Ended(2)));
+        assert!(matches!(now(&pod("Failed", json!({"terminated": {"exitCode": 2}}))), Now::Ended(2, None)));
+        let killed = now(&pod("Failed", json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}})));
+        assert!(matches!(killed, Now::Ended(137, Some(reason)) if reason == OOM_KILLED));
         let waits = pod("Pending", json!({"waiting": {"reason": "ContainerCreating"}}));
         assert!(matches!(now(&waits), Now::Waits) && !is_over(&waits));
         assert!(is_over(&pod("Failed", json!({}))), "evicted before it ran");
+    }
+
+    #[test]
+    fn a_pod_that_others_ended_is_no_fault_of_its_program() {
+        let pod = |metadata: serde_json::Value, status: serde_json::Value| -> Pod {
+            serde_json::from_value(json!({"metadata": metadata, "status": status})).unwrap()
+        };
+        let plain = || json!({"name": "p"});
+        let going = || json!({"name": "p", "deletionTimestamp": "2026-01-01T00:00:00Z"});
+        let target = json!({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting"});
+        for (pod, said) in [
+            (
+                pod(plain(), json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory"})),
+                "low on memory",
+            ),
+            (pod(plain(), json!({"phase": "Failed", "reason": "Terminated"})), "Terminated"),
+            (pod(plain(), json!({"phase": "Failed", "conditions": [target]})), "Eviction API: evicting"),
+            (pod(going(), json!({"phase": "Running"})), "it was deleted"),
+        ] {
+            assert!(disrupted(&pod).unwrap().starts_with(said), "{pod:?}");
+            let error = ended_by_others(&pod);
+            assert!(error.cause == Cause::Node && error.to_string().contains(said), "{error}");
+        }
+        // A program that panics ends a pod in the same phase.
+        assert_eq!(
+            disrupted(&pod(plain(), json!({"phase": "Failed", "conditions": [{"type": "Ready", "status": "False"}]}))),
+            None
+        );
     }
 }

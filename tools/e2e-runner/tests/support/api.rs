@@ -5,7 +5,10 @@ use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use serde_json::{Value, json};
@@ -15,6 +18,10 @@ use serde_json::{Value, json};
 struct Store {
     objects: BTreeMap<String, Value>,
     version: u64,
+    /// Which requests are refused, by method, path and body.
+    refused: Option<fn(&str, &str, &Value) -> bool>,
+    /// Custom kinds: API version, kind, plural.
+    kinds: Vec<[String; 3]>,
 }
 
 /// The server; its threads end with the test's process.
@@ -22,13 +29,15 @@ struct Store {
 pub(crate) struct Api {
     pub(crate) address: String,
     store: Arc<Mutex<Store>>,
+    away: Arc<AtomicBool>,
 }
 
 impl Api {
     /// A cluster with a ready node of this machine's platform.
     pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let api = Self { address: format!("http://{}", listener.local_addr().unwrap()), store: Arc::default() };
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let api = Self { address, store: Arc::default(), away: Arc::default() };
         let served = api.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -54,6 +63,22 @@ impl Api {
         );
     }
 
+    /// Refuses such requests from now on, as an API server does that does not let somebody do that.
+    #[allow(dead_code, reason = "not every test needs it")]
+    pub(crate) fn refuse(&self, which: fn(&str, &str, &Value) -> bool) {
+        self.store.lock().unwrap().refused = Some(which);
+    }
+
+    /// From now on nobody gets an answer, or everybody does again.
+    #[allow(dead_code, reason = "not every test needs it")]
+    pub(crate) fn away(&self, away: bool) {
+        self.away.store(away, Ordering::SeqCst);
+    }
+
+    fn is_away(&self) -> bool {
+        self.away.load(Ordering::SeqCst)
+    }
+
     /// Stores an object under its name.
     pub(crate) fn put(&self, path: &str, mut object: Value) {
         let mut store = self.store.lock().unwrap();
@@ -73,10 +98,48 @@ impl Api {
         object
     }
 
+    /// From now on a kind is served, in this version alone.
+    #[allow(dead_code, reason = "not every test needs it")]
+    pub(crate) fn kind(&self, api_version: &str, kind: &str, plural: &str) {
+        let mut store = self.store.lock().unwrap();
+        store.kinds.retain(|known| known[1] != kind);
+        store.kinds.push([api_version, kind, plural].map(String::from));
+    }
+
+    /// The paths of all objects.
+    #[allow(dead_code, reason = "not every test needs it")]
+    pub(crate) fn paths(&self) -> Vec<String> {
+        self.store.lock().unwrap().objects.keys().cloned().collect()
+    }
+
+    /// Removes an object; a namespace with all that is in it.
+    pub(crate) fn remove(&self, path: &str) {
+        let inside = path.rsplit_once("/namespaces/").map(|(_, name)| format!("/namespaces/{name}/"));
+        let mut store = self.store.lock().unwrap();
+        store.objects.retain(|key, _| key != path && inside.as_ref().is_none_or(|inside| !key.contains(inside)));
+    }
+
+    /// What is served, as the API lists it (apidiscovery.k8s.io/v2).
+    fn discovery(&self, core: bool) -> Value {
+        let own = [["v1", "ConfigMap", "configmaps"].map(String::from)];
+        let store = self.store.lock().unwrap();
+        let kinds = if core { &own[..] } else { &store.kinds[..] };
+        let groups = kinds.iter().map(|[version, kind, plural]| {
+            let (group, version) = version.split_once('/').unwrap_or(("", version));
+            let of = json!({"group": group, "version": version, "kind": kind});
+            let resource = json!({"resource": plural, "scope": "Namespaced", "verbs": [], "responseKind": of});
+            json!({"metadata": {"name": group}, "versions": [{"version": version, "resources": [resource]}]})
+        });
+        json!({"kind": "APIGroupDiscoveryList", "items": groups.collect::<Vec<_>>()})
+    }
+
     fn serve(&self, stream: TcpStream) {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         let mut stream = stream;
         while let Some((method, path, body)) = request(&mut reader) {
+            if self.is_away() {
+                return;
+            }
             if path.contains("watch=true") {
                 return self.watch(stream, path.split('?').next().unwrap_or_default());
             }
@@ -108,7 +171,7 @@ impl Api {
     fn watch(&self, mut stream: TcpStream, path: &str) {
         let head = "HTTP/1.1 200 x\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n";
         let (mut sent, mut good) = (std::collections::BTreeSet::new(), stream.write_all(head.as_bytes()).is_ok());
-        while good {
+        while good && !self.is_away() {
             for object in self.list(path)["items"].as_array().unwrap() {
                 if sent.insert(object["metadata"]["resourceVersion"].to_string()) {
                     let event = json!({"type": "ADDED", "object": object});
@@ -120,7 +183,14 @@ impl Api {
     }
 
     fn answer(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
-        let path = path.split('?').next().unwrap_or(path);
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let refused = self.store.lock().unwrap().refused;
+        if refused.is_some_and(|refused| refused(method, path, &body)) {
+            return (403, status(403, "not allowed"));
+        }
+        if ["/api", "/apis"].contains(&path) {
+            return (200, self.discovery(path == "/api"));
+        }
         if path == "/version" {
             let names = [
                 "major",
@@ -148,18 +218,30 @@ impl Api {
             ("PUT", Some(_)) => self.store_at(path, body),
             ("PATCH", Some(mut now)) => {
                 merge(&mut now, &body);
-                self.store_at(path, now)
+                if query.contains("dryRun=All") { (200, now) } else { self.store_at(path, now) }
             }
+            // An apply makes what is not there.
+            ("PATCH", None) if query.contains("force=true") => self.create(path, body),
             ("DELETE", Some(object)) => {
-                self.store.lock().unwrap().objects.remove(path);
+                self.remove(path);
                 (200, object)
+            }
+            ("DELETE", None) if is_collection(path) => {
+                let held = format!("{path}/");
+                self.store.lock().unwrap().objects.retain(|key, _| !key.starts_with(&held));
+                (200, json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}))
             }
             ("POST", None) => {
                 let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-                self.store_at(&format!("{path}/{name}"), body)
+                self.create(&format!("{path}/{name}"), body)
             }
             _ => (404, status(404, &format!("{method} {path}: not found"))),
         }
+    }
+
+    fn create(&self, path: &str, mut object: Value) -> (u16, Value) {
+        object["metadata"]["uid"] = format!("uid of {path}, the {}th", self.store.lock().unwrap().version).into();
+        self.store_at(path, object)
     }
 
     fn store_at(&self, path: &str, object: Value) -> (u16, Value) {

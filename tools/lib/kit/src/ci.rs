@@ -9,6 +9,7 @@ mod declared;
 mod distributions;
 mod images;
 mod policy;
+mod versions;
 
 use std::path::{Path, PathBuf};
 
@@ -19,13 +20,14 @@ use crate::{Cause, Error, Platform, Result, Within, config, dirs};
 pub use allow::{Allow, Allowed};
 pub use clusters::{Borrowed, Cluster, Jump, K8sManager, Kind, LabCluster, Limits, Provider, Ssh};
 pub use components::{
-    Component, Components, FIRST_ROUND, Overlay, Round, Script, ScriptOutput, Select, Settings, Suite, Tests, Unit,
+    Component, Components, FIRST_ROUND, Overlay, Round, Script, ScriptOutput, Settings, Suite, Tests, Unit, Upgrade,
     parse_duration,
 };
 pub use declared::Declared;
 pub use distributions::{Distribution, Distributions, Life};
 pub use images::{Build, ImageMap, ReplacedImage};
 pub use policy::{Alarms, Level, PassRate, Policy, Retention, States};
+pub use versions::Versions;
 
 /// The folder with all of them, read when asked for.
 #[derive(Debug, Clone)]
@@ -53,6 +55,12 @@ impl CiOptions {
         };
         Ok(Ci { folder })
     }
+
+    /// The option as another call takes it.
+    #[must_use]
+    pub fn arguments(&self) -> Vec<String> {
+        self.folder.iter().flat_map(|folder| ["--ci".to_owned(), folder.display().to_string()]).collect()
+    }
 }
 
 /// `ci/skips.toml`.
@@ -70,8 +78,10 @@ pub struct Skips {
 pub struct Skip {
     /// Of which component.
     pub component: String,
-    /// Top-level names, or `Test/Sub`.
+    /// Top-level names, or `Test/Sub`; `*` stands for any part of a level.
     pub tests: Vec<String>,
+    /// Only of these versions of the component; of all without.
+    pub versions: Option<Versions>,
     /// Only there; everywhere if empty.
     #[serde(default)]
     pub platforms: Vec<Platform>,
@@ -88,6 +98,14 @@ pub struct Skip {
     pub owner: String,
     /// Last day on which it counts.
     pub until: jiff::civil::Date,
+}
+
+impl Skip {
+    /// Whether it is about this version of its component. A folder of this repository has none, and is newer than all.
+    #[must_use]
+    pub fn is_of(&self, version: &str) -> bool {
+        self.versions.is_none_or(|versions| versions.hold(version).unwrap_or_else(|| versions.are_open()))
+    }
 }
 
 /// Where an entry of the ledger does not count.
@@ -340,6 +358,12 @@ mod tests {
             ("[a]\nconfig = []\npath = 'x'\nneeds = ['b']\n", "'b', which is no component"),
             ("[a]\nconfig = []\npath = 'x'\ncolour = 1\n", "components.toml:4:1: unknown field `colour`"),
             ("[a]\nconfig = []\npath = 'x'\n[a.unit]\npackages = []\n", "unit: there are no packages"),
+            ("[a]\nconfig = []\npath = 'x'\n[a.upgrade]\nmanifests = []\n", "upgrade: there are no manifests"),
+            ("[a]\nconfig = []\npath = 'x'\n[a.upgrade]\nmanifests = ['m']\nsuite = 's'\n", "there is no suite 's'"),
+            (
+                "[a]\nconfig = []\npath = 'x'\n[a.upgrade]\nmanifests = ['m']\nreach = { Run = 'phase=' }\n",
+                "what Run is to reach is the type of a condition",
+            ),
             (
                 "[a]\nconfig = []\npath = 'x'\n[a.scripts.s]\ncommand = ['x']\noutput = 'junit'\n",
                 "script s: 'report' names the file",
@@ -421,6 +445,25 @@ mod tests {
             let error = read(reason, more).unwrap_err();
             assert!(error.cause == Cause::Usage && error.to_string().contains(said), "{error}");
         }
+    }
+
+    #[test]
+    fn a_skip_is_of_some_versions() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |versions: &str| {
+            let text = format!(
+                "[[skip]]\ncomponent = 'x'\ntests = ['Test*']\nreason = 'r'\nowner = 'us'\nuntil = '2027-01-01'\n{versions}"
+            );
+            std::fs::write(folder.path().join("skips.toml"), text).unwrap();
+            Ci::new(folder.path()).skips().map(|skips| skips.skip[0].clone())
+        };
+        assert!(read("").unwrap().is_of("v0.1.0"));
+        let open = read("versions = '1.9'\n").unwrap();
+        assert!(open.is_of("v1.9.2") && open.is_of("devel") && !open.is_of("v1.8.3"));
+        let closed = read("versions = '1.9..1.10'\n").unwrap();
+        assert!(closed.is_of("v1.10.1") && !closed.is_of("devel") && !closed.is_of("v1.11.0"));
+        let error = read("versions = 'new'\n").unwrap_err();
+        assert!(error.cause == Cause::Usage && error.to_string().contains("'new' names no versions"), "{error}");
     }
 
     #[test]

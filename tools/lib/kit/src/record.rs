@@ -10,6 +10,7 @@ mod install;
 mod lab;
 mod results;
 mod run;
+mod upgrade;
 
 pub use cleanup::{Baseline, BaselineObject, Cleanup, CleanupHistory, Difference, NodeContent, ObjectKey};
 pub use cluster::{ClusterHost, ClusterPhase, ClusterSeen, ClusterState};
@@ -23,6 +24,7 @@ pub use results::{
     Whole,
 };
 pub use run::{Bundle, BundleFile, RunRecord, Stage, Stages};
+pub use upgrade::{Decided, Reached, Remembered, Upgrade};
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -133,6 +135,7 @@ pub fn schemas() -> Vec<(&'static str, schemars::Schema)> {
         ("verify", schemars::schema_for!(Vec<Image>)),
         ("install", schemars::schema_for!(Install)),
         ("results", schemars::schema_for!(Results)),
+        ("upgrade", schemars::schema_for!(Upgrade)),
         ("baseline", schemars::schema_for!(Baseline)),
         ("cleanup", schemars::schema_for!(Cleanup)),
         ("stages", schemars::schema_for!(Stages)),

@@ -16,7 +16,7 @@ use crate::{
 /// Folder of a run directory with a file for each stage that a wiring ran, named by the stage.
 pub const FOLDER: &str = "stages";
 /// Stages that run a component's own tests: a run in which none of them ran anything has shown nothing.
-const TESTS: &[&str] = &["test", "unit", "e2e", "examples"];
+const TESTS: &[&str] = &["test", "unit", "e2e", "examples", "upgrade"];
 /// Stages that only save time; whatever is wrong with them is said again by the one that needs their work.
 const EARLY: &str = "prepare";
 

@@ -258,7 +258,7 @@ impl<'a> Pages<'a> {
         context! {
             component => clean(&skip.component), tests => words(&skip.tests), suites => words(&skip.suites),
             platforms => skip.platforms.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            unless_lab => skip.unless.is_some(), reason => clean(&skip.reason), link,
+            versions => skip.versions.map(|versions| versions.to_string()), unless_lab => skip.unless.is_some(), reason => clean(&skip.reason), link,
             owner => clean(&skip.owner), until => skip.until.to_string(), expired,
         }
     }
@@ -276,7 +276,8 @@ fn short_cell(cell: &Cell) -> Value {
 }
 
 fn skips_here(skip: &Skip, cell: &Cell) -> bool {
-    clean(&skip.component) == cell.component && (skip.platforms.is_empty() || skip.platforms.contains(&cell.platform))
+    let there = skip.platforms.is_empty() || skip.platforms.contains(&cell.platform);
+    clean(&skip.component) == cell.component && there && skip.is_of(&cell.version)
 }
 
 /// A run of a cell in the list of all.

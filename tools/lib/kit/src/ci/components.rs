@@ -49,6 +49,8 @@ pub struct Component {
     pub examples: Option<Tests>,
     /// Unit tests.
     pub unit: Option<Unit>,
+    /// What a newer release has to keep.
+    pub upgrade: Option<Upgrade>,
     /// Test scripts of its own, by name.
     #[serde(default)]
     pub scripts: BTreeMap<String, Script>,
@@ -78,9 +80,6 @@ pub struct Tests {
     /// The program is run once for each of these argument lists.
     #[serde(default = "one_pass")]
     pub passes: Vec<Vec<String>>,
-    /// How tests are selected.
-    #[serde(default)]
-    pub select: Select,
     /// Folders of manifests applied before the tests.
     #[serde(default)]
     pub manifests: Vec<String>,
@@ -112,6 +111,21 @@ pub struct Unit {
     /// their sources.
     pub base: Option<String>,
     /// Of each package, as in `10m`; longer on slow nodes.
+    pub time_limit: Option<String>,
+}
+
+/// What is made while an older release is installed, and has to be there and to work when a newer one is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upgrade {
+    /// Files, and folders of files, relative to the sources; with `//` before them, to this repository.
+    pub manifests: Vec<String>,
+    /// What objects come to by themselves, by kind: the type of a condition that becomes True, or `phase=VALUE`.
+    #[serde(default)]
+    pub reach: BTreeMap<String, String>,
+    /// The suite that runs after the look at them, instead of the default one.
+    pub suite: Option<String>,
+    /// How long objects may take to get there, as in `5m`; longer on slow nodes.
     pub time_limit: Option<String>,
 }
 
@@ -167,17 +181,6 @@ const fn once() -> usize {
 
 fn one_pass() -> Vec<Vec<String>> {
     vec![Vec::new()]
-}
-
-/// How tests are selected.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Select {
-    /// By `-test.run`.
-    #[default]
-    Run,
-    /// By `-test.skip`, because the program sets its own `-test.run`.
-    Skip,
 }
 
 /// The name of the round in which all tests of a suite run.
@@ -299,7 +302,7 @@ impl Component {
         self
     }
 
-    /// What is wrong with its suites or scripts, if anything is.
+    /// What is wrong with its suites, scripts or other tests, if anything is.
     pub(super) fn problem(&self) -> Option<String> {
         for (name, script) in &self.scripts {
             if script.command.is_empty() {
@@ -311,6 +314,18 @@ impl Component {
         }
         if self.unit.as_ref().is_some_and(|unit| unit.packages.is_empty()) {
             return Some("unit: there are no packages".into());
+        }
+        if let Some(upgrade) = &self.upgrade {
+            if upgrade.manifests.is_empty() {
+                return Some("upgrade: there are no manifests".into());
+            }
+            if let Some(suite) = upgrade.suite.as_ref().filter(|suite| !self.suites.contains_key(*suite)) {
+                return Some(format!("upgrade: there is no suite '{suite}'"));
+            }
+            let empty = |what: &String| what.is_empty() || what == "phase=";
+            if let Some((kind, _)) = upgrade.reach.iter().find(|(_, what)| empty(what)) {
+                return Some(format!("upgrade: what {kind} is to reach is the type of a condition, or phase=VALUE"));
+            }
         }
         for (is_default, when) in [
             ((|suite| suite.default) as fn(&Suite) -> bool, ""),

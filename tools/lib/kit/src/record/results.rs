@@ -19,7 +19,7 @@ pub struct Results {
     pub component: String,
     /// Its version.
     pub version: String,
-    /// What kind of tests: `e2e`, `unit`, `examples`, `script`.
+    /// What kind of tests: `e2e`, `unit`, `examples`, `script`, `upgrade`.
     pub kind: String,
     /// The suite's name in `ci/components.toml`.
     pub suite: String,

@@ -22,8 +22,25 @@ func TestInner(t *testing.T) {
 }
 
 func TestProvoked(t *testing.T) {
-	if os.Getenv("PROVOKE") == "fail" {
+	_, err := os.Stat(os.Getenv("MARK"))
+	again := err == nil
+	os.WriteFile(os.Getenv("MARK"), nil, 0o600)
+	switch os.Getenv("PROVOKE") {
+	case "fail":
 		t.Fatal("told to fail")
+	case "disk":
+		if again {
+			// Nothing can be written where its log belongs.
+			os.RemoveAll(os.Getenv("LOGS"))
+			os.WriteFile(os.Getenv("LOGS"), nil, 0o600)
+		}
+		t.Fatal("told to fail")
+	case "pull":
+		t.Log("ErrImagePull")
+		if again {
+			panic("told to panic the second time")
+		}
+		t.Fail()
 	}
 }
 

@@ -45,6 +45,9 @@ func TestStable(t *testing.T) {
 	if flags(t)["mode"] == "alpha" {
 		t.Skip("not with alpha features")
 	}
+	if os.Getenv("PROVOKE") == "both" {
+		t.Fatal("told to fail")
+	}
 	patch, err := http.NewRequest("PATCH", address(t), strings.NewReader(`{"data":{"kept":"no","left":"behind"}}`))
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +69,7 @@ func TestAlpha(t *testing.T) {
 		t.Errorf("another test's settings are still there: %v", found)
 	}
 	switch os.Getenv("PROVOKE") {
-	case "fail":
+	case "fail", "both":
 		t.Fatal("told to fail")
 	case "hang":
 		// Whoever kills the runner leaves this behind for a while.
