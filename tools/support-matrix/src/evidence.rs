@@ -4,10 +4,12 @@
 
 mod attempts;
 mod build;
+mod platforms;
 mod run;
 
 pub(crate) use attempts::attempts;
 pub(crate) use build::origin;
+pub(crate) use platforms::is_plain;
 pub(crate) use run::{DASHBOARD, Run, is_link, read};
 
 use jiff::Timestamp;

@@ -49,8 +49,8 @@ pub(crate) struct Run {
 /// Reads every record that says something about support.
 ///
 /// # Errors
-/// [`Cause::Usage`], naming the file, if one is damaged, of a newer schema, or contradicts itself; also if there is
-/// none at all.
+/// [`Cause::Usage`], naming the file, if one is damaged, of a newer schema, or contradicts itself; also if one speaks of
+/// what is no platform, and if there is none at all.
 pub(crate) fn read(closed: Closed) -> Result<Run> {
     let mut run = Run {
         asked: only(&closed)?,
@@ -79,6 +79,7 @@ pub(crate) fn read(closed: Closed) -> Result<Run> {
             _ => {}
         }
     }
+    super::platforms::check(&run)?;
     run.date()?;
     Ok(run)
 }

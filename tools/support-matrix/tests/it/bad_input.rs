@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path, process::Command};
 
-use kit::{Cause, Exit, Process, record::Counts};
+use kit::{Cause, Exit, Outcome, Platform, Process, record::Counts};
 
 use crate::world::{Run, World, passing};
 
@@ -60,6 +60,35 @@ fn totals_that_do_not_add_up_are_refused() {
         results.counts = Counts { asked: 3, passed: usize::MAX, failed: 4, ..Counts::default() };
     });
     refused(&world, &run, "do not add up");
+}
+
+/// Platforms stand in every rendering as they are, and in names of files: in each record where one comes in.
+#[test]
+fn platforms_that_are_no_plain_words_are_refused() {
+    let of = |arch: &str| Platform { os: "linux".into(), arch: arch.into(), variant: None, os_version: None };
+    let version = Platform { os_version: Some("10\u{202e}".into()), ..of("amd64") };
+    let mut hostile: Vec<_> = ["\u{1b}]0;x\u{7}", "\u{202e}46dma", "<b>", "arm-v7", "", "a b"].map(of).to_vec();
+    hostile.extend([Platform { variant: Some("../x".into()), ..of("arm") }, version]);
+    for (number, platform) in hostile.iter().enumerate() {
+        let world = World::new();
+        let run = |name: &str| world.run(10, &format!("{name}{number}"));
+        let build = |name: &str| run(name).built("p", "v1", |_| ());
+        let asked = run("asked").asked("p", &["linux/amd64"]);
+        let path = asked.dir.path().join("run.json");
+        let text = fs::read_to_string(&path).unwrap();
+        let name = serde_json::to_string(platform).unwrap();
+        fs::write(&path, text.replacen("\"testOn\": [\n    \"linux/amd64\"", &format!("\"testOn\": [\n    {name}"), 1)).unwrap();
+        assert_ne!(fs::read_to_string(&path).unwrap(), text);
+        let built = run("built").built("p", "v1", |images| images.platforms.push(platform.clone()));
+        let installed = build("i").installed("p", "v1", "linux/amd64", |install| install.platform = platform.clone());
+        let tested = build("t").tested("p", "v1", "linux/amd64", passing(2), |tests| tests.platform = platform.clone());
+        let mut staged = build("s");
+        staged = staged.stage("test", "p", Some("linux/amd64"), (1, 2), Outcome::Passed, None);
+        staged.stages.last_mut().unwrap().platform = Some(platform.clone());
+        for run in [asked, built, installed, tested, staged.ended()] {
+            refused(&world, &run, "no platform");
+        }
+    }
 }
 
 #[test]
