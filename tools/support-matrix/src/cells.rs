@@ -23,7 +23,7 @@ use crate::{
     history::{Known, Library},
     index::{RunRef, Try},
     model::{Cell, Level, Levels, Matrix, OriginKind, OriginRow, PassRow, SCHEMA_VERSION, Verdict},
-    policy::{self, Basis},
+    policy::{self, Basis, Suites},
     text::clean,
 };
 pub(crate) use changes::{Status, log};
@@ -50,6 +50,8 @@ impl<'a> Told<'a> {
 pub(crate) struct Rules {
     pub(crate) architectures: Architectures,
     pub(crate) policy: Policy,
+    /// Suites that count.
+    pub(crate) suites: Suites,
     pub(crate) now: Timestamp,
 }
 
@@ -168,8 +170,8 @@ fn cell<'a>(library: &Library, book: &Book<'a>, entry: &Entry<'a>, rules: &Rules
     let owned = owned(&key.platform, rules);
     let basis = Basis { library, references: &book.references, rules, key, owned: &owned };
     let mut sheet = Sheet::default();
-    told.iter().for_each(|told| sheet.enter(*told));
-    let judged = state::levels(&sheet, rules, rules.now);
+    told.iter().for_each(|told| sheet.enter(*told, &rules.suites));
+    let judged = state::levels(&sheet, rules);
     let Status { state, reason, claims } = Status::of(&basis, &sheet, rules.now)?;
     let mut reason = reason.words(library)?;
     if let Some(doubts) = state::doubts(&sheet, rules) {

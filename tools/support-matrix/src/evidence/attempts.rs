@@ -25,6 +25,8 @@ const MAX_TESTS: usize = 300;
 
 /// Tests of one record.
 const MAX_ALL_TESTS: usize = 20_000;
+/// What e2e-runner calls tests that somebody picked by name: no suite, so they speak of no level.
+const SELECTION: &str = "selection";
 
 /// Everything that `run` says. Who built a release that it did not build itself others know: see
 /// [`Attempt::builder`].
@@ -182,6 +184,7 @@ fn tested(shards: &[&Found<Results>], key: Key, folder: &str, install: Option<&I
         verdict => (verdict, why(head)),
     };
     let level = Level::find(&first.kind).filter(|level| level.runs() && *level != Level::Installs);
+    let level = level.filter(|_| first.suite != SELECTION);
     let at = shards.iter().map(|found| found.record.head.finished).max().unwrap_or(head.finished);
     let mut attempt = attempt(key, level, verdict, words, head, &worst.digest);
     let natures = shards.iter().map(|found| nature(found.record.nature, &found.record.cluster, install));

@@ -284,10 +284,15 @@ fn run_row(entry: &Entry<'_>, of: &Told<'_>) -> Value {
     let mut tries: Vec<_> = entry.told.iter().filter(|told| told.run.digest == of.run.digest).collect();
     tries.sort_by_key(|told| told.attempt.number);
     let result = |told: &&Told<'_>| {
-        let name = told.attempt.level.map_or("cleanup", Level::name);
-        let suite = told.attempt.suite.as_deref().map_or_else(String::new, |suite| format!(" {suite}"));
+        let name = match (told.attempt.level, told.attempt.suite.as_deref()) {
+            (Some(level), Some(suite)) => format!("{} {suite}", level.name()),
+            (Some(level), None) => level.name().to_owned(),
+            // Tests that somebody picked.
+            (None, Some(suite)) => suite.to_owned(),
+            (None, None) => "cleanup".to_owned(),
+        };
         context! {
-            name => format!("{name}{suite}"), verdict => Value::from(Serde(told.attempt.verdict)),
+            name, verdict => Value::from(Serde(told.attempt.verdict)),
             cause => told.attempt.cause.filter(|_| told.attempt.verdict != Verdict::Shown).map(kit::Cause::name),
             counts => told.attempt.counts().map(|counts| crate::text::counts(&counts)),
         }
