@@ -15,9 +15,9 @@ use crate::{
     evidence,
     index::{Facts, IndexOption},
     model::Matrix,
-    questions::{Input, cell_name, history_or_default},
-    render,
-    text::clean,
+    questions::{CellName, Input, history_or_default},
+    render::{self, Listed},
+    text::{clean, list},
 };
 
 /// Seals a run directory and keeps it.
@@ -194,11 +194,11 @@ pub(crate) fn render(args: &Render, ui: &Ui) -> Result<Done> {
 pub(crate) fn why(args: &Why, ui: &Ui) -> Result<Done> {
     let mut matrix = args.input.open(false, ui)?.matrix(ui)?;
     let known: Vec<_> = matrix.cells.iter().map(|cell| cell.id.clone()).collect();
-    let wanted = cell_name(&args.cell);
-    matrix.cells.retain(|cell| cell.id.contains(&wanted));
+    let wanted = CellName::new(&args.cell);
+    matrix.cells.retain(|cell| wanted.takes(&cell.id, &cell.platform));
     if matrix.cells.is_empty() {
         let error = Error::new(Cause::Usage, format!("no cell's name contains '{}'", clean(&args.cell)));
-        return Err(error.next(format!("cells: {}", known.join(", "))));
+        return Err(error.next(format!("cells: {}", list(&known, 50))));
     }
     match ui.output {
         Output::Json => ui.json(&matrix.cells)?,
