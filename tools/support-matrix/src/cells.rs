@@ -151,6 +151,7 @@ fn once(library: &Library, rules: &Rules) -> Result<Matrix> {
         last_run: known.runs.iter().map(|loaded| loaded.run.finished).max(),
         platforms: owners::platforms(&book.groups, rules),
         owners: owners::owners(&book.groups, rules),
+        later: known.later,
         left_out: known.left_out,
         cells,
     })

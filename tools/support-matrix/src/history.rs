@@ -45,7 +45,9 @@ pub(crate) struct Library {
 pub(crate) struct Known<'a> {
     /// Runs, in the order in which they ended.
     pub(crate) runs: Vec<&'a Loaded>,
-    /// What is not counted.
+    /// How many later ones there are.
+    pub(crate) later: usize,
+    /// What is not counted for a fault.
     pub(crate) left_out: Vec<LeftOut>,
     origins: HashMap<&'a str, OriginKind>,
 }
@@ -136,22 +138,24 @@ impl Library {
         let (now, excluded) = (Timestamp::now(), self.excluded.borrow());
         let mut left_out = self.faulty.borrow().clone();
         let mut runs = Vec::with_capacity(self.all.len());
+        let mut later = 0;
         for loaded in self.all.iter().filter(|loaded| !excluded.contains(&*loaded.run.digest)) {
             let run = &loaded.run;
-            if run.finished <= as_of {
+            if run.finished > now {
+                // Whatever the date of the matrix is: nobody can have seen that.
+                let reason = format!("run {} ended on {}, which lies in the future", run.run, when(run.finished));
+                left_out.push(LeftOut { bundle: run.digest.to_string(), reason, fault: true });
+            } else if run.finished <= as_of {
                 runs.push(loaded);
-                continue;
+            } else {
+                later += 1;
             }
-            let fault = run.finished > now;
-            let why = if fault { "which lies in the future" } else { "after this matrix's date" };
-            let reason = format!("run {} ended on {}, {why}", run.run, when(run.finished));
-            left_out.push(LeftOut { bundle: run.digest.to_string(), reason, fault });
         }
         left_out.sort_by(|a, b| a.bundle.cmp(&b.bundle));
         let runs = supersede(runs);
         let built = runs.iter().flat_map(|loaded| &loaded.run.built);
         let origins = built.map(|(release, origin)| (&**release, *origin)).collect();
-        Known { runs, left_out, origins }
+        Known { runs, later, left_out, origins }
     }
 
     /// Everything that a run says.

@@ -21,7 +21,7 @@ pub use answers::{
 pub use runs::{RunResult, RunRow, StageRow, TestRow};
 
 /// Major and minor version of the schema. A new minor version only adds fields.
-pub const SCHEMA_VERSION: &str = "1.1";
+pub const SCHEMA_VERSION: &str = "1.2";
 
 /// What is supported, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -38,6 +38,9 @@ pub struct Matrix {
     /// When the newest of them ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_run: Option<Timestamp>,
+    /// How many later runs there are, which do not count at that date.
+    #[serde(default)]
+    pub later: usize,
     /// What could not be counted, and why.
     pub left_out: Vec<LeftOut>,
     /// Every platform that is configured or seen, with those who answer for it.
@@ -57,7 +60,7 @@ pub struct LeftOut {
     pub bundle: String,
     /// Why.
     pub reason: String,
-    /// Whether something is wrong with it; otherwise it only lies after the matrix's date.
+    /// Whether something is wrong with it, which is always so since 1.2: before, later runs were listed as well.
     pub fault: bool,
 }
 

@@ -143,8 +143,7 @@ fn claim<'a>(level: &ci::Level, basis: &Basis<'_, 'a>, sheet: &Sheet<'a>, now: T
     for name in level.evidence.iter().filter_map(|name| Level::find(name)) {
         let suites = if name == Level::E2e { &level.suites[..] } else { &[] };
         // As the cell's state is: none of the suites may be failing, and any one of them is enough.
-        let judged =
-            sheet.worst(name, suites, rules.policy.states.failing, |verdict| counts(level, verdict));
+        let judged = sheet.worst(name, suites, rules.policy.states.failing, |verdict| counts(level, verdict));
         match judged.at().filter(|_| counts(level, judged.verdict)) {
             None => reasons.push(missing(name, suites, &judged)),
             Some(at) => {

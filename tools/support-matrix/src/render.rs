@@ -39,7 +39,12 @@ pub(crate) fn basis(matrix: &Matrix) -> String {
         0 => String::new(),
         count => format!("; {count} left out"),
     };
-    format!("as of {}, from {}{left_out}", when(matrix.as_of), many(matrix.runs, "run"))
+    let later = match matrix.later {
+        0 => String::new(),
+        1 => "; a later one does not count".into(),
+        count => format!("; {count} later ones do not count"),
+    };
+    format!("as of {}, from {}{later}{left_out}", when(matrix.as_of), many(matrix.runs, "run"))
 }
 
 /// `smoke, 2026-11-23`, or that there was none.

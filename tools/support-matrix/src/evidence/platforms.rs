@@ -29,9 +29,8 @@ pub(super) fn check(run: &Run) -> Result<()> {
 
 /// Whether all its parts are plain words. A hyphen is none of theirs: it stands between them in a cell's name.
 pub(crate) fn is_plain(platform: &Platform) -> bool {
-    let plain = |part: &str| {
-        !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_'))
-    };
+    let plain =
+        |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_'));
     let Platform { os, arch, variant, os_version } = platform;
     let more = [variant, os_version].into_iter().flatten();
     [os, arch].into_iter().chain(more).all(|part| plain(part))

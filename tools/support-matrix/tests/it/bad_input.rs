@@ -77,7 +77,8 @@ fn platforms_that_are_no_plain_words_are_refused() {
         let path = asked.dir.path().join("run.json");
         let text = fs::read_to_string(&path).unwrap();
         let name = serde_json::to_string(platform).unwrap();
-        fs::write(&path, text.replacen("\"testOn\": [\n    \"linux/amd64\"", &format!("\"testOn\": [\n    {name}"), 1)).unwrap();
+        fs::write(&path, text.replacen("\"testOn\": [\n    \"linux/amd64\"", &format!("\"testOn\": [\n    {name}"), 1))
+            .unwrap();
         assert_ne!(fs::read_to_string(&path).unwrap(), text);
         let built = run("built").built("p", "v1", |images| images.platforms.push(platform.clone()));
         let installed = build("i").installed("p", "v1", "linux/amd64", |install| install.platform = platform.clone());
@@ -103,6 +104,27 @@ fn evidence_from_the_future_is_left_out_and_said() {
     let matrix = world.matrix(12);
     assert!(matrix.cells.is_empty());
     assert!(matrix.left_out[0].fault && matrix.left_out[0].reason.contains("future"), "{:?}", matrix.left_out);
+}
+
+/// A question about last year does not list every run since, and no question takes for known what nobody can know.
+#[test]
+fn later_runs_are_a_number_and_the_future_counts_at_no_date() {
+    let world = World::new();
+    for day in [5, 10, 11] {
+        world.record(&world.run(day, "r").good("p", "v1", passing(2))).unwrap();
+    }
+    let early = world.matrix(6);
+    assert_eq!((early.runs, early.later, early.left_out.len()), (1, 2, 0));
+    world.render(6, &[]).unwrap();
+    assert!(
+        world.output("matrix.md").contains("from 1 run; 2 later ones do not count"),
+        "{}",
+        world.output("matrix.md")
+    );
+    assert_eq!(world.render(1, &[]).unwrap().exit(), Exit::GOOD, "the history is not empty");
+    world.record(&world.run_on("2999-01-01", "future").good("p", "v1", passing(2))).unwrap();
+    let (_, late) = world.json(&["render", "--format", "json", "--as-of", "3000-01-01"]);
+    assert_eq!((&late["runs"], &late["leftOut"][0]["fault"]), (&3.into(), &true.into()));
 }
 
 #[test]

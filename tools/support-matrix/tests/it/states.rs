@@ -138,6 +138,8 @@ fn tests_that_somebody_picked_are_no_suite() {
     assert_eq!((one.state, one.tested.passed), (State::Installed, false));
     assert_eq!(one.levels.e2e.verdict, Verdict::NotTried);
     assert!(one.runs[0].results.iter().any(|result| result.name == "e2e selection"), "what it was is said");
+    world.config("components.toml", "[p]\nconfig = []\npath = 'x'\nbases = { default = 'static' }\n");
+    world.config("images.toml", "[build.static]\n");
     let (_, onboard) = world.json(&["onboard", "linux/amd64", "--as-of", "2026-01-11"]);
     let tests = onboard["needs"].as_array().unwrap().iter().find(|need| need["name"] == "tests").unwrap();
     assert_eq!(tests["met"], false);
@@ -174,9 +176,21 @@ fn whatever_was_shown_decays() {
     let run = |name: &str| world.run(1, name).built(name, "v1", |_| ());
     let published = world.run(1, "published").built("published", "v1", |images| images.origin = Origin::Published);
     let cases = [
-        (run("tested").installed("tested", "v1", on, |_| ()).tested("tested", "v1", on, passing(2), |_| ()), "tested", State::TestedNatively),
-        (run("slow").installed("slow", "v1", on, emulated).tested("slow", "v1", on, passing(2), slow), "slow", State::TestedNotNatively),
-        (run("slow-bad").installed("slow-bad", "v1", on, emulated).tested("slow-bad", "v1", on, bad(), slow), "slow-bad", State::Built),
+        (
+            run("tested").installed("tested", "v1", on, |_| ()).tested("tested", "v1", on, passing(2), |_| ()),
+            "tested",
+            State::TestedNatively,
+        ),
+        (
+            run("slow").installed("slow", "v1", on, emulated).tested("slow", "v1", on, passing(2), slow),
+            "slow",
+            State::TestedNotNatively,
+        ),
+        (
+            run("slow-bad").installed("slow-bad", "v1", on, emulated).tested("slow-bad", "v1", on, bad(), slow),
+            "slow-bad",
+            State::Built,
+        ),
         (run("installed").installed("installed", "v1", on, |_| ()), "installed", State::Installed),
         (run("slow-installed").installed("slow-installed", "v1", on, emulated), "slow-installed", State::Built),
         (run("slow-broken").installed("slow-broken", "v1", on, product), "slow-broken", State::Built),
