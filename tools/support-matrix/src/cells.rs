@@ -129,14 +129,48 @@ fn adopt_unknown(groups: &mut BTreeMap<Rc<Key>, Vec<Told<'_>>>) {
 /// [`kit::Cause::Usage`] for a policy that asks for what does not exist; if the index is damaged.
 pub(crate) fn compute(library: &Library, rules: &Rules) -> Result<Matrix> {
     policy::check(&rules.policy)?;
+    settle(
+        || once(library, rules),
+        |matrix, more| {
+            let rested: Vec<_> = matrix.cells.iter().map(|cell| (cell, rests(cell))).collect();
+            let good = library.check(rested.iter().flat_map(|(_, digests)| digests).copied())?;
+            let shaken = rested.iter().filter(|(_, digests)| digests.iter().any(|digest| library.is_excluded(digest)));
+            let shaken: BTreeSet<_> = shaken.map(|(cell, _)| cell.id.as_str()).collect();
+            if more > 0 && !shaken.is_empty() {
+                let known = library.at(rules.now);
+                let book = Book::new(&known, rules);
+                for entry in book.cells.iter().filter(|entry| shaken.contains(entry.id().as_str())) {
+                    let mut seen = BTreeSet::new();
+                    let next =
+                        entry.told.iter().rev().map(|told| &*told.run.digest).filter(|digest| seen.insert(*digest));
+                    library.check(next.take(more))?;
+                }
+            }
+            Ok(good)
+        },
+    )
+}
+
+/// Computes until what it rests on is good. What damaged one bundle damaged others: `check` also looks at so many more
+/// of a cell each time, because to find them one by one would take as many rounds as there are.
+fn settle<M>(mut compute: impl FnMut() -> Result<M>, mut check: impl FnMut(&M, usize) -> Result<bool>) -> Result<M> {
+    let mut more = 0;
     loop {
-        let matrix = once(library, rules)?;
-        let levels = matrix.cells.iter().flat_map(|cell| Level::ALL.map(|level| cell.levels.get(level)));
-        let compared = matrix.cells.iter().filter_map(|cell| Some(cell.compared.as_ref()?.evidence.as_str()));
-        if library.check(levels.filter_map(|level| level.evidence.as_deref()).chain(compared))? {
-            return Ok(matrix);
+        let made = compute()?;
+        if check(&made, more)? {
+            return Ok(made);
         }
+        more = (more * 8).max(8);
     }
+}
+
+/// Bundles that decide something of a cell. Of what nobody believes any more none is looked at.
+fn rests(cell: &Cell) -> Vec<&str> {
+    if cell.state == State::Unknown && cell.claim.is_none() {
+        return Vec::new();
+    }
+    let levels = Level::ALL.iter().filter_map(|level| cell.levels.get(*level).evidence.as_deref());
+    levels.chain(cell.compared.iter().map(|compared| compared.evidence.as_str())).collect()
 }
 
 fn once(library: &Library, rules: &Rules) -> Result<Matrix> {
@@ -264,6 +298,27 @@ fn origin_row(library: &Library, key: &Key, told: &[Told<'_>]) -> Result<OriginR
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
+    /// 1,000 bundles of one cell, of which only the oldest is good: each round rests on the newest that is not known
+    /// to be bad.
+    #[test]
+    fn many_damaged_bundles_take_few_rounds() {
+        let (left, rounds) = (RefCell::new((1..1_000).rev().collect::<Vec<_>>()), RefCell::new(0));
+        let newest = || {
+            *rounds.borrow_mut() += 1;
+            Ok(left.borrow().first().copied())
+        };
+        let check = |rests: &Option<i32>, more: usize| {
+            let mut left = left.borrow_mut();
+            let found = (usize::from(rests.is_some()) + more).min(left.len());
+            left.drain(..found);
+            Ok(rests.is_none())
+        };
+        assert_eq!(super::settle(newest, check).unwrap(), None);
+        assert!(*rounds.borrow() < 8, "{}", rounds.borrow());
+    }
+
     #[test]
     fn versions_belong_to_lines() {
         for (version, line) in [

@@ -10,7 +10,7 @@ mod run;
 pub(crate) use attempts::attempts;
 pub(crate) use build::origin;
 pub(crate) use platforms::is_plain;
-pub(crate) use run::{DASHBOARD, Run, is_link, read};
+pub(crate) use run::{DASHBOARD, Run, is_link, read, verify};
 
 use jiff::Timestamp;
 use kit::{

@@ -14,7 +14,7 @@ use kit::{
 
 use crate::{
     cells::TestDifferences,
-    evidence::Key,
+    evidence::{self, Key},
     index::{self, BATCH, Facts, Index, Loaded, RunRef, TestRun, Try},
     model::{LeftOut, OriginKind},
     text::{clean, when},
@@ -111,10 +111,15 @@ impl Library {
         let mut good = true;
         for digest in digests {
             if !self.checked.borrow().contains(digest) {
-                good &= self.check_with(digest, Closed::verify_records)?;
+                good &= self.check_with(digest, evidence::verify)?;
             }
         }
         Ok(good)
+    }
+
+    /// Whether a bundle was found to be damaged.
+    pub(crate) fn is_excluded(&self, digest: &str) -> bool {
+        self.excluded.borrow().contains(digest)
     }
 
     fn check_with(&self, digest: &str, verify: impl Fn(&Closed) -> Result<()>) -> Result<bool> {

@@ -84,6 +84,17 @@ pub(crate) fn read(closed: Closed) -> Result<Run> {
     Ok(run)
 }
 
+/// Checks every file that [`read`] reads: nothing else of a bundle decides anything.
+///
+/// # Errors
+/// As [`Closed::read`], for the first that is not what the list says.
+pub(crate) fn verify(closed: &Closed) -> Result<()> {
+    let ours = [RunRecord::FILE, Stages::FILE, Images::FILE, Install::FILE, Cleanup::FILE, DASHBOARD];
+    let name = |path: &str| path.rsplit_once('/').map_or(path, |(_, name)| name).to_owned();
+    let read = |file: &&BundleFile| ours.contains(&name(&file.path).as_str()) || is_results(&name(&file.path));
+    closed.files().iter().filter(read).try_for_each(|file| closed.read(&file.path, RECORD_LIMIT).map(drop))
+}
+
 impl Run {
     /// Whether it came to its own end.
     pub(crate) fn is_complete(&self) -> bool {
