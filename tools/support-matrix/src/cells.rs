@@ -22,7 +22,7 @@ use crate::{
     evidence::Key,
     history::{Known, Library},
     index::{RunRef, Try},
-    model::{Cell, Level, Levels, Matrix, OriginKind, OriginRow, PassRow, SCHEMA_VERSION, Verdict},
+    model::{Beside, Cell, Level, Levels, Matrix, OriginKind, OriginRow, PassRow, SCHEMA_VERSION, State, Verdict},
     policy::{self, Basis, Suites},
     text::clean,
 };
@@ -208,6 +208,8 @@ fn cell<'a>(library: &Library, book: &Book<'a>, entry: &Entry<'a>, rules: &Rules
     told.iter().for_each(|told| sheet.enter(*told, &rules.suites));
     let judged = state::levels(&sheet, rules);
     let Status { state, reason, claims } = Status::of(&basis, &sheet, rules.now)?;
+    let red = matches!(state, State::Failing | State::Infrastructure);
+    let decided = reason.by().and_then(|judged| judged.by).filter(|_| red);
     let mut reason = reason.words(library)?;
     if let Some(doubts) = state::doubts(&sheet, rules) {
         reason = format!("{reason}; {doubts}");
@@ -255,7 +257,14 @@ fn cell<'a>(library: &Library, book: &Book<'a>, entry: &Entry<'a>, rules: &Rules
         run_count: runs.len(),
         lost_runs: lost.len(),
         last_run: told.iter().filter(|told| is_run(told)).map(|told| told.attempt.at).max(),
-        runs: rows::runs(library, key, told)?,
+        runs: Vec::new(),
+        beside: Beside {
+            first_seen: told.first().map(|told| told.attempt.at),
+            seen: told.iter().map(|told| told.run.finished).max(),
+            decided: decided.map(|by| (by.run.digest.to_string(), by.attempt.number)),
+            newest: rows::newest(told),
+            ..Beside::default()
+        },
     })
 }
 

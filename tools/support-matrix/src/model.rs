@@ -180,6 +180,26 @@ pub struct Cell {
     pub last_run: Option<Timestamp>,
     /// The newest of them, newest first.
     pub runs: Vec<RunRow>,
+    /// What stands in no JSON.
+    #[serde(skip)]
+    pub beside: Beside,
+}
+
+/// What the program itself keeps of a cell.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// When a run first said something of it.
+    pub first_seen: Option<Timestamp>,
+    /// When the newest run that does ended.
+    pub seen: Option<Timestamp>,
+    /// Where it is red: the digest of the bundle that decided, and the number of the statement in it.
+    pub decided: Option<(String, u16)>,
+    /// A newer version of its line was tried there since.
+    pub superseded: bool,
+    /// All that is known of its version is superseded or forgotten.
+    pub older: bool,
+    /// Its newest runs, newest first: the digest of each, and the numbers of its statements about the cell.
+    pub newest: Vec<(String, Vec<u16>)>,
 }
 
 /// What a cell becomes by time alone.

@@ -144,6 +144,7 @@ fn runs(book: &Book<'_>, matrix: &Matrix, log: &[LogEntry]) -> BTreeSet<String> 
     for cell in &matrix.cells {
         let levels = crate::model::Level::ALL.iter().filter_map(|level| cell.levels.get(*level).evidence.clone());
         runs.extend(levels.chain(cell.compared.iter().map(|compared| compared.evidence.clone())));
+        runs.extend(cell.beside.decided.iter().map(|(digest, _)| digest.clone()));
     }
     let newest = log.iter().rev().take(500);
     runs.extend(newest.filter_map(|entry| entry.evidence.clone()));

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use kit::{
     Cause, Context, Platform, Result,
     ci::{Skip, Skips},
+    record::Status,
 };
 use minijinja::{Environment, Value, context, value::Serde};
 
@@ -136,13 +137,8 @@ impl<'a> Pages<'a> {
         let skips: Vec<_> =
             skips.skip.iter().filter(|skip| skips_here(skip, cell)).map(|skip| self.skip_row(skip)).collect();
         // What a red cell is red for is one step away.
-        let levels_of = |verdict: Verdict| {
-            let levels = [Level::Index, Level::Contents, Level::Installs, Level::E2e].into_iter();
-            levels.map(|level| cell.levels.get(level)).find(|evidence| evidence.verdict == verdict)
-        };
-        let deciding = levels_of(Verdict::Failed).or_else(|| levels_of(Verdict::Infrastructure));
-        let deciding =
-            deciding.and_then(|evidence| evidence.evidence.clone()).filter(|digest| self.runs.contains(digest));
+        let deciding = cell.beside.decided.as_ref().filter(|(digest, _)| self.runs.contains(digest));
+        let deciding = deciding.map(|(digest, number)| context! { digest => digest.as_str(), number => *number });
         let nodes: Vec<_> = cell
             .nodes
             .iter()
@@ -193,13 +189,19 @@ impl<'a> Pages<'a> {
     }
 
     fn result(&self, digest: &str, number: u16, result: &RunResult, marks: &mut usize) -> Result<Value> {
-        let mut tests = Vec::new();
-        for test in result.tests.iter().filter(|test| test.status != kit::record::Status::Skipped) {
+        // A red cell leads to the statement that decided; where tests failed, to the first of them.
+        let red = matches!(result.verdict, Verdict::Failed | Verdict::FailedNotNative | Verdict::Infrastructure);
+        let anchor = (red && result.level.is_some()).then(|| format!("cause-{number}"));
+        let (mut tests, mut decided) = (Vec::new(), None);
+        for test in result.tests.iter().filter(|test| test.status != Status::Skipped) {
             *marks += 1;
+            if matches!(test.status, Status::Failed | Status::NotRun) {
+                decided = decided.or(Some(*marks));
+            }
             let log = test.log_tail.as_deref().map(|log| split(log, test.line.as_deref()));
             tests.push(context! { mark => *marks, log => log.map(Value::from), ..Value::from(Serde(test)) });
         }
-        let skipped: Vec<_> = result.tests.iter().filter(|test| test.status == kit::record::Status::Skipped).collect();
+        let skipped: Vec<_> = result.tests.iter().filter(|test| test.status == Status::Skipped).collect();
         let mut all = Vec::new();
         for test in self.library.tests(digest, number)? {
             let name = self.library.test_name(test.name)?;
@@ -207,7 +209,8 @@ impl<'a> Pages<'a> {
             all.push(context! { name, status, seconds => test.seconds() });
         }
         let shown = RunResult { tests: Vec::new(), ..result.clone() };
-        Ok(context! { tests, skipped => Value::from(Serde(&skipped)), all, ..Value::from(Serde(&shown)) })
+        let skipped = Value::from(Serde(&skipped));
+        Ok(context! { anchor, decided, number, tests, skipped, all, ..Value::from(Serde(&shown)) })
     }
 
     /// One owner.
