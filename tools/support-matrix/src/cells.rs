@@ -6,6 +6,7 @@ mod owners;
 pub(crate) mod rows;
 mod sheet;
 mod state;
+mod superseded;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -176,7 +177,8 @@ fn rests(cell: &Cell) -> Vec<&str> {
 fn once(library: &Library, rules: &Rules) -> Result<Matrix> {
     let known = library.at(rules.now);
     let book = Book::new(&known, rules);
-    let cells = book.cells.iter().map(|entry| cell(library, &book, entry, rules)).collect::<Result<Vec<_>>>()?;
+    let mut cells = book.cells.iter().map(|entry| cell(library, &book, entry, rules)).collect::<Result<Vec<_>>>()?;
+    superseded::mark(&mut cells);
     Ok(Matrix {
         schema_version: SCHEMA_VERSION.into(),
         tool_version: env!("CARGO_PKG_VERSION").into(),

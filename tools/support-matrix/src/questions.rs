@@ -61,7 +61,7 @@ impl Which {
     pub(crate) fn cells<'m>(&self, matrix: &'m Matrix) -> Vec<&'m Cell> {
         let of_component = || matrix.cells.iter().filter(|cell| cell.component == self.component);
         let newest = |cells: Vec<&'m Cell>| -> Vec<&'m Cell> {
-            let version = cells.iter().max_by_key(|cell| (seen(cell), &cell.version)).map(|cell| &cell.version);
+            let version = cells.iter().max_by_key(|cell| (cell.beside.seen, &cell.version)).map(|cell| &cell.version);
             cells.iter().copied().filter(|cell| Some(&cell.version) == version).collect()
         };
         let Some(wanted) = &self.version else { return newest(of_component().collect()) };

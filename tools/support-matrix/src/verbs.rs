@@ -53,6 +53,10 @@ pub struct Render {
     /// Check every file of every bundle, and end with exit code 1 if evidence had to be left out for a fault
     #[arg(long)]
     strict: bool,
+    /// Also versions whose place newer ones have taken, or of which nothing is known any more; JSON always has them,
+    /// without their runs
+    #[arg(long)]
+    all: bool,
 }
 
 /// Says why a cell is what it is.
@@ -158,8 +162,12 @@ fn is_label(name: &str) -> bool {
 }
 
 pub(crate) fn render(args: &Render, ui: &Ui) -> Result<Done> {
-    let matrix = args.input.open(args.strict, ui)?.matrix(ui)?;
-    if matrix.runs == 0 && matrix.left_out.is_empty() {
+    let opened = args.input.open(args.strict, ui)?;
+    let mut matrix = opened.matrix(ui)?;
+    if args.all {
+        matrix.cells.iter_mut().for_each(|cell| cell.beside.older = false);
+    }
+    if matrix.runs + matrix.later == 0 && matrix.left_out.is_empty() {
         ui.warn("the history holds no run yet; next: cargo xtask nightly");
         return Ok(Done::found(Cause::NothingRan));
     }

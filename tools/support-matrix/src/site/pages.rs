@@ -15,14 +15,15 @@ use crate::{
     cells::{Entry, Rules, Told, rows},
     history::Library,
     model::{Alarm, Cell, Level, LogEntry, Matrix, NodeRow, OwnerRow, RunResult, Verdict},
-    render::{anchor, basis, environment, last_test},
+    render::{MACROS, OLDER, anchor, basis, environment, last_test},
     text::{clean, day},
 };
 
 const TEMPLATES: [(&str, &str); 8] = [
     ("layout.html", include_str!("layout.html")),
-    ("macros.html", include_str!("macros.html")),
+    MACROS,
     ("index.html", include_str!("index.html")),
+    ("older.html", include_str!("older.html")),
     ("cell.html", include_str!("cell.html")),
     ("run.html", include_str!("run.html")),
     ("owner.html", include_str!("owner.html")),
@@ -90,33 +91,50 @@ impl<'a> Pages<'a> {
 
     /// The matrix.
     pub(super) fn index(&self, alarms: &[Alarm], log: &[LogEntry]) -> Result<String> {
-        let mut platforms: Vec<&Platform> = self.matrix.platforms.iter().map(|row| &row.platform).collect();
-        let in_cells: BTreeSet<_> = self.matrix.cells.iter().map(|cell| &cell.platform).collect();
-        platforms.retain(|platform| in_cells.contains(platform));
-        let mut rows = Vec::new();
-        let same =
-            |a: &Cell, b: &Cell| (&a.component, &a.version, a.origin.kind) == (&b.component, &b.version, b.origin.kind);
-        for cells in self.matrix.cells.chunk_by(same) {
-            let columns: Vec<Vec<Value>> = platforms
-                .iter()
-                .map(|platform| cells.iter().filter(|cell| cell.platform == **platform).map(short_cell).collect())
-                .collect();
-            rows.push(context! {
-                component => cells[0].component.as_str(), version => cells[0].version.as_str(),
-                origin => cells[0].origin.kind.words(), columns,
-            });
-        }
+        let platforms = self.platforms();
         let names: Vec<_> = platforms.iter().map(ToString::to_string).collect();
+        let (rows, older) = (self.rows(&platforms, false), self.rows(&platforms, true).len());
         let changes: Vec<_> = log.iter().rev().take(NEWEST_CHANGES).map(|entry| self.log_row(entry)).collect();
         self.page(
             "index.html",
             0,
             context! {
-                title => "Support matrix", basis => basis(self.matrix), platforms => names, rows,
-                matrix => Value::from(Serde(self.matrix)), changes,
+                title => "Support matrix", basis => basis(self.matrix), platforms => names, rows, older,
+                platform_rows => Value::from(Serde(&self.matrix.platforms)),
+                left_out => Value::from(Serde(&self.matrix.left_out)), changes,
                 alarms => Value::from(Serde(alarms)),
             },
         )
+    }
+
+    /// Versions that are not on the first page.
+    pub(super) fn older(&self) -> Result<String> {
+        let platforms = self.platforms();
+        let names: Vec<_> = platforms.iter().map(ToString::to_string).collect();
+        let rows = self.rows(&platforms, true);
+        self.page("older.html", 0, context! { title => "Older versions", why => OLDER, platforms => names, rows })
+    }
+
+    /// Platforms of cells, in the matrix's order.
+    fn platforms(&self) -> Vec<&Platform> {
+        let in_cells: BTreeSet<_> = self.matrix.cells.iter().map(|cell| &cell.platform).collect();
+        self.matrix.platforms.iter().map(|row| &row.platform).filter(|platform| in_cells.contains(platform)).collect()
+    }
+
+    /// The matrix's rows: current versions, or older ones.
+    fn rows(&self, platforms: &[&Platform], older: bool) -> Vec<Value> {
+        let same =
+            |a: &Cell, b: &Cell| (&a.component, &a.version, a.origin.kind) == (&b.component, &b.version, b.origin.kind);
+        let row = |cells: &[Cell]| {
+            let on = |platform: &&Platform| -> Vec<Value> {
+                cells.iter().filter(|cell| cell.platform == **platform).map(short_cell).collect()
+            };
+            context! {
+                component => cells[0].component.as_str(), version => cells[0].version.as_str(),
+                origin => cells[0].origin.kind.words(), columns => platforms.iter().map(on).collect::<Vec<_>>(),
+            }
+        };
+        self.matrix.cells.chunk_by(same).filter(|cells| cells[0].beside.older == older).map(row).collect()
     }
 
     /// One cell.
@@ -216,7 +234,10 @@ impl<'a> Pages<'a> {
     /// One owner.
     pub(super) fn owner(&self, row: &OwnerRow, log: &[LogEntry], alarms: &[Alarm]) -> Result<String> {
         let mine = |platform: &Platform| row.platforms.contains(platform);
-        let cells: Vec<_> = self.matrix.cells.iter().filter(|cell| mine(&cell.platform)).map(short_cell).collect();
+        let mine_of = |older: bool| {
+            self.matrix.cells.iter().filter(move |cell| cell.beside.older == older && mine(&cell.platform))
+        };
+        let cells: Vec<_> = mine_of(false).map(short_cell).collect();
         let platforms: Vec<_> = self.matrix.platforms.iter().filter(|row| mine(&row.platform)).collect();
         let changes: Vec<_> =
             log.iter().rev().filter(|entry| mine(&entry.platform)).take(30).map(|entry| self.log_row(entry)).collect();
@@ -225,7 +246,7 @@ impl<'a> Pages<'a> {
             "owner.html",
             1,
             context! {
-                title => format!("Owner: {}", row.owner), owner => Value::from(Serde(row)), cells,
+                title => format!("Owner: {}", row.owner), owner => Value::from(Serde(row)), cells, older => mine_of(true).count(),
                 platforms => Value::from(Serde(&platforms)), changes,
                 alarms => Value::from(Serde(&alarms)),
             },

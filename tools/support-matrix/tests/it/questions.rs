@@ -194,6 +194,48 @@ fn stale() {
     assert_eq!(empty.program(&["stale"]).0, 1, "a night in which nothing ran, ever");
 }
 
+/// Only what has really taken a cell's place keeps it from being missed.
+#[test]
+fn a_cell_is_superseded_by_a_newer_version_on_the_same_kubernetes() {
+    let world = World::new();
+    let run = |day: u8, component: &str, version: &str, kubernetes: &str| {
+        let name = format!("{component}-{version}-{kubernetes}").replace(['.', '@'], "-");
+        let run = world.run(day, &name).built(component, version, |_| ());
+        let on = |install: &mut kit::record::Install| install.cluster.kubernetes = kubernetes.to_owned();
+        let run = run.installed(component, version, "linux/amd64", on);
+        let full = |results: &mut kit::record::Results| results.suite = "full".into();
+        world.record(&run.tested(component, version, "linux/amd64", passing(2), full)).unwrap();
+    };
+    let alarms = |date: &str, kind: &str| -> Vec<String> {
+        let (_, json) = world.json(&["stale", "--as-of", date]);
+        let rows = json.as_array().unwrap().iter().filter(|row| row["kind"] == kind);
+        rows.map(|row| row["cell"].as_str().unwrap().replace("/linux-amd64/", " ").replace("/built-here", "")).collect()
+    };
+    run(1, "p", "v1.9.0", "v1.36.4");
+    run(2, "p", "v1.9.1", "v1.37.2");
+    run(8, "p", "v1.9.0", "v1.37.2");
+    assert_eq!(
+        alarms("2026-01-08", "silent"),
+        ["p@v1.9.0 v1.36.4", "p@v1.9.1 v1.37.2"],
+        "neither another Kubernetes nor an older version"
+    );
+    assert_eq!(alarms("2026-01-08", "expiring"), ["p@v1.9.1 v1.37.2"]);
+    run(14, "p", "v1.9.2", "v1.37.3");
+    assert_eq!(alarms("2026-01-14", "silent"), ["p@v1.9.0 v1.36.4"], "the same clusters, brought to their next patch");
+    assert_eq!(
+        alarms("2026-01-14", "expiring"),
+        ["p@v1.9.0 v1.37.2"],
+        "what is said of a release may end all the same"
+    );
+    // What is no release has no order but that of time, and only among its own.
+    run(1, "q", "devel@0123456", "v1.37.2");
+    run(2, "q", "some-branch", "v1.37.2");
+    run(12, "q", "devel@89abcde", "v1.37.2");
+    let mut silent = alarms("2026-01-13", "silent");
+    silent.retain(|cell| cell.starts_with("q@"));
+    assert_eq!(silent, ["q@some-branch v1.37.2"]);
+}
+
 #[test]
 fn notices() {
     let world = world();
