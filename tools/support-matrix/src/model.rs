@@ -178,7 +178,8 @@ pub struct Cell {
     /// When something was last tried on a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_run: Option<Timestamp>,
-    /// The newest of them, newest first.
+    /// The newest of them, newest first; none where a whole matrix is listed and newer versions have taken this one's
+    /// place.
     pub runs: Vec<RunRow>,
     /// What stands in no JSON.
     #[serde(skip)]

@@ -2,6 +2,7 @@
 
 mod badge;
 mod html;
+mod json;
 mod markdown;
 mod terminal;
 
@@ -10,7 +11,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 pub(crate) use badge::badge;
-pub(crate) use html::{STYLE, anchor, environment, html};
+pub(crate) use html::{MACROS, STYLE, anchor, environment, html};
+pub(crate) use json::Listed;
 pub(crate) use markdown::{escape as escape_markdown, markdown};
 pub(crate) use terminal::{terminal, why};
 

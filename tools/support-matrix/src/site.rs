@@ -7,19 +7,21 @@ mod trends;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fs::{self, File},
+    io::{BufRead, BufReader, BufWriter, Write},
     path::{Path, PathBuf},
 };
 
 use clap::Args;
 use kit::{Cause, Context, Done, Error, Output, Result, Ui, dirs, rundir};
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 
 use crate::{
     cells::{self, Book, Entry},
     model::{Cell, LogEntry, Matrix},
     questions::{Input, Opened, alarms},
-    render::{anchor, badge},
+    render::{Listed, anchor, badge},
 };
 use pages::Pages;
 
@@ -173,6 +175,24 @@ fn remembered(out: &Path) -> Result<Memory> {
     Ok(Memory::default())
 }
 
+/// Whether two files have the same content.
+fn same(a: &Path, b: &Path) -> bool {
+    let (Ok(a), Ok(b)) = (File::open(a), File::open(b)) else { return false };
+    let (mut a, mut b) = (BufReader::new(a), BufReader::new(b));
+    loop {
+        let (Ok(left), Ok(right)) = (a.fill_buf(), b.fill_buf()) else { return false };
+        let length = left.len().min(right.len());
+        if length == 0 {
+            return left.len() == right.len();
+        }
+        if left[..length] != right[..length] {
+            return false;
+        }
+        a.consume(length);
+        b.consume(length);
+    }
+}
+
 struct Folder<'a> {
     out: &'a Path,
     written: Written,
@@ -210,7 +230,15 @@ impl Folder<'_> {
             fs::create_dir_all(folder)?;
             tempfile::Builder::new().prefix(".new-").tempfile_in(folder)
         };
-        store().cause(Cause::HostDisk, || format!("cannot write {}", path.display()))
+        make().cause(Cause::HostDisk, || format!("cannot write {}", path.display()))
+    }
+
+    /// No sync for each of thousands of pages: what is lost is written again.
+    fn keep(&mut self, new: NamedTempFile, path: &Path) -> Result<()> {
+        self.written.written += 1;
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        let kept = new.as_file().set_permissions(mode).and_then(|()| Ok(new.persist(path)?)).map(drop);
+        kept.cause(Cause::HostDisk, || format!("cannot write {}", path.display()))
     }
 
     /// Removes pages that nothing leads to any more.

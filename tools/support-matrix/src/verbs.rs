@@ -12,7 +12,9 @@ use kit::{
 use serde::Serialize;
 
 use crate::{
+    cells::rows,
     evidence,
+    history::Library,
     index::{Facts, IndexOption},
     model::Matrix,
     questions::{CellName, Input, history_or_default},
@@ -176,31 +178,33 @@ pub(crate) fn render(args: &Render, ui: &Ui) -> Result<Done> {
         (None, Format::All) => Some(dirs::workspace()?.join("target/matrix")),
         (None, _) => None,
     };
+    let (library, listed) = (&opened.library, Listed::new(&opened.library, &matrix));
     match out {
         Some(out) => {
             for format in args.format.each() {
                 let path = out.join(format.file());
                 match format {
-                    Format::Json => write_json(&path, &matrix)?,
-                    _ => write(&path, show(&matrix, *format, false)?.as_bytes())?,
+                    Format::Json => listed.write(|listed| write_json(&path, listed))?,
+                    _ => write(&path, show(library, &matrix, *format, false)?.as_bytes())?,
                 };
                 ui.note(format!("wrote {}", path.display()));
             }
             match (ui.output, args.format) {
-                (Output::Json, _) => ui.json(&matrix)?,
+                (Output::Json, _) => listed.write(|listed| ui.json(listed))?,
                 (_, Format::All | Format::Terminal) => ui.result(&render::terminal(&matrix, colour()))?,
                 _ => {}
             }
         }
-        None if ui.output == Output::Json => ui.json(&matrix)?,
-        None => ui.result(&show(&matrix, args.format, colour())?)?,
+        None if ui.output == Output::Json => listed.write(|listed| ui.json(listed))?,
+        None => ui.result(&show(library, &matrix, args.format, colour())?)?,
     }
     let faulty = matrix.left_out.iter().any(|left| left.fault);
     Ok(if args.strict && faulty { Done::found(Cause::PolicyRefused) } else { Done::good() })
 }
 
 pub(crate) fn why(args: &Why, ui: &Ui) -> Result<Done> {
-    let mut matrix = args.input.open(false, ui)?.matrix(ui)?;
+    let opened = args.input.open(false, ui)?;
+    let mut matrix = opened.matrix(ui)?;
     let known: Vec<_> = matrix.cells.iter().map(|cell| cell.id.clone()).collect();
     let wanted = CellName::new(&args.cell);
     matrix.cells.retain(|cell| wanted.takes(&cell.id, &cell.platform));
@@ -209,18 +213,23 @@ pub(crate) fn why(args: &Why, ui: &Ui) -> Result<Done> {
         return Err(error.next(format!("cells: {}", list(&known, 50))));
     }
     match ui.output {
-        Output::Json => ui.json(&matrix.cells)?,
+        Output::Json => {
+            for cell in &mut matrix.cells {
+                cell.runs = rows::listed(&opened.library, cell)?;
+            }
+            ui.json(&matrix.cells)?;
+        }
         Output::Text => ui.result(&render::why(&matrix))?,
     }
     Ok(Done::good())
 }
 
-fn show(matrix: &Matrix, format: Format, colour: bool) -> Result<String> {
+fn show(library: &Library, matrix: &Matrix, format: Format, colour: bool) -> Result<String> {
     Ok(match format {
         Format::Terminal | Format::All => render::terminal(matrix, colour),
         Format::Markdown => render::markdown(matrix),
-        Format::Html => render::html(matrix)?,
-        Format::Json => render::json(matrix)?,
+        Format::Html => render::html(library, matrix)?,
+        Format::Json => Listed::new(library, matrix).text()?,
     })
 }
 

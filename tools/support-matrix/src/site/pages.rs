@@ -19,7 +19,7 @@ use crate::{
     text::{clean, day},
 };
 
-const TEMPLATES: [(&str, &str); 8] = [
+const TEMPLATES: [(&str, &str); 9] = [
     ("layout.html", include_str!("layout.html")),
     MACROS,
     ("index.html", include_str!("index.html")),

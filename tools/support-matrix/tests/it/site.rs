@@ -95,7 +95,8 @@ fn a_red_cell_leads_to_the_line_of_its_cause() {
     let link =
         attributes(cell.1, "href").into_iter().find(|link| link.contains("#cause-")).expect("a link to the cause");
     let run = fs::read_to_string(cell.0.parent().unwrap().join(link.split('#').next().unwrap())).unwrap();
-    assert!(run.contains("id=\"cause\"") && run.contains("<details class=\"test\" open>"), "{run}");
+    let id = format!("id=\"{}\"", link.split_once('#').unwrap().1);
+    assert!(run.contains(&id) && run.contains("<details class=\"test\" open>"), "{run}");
     assert!(run.contains("<mark id=\"log-1\">    endian_test.go:42: got 0x0100, want 0x0001</mark>"), "{run}");
     assert!(run.contains("--- FAIL: TestEndian &lt;b&gt;"), "what follows is there as well, escaped");
     assert!(run.contains("All 7 tests and subtests"));
