@@ -47,9 +47,6 @@ pub(crate) struct Args {
     /// Size of each target's volume, for caches and runs
     #[arg(long, value_name = "QUANTITY", default_value = "20Gi")]
     storage: String,
-    /// Address of the Tekton Dashboard, as a browser reaches it: pages of the matrix then lead to each run there
-    #[arg(long, value_name = "URL")]
-    dashboard: Option<String>,
     /// The step images by digest, as `cargo xtask images --to` writes them [default: target/images/images.json]
     #[arg(long, value_name = "FILE")]
     images: Option<PathBuf>,
@@ -68,7 +65,6 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
         repo: text(&args.repo),
         repository: text(&args.repository),
         storage: args.storage.clone(),
-        dashboard: text(&args.dashboard),
     };
     ui.result(render(&ci, &place, &Made::read(args.images.as_deref())?)?.trim_end())?;
     Ok(Done::good())

@@ -35,9 +35,6 @@ pub struct Record {
     /// Where the Tekton Dashboard shows this run; it becomes part of the evidence, and a link in the pages
     #[arg(long, value_name = "URL")]
     dashboard: Option<String>,
-    /// The PipelineRun that this run is: --dashboard is then the address of the Dashboard itself
-    #[arg(long, value_name = "NAMESPACE/NAME")]
-    pipeline_run: Option<String>,
 }
 
 /// Shows the matrix.
@@ -100,9 +97,9 @@ struct Recorded<'a> {
 
 pub(crate) fn record(args: &Record, ui: &Ui) -> Result<Done> {
     let run = RunDir::open(&args.run_dir)?;
-    if let Some(link) = link(args)? {
-        if !evidence::is_link(&link) {
-            let error = Error::new(Cause::Usage, format!("'{}' is no address of a page", clean(&link)));
+    if let Some(link) = &args.dashboard {
+        if !evidence::is_link(link) {
+            let error = Error::new(Cause::Usage, format!("'{}' is no address of a page", clean(link)));
             return Err(error.next("write it as https://HOST/PATH"));
         }
         write(&run.path().join(evidence::DASHBOARD), format!("{link}\n").as_bytes())?;
@@ -138,29 +135,6 @@ pub(crate) fn record(args: &Record, ui: &Ui) -> Result<Done> {
         }
     }
     Ok(Done::good().digest(closed.digest()))
-}
-
-/// Where a browser finds the run, if anybody said so. A Tekton Task always names its PipelineRun, also where nobody
-/// has a Dashboard.
-fn link(args: &Record) -> Result<Option<String>> {
-    let Some(dashboard) = &args.dashboard else { return Ok(None) };
-    let Some(run) = &args.pipeline_run else { return Ok(Some(dashboard.clone())) };
-    match run.split_once('/').filter(|(namespace, name)| is_label(namespace) && is_label(name)) {
-        Some((namespace, name)) => {
-            let dashboard = dashboard.trim_end_matches('/');
-            Ok(Some(format!("{dashboard}/#/namespaces/{namespace}/pipelineruns/{name}")))
-        }
-        None => {
-            let error = Error::new(Cause::Usage, format!("'{}' is not NAMESPACE/NAME of a PipelineRun", clean(run)));
-            Err(error.next("in a Task: $(context.pipelineRun.namespace)/$(context.pipelineRun.name)"))
-        }
-    }
-}
-
-/// Whether Kubernetes would take it as a name.
-fn is_label(name: &str) -> bool {
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
-    (1..=253).contains(&name.len()) && name.chars().all(plain)
 }
 
 pub(crate) fn render(args: &Render, ui: &Ui) -> Result<Done> {

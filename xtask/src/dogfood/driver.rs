@@ -69,7 +69,6 @@ impl<'a> Driver<'a> {
             repo: format!("{}/nightly", target.registry),
             repository: git.url.clone(),
             storage: "20Gi".into(),
-            dashboard: String::new(),
         };
         let ci = Ci::new(tools::root().join("ci"));
         // Tekton's webhook may still be learning its certificate.

@@ -23,8 +23,6 @@ pub(crate) struct Place {
     pub(crate) repo: String,
     pub(crate) repository: String,
     pub(crate) storage: String,
-    /// Address of the Tekton Dashboard; empty if there is none.
-    pub(crate) dashboard: String,
 }
 
 /// A document of `ci/tekton` and its file.
@@ -156,7 +154,6 @@ fn put_in(text: &str, place: &Place, images: &Made) -> Result<Option<String>> {
         ("repo", &place.repo),
         ("namespace", &place.namespace),
         ("storage", &place.storage),
-        ("dashboard", &place.dashboard),
     ];
     let filled =
         parts.iter().fold(text.to_owned(), |text, (name, value)| text.replace(&format!("{PLACE}{name}"), value));

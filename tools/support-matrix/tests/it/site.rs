@@ -214,28 +214,6 @@ fn somebody_s_folder_is_left_alone() {
     assert_eq!(fs::read_to_string(world.path("thesis/index.html")).unwrap(), "mine");
 }
 
-/// As ci/tekton calls it, with and without a Dashboard.
-#[test]
-fn a_pipeline_run_is_linked_where_there_is_a_dashboard() {
-    let world = World::new();
-    let record = |name: &str, more: &[&str]| {
-        let run = world.run(10, name).full("p", "v1", "linux/amd64", passing(2));
-        let folder = run.dir.path().display().to_string();
-        let [history, index] = ["history", "index"].map(|name| world.path(name).display().to_string());
-        let done = world.call(&[&["record", &folder, "--history", &history, "--index", &index], more].concat());
-        done.map(|_| fs::read_to_string(run.dir.path().join("dashboard")).ok())
-    };
-    let run = "--pipeline-run=night/pipeline-s390x-7";
-    let link = "https://dashboard.example/#/namespaces/night/pipelineruns/pipeline-s390x-7\n";
-    assert_eq!(record("a", &["--dashboard=https://dashboard.example/", run]).unwrap().as_deref(), Some(link));
-    assert_eq!(record("b", &[run]).unwrap(), None);
-    for (number, wrong) in ["x", "a/b/c", "a/\" x", "/x"].iter().enumerate() {
-        let wrong = format!("--pipeline-run={wrong}");
-        let error = record(&format!("c{number}"), &["--dashboard=https://dashboard.example", &wrong]).unwrap_err();
-        assert_eq!(error.cause, Cause::Usage, "{wrong}");
-    }
-}
-
 #[test]
 fn a_link_to_the_dashboard_is_an_address_and_nothing_else() {
     let world = World::new();
