@@ -37,14 +37,29 @@ impl Installed {
         let (run, ci) = (self.folder(run), ci.display().to_string());
         let built = self.world.tool(
             "image-build",
-            &["build", "--component", component, "--ci", &ci, "--repo", &self.repo, "--platform", "linux/amd64", "--run-dir", &run],
+            &[
+                "build",
+                "--component",
+                component,
+                "--ci",
+                &ci,
+                "--repo",
+                &self.repo,
+                "--platform",
+                "linux/amd64",
+                "--run-dir",
+                &run,
+            ],
         );
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     }
 
     fn try_install(&self, component: &str, run: &str) -> Output {
         let run = self.folder(run);
-        self.world.tool("cluster-install", &["install", "--component", component, "--run-dir", &run, "--lab", &self.world.lab])
+        self.world.tool(
+            "cluster-install",
+            &["install", "--component", component, "--run-dir", &run, "--lab", &self.world.lab],
+        )
     }
 
     /// Its record.

@@ -33,7 +33,8 @@ def made(number, at, folder):
     """A run directory as the tools leave it: one component, built, installed and tested on one platform."""
     dice = random.Random(number)
     component, platform = components[number % 10], platforms[number // 10 % 8]
-    version = f"v1.{number * 3 // runs}.0"
+    # A release every month, as a project has them.
+    version = f"v1.{number * 36 // runs}.0"
     run = f"{at:%Y%m%d-%H%M%S}-{number:06x}"
     release = sha(f"{component} {version}".encode())
     def head(tool, begin, finish, cause=None):
@@ -45,13 +46,17 @@ def made(number, at, folder):
     row = {"platform": platform, "manifest": release, "config": platform, "size": 1000,
            "program": {"path": "/ko-app/c", "format": "elf", "machine": platform.split("/")[1], "class": 64, "byteOrder": "little"}}
     image = {"name": f"example.com/{component}/cmd/c", "kind": "built", "reference": "r", "digest": release, "base": "b", "platforms": [row]}
-    counts = lambda bad: {"asked": tests, "passed": tests - bad, "failed": bad, "flaky": 0, "skipped": 0, "excluded": 0, "notRun": 0}
+    skipped, excluded = tests * 3 // 100, tests // 200
+    counts = lambda bad: {"asked": tests, "passed": tests - bad - skipped - excluded, "failed": bad, "flaky": 0,
+                          "skipped": skipped, "excluded": excluded, "notRun": 0}
     lost, bad = dice.random() < 0.1, 1 if dice.random() < 0.1 else 0
     nodes = [{"name": "n", "platform": platform, "nature": "native", "kubelet": "v1.37.2", "kernel": "6", "ready": True}]
     cluster = {"uid": "u", "name": "c", "kubernetes": "v1.37.2", "nodes": nodes}
     rows = [{"name": name, "package": f"example.com/{component}/test", "status": "passed", "seconds": round(dice.random() * 9, 2), "attempts": 1} for name in names]
+    for i, row in enumerate(rows[:skipped + excluded]):
+        row |= {"status": "skipped", "seconds": 0.0, "line": "needs what is not here", "skippedBy": "test" if i < skipped else "ledger"}
     if bad:
-        rows[dice.randrange(tests)] |= {"status": "failed", "cause": "product", "line": "x_test.go:1: made"}
+        rows[dice.randrange(skipped + excluded, tests)] |= {"status": "failed", "cause": "product", "line": "x_test.go:1: made", "log": "logs/x.log"}
     cell = f"{component}/{platform.replace('/', '-')}/lab"
     files = {
         "run.json": head("nightly", 0, 0) | {"components": [component], "platforms": [platform], "testOn": [platform], "cluster": "lab"},
@@ -70,9 +75,11 @@ def made(number, at, folder):
         files[f"{cell}/results.json"] = head("e2e-runner", 6, 30, "product" if bad else None) | {
             "component": component, "version": version, "kind": "e2e", "suite": "full", "platform": platform, "nature": "native",
             "cluster": "u", "release": release, "counts": counts(bad), "allCounts": counts(bad), "tests": rows, "shard": [1, 1]}
+    if bad and not lost:
+        files[f"{cell}/logs/x.log"] = "=== RUN\n" + "    a line of a log that somebody may want to read\n" * 400 + "x_test.go:1: made\n"
     listed = []
     for path, value in sorted(files.items()):
-        data = (json.dumps(value, indent=2) + "\n").encode()
+        data = (value if isinstance(value, str) else json.dumps(value, indent=2) + "\n").encode()
         os.makedirs(os.path.dirname(os.path.join(folder, path)), exist_ok=True)
         with open(os.path.join(folder, path), "wb") as file:
             file.write(data)
@@ -82,7 +89,7 @@ def made(number, at, folder):
 def at(number):
     return end - span + span * number / runs
 
-done = os.path.join(work, f"made-{runs}-{tests}")
+done = os.path.join(work, f"made-2-{runs}-{tests}")
 if not os.path.exists(done):
     shutil.rmtree(history, ignore_errors=True)
     os.makedirs(history)
@@ -123,7 +130,7 @@ for number in range(rounds):
 turns = {
     "add a run": lambda n: run(tool, "--quiet", "record", extra[n], *common),
     "full matrix (JSON)": lambda n: run(tool, "--quiet", "render", *question, "--format", "json"),
-    "can (yes or no)": lambda n: run("sh", "-c", 'out=$1; shift; "$@" >/dev/null || [ $? = 1 ]', "sh", "x", tool, "--quiet", "can", "component-3@main", "linux/s390x", *question),
+    "can (yes or no)": lambda n: run("sh", "-c", 'out=$1; shift; "$@" >/dev/null || [ $? = 1 ]', "sh", "x", tool, "--quiet", "can", "component-3", "linux/s390x", *question),
     "log of one cell": lambda n: run(tool, "--quiet", "log", "component-3@v1.2.0/linux-s390x", *question),
     "site after one more run": lambda n: run(tool, "--quiet", "site", *question, "--out", site),
 }
@@ -138,7 +145,7 @@ for number in range(rounds):
     for name, turn in turns.items():
         found.setdefault(name, []).append(turn(number))
 one = statistics.median(t for t, _ in found["full matrix (JSON)"])
-print(f"{runs} runs of {tests} tests, 10 components on 8 platforms, 3 years; index {os.path.getsize(index) / 1e6:.0f} MB")
+print(f"{runs} runs of {tests} tests, 10 components on 8 platforms, 36 versions in 3 years; index {os.path.getsize(index) / 1e6:.0f} MB")
 print(f"{'':42} {'seconds':>9} {'MB':>6} {'to the matrix':>14}")
 for name, values in found.items():
     seconds, memory = statistics.median(t for t, _ in values), max(m for _, m in values)

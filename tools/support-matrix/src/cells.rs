@@ -6,6 +6,7 @@ mod owners;
 pub(crate) mod rows;
 mod sheet;
 mod state;
+mod superseded;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,8 +23,8 @@ use crate::{
     evidence::Key,
     history::{Known, Library},
     index::{RunRef, Try},
-    model::{Cell, Level, Levels, Matrix, OriginKind, OriginRow, PassRow, SCHEMA_VERSION, Verdict},
-    policy::{self, Basis},
+    model::{Beside, Cell, Level, Levels, Matrix, OriginKind, OriginRow, PassRow, SCHEMA_VERSION, State, Verdict},
+    policy::{self, Basis, Suites},
     text::clean,
 };
 pub(crate) use changes::{Status, log};
@@ -58,6 +59,8 @@ impl<'a> Told<'a> {
 pub(crate) struct Rules {
     pub(crate) architectures: Architectures,
     pub(crate) policy: Policy,
+    /// Suites that count.
+    pub(crate) suites: Suites,
     pub(crate) now: Timestamp,
 }
 
@@ -141,18 +144,52 @@ fn adopt_unknown(groups: &mut BTreeMap<Rc<Key>, Vec<Told<'_>>>) {
 /// [`kit::Cause::Usage`] for a policy that asks for what does not exist; if the index is damaged.
 pub(crate) fn compute(library: &Library, rules: &Rules) -> Result<Matrix> {
     policy::check(&rules.policy)?;
+    settle(
+        || once(library, rules),
+        |matrix, more| {
+            let rested: Vec<_> = matrix.cells.iter().map(|cell| (cell, rests(cell))).collect();
+            let good = library.check(rested.iter().flat_map(|(_, digests)| digests).copied())?;
+            let shaken = rested.iter().filter(|(_, digests)| digests.iter().any(|digest| library.is_excluded(digest)));
+            let shaken: BTreeSet<_> = shaken.map(|(cell, _)| cell.id.as_str()).collect();
+            if more > 0 && !shaken.is_empty() {
+                let known = library.at(rules.now);
+                let book = Book::new(&known, rules);
+                for entry in book.cells.iter().filter(|entry| shaken.contains(entry.id().as_str())) {
+                    let mut seen = BTreeSet::new();
+                    let next =
+                        entry.told.iter().rev().map(|told| &*told.run.digest).filter(|digest| seen.insert(*digest));
+                    library.check(next.take(more))?;
+                }
+            }
+            Ok(good)
+        },
+    )
+}
+
+/// Computes until what it rests on is good. What damaged one bundle damaged others: `check` also looks at so many more
+/// of a cell each time, because to find them one by one would take as many rounds as there are.
+fn settle<M>(mut compute: impl FnMut() -> Result<M>, mut check: impl FnMut(&M, usize) -> Result<bool>) -> Result<M> {
+    let mut more = 0;
     loop {
-        let matrix = once(library, rules)?;
-        if library.check(matrix.cells.iter().flat_map(Cell::checked))? {
-            return Ok(matrix);
+        let made = compute()?;
+        if check(&made, more)? {
+            return Ok(made);
         }
+        more = (more * 8).max(8);
     }
+}
+
+/// Bundles that must be what they say. Of what nobody believes any more none is looked at.
+fn rests(cell: &Cell) -> Vec<&str> {
+    let believed = cell.state != State::Unknown || cell.claim.is_some();
+    if believed { cell.checked().collect() } else { Vec::new() }
 }
 
 fn once(library: &Library, rules: &Rules) -> Result<Matrix> {
     let known = library.at(rules.now);
     let book = Book::new(&known, rules);
-    let cells = book.cells.iter().map(|entry| cell(library, &book, entry, rules)).collect::<Result<Vec<_>>>()?;
+    let mut cells = book.cells.iter().map(|entry| cell(library, &book, entry, rules)).collect::<Result<Vec<_>>>()?;
+    superseded::mark(&mut cells);
     Ok(Matrix {
         schema_version: SCHEMA_VERSION.into(),
         tool_version: env!("CARGO_PKG_VERSION").into(),
@@ -161,6 +198,7 @@ fn once(library: &Library, rules: &Rules) -> Result<Matrix> {
         last_run: known.runs.iter().map(|loaded| loaded.run.finished).max(),
         platforms: owners::platforms(&book.groups, rules),
         owners: owners::owners(&book.groups, rules),
+        later: known.later,
         left_out: known.left_out,
         cells,
     })
@@ -182,9 +220,11 @@ fn cell<'a>(library: &Library, book: &Book<'a>, entry: &Entry<'a>, rules: &Rules
     let owned = owned(&key.platform, rules);
     let basis = Basis { library, references: &book.references, rules, key, owned: &owned };
     let mut sheet = Sheet::default();
-    told.iter().for_each(|told| sheet.enter(*told));
-    let judged = state::levels(&sheet, rules, rules.now);
+    told.iter().for_each(|told| sheet.enter(*told, &rules.suites));
+    let judged = state::levels(&sheet, rules);
     let Status { state, reason, mut claims } = Status::of(&basis, &sheet, rules.now)?;
+    let red = matches!(state, State::Failing | State::Infrastructure);
+    let decided = reason.by().and_then(|judged| judged.by).filter(|_| red);
     let mut reason = reason.words(library)?;
     if let Some(doubts) = state::doubts(&sheet, rules) {
         reason = format!("{reason}; {doubts}");
@@ -240,7 +280,14 @@ fn cell<'a>(library: &Library, book: &Book<'a>, entry: &Entry<'a>, rules: &Rules
         run_count: runs.len(),
         lost_runs: owners::lost(told.iter()).1,
         last_run: told.iter().filter(|told| is_run(told)).map(|told| told.attempt.at).max(),
-        runs: rows::runs(library, key, told)?,
+        runs: Vec::new(),
+        beside: Beside {
+            first_seen: told.first().map(|told| told.attempt.at),
+            seen: told.iter().map(|told| told.run.finished).max(),
+            decided: decided.map(|by| (by.run.digest.to_string(), by.attempt.number)),
+            newest: rows::newest(told),
+            ..Beside::default()
+        },
     })
 }
 
@@ -283,6 +330,27 @@ fn origin_row(library: &Library, key: &Key, told: &[Told<'_>]) -> Result<OriginR
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
+    /// 1,000 bundles of one cell, of which only the oldest is good: each round rests on the newest that is not known
+    /// to be bad.
+    #[test]
+    fn many_damaged_bundles_take_few_rounds() {
+        let (left, rounds) = (RefCell::new((1..1_000).rev().collect::<Vec<_>>()), RefCell::new(0));
+        let newest = || {
+            *rounds.borrow_mut() += 1;
+            Ok(left.borrow().first().copied())
+        };
+        let check = |rests: &Option<i32>, more: usize| {
+            let mut left = left.borrow_mut();
+            let found = (usize::from(rests.is_some()) + more).min(left.len());
+            left.drain(..found);
+            Ok(rests.is_none())
+        };
+        assert_eq!(super::settle(newest, check).unwrap(), None);
+        assert!(*rounds.borrow() < 8, "{}", rounds.borrow());
+    }
+
     #[test]
     fn versions_belong_to_lines() {
         for (version, line) in [

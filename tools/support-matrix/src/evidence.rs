@@ -6,11 +6,13 @@ mod attempts;
 mod build;
 mod limits;
 mod missing;
+mod platforms;
 mod run;
 
 pub(crate) use attempts::attempts;
 pub(crate) use build::{origin, version};
-pub(crate) use run::{DASHBOARD, Run, is_link, read};
+pub(crate) use platforms::is_plain;
+pub(crate) use run::{DASHBOARD, Run, is_link, read, verify};
 
 use jiff::Timestamp;
 use kit::{

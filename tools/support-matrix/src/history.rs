@@ -15,7 +15,7 @@ use kit::{
 
 use crate::{
     cells::TestDifferences,
-    evidence::Key,
+    evidence::{self, Key},
     index::{self, BATCH, Built, Facts, Index, Loaded, RunRef, TestRun, Try},
     kept::Kept,
     model::{LeftOut, OriginKind},
@@ -47,7 +47,9 @@ pub(crate) struct Library {
 pub(crate) struct Known<'a> {
     /// Runs, in the order in which they ended.
     pub(crate) runs: Vec<&'a Loaded>,
-    /// What is not counted.
+    /// How many later ones there are.
+    pub(crate) later: usize,
+    /// What is not counted for a fault.
     pub(crate) left_out: Vec<LeftOut>,
     origins: HashMap<&'a str, (&'a Built, &'a RunRef)>,
 }
@@ -125,10 +127,15 @@ impl Library {
         let mut good = true;
         for digest in digests {
             if !self.checked.borrow().contains(digest) {
-                good &= self.check_with(digest, Closed::verify_records)?;
+                good &= self.check_with(digest, evidence::verify)?;
             }
         }
         Ok(good)
+    }
+
+    /// Whether a bundle was found to be damaged.
+    pub(crate) fn is_excluded(&self, digest: &str) -> bool {
+        self.excluded.borrow().contains(digest)
     }
 
     fn check_with(&self, digest: &str, verify: impl Fn(&Closed) -> Result<()>) -> Result<bool> {
@@ -152,21 +159,23 @@ impl Library {
         let (now, excluded) = (Timestamp::now(), self.excluded.borrow());
         let mut left_out = self.faulty.borrow().clone();
         let mut runs = Vec::with_capacity(self.all.len());
+        let mut later = 0;
         for loaded in self.all.iter().filter(|loaded| !excluded.contains(&*loaded.run.digest)) {
             let run = &loaded.run;
-            if run.finished <= as_of {
+            if run.finished > now {
+                // Whatever the date of the matrix is: nobody can have seen that.
+                let reason = format!("run {} ended on {}, which lies in the future", run.run, when(run.finished));
+                left_out.push(LeftOut { bundle: run.digest.to_string(), reason, fault: true });
+            } else if run.finished <= as_of {
                 runs.push(loaded);
-                continue;
+            } else {
+                later += 1;
             }
-            let fault = run.finished > now;
-            let why = if fault { "which lies in the future" } else { "after this matrix's date" };
-            let reason = format!("run {} ended on {}, {why}", run.run, when(run.finished));
-            left_out.push(LeftOut { bundle: run.digest.to_string(), reason, fault });
         }
         left_out.sort_by(|a, b| a.bundle.cmp(&b.bundle));
         let runs = supersede(runs);
         let origins = origins(&runs);
-        Known { runs, left_out, origins }
+        Known { runs, later, left_out, origins }
     }
 
     /// Everything that a run says.

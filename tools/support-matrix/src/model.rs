@@ -38,6 +38,9 @@ pub struct Matrix {
     /// When the newest of them ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_run: Option<Timestamp>,
+    /// How many later runs there are, which do not count at that date.
+    #[serde(default)]
+    pub later: usize,
     /// What could not be counted, and why.
     pub left_out: Vec<LeftOut>,
     /// Every platform that is configured or seen, with those who answer for it.
@@ -57,7 +60,7 @@ pub struct LeftOut {
     pub bundle: String,
     /// Why.
     pub reason: String,
-    /// Whether something is wrong with it; otherwise it only lies after the matrix's date.
+    /// Whether something is wrong with it, which is always so since 1.2: before, later runs were listed as well.
     pub fault: bool,
 }
 
@@ -178,8 +181,29 @@ pub struct Cell {
     /// When something was last tried on a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_run: Option<Timestamp>,
-    /// The newest of them, newest first.
+    /// The newest of them, newest first; none where a whole matrix is listed and newer versions have taken this one's
+    /// place.
     pub runs: Vec<RunRow>,
+    /// What stands in no JSON.
+    #[serde(skip)]
+    pub beside: Beside,
+}
+
+/// What the program itself keeps of a cell.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// When a run first said something of it.
+    pub first_seen: Option<Timestamp>,
+    /// When the newest run that does ended.
+    pub seen: Option<Timestamp>,
+    /// Where it is red: the digest of the bundle that decided, and the number of the statement in it.
+    pub decided: Option<(String, u16)>,
+    /// A newer version of its line was tried there since.
+    pub superseded: bool,
+    /// All that is known of its version is superseded or forgotten.
+    pub older: bool,
+    /// Its newest runs, newest first: the digest of each, and the numbers of its statements about the cell.
+    pub newest: Vec<(String, Vec<u16>)>,
 }
 
 /// What a cell becomes by time alone.

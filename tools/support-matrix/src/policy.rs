@@ -1,9 +1,12 @@
 //! The claims of `ci/policy.toml`, computed from evidence. A claim that is not shown is not made.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
-use kit::{Cause, Error, Result, ci, ci::Policy};
+use kit::{
+    Cause, Error, Result, ci,
+    ci::{Components, Policy},
+};
 
 use crate::{
     cells::{Judged, References, Rules, Sheet},
@@ -53,6 +56,32 @@ pub(crate) fn check(policy: &Policy) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// The suites of end-to-end tests that say something of a component: those that a level names, and the component's own.
+/// What somebody calls a suite elsewhere is no evidence.
+#[derive(Clone)]
+pub(crate) struct Suites {
+    /// A level asks for tests and names none: any will do.
+    any: bool,
+    named: BTreeSet<String>,
+    of: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Suites {
+    /// Of ci/policy.toml and ci/components.toml.
+    pub(crate) fn new(policy: &Policy, components: &Components) -> Self {
+        let tests = |level: &&ci::Level| level.evidence.iter().any(|name| Level::find(name) == Some(Level::E2e));
+        let named: BTreeSet<_> = policy.level.iter().filter(tests).flat_map(|level| level.suites.clone()).collect();
+        let any = named.is_empty() || policy.level.iter().filter(tests).any(|level| level.suites.is_empty());
+        let own = |component: &ci::Component| component.suites.keys().cloned().collect();
+        Self { any, named, of: components.iter().map(|(name, component)| (name.clone(), own(component))).collect() }
+    }
+
+    /// Whether a suite says something of a component.
+    pub(crate) fn count(&self, component: &str, suite: &str) -> bool {
+        self.any || self.named.contains(suite) || self.of.get(component).is_some_and(|own| own.contains(suite))
+    }
 }
 
 /// How many days evidence counts for the claim `name`, if there is an end to it.
@@ -125,11 +154,11 @@ pub(crate) fn rests<'a>(
         let tests = name == Level::E2e;
         let suites = if tests { &level.suites[..] } else { &[] };
         let most = level.pass_rate.filter(|_| tests).map_or(0, |rate| rate.last);
-        let judged = shown(level, sheet, name, suites, basis.rules);
-        // The suite that decides may be none of these: where none is named, all are one.
-        let decided = judged.by.and_then(|by| by.attempt.suite.as_deref());
-        let all = suites.iter().map(|suite| Some(suite.as_str())).chain([decided]);
-        let all = all.chain(suites.is_empty().then_some(None));
+        let judged = sheet.worst(name, suites, failing, |verdict| counts(level, verdict));
+        // Where no suite is named, each that was tried may decide; where none was, there is one line.
+        let named = suites.iter().map(String::as_str);
+        let tried = sheet.suites(name).filter(|_| suites.is_empty());
+        let all = named.chain(tried).map(Some).chain(suites.is_empty().then_some(None));
         found.extend(all.filter_map(|suite| sheet.line(name, suite)).flat_map(|line| line.rests(failing, most)));
         if let Some(by) = judged.by.filter(|_| tests && level.unlike_reference.is_some())
             && let Some((there, _)) = basis.references.compare(basis.library, basis.key, by, now)?
@@ -146,7 +175,8 @@ fn claim<'a>(level: &ci::Level, basis: &Basis<'_, 'a>, sheet: &Sheet<'a>, now: T
     let mut until: Option<Timestamp> = None;
     for name in level.evidence.iter().filter_map(|name| Level::find(name)) {
         let suites = if name == Level::E2e { &level.suites[..] } else { &[] };
-        let judged = shown(level, sheet, name, suites, rules);
+        // As the cell's state is: none of the suites may be failing, and any one of them is enough.
+        let judged = sheet.worst(name, suites, rules.policy.states.failing, |verdict| counts(level, verdict));
         match judged.at().filter(|_| counts(level, judged.verdict)) {
             None => reasons.push(missing(name, suites, &judged)),
             Some(at) => {
@@ -214,16 +244,6 @@ fn tests<'a>(
         Some(_) => {}
     }
     Ok(())
-}
-
-/// Any one of the suites is enough, but none of them may be failing.
-fn shown<'a>(level: &ci::Level, sheet: &Sheet<'a>, name: Level, suites: &[String], rules: &Rules) -> Judged<'a> {
-    let failing = rules.policy.states.failing;
-    let each: Vec<_> = suites.iter().map(|suite| sheet.judge(name, Some(suite), failing)).collect();
-    let failed = each.iter().find(|judged| judged.verdict == Verdict::Failed);
-    let good = each.iter().filter(|judged| counts(level, judged.verdict)).max_by_key(|judged| judged.at());
-    let best = failed.or(good).or_else(|| each.iter().max_by_key(|judged| judged.rank()));
-    best.copied().unwrap_or_else(|| sheet.judge(name, None, failing))
 }
 
 const fn counts(level: &ci::Level, verdict: Verdict) -> bool {

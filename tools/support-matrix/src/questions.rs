@@ -30,6 +30,8 @@ pub use log::Log;
 pub use notices::NoticesArgs;
 pub use onboard::Onboard;
 
+use kit::Platform;
+
 use crate::model::{Cell, Matrix};
 
 /// `component` and, after `@`, a version or a line of development.
@@ -59,7 +61,7 @@ impl Which {
     pub(crate) fn cells<'m>(&self, matrix: &'m Matrix) -> Vec<&'m Cell> {
         let of_component = || matrix.cells.iter().filter(|cell| cell.component == self.component);
         let newest = |cells: Vec<&'m Cell>| -> Vec<&'m Cell> {
-            let version = cells.iter().max_by_key(|cell| (seen(cell), &cell.version)).map(|cell| &cell.version);
+            let version = cells.iter().max_by_key(|cell| (cell.beside.seen, &cell.version)).map(|cell| &cell.version);
             cells.iter().copied().filter(|cell| Some(&cell.version) == version).collect()
         };
         let Some(wanted) = &self.version else { return newest(of_component().collect()) };
@@ -85,14 +87,53 @@ impl std::fmt::Display for Which {
     }
 }
 
-/// Part of a cell's name, as people write it: platforms with a `/`.
-pub(crate) fn cell_name(text: &str) -> String {
-    text.replace("linux/", "linux-").replace("windows/", "windows-")
+/// Part of a cell's name, as people write it. A platform in it is one, in whichever of its spellings, and not the
+/// beginning of another: `linux/arm` is linux/arm/v7, and not linux/arm64.
+pub(crate) struct CellName {
+    platform: Option<Platform>,
+    /// As it stands in cells' names.
+    text: String,
+    /// Whether a whole part begins and ends with it.
+    begins: bool,
+    ends: bool,
 }
 
-/// When something was last known of a cell.
-fn seen(cell: &Cell) -> Option<jiff::Timestamp> {
-    cell.runs.first().map(|run| run.finished)
+impl CellName {
+    pub(crate) fn new(text: &str) -> Self {
+        let parts: Vec<&str> = text.split('/').collect();
+        for start in 0..parts.len() {
+            // The longest that is one: `linux/arm/v7`, `linux/s390x`, `linux-s390x`.
+            for end in (start + 1..=parts.len().min(start + 3)).rev() {
+                let Some(platform) = platform(&parts[start..end]) else { continue };
+                let dir = platform.dir();
+                let all = [&parts[..start], &[dir.as_str()], &parts[end..]].concat().join("/");
+                let (begins, ends) = (start == 0, end == parts.len());
+                return Self { platform: Some(platform), text: all, begins, ends };
+            }
+        }
+        Self { platform: None, text: text.to_owned(), begins: false, ends: false }
+    }
+
+    /// Whether it is part of the name `id` of a cell on `platform`.
+    pub(crate) fn takes(&self, id: &str, platform: &Platform) -> bool {
+        let whole = |(at, _): (usize, &str)| {
+            let (before, after) = (&id[..at], &id[at + self.text.len()..]);
+            (!self.begins || before.is_empty() || before.ends_with('/'))
+                && (!self.ends || after.is_empty() || after.starts_with('/'))
+        };
+        self.platform.as_ref().is_none_or(|wanted| wanted == platform) && id.match_indices(&self.text).any(whole)
+    }
+}
+
+/// The platform that these parts of a name are.
+fn platform(parts: &[&str]) -> Option<Platform> {
+    let text = match parts {
+        // As the folder and the cell's name write it.
+        [one] => one.replace('-', "/"),
+        [_, arch, version] if version.contains('.') || arch.contains('-') => return None,
+        several => several.join("/"),
+    };
+    text.parse().ok()
 }
 
 /// How much may be said of a cell, to choose the best of several.
@@ -103,6 +144,41 @@ pub(crate) fn worth(cell: &Cell) -> (Option<usize>, u8) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_platform_in_a_cell_s_name_is_that_platform() {
+        let takes = |text: &str, on: &str| {
+            let platform: Platform = on.parse().unwrap();
+            let id = format!("pipeline@v1.9.0/{}/v1.37.2/built-here", platform.dir());
+            CellName::new(text).takes(&id, &platform)
+        };
+        for (text, on) in [
+            ("pipeline@v1.9.0/linux/arm/v7", "linux/arm"),
+            ("pipeline@v1.9.0/linux/arm", "linux/arm/v7"),
+            ("linux/arm", "linux/arm/v7"),
+            ("linux-arm-v7", "linux/arm/v7"),
+            ("linux-arm", "linux/arm/v7"),
+            ("linux/aarch64", "linux/arm64"),
+            ("linux/arm64/v8", "linux/arm64"),
+            ("v1.9.0/linux/s390x/v1.37", "linux/s390x"),
+            ("pipeline@v1.9.0/linux-s390x/v1.37.2/built-here", "linux/s390x"),
+            ("pipeline@v1", "linux/s390x"),
+            ("s390", "linux/s390x"),
+            ("", "linux/s390x"),
+        ] {
+            assert!(takes(text, on), "{text} {on}");
+        }
+        for (text, on) in [
+            ("pipeline@v1.9.0/linux/arm", "linux/arm64"),
+            ("linux-arm", "linux/arm64"),
+            ("linux/arm/v6", "linux/arm/v7"),
+            ("linux/amd64", "linux/s390x"),
+            ("triggers@v1.9.0/linux/s390x", "linux/s390x"),
+            ("v1.9.0/linux/s390x/v1.36", "linux/s390x"),
+        ] {
+            assert!(!takes(text, on), "{text} {on}");
+        }
+    }
 
     #[test]
     fn a_component_and_its_version() {

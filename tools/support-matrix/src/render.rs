@@ -2,31 +2,49 @@
 
 mod badge;
 mod html;
+mod json;
 mod markdown;
 mod terminal;
 
-use kit::{Cause, Context, Result};
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
 
 pub(crate) use badge::badge;
-pub(crate) use html::{STYLE, anchor, environment, html};
+pub(crate) use html::{MACROS, STYLE, anchor, environment, html};
+pub(crate) use json::Listed;
 pub(crate) use markdown::{escape as escape_markdown, markdown};
 pub(crate) use terminal::{terminal, why};
 
 use crate::{
     model::{Cell, Matrix, NodeRow},
-    text::{day, many, short, when},
+    text::{day, list, many, short, when},
 };
 
-/// As JSON, with a newline at its end.
-pub(crate) fn json(matrix: &Matrix) -> Result<String> {
-    let text = serde_json::to_string_pretty(matrix).cause(Cause::Internal, || "cannot write JSON")?;
-    Ok(text + "\n")
+/// Cells that share component, version and origin: one table each, but for older versions.
+fn groups(matrix: &Matrix) -> Vec<&[Cell]> {
+    matrix.cells.chunk_by(|a, b| title(a) == title(b)).filter(|cells| !cells[0].beside.older).collect()
 }
 
-/// Cells that share component, version and origin: one table each.
-fn groups(matrix: &Matrix) -> Vec<&[Cell]> {
-    matrix.cells.chunk_by(|a, b| title(a) == title(b)).collect()
+/// Versions that have no table, newest first, a line for each component and origin.
+fn older(matrix: &Matrix) -> Vec<String> {
+    let mut all: BTreeMap<(&str, &str), BTreeMap<&str, Option<Timestamp>>> = BTreeMap::new();
+    for cell in matrix.cells.iter().filter(|cell| cell.beside.older) {
+        let versions = all.entry((cell.component.as_str(), cell.origin.kind.words())).or_default();
+        let seen = versions.entry(cell.version.as_str()).or_default();
+        *seen = (*seen).max(cell.beside.seen);
+    }
+    let line = |((component, origin), versions): ((&str, &str), BTreeMap<&str, Option<Timestamp>>)| {
+        let mut versions: Vec<_> = versions.into_iter().collect();
+        versions.sort_by_key(|(version, seen)| std::cmp::Reverse((*seen, *version)));
+        let names: Vec<_> = versions.into_iter().map(|(version, _)| version).collect();
+        format!("{component}, {origin}: {}", list(&names, 10))
+    };
+    all.into_iter().map(line).collect()
 }
+
+/// Why those have none.
+pub(crate) const OLDER: &str = "newer ones have taken their place, or nothing is known of them any more";
 
 /// `pipeline v1.9.0, built here`.
 fn title(cell: &Cell) -> String {
@@ -39,7 +57,12 @@ pub(crate) fn basis(matrix: &Matrix) -> String {
         0 => String::new(),
         count => format!("; {count} left out"),
     };
-    format!("as of {}, from {}{left_out}", when(matrix.as_of), many(matrix.runs, "run"))
+    let later = match matrix.later {
+        0 => String::new(),
+        1 => "; a later one does not count".into(),
+        count => format!("; {count} later ones do not count"),
+    };
+    format!("as of {}, from {}{later}{left_out}", when(matrix.as_of), many(matrix.runs, "run"))
 }
 
 /// `smoke, 2026-11-23`, or that there was none.

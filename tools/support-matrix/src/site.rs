@@ -7,19 +7,21 @@ mod trends;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fs::{self, File},
+    io::{BufRead, BufReader, BufWriter, Write},
     path::{Path, PathBuf},
 };
 
 use clap::Args;
 use kit::{Cause, Context, Done, Error, Output, Result, Ui, dirs, rundir};
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 
 use crate::{
     cells::{self, Book, Entry},
     model::{Cell, LogEntry, Matrix},
     questions::{Input, Opened, alarms},
-    render::{anchor, badge},
+    render::{Listed, anchor, badge},
 };
 use pages::Pages;
 
@@ -107,10 +109,12 @@ fn write(opened: &Opened, matrix: &Matrix, out: &Path) -> Result<Written> {
         folder.write(&format!("cells/{}.html", anchor(&id)), &page)?;
         folder.write(&format!("badges/{}.svg", anchor(&id)), &badge(cell))?;
     }
+    let alarms = alarms(matrix, &opened.rules.policy);
     for row in &matrix.owners {
-        let page = pages.owner(row, &log, &alarms(matrix, &opened.rules.policy))?;
+        let page = pages.owner(row, &log, &alarms)?;
         folder.write(&format!("owners/{}.html", rundir::slug(&row.owner)), &page)?;
     }
+    folder.write("older.html", &pages.older()?)?;
     folder.write("log.html", &pages.log(&log)?)?;
     folder.write("skips.html", &pages.skips(&skips)?)?;
     let known_stamp = memory.stamp == pages.stamp();
@@ -123,10 +127,8 @@ fn write(opened: &Opened, matrix: &Matrix, out: &Path) -> Result<Written> {
         }
         folder.write(&path, &pages.run(digest)?)?;
     }
-    let json = serde_json::to_string(matrix).cause(Cause::Internal, || "cannot write JSON")?;
-    folder.write("matrix.json", &json)?;
+    Listed::new(library, matrix).write(|listed| folder.write_json("matrix.json", listed))?;
     // The way in comes last, when everything that it leads to is there.
-    let alarms = alarms(matrix, &opened.rules.policy);
     folder.write("index.html", &pages.index(&alarms, &log)?)?;
     folder.sweep()?;
     rundir::write_json(&out.join(MEMORY), &Memory { stamp: pages.stamp().to_owned(), runs: runs.clone() })?;
@@ -144,6 +146,7 @@ fn runs(book: &Book<'_>, matrix: &Matrix, log: &[LogEntry]) -> BTreeSet<String> 
     for cell in &matrix.cells {
         let levels = crate::model::Level::ALL.iter().filter_map(|level| cell.levels.get(*level).evidence.clone());
         runs.extend(levels.chain(cell.compared.iter().map(|compared| compared.evidence.clone())));
+        runs.extend(cell.beside.decided.iter().map(|(digest, _)| digest.clone()));
     }
     let newest = log.iter().rev().take(500);
     runs.extend(newest.filter_map(|entry| entry.evidence.clone()));
@@ -172,6 +175,24 @@ fn remembered(out: &Path) -> Result<Memory> {
     Ok(Memory::default())
 }
 
+/// Whether two files have the same content.
+fn same(a: &Path, b: &Path) -> bool {
+    let (Ok(a), Ok(b)) = (File::open(a), File::open(b)) else { return false };
+    let (mut a, mut b) = (BufReader::new(a), BufReader::new(b));
+    loop {
+        let (Ok(left), Ok(right)) = (a.fill_buf(), b.fill_buf()) else { return false };
+        let length = left.len().min(right.len());
+        if length == 0 {
+            return left.len() == right.len();
+        }
+        if left[..length] != right[..length] {
+            return false;
+        }
+        a.consume(length);
+        b.consume(length);
+    }
+}
+
 struct Folder<'a> {
     out: &'a Path,
     written: Written,
@@ -185,19 +206,39 @@ impl Folder<'_> {
         if fs::read(&path).is_ok_and(|there| there == content.as_bytes()) {
             return Ok(());
         }
-        self.written.written += 1;
-        // No sync for each of thousands of pages: what is lost is written again.
-        let store = || -> std::io::Result<()> {
-            let folder = path.parent().unwrap_or(self.out);
+        let new = self.new_file(&path)?;
+        let written = new.as_file().write_all(content.as_bytes());
+        written.cause(Cause::HostDisk, || format!("cannot write {}", path.display()))?;
+        self.keep(new, &path)
+    }
+
+    /// JSON of any size, of which no more than a piece is in memory.
+    fn write_json(&mut self, name: &str, value: &impl Serialize) -> Result<()> {
+        let path = self.out.join(name);
+        self.paths.insert(name.to_owned());
+        let new = self.new_file(&path)?;
+        let mut out = BufWriter::new(new.as_file());
+        let written = serde_json::to_writer(&mut out, value).map_err(std::io::Error::from).and_then(|()| out.flush());
+        written.cause(Cause::HostDisk, || format!("cannot write {}", path.display()))?;
+        drop(out);
+        if same(new.path(), &path) { Ok(()) } else { self.keep(new, &path) }
+    }
+
+    fn new_file(&self, path: &Path) -> Result<NamedTempFile> {
+        let folder = path.parent().unwrap_or(self.out);
+        let make = || {
             fs::create_dir_all(folder)?;
-            let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
-            std::io::Write::write_all(&mut file, content.as_bytes())?;
-            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-            file.as_file().set_permissions(mode)?;
-            file.persist(&path).map_err(|error| error.error)?;
-            Ok(())
+            tempfile::Builder::new().prefix(".new-").tempfile_in(folder)
         };
-        store().cause(Cause::HostDisk, || format!("cannot write {}", path.display()))
+        make().cause(Cause::HostDisk, || format!("cannot write {}", path.display()))
+    }
+
+    /// No sync for each of thousands of pages: what is lost is written again.
+    fn keep(&mut self, new: NamedTempFile, path: &Path) -> Result<()> {
+        self.written.written += 1;
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        let kept = new.as_file().set_permissions(mode).and_then(|()| Ok(new.persist(path)?)).map(drop);
+        kept.cause(Cause::HostDisk, || format!("cannot write {}", path.display()))
     }
 
     /// Removes pages that nothing leads to any more.

@@ -12,12 +12,14 @@ use kit::{
 use serde::Serialize;
 
 use crate::{
+    cells::rows,
     evidence,
+    history::Library,
     index::{Facts, IndexOption},
     model::Matrix,
-    questions::{Input, cell_name, history_or_default},
-    render,
-    text::clean,
+    questions::{CellName, Input, history_or_default},
+    render::{self, Listed},
+    text::{clean, list},
     tidy,
 };
 
@@ -81,6 +83,10 @@ pub struct Render {
     /// Check every file of every bundle, and end with exit code 1 if evidence had to be left out for a fault
     #[arg(long)]
     strict: bool,
+    /// Also versions whose place newer ones have taken, or of which nothing is known any more; JSON always has them,
+    /// without their runs
+    #[arg(long)]
+    all: bool,
 }
 
 /// Says why a cell is what it is.
@@ -165,8 +171,12 @@ pub(crate) fn record(args: &Record, ui: &Ui) -> Result<Done> {
 }
 
 pub(crate) fn render(args: &Render, ui: &Ui) -> Result<Done> {
-    let matrix = args.input.open(args.strict, ui)?.matrix(ui)?;
-    if matrix.runs == 0 && matrix.left_out.is_empty() {
+    let opened = args.input.open(args.strict, ui)?;
+    let mut matrix = opened.matrix(ui)?;
+    if args.all {
+        matrix.cells.iter_mut().for_each(|cell| cell.beside.older = false);
+    }
+    if matrix.runs + matrix.later == 0 && matrix.left_out.is_empty() {
         ui.warn("the history holds no run yet; next: cargo xtask nightly");
         return Ok(Done::found(Cause::NothingRan));
     }
@@ -175,51 +185,58 @@ pub(crate) fn render(args: &Render, ui: &Ui) -> Result<Done> {
         (None, Format::All) => Some(dirs::workspace()?.join("target/matrix")),
         (None, _) => None,
     };
+    let (library, listed) = (&opened.library, Listed::new(&opened.library, &matrix));
     match out {
         Some(out) => {
             for format in args.format.each() {
                 let path = out.join(format.file());
                 match format {
-                    Format::Json => write_json(&path, &matrix)?,
-                    _ => write(&path, show(&matrix, *format, false)?.as_bytes())?,
+                    Format::Json => listed.write(|listed| write_json(&path, listed))?,
+                    _ => write(&path, show(library, &matrix, *format, false)?.as_bytes())?,
                 };
                 ui.note(format!("wrote {}", path.display()));
             }
             match (ui.output, args.format) {
-                (Output::Json, _) => ui.json(&matrix)?,
+                (Output::Json, _) => listed.write(|listed| ui.json(listed))?,
                 (_, Format::All | Format::Terminal) => ui.result(&render::terminal(&matrix, colour()))?,
                 _ => {}
             }
         }
-        None if ui.output == Output::Json => ui.json(&matrix)?,
-        None => ui.result(&show(&matrix, args.format, colour())?)?,
+        None if ui.output == Output::Json => listed.write(|listed| ui.json(listed))?,
+        None => ui.result(&show(library, &matrix, args.format, colour())?)?,
     }
     let faulty = matrix.left_out.iter().any(|left| left.fault);
     Ok(if args.strict && faulty { Done::found(Cause::PolicyRefused) } else { Done::good() })
 }
 
 pub(crate) fn why(args: &Why, ui: &Ui) -> Result<Done> {
-    let mut matrix = args.input.open(false, ui)?.matrix(ui)?;
+    let opened = args.input.open(false, ui)?;
+    let mut matrix = opened.matrix(ui)?;
     let known: Vec<_> = matrix.cells.iter().map(|cell| cell.id.clone()).collect();
-    let wanted = cell_name(&args.cell);
-    matrix.cells.retain(|cell| cell.id.contains(&wanted));
+    let wanted = CellName::new(&args.cell);
+    matrix.cells.retain(|cell| wanted.takes(&cell.id, &cell.platform));
     if matrix.cells.is_empty() {
         let error = Error::new(Cause::Usage, format!("no cell's name contains '{}'", clean(&args.cell)));
-        return Err(error.next(format!("cells: {}", known.join(", "))));
+        return Err(error.next(format!("cells: {}", list(&known, 50))));
     }
     match ui.output {
-        Output::Json => ui.json(&matrix.cells)?,
+        Output::Json => {
+            for cell in &mut matrix.cells {
+                cell.runs = rows::listed(&opened.library, cell)?;
+            }
+            ui.json(&matrix.cells)?;
+        }
         Output::Text => ui.result(&render::why(&matrix))?,
     }
     Ok(Done::good())
 }
 
-fn show(matrix: &Matrix, format: Format, colour: bool) -> Result<String> {
+fn show(library: &Library, matrix: &Matrix, format: Format, colour: bool) -> Result<String> {
     Ok(match format {
         Format::Terminal | Format::All => render::terminal(matrix, colour),
         Format::Markdown => render::markdown(matrix),
-        Format::Html => render::html(matrix)?,
-        Format::Json => render::json(matrix)?,
+        Format::Html => render::html(library, matrix)?,
+        Format::Json => Listed::new(library, matrix).text()?,
     })
 }
 

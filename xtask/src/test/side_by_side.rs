@@ -45,12 +45,7 @@ struct Profile {
 
 /// Runs all tests that are not ignored and whose names contain `filter`, `jobs` test programs at a time; passed and
 /// failed. What each says comes when it has ended, by `print`.
-pub(super) fn plain(
-    jobs: usize,
-    filter: Option<&str>,
-    print: impl Fn(&str) + Sync,
-    ui: &Ui,
-) -> Result<(usize, usize)> {
+pub(super) fn plain(jobs: usize, filter: Option<&str>, print: impl Fn(&str) + Sync, ui: &Ui) -> Result<(usize, usize)> {
     let programs = programs()?.into_iter().map(|(program, folder)| {
         let name = program.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let mut command = Command::new(&program);

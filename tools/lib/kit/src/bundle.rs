@@ -143,14 +143,6 @@ impl Closed {
         self.files().iter().filter(|file| !gone(file)).try_for_each(|file| self.copy(file, &mut io::sink()))
     }
 
-    /// Checks every file that is no log: what a claim can rest on.
-    ///
-    /// # Errors
-    /// As [`Closed::verify`].
-    pub fn verify_records(&self) -> Result<()> {
-        self.files().iter().filter(|file| !is_log(&file.path)).try_for_each(|file| self.copy(file, &mut io::sink()))
-    }
-
     /// Says that logs are missing on purpose.
     ///
     /// # Errors

@@ -28,7 +28,7 @@ impl<'a> Status<'a> {
     /// # Errors
     /// If the index is damaged.
     pub(crate) fn of(basis: &Basis<'_, 'a>, sheet: &Sheet<'a>, now: Timestamp) -> Result<Self> {
-        let judged = state::levels(sheet, basis.rules, now);
+        let judged = state::levels(sheet, basis.rules);
         let (state, reason) = state::state(basis.key, &judged, basis.rules, now);
         Ok(Self { state, reason, claims: policy::claims(basis, sheet, now)? })
     }
@@ -151,12 +151,12 @@ fn of_cell<'a>(
         let in_order = entered.last().zip(run.first()).is_none_or(|(a, b)| a.attempt.at <= b.attempt.at);
         entered.extend(&run);
         if in_order {
-            run.iter().for_each(|told| sheet.enter(*told));
+            run.iter().for_each(|told| sheet.enter(*told, &rules.suites));
         } else {
             // Two runs side by side, as the matrix sees them.
             entered.sort_by_key(|told| told.order());
             sheet = Sheet::default();
-            entered.iter().for_each(|told| sheet.enter(*told));
+            entered.iter().for_each(|told| sheet.enter(*told, &rules.suites));
         }
         let status = Status::of(&basis, &sheet, at)?;
         if last.as_ref().is_none_or(|last| !last.same(&status)) {

@@ -1,49 +1,56 @@
 //! A cell's runs, as the matrix lists them.
 
-use kit::Result;
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use kit::{Platform, Result};
 
 use super::Told;
 use crate::{
-    evidence::{Attempt, Key},
+    evidence::Attempt,
     history::Library,
     index::Facts,
-    model::{RunResult, RunRow},
+    model::{Cell, RunResult, RunRow},
     text::{clean, tail},
 };
 
 /// So many runs of a cell are listed.
 const MAX_RUNS: usize = 20;
-/// Of so many of them the ends of logs are shown, for so many tests each.
-const MAX_RUNS_WITH_LOGS: usize = 3;
+/// The ends of so many logs are shown of one record.
 const MAX_LOGS: usize = 20;
 /// Bytes of a log that is read for its end.
 const MAX_LOG: u64 = 64 << 20;
 
-/// The newest runs, newest first.
+/// The newest runs, newest first, and the numbers of what they say. That costs nothing: [`listed`] reads it.
+pub(super) fn newest(told: &[Told<'_>]) -> Vec<(String, Vec<u16>)> {
+    let mut runs: BTreeMap<(Timestamp, &str), Vec<u16>> = BTreeMap::new();
+    for told in told {
+        runs.entry((told.run.finished, &told.run.digest)).or_default().push(told.attempt.number);
+    }
+    let row = |((_, digest), mut numbers): ((Timestamp, &str), Vec<u16>)| {
+        numbers.sort_unstable();
+        (digest.to_owned(), numbers)
+    };
+    runs.into_iter().rev().take(MAX_RUNS).map(row).collect()
+}
+
+/// A cell's newest runs with all that they say of it. The ends of logs are read for the newest run that has any: they
+/// are files of the bundle, and the pages of runs show the others.
 ///
 /// # Errors
 /// If the index is damaged.
-pub(crate) fn runs(library: &Library, key: &Key, told: &[Told<'_>]) -> Result<Vec<RunRow>> {
-    let mut runs: Vec<Told<'_>> = Vec::new();
-    let mut seen = std::collections::BTreeSet::new();
-    for told in told {
-        if seen.insert(&told.run.digest) {
-            runs.push(*told);
-        }
-    }
-    runs.sort_by(|a, b| (b.run.finished, &b.run.digest).cmp(&(a.run.finished, &a.run.digest)));
+pub(crate) fn listed(library: &Library, cell: &Cell) -> Result<Vec<RunRow>> {
+    let mut with_logs = true;
     let mut rows = Vec::new();
-    for (index, first) in runs.into_iter().take(MAX_RUNS).enumerate() {
-        let facts = library.facts(&first.run.digest)?;
-        let of_run = told.iter().filter(|told| told.run.digest == first.run.digest);
-        let mut numbers: Vec<_> = of_run.map(|told| usize::from(told.attempt.number)).collect();
-        numbers.sort_unstable();
-        let attempts = numbers.iter().filter_map(|number| facts.attempts.get(*number));
+    for (digest, numbers) in &cell.beside.newest {
+        let facts = library.facts(digest)?;
+        let of_cell = || numbers.iter().filter_map(|number| facts.attempts.get(usize::from(*number)));
         rows.push(RunRow {
-            results: attempts.map(|attempt| result(library, &facts, attempt, index < MAX_RUNS_WITH_LOGS)).collect(),
-            stages: stages(&facts, Some(key)),
+            results: of_cell().map(|attempt| result(library, &facts, attempt, with_logs)).collect(),
+            stages: stages(&facts, Some((&cell.component, &cell.platform))),
             ..head(&facts)
         });
+        with_logs &= of_cell().all(|attempt| attempt.logs.is_empty());
     }
     Ok(rows)
 }
@@ -84,12 +91,12 @@ pub(crate) fn result(library: &Library, facts: &Facts, attempt: &Attempt, with_l
     result
 }
 
-/// The stages of a run that concern `key`, or all.
-pub(crate) fn stages(facts: &Facts, key: Option<&Key>) -> Vec<crate::model::StageRow> {
+/// The stages of a run that concern a component on a platform, or all.
+pub(crate) fn stages(facts: &Facts, of: Option<(&str, &Platform)>) -> Vec<crate::model::StageRow> {
     let concerns = |stage: &&crate::index::StageFact| {
-        key.is_none_or(|key| {
-            stage.component.as_deref().is_none_or(|component| component == key.component)
-                && stage.platform.as_ref().is_none_or(|platform| *platform == key.platform)
+        of.is_none_or(|(component, platform)| {
+            stage.component.as_deref().is_none_or(|its| its == component)
+                && stage.platform.as_ref().is_none_or(|its| its == platform)
         })
     };
     facts.stages.iter().filter(concerns).take(200).map(|stage| stage.row.clone()).collect()

@@ -10,7 +10,10 @@ use jiff::Timestamp;
 use kit::record::Nature;
 
 use super::{Told, is_lost};
-use crate::model::{Level, Verdict};
+use crate::{
+    model::{Level, Verdict},
+    policy::Suites,
+};
 
 /// Of so many valid runs the outcome is remembered: more than any policy asks for.
 const REMEMBERED: usize = 200;
@@ -58,9 +61,13 @@ pub(crate) struct Judged<'a> {
 }
 
 impl<'a> Sheet<'a> {
-    /// Enters a try; they come in the order of time.
-    pub(crate) fn enter(&mut self, told: Told<'a>) {
+    /// Enters a try; they come in the order of time. A suite that nobody names says nothing.
+    pub(crate) fn enter(&mut self, told: Told<'a>, suites: &Suites) {
         let Some(level) = told.attempt.level else { return };
+        let suite = told.attempt.suite.as_deref().filter(|_| level == Level::E2e);
+        if suite.is_some_and(|suite| !suites.count(&told.attempt.key.component, suite)) {
+            return;
+        }
         let lines = self.levels.entry(level).or_default();
         // A run that goes on from another holds copies of its records: they are no second try.
         if told.attempt.record.is_some_and(|record| !lines.seen.insert(record)) {
@@ -79,11 +86,6 @@ impl<'a> Sheet<'a> {
         }
     }
 
-    /// The suites that were tried at `level`.
-    pub(crate) fn suites(&self, level: Level) -> impl Iterator<Item = &Rc<str>> {
-        self.levels.get(&level).into_iter().flat_map(|lines| lines.suites.keys())
-    }
-
     /// The tries of one suite, or of all.
     pub(crate) fn line(&self, level: Level, suite: Option<&str>) -> Option<&Line<'a>> {
         let lines = self.levels.get(&level)?;
@@ -99,6 +101,34 @@ impl<'a> Sheet<'a> {
     pub(crate) fn rests(&self, failing: u32) -> impl Iterator<Item = &'a str> {
         let lines = self.levels.values().flat_map(|lines| lines.suites.values().chain([&lines.any]));
         lines.flat_map(move |line| line.rests(failing, 0))
+    }
+
+    /// The suites that were tried at `level`.
+    pub(crate) fn suites(&self, level: Level) -> impl Iterator<Item = &str> {
+        self.levels.get(&level).into_iter().flat_map(|lines| lines.suites.keys()).map(|suite| &**suite)
+    }
+
+    /// Judges suites as one, those that are named or all that were tried: a small one that passes does not hide a large
+    /// one that fails, however long ago that was, because time alone makes nothing good. Otherwise the newest one counts
+    /// whose verdict `good` takes.
+    pub(crate) fn worst(
+        &self,
+        level: Level,
+        suites: &[String],
+        failing: u32,
+        good: impl Fn(Verdict) -> bool,
+    ) -> Judged<'a> {
+        let judge = |suite: &str| self.judge(level, Some(suite), failing);
+        let each: Vec<_> = match suites {
+            [] => self.suites(level).map(judge).collect(),
+            named => named.iter().map(|suite| judge(suite)).collect(),
+        };
+        let newest = |wanted: &dyn Fn(Verdict) -> bool| {
+            each.iter().filter(|judged| wanted(judged.verdict)).max_by_key(|judged| judged.at())
+        };
+        let failed = newest(&|verdict| verdict == Verdict::Failed);
+        let best = failed.or_else(|| newest(&good)).or_else(|| each.iter().max_by_key(|judged| judged.rank()));
+        best.copied().unwrap_or_else(|| self.judge(level, None, failing))
     }
 
     /// The moments from which evidence gets old.

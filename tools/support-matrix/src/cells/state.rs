@@ -13,23 +13,9 @@ use crate::{
 };
 
 /// Every level, judged, in the order of [`Level::ALL`].
-pub(crate) fn levels<'a>(sheet: &Sheet<'a>, rules: &Rules, now: Timestamp) -> [Judged<'a>; 7] {
-    Level::ALL.map(|level| worst_suite(sheet, level, rules, now))
-}
-
-/// Suites are judged one by one: a small one that passes does not hide a large one that fails. A failure that is
-/// too old to say anything is hidden by something newer.
-fn worst_suite<'a>(sheet: &Sheet<'a>, level: Level, rules: &Rules, now: Timestamp) -> Judged<'a> {
-    let failing = rules.policy.states.failing;
-    let judged: Vec<_> = sheet.suites(level).map(|suite| sheet.judge(level, Some(suite), failing)).collect();
-    let newest = judged.iter().filter_map(Judged::at).max();
-    let counts = |judged: &&Judged<'a>| {
-        let fresh = |at| policy::stale_after(rules).is_none_or(|days| !older(at, now, days));
-        judged.verdict == Verdict::Failed && judged.at().is_some_and(|at| Some(at) == newest || fresh(at))
-    };
-    let failed = judged.iter().filter(counts).max_by_key(|judged| judged.at());
-    let best = failed.or_else(|| judged.iter().max_by_key(|judged| judged.rank()));
-    best.copied().unwrap_or_else(|| sheet.judge(level, None, failing))
+pub(crate) fn levels<'a>(sheet: &Sheet<'a>, rules: &Rules) -> [Judged<'a>; 7] {
+    let shown = |verdict| verdict == Verdict::Shown;
+    Level::ALL.map(|level| sheet.worst(level, &[], rules.policy.states.failing, shown))
 }
 
 /// Why a cell is what it is; the words are put together only when somebody reads them.
@@ -76,33 +62,30 @@ fn fresh<'a>(key: &Key, judged: &[Judged<'a>; 7], rules: &Rules, now: Timestamp)
     if let Some(bad) = bad {
         return (State::Failing, Reason::Failing(*bad));
     }
-    let old = |judged: &Judged<'_>, days: Option<u32>| {
-        let at = judged.at().filter(|_| matches!(judged.verdict, Verdict::Shown | Verdict::NotNative));
-        at.zip(days).filter(|(at, days)| older(*at, now, *days)).map(|(_, days)| days)
+    // Whatever was shown, it decays.
+    let decays = |judged: &Judged<'a>, days: Option<u32>, state: State, reason: Reason<'a>| match days {
+        Some(days) if judged.at().is_some_and(|at| older(at, now, days)) => {
+            (State::Stale, Reason::TooOld(*judged, days))
+        }
+        _ => (state, reason),
     };
     let stale = policy::stale_after(rules);
-    let too_old = |judged: &Judged<'a>, days: u32| (State::Stale, Reason::TooOld(*judged, days));
-    let images = if key.origin == OriginKind::Published { State::Available } else { State::Built };
+    let images = |other: Option<Judged<'a>>, tested: bool| {
+        let state = if key.origin == OriginKind::Published { State::Available } else { State::Built };
+        let days = rules.policy.states.stale.or_else(|| policy::max_age("built", rules));
+        decays(contents, days, state, Reason::Images(*contents, other, tested))
+    };
     match (contents.verdict, installs.verdict, e2e.verdict) {
-        (_, _, Verdict::Shown) => {
-            old(e2e, stale).map_or((State::TestedNatively, Reason::Good(*e2e)), |days| too_old(e2e, days))
-        }
+        (_, _, Verdict::Shown) => decays(e2e, stale, State::TestedNatively, Reason::Good(*e2e)),
         (_, Verdict::Infrastructure, _) => (State::Infrastructure, Reason::Lost(*installs)),
         (_, _, Verdict::Infrastructure) => (State::Infrastructure, Reason::Lost(*e2e)),
-        (_, _, Verdict::NotNative) => {
-            old(e2e, stale).map_or((State::TestedNotNatively, Reason::NotNative(*e2e)), |days| too_old(e2e, days))
-        }
-        (Verdict::Shown, _, Verdict::FailedNotNative) => (images, Reason::Images(*contents, Some(*e2e), true)),
+        (_, _, Verdict::NotNative) => decays(e2e, stale, State::TestedNotNatively, Reason::NotNative(*e2e)),
+        (Verdict::Shown, _, Verdict::FailedNotNative) => images(Some(*e2e), true),
         (_, _, Verdict::FailedNotNative) => (State::Unknown, Reason::NotNative(*e2e)),
-        (_, Verdict::Shown, _) => (State::Installed, Reason::Untested(*installs, true)),
-        (Verdict::Shown, Verdict::NotNative | Verdict::FailedNotNative, _) => {
-            (images, Reason::Images(*contents, Some(*installs), false))
-        }
+        (_, Verdict::Shown, _) => decays(installs, stale, State::Installed, Reason::Untested(*installs, true)),
+        (Verdict::Shown, Verdict::NotNative | Verdict::FailedNotNative, _) => images(Some(*installs), false),
         (_, Verdict::NotNative | Verdict::FailedNotNative, _) => (State::Unknown, Reason::Untested(*installs, false)),
-        (Verdict::Shown, ..) => {
-            let days = rules.policy.states.stale.or_else(|| policy::max_age("built", rules));
-            old(contents, days).map_or((images, Reason::Images(*contents, None, false)), |days| too_old(contents, days))
-        }
+        (Verdict::Shown, ..) => images(None, false),
         (Verdict::Infrastructure, ..) => (State::Infrastructure, Reason::Lost(*contents)),
         (Verdict::NotReached, ..) => (State::Unknown, Reason::NotBuilt(*contents)),
         _ => (State::Unknown, Reason::Nothing),

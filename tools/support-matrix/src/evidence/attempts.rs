@@ -27,6 +27,8 @@ const LISTED: [(Status, usize); 4] =
 
 /// Tests of one record.
 const MAX_ALL_TESTS: usize = 20_000;
+/// What e2e-runner calls tests that somebody picked by name: no suite, so they speak of no level.
+const SELECTION: &str = "selection";
 
 /// Everything that `run` says. Who built a release that it did not build itself others know: see
 /// [`Attempt::builder`].
@@ -270,6 +272,7 @@ fn tested(run: &Run, parts: &[Part<'_>]) -> Attempt {
         verdict => (verdict, head.cause, why(head)),
     };
     let level = Level::find(&first.kind).filter(|level| level.runs() && *level != Level::Installs);
+    let level = level.filter(|_| first.suite != SELECTION);
     let at = each.iter().map(|part| part.record().head.finished).max().unwrap_or(head.finished);
     let mut attempt = attempt(key, level, verdict, words, head, &worst.tests.found.digest);
     let of_part = |part: &Part<'_>| {

@@ -8,7 +8,7 @@ use kit::{
     rundir, stage,
 };
 
-use super::limits;
+use super::{limits, platforms};
 
 /// The file with the address of the run in the Tekton Dashboard.
 pub(crate) const DASHBOARD: &str = "dashboard";
@@ -66,8 +66,8 @@ pub(crate) struct Run {
 /// Reads every record that says something about support.
 ///
 /// # Errors
-/// [`Cause::Usage`], naming the file, if one is damaged, of a newer schema, or contradicts itself; also if there is
-/// none at all, or more than any run has.
+/// [`Cause::Usage`], naming the file, if one is damaged, of a newer schema, or contradicts itself; also if one speaks of
+/// what is no platform, if there is none at all, or more than any run has.
 pub(crate) fn read(closed: Closed) -> Result<Run> {
     let mut reader = Reader { closed: &closed, left: MAX_RECORDS };
     let mut run = Run {
@@ -82,38 +82,76 @@ pub(crate) fn read(closed: Closed) -> Result<Run> {
         closed: closed.clone(),
     };
     for file in closed.files() {
-        let (folder, name) = file.path.rsplit_once('/').unwrap_or(("", &file.path));
-        match (name, folder.matches('/').count()) {
-            (_, 0) if folder == stage::FOLDER => {
-                if run.stages.is_none() && name.ends_with(".json") {
-                    run.heard.push(reader.parse(file)?);
-                }
-            }
-            (Images::FILE, 0) => run.builds.push(reader.found(file)?),
-            (Install::FILE, 2) => run.tried(folder).install = Some(reader.found(file)?),
-            (Cleanup::FILE, 2) => run.tried(folder).cleanup = Some(reader.found(file)?),
-            (_, 2) if is_results(name) => run.tried(folder).results.push(reader.tests(file, folder)?),
-            (_, 3) if is_results(name) => {
-                // Beside them lie logs and evidence, in which a test may write anything.
-                let Some((cell, kind)) = folder.rsplit_once('/').filter(|(_, kind)| KINDS.contains(kind)) else {
-                    continue;
-                };
-                let tests = reader.tests(file, folder)?;
-                if tests.found.record.kind != kind {
+        match Place::of(&file.path) {
+            Some(Place::Stage) if run.stages.is_none() => run.heard.push(reader.parse(file)?),
+            Some(Place::Images) => run.builds.push(reader.found(file)?),
+            Some(Place::Install(cell)) => run.tried(cell).install = Some(reader.found(file)?),
+            Some(Place::Cleanup(cell)) => run.tried(cell).cleanup = Some(reader.found(file)?),
+            Some(Place::Results(cell, kind)) => {
+                let tests = reader.tests(file)?;
+                if kind.is_some_and(|kind| tests.found.record.kind != kind) {
                     let what = format!("{}: its tests are not of the kind of its folder", file.path);
                     return Err(Error::new(Cause::Usage, what).line(tests.found.record.kind));
                 }
                 run.tried(cell).results.push(tests);
             }
-            // A baseline alone says that a cluster was looked at.
-            ("baseline.json", 2) => drop(run.tried(folder)),
-            _ => {}
+            Some(Place::Baseline(cell)) => drop(run.tried(cell)),
+            Some(Place::Stage) | None => {}
         }
         limits::check_folders(&run)?;
     }
     limits::check(&run)?;
+    platforms::check(&run)?;
     run.date()?;
     Ok(run)
+}
+
+/// Checks every file that [`read`] reads: nothing else of a bundle decides anything.
+///
+/// # Errors
+/// As [`Closed::read`], for the first that is not what the list says.
+pub(crate) fn verify(closed: &Closed) -> Result<()> {
+    let single = closed.file(Stages::FILE).is_none();
+    let read = |file: &&BundleFile| match Place::of(&file.path) {
+        Some(Place::Baseline(_)) | None => [RunRecord::FILE, Stages::FILE, DASHBOARD].contains(&file.path.as_str()),
+        Some(Place::Stage) => single,
+        Some(_) => true,
+    };
+    closed.files().iter().filter(read).try_for_each(|file| closed.read(&file.path, MAX_RECORDS).map(drop))
+}
+
+/// What a file of a bundle is, by its path.
+enum Place<'a> {
+    /// What a single stage left.
+    Stage,
+    Images,
+    Install(&'a str),
+    Cleanup(&'a str),
+    /// The folder of the cell, and the kind of tests that has a folder of its own there.
+    Results(&'a str, Option<&'a str>),
+    /// It is not read: that it is there says that a cluster was looked at.
+    Baseline(&'a str),
+}
+
+impl<'a> Place<'a> {
+    fn of(path: &'a str) -> Option<Self> {
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let place = match (name, folder.matches('/').count()) {
+            (_, 0) if folder == stage::FOLDER => name.ends_with(".json").then_some(Self::Stage)?,
+            (Images::FILE, 0) => Self::Images,
+            (Install::FILE, 2) => Self::Install(folder),
+            (Cleanup::FILE, 2) => Self::Cleanup(folder),
+            (_, 2) if is_results(name) => Self::Results(folder, None),
+            (_, 3) if is_results(name) => {
+                // Beside them lie logs and evidence, in which a test may write anything.
+                let (cell, kind) = folder.rsplit_once('/').filter(|(_, kind)| KINDS.contains(kind))?;
+                Self::Results(cell, Some(kind))
+            }
+            ("baseline.json", 2) => Self::Baseline(folder),
+            _ => return None,
+        };
+        Some(place)
+    }
 }
 
 /// Reads records of one bundle, all together at most [`MAX_RECORDS`].
@@ -142,9 +180,10 @@ impl Reader<'_> {
         closed.file(R::FILE).map(|file| self.parse(file)).transpose()
     }
 
-    fn tests(&mut self, file: &BundleFile, folder: &str) -> Result<Tests> {
+    fn tests(&mut self, file: &BundleFile) -> Result<Tests> {
         let found: Found<Results> = self.found(file)?;
         check_counts(&found.record).map_err(|error| error.within(file.path.clone()))?;
+        let folder = file.path.rsplit_once('/').map_or("", |(folder, _)| folder);
         Ok(Tests { folder: format!("{folder}/"), found })
     }
 }
@@ -260,5 +299,38 @@ mod tests {
         parse("a.json").unwrap();
         let error = parse("b.json").unwrap_err();
         assert!(error.cause == Cause::Usage && error.to_string().contains("b.json: the records"), "{error}");
+    }
+
+    #[test]
+    fn what_is_read_is_verified() {
+        let read = [
+            "run.json",
+            "dashboard",
+            "c/images.json",
+            "stages/test.json",
+            "c/linux-s390x/lab/install.json",
+            "c/linux-s390x/lab/cleanup.json",
+            "c/linux-s390x/lab/results.1-of-2.json",
+            "c/linux-s390x/lab/unit/results.json",
+        ];
+        let other = ["c/linux-s390x/lab/baseline.json", "c/linux-s390x/lab/logs/results.json", "stages/test.log"];
+        let verify = |changed: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            let run = kit::RunDir::create(folder.path().join("r")).unwrap();
+            for name in read.iter().chain(&other) {
+                let path = run.path().join(name);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                rundir::write(&path, b"{\"schemaVersion\": \"1.0\"}").unwrap();
+            }
+            let closed = kit::bundle::seal(&run).unwrap();
+            std::fs::write(run.path().join(changed), b"{\"schemaVersion\": \"1.1\"}").unwrap();
+            super::verify(&closed)
+        };
+        for name in read {
+            assert!(verify(name).is_err(), "{name}");
+        }
+        for name in other {
+            verify(name).unwrap();
+        }
     }
 }

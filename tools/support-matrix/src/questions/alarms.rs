@@ -75,10 +75,12 @@ pub(crate) fn alarms(matrix: &Matrix, rules: &ci::Policy) -> Vec<Alarm> {
             at: Some(at),
             words,
         };
-        // What is a version behind, and unknown for long, is nobody's alarm any more.
-        let dead = matches!(cell.state, State::Unknown) || superseded(matrix, cell);
+        // Of what is unknown for long, or tested in a newer version by now, nobody expects a run. What is said of a
+        // release is said in documents, whether there is a newer one or not.
+        let (unknown, superseded) = (cell.state == State::Unknown, cell.beside.superseded);
+        let (unexpected, unsaid) = (unknown || superseded, unknown || (superseded && cell.line == "main"));
         if let Some(last) = cell.last_run
-            && !dead
+            && !unexpected
             && now > policy::after(last, limits.silent)
         {
             let words = format!(
@@ -91,7 +93,7 @@ pub(crate) fn alarms(matrix: &Matrix, rules: &ci::Policy) -> Vec<Alarm> {
         }
         let strongest = cell.claims.iter().rev().find(|claim| claim.met);
         if let Some((claim, until)) = strongest.and_then(|claim| Some((claim, claim.until?)))
-            && !dead
+            && !unsaid
             && until <= policy::after(now, limits.expiring)
         {
             let words = format!("{}: '{}' ends on {} if nothing new comes", cell.id, claim.name, day(until));
@@ -99,18 +101,4 @@ pub(crate) fn alarms(matrix: &Matrix, rules: &ci::Policy) -> Vec<Alarm> {
         }
     }
     found
-}
-
-/// Whether a newer version of the same line, tested there since, has taken the cell's place.
-fn superseded(matrix: &Matrix, cell: &crate::model::Cell) -> bool {
-    let newer = |other: &crate::model::Cell| {
-        other.component == cell.component
-            && other.line == cell.line
-            && other.platform == cell.platform
-            && other.origin.kind == cell.origin.kind
-            && other.id != cell.id
-            && other.last_run.is_some()
-            && other.last_run > cell.last_run
-    };
-    matrix.cells.iter().any(newer)
 }

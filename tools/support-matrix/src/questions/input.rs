@@ -7,7 +7,7 @@ use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use kit::{
     Result, Ui,
     bundle::History,
-    ci::{Ci, CiOptions},
+    ci::{Ci, CiOptions, Components},
     dirs,
 };
 
@@ -16,6 +16,7 @@ use crate::{
     history::Library,
     index::IndexOption,
     model::Matrix,
+    policy::Suites,
 };
 
 /// What a matrix is computed from.
@@ -74,9 +75,14 @@ impl Input {
     pub(crate) fn open(&self, thorough: bool, ui: &Ui) -> Result<Opened> {
         let folder = history_or_default(self.history.as_ref())?;
         let ci = self.ci.open()?;
+        let policy = ci.policy()?;
+        // A matrix can be made where nothing is built: then only the policy's suites are known.
+        let known = ci.folder().join("components.toml").exists();
+        let components = if known { ci.components()? } else { Components::new() };
         let rules = Rules {
             architectures: ci.architectures()?,
-            policy: ci.policy()?,
+            suites: Suites::new(&policy, &components),
+            policy,
             now: self.as_of.unwrap_or_else(Timestamp::now),
         };
         let library = match History::open(&folder) {

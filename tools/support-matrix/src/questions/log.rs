@@ -1,14 +1,16 @@
 //! `log`: every promotion and demotion, with the rule and the evidence.
 
+use std::cell::Cell;
+
 use clap::Args;
 use jiff::Timestamp;
-use kit::{Done, Output, Result, Ui};
+use kit::{Cause, Done, Error, Output, Result, Ui};
 
 use super::{Input, input::parse_date};
 use crate::{
     cells,
     model::{Direction, LogEntry},
-    text::{short, when},
+    text::{clean, short, when},
 };
 
 /// Lists every promotion and demotion, with the rule and the evidence.
@@ -25,9 +27,18 @@ pub struct Log {
 
 pub(crate) fn log(args: &Log, ui: &Ui) -> Result<Done> {
     let opened = args.input.open(false, ui)?;
-    let wanted = args.cell.as_deref().map(super::cell_name);
-    let take = |entry: &cells::Entry<'_>| wanted.as_deref().is_none_or(|wanted| entry.id().contains(wanted));
+    let wanted = args.cell.as_deref().map(super::CellName::new);
+    let known = Cell::new(false);
+    let take = |entry: &cells::Entry<'_>| {
+        let takes = wanted.as_ref().is_none_or(|wanted| wanted.takes(&entry.id(), &entry.key.platform));
+        known.set(known.get() || takes);
+        takes
+    };
     let entries = cells::log(&opened.library, &opened.rules, &take, args.since)?;
+    if let Some(unknown) = args.cell.as_deref().filter(|_| !known.get()) {
+        let error = Error::new(Cause::Usage, format!("no cell's name contains '{}'", clean(unknown)));
+        return Err(error.next("support-matrix render shows what is known"));
+    }
     opened.library.warn(ui);
     match ui.output {
         Output::Json => ui.json(&entries)?,

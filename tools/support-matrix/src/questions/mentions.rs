@@ -2,7 +2,7 @@
 
 use kit::{Platform, arch::ARCHES};
 
-use crate::model::ClaimKind;
+use crate::{evidence::is_plain, model::ClaimKind};
 
 /// A place where a document says something of a platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub(crate) struct Mention {
 }
 
 const ANNOTATION: &str = "tekton.dev/platforms";
+/// Platforms of one annotation: there are not that many.
+const MAX_ANNOTATED: usize = 100;
 /// Words after which a sentence says the opposite.
 const NEGATIONS: &[&str] =
     &["not", "no", "never", "without", "unsupported", "except", "lacks", "lack", "missing", "neither", "nor", "cannot"];
@@ -54,7 +56,7 @@ pub(crate) fn mentions(name: &str, text: &str) -> Vec<Mention> {
             platform,
         };
         if let Some(value) = annotation(line) {
-            found.extend(platforms(value).into_iter().map(|platform| mention(ClaimKind::Annotation, platform)));
+            found.extend(annotated(value).into_iter().map(|platform| mention(ClaimKind::Annotation, platform)));
         } else if !yaml && !fenced {
             let said = sentences(&without_code(line)).into_iter().filter(|sentence| !negated(sentence));
             let mut all: Vec<Platform> = Vec::new();
@@ -74,6 +76,28 @@ fn annotation(line: &str) -> Option<&str> {
     let rest = rest.trim_start_matches(['"', '\'']).trim_start();
     let value = rest.strip_prefix(':')?;
     Some(value.split(" #").next().unwrap_or(value).trim().trim_matches(['"', '\'']))
+}
+
+/// Every platform that an annotation promises. What we do not know is promised as well: nothing shows it.
+fn annotated(value: &str) -> Vec<Platform> {
+    let mut found: Vec<Platform> = Vec::new();
+    let entries = value.split([',', ' ', '[', ']', '"', '\'']).filter(|entry| entry.contains(char::is_alphanumeric));
+    for entry in entries.take(MAX_ANNOTATED) {
+        let lower = entry.to_lowercase();
+        let parts: Vec<_> = lower.splitn(3, '/').collect();
+        let platform = match parts[..] {
+            [arch] => bare(arch).unwrap_or_else(|| Platform::from_parts("linux", arch, None, None)),
+            [os, arch] => Platform::from_parts(os, arch, None, None),
+            _ => Platform::from_parts(parts[0], parts[1], Some(parts[2]), None),
+        };
+        // It stands in the answer as it is.
+        let shown = is_plain(&platform) && entry.len() <= 40;
+        let platform = if shown { platform } else { Platform::from_parts("linux", "unknown", None, None) };
+        if !found.contains(&platform) {
+            found.push(platform);
+        }
+    }
+    found
 }
 
 /// A command in a line shows how something is called, not that it works.
@@ -184,5 +208,11 @@ mod tests {
         assert_eq!(names("task.yaml", yaml), ["3:linux/amd64", "3:linux/s390x"]);
         assert!(found.iter().all(|mention| mention.kind == ClaimKind::Annotation));
         assert_eq!(names("t.yml", "  'tekton.dev/platforms': linux/ppc64le"), ["1:linux/ppc64le"]);
+        // What no table of ours knows is promised all the same.
+        assert_eq!(
+            names("t.yml", "  tekton.dev/platforms: \"linux/amd64,linux/mips, plan9/386,vax,linux/arm/v6,arm\""),
+            ["1:linux/amd64", "1:linux/mips", "1:plan9/386", "1:linux/vax", "1:linux/arm/v6", "1:linux/arm/v7"]
+        );
+        assert_eq!(names("t.yml", "tekton.dev/platforms: linux/\u{202e}s"), ["1:linux/unknown"]);
     }
 }

@@ -7,47 +7,73 @@ use jiff::Timestamp;
 use kit::{Cause, Context, Result};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, context, value::Serde};
 
-use super::{basis, groups, last_test, title};
+use super::{OLDER, basis, groups, last_test, older, title};
 use crate::{
+    cells::rows,
+    history::Library,
     model::{Cell, Matrix, NodeRow},
     text,
 };
 
 /// Colours and shapes of all pages.
 pub(crate) const STYLE: &str = include_str!("page.css");
-/// The name's ending makes the environment escape.
-const PAGE: &str = "page.html";
+/// What templates share.
+pub(crate) const MACROS: (&str, &str) = ("macros.html", include_str!("../site/macros.html"));
+/// The names' endings make the environment escape.
+const TEMPLATES: [(&str, &str); 3] =
+    [("page.html", include_str!("page.html")), ("article.html", include_str!("article.html")), MACROS];
 
-/// The matrix as HTML.
+/// The matrix as HTML. The runs of a cell are read when it is the cell's turn: never are those of all in memory.
 ///
 /// # Errors
-/// [`Cause::Internal`] if the template does not fit the model.
-pub(crate) fn html(matrix: &Matrix) -> Result<String> {
-    let page = || -> Result<String, Error> {
-        let mut environment = environment(matrix.as_of);
-        environment.add_template(PAGE, include_str!("page.html"))?;
-        let groups: Vec<_> = groups(matrix).into_iter().map(group).collect();
-        environment.get_template(PAGE)?.render(context! {
-            style => Value::from_safe_string(STYLE.to_owned()),
-            basis => basis(matrix),
-            matrix => Value::from(Serde(matrix)),
-            groups,
-        })
-    };
-    page().cause(Cause::Internal, || "cannot write the page")
+/// [`Cause::Internal`] if a template does not fit the model; if the index is damaged.
+pub(crate) fn html(library: &Library, matrix: &Matrix) -> Result<String> {
+    let mut environment = environment(matrix.as_of);
+    for (name, text) in TEMPLATES {
+        fits(environment.add_template(name, text))?;
+    }
+    let groups = groups(matrix).into_iter().map(|cells| group(library, &environment, cells));
+    let groups = groups.collect::<Result<Vec<_>>>()?;
+    let page = fits(environment.get_template("page.html"))?.render(context! {
+        style => Value::from_safe_string(STYLE.to_owned()),
+        basis => basis(matrix),
+        platforms => Value::from(Serde(&matrix.platforms)),
+        older => older(matrix),
+        why_older => OLDER,
+        left_out => Value::from(Serde(&matrix.left_out)),
+        tool => matrix.tool_version.as_str(),
+        groups,
+    });
+    fits(page)
 }
 
-fn group(cells: &[Cell]) -> Value {
-    let cell = |cell: &Cell| {
-        context! {
-            anchor => anchor(&cell.id),
-            last => last_test(cell),
-            becomes => cell.changes.as_ref().map(|change| change.words.as_str()),
-            nodeWords => cell.nodes.iter().map(NodeRow::words).collect::<Vec<_>>(),
-            ..Value::from(Serde(cell))
-        }
+fn fits<T>(made: Result<T, Error>) -> Result<T> {
+    made.cause(Cause::Internal, || "cannot write the page")
+}
+
+fn group(library: &Library, environment: &Environment<'_>, cells: &[Cell]) -> Result<Value> {
+    let template = fits(environment.get_template("article.html"))?;
+    let article = |cell: &Cell| -> Result<Value> {
+        kit::signal::check()?;
+        let full = Cell { runs: rows::listed(library, cell)?, ..cell.clone() };
+        let place = full.kubernetes.as_ref().map_or_else(String::new, |version| format!(", Kubernetes {version}"));
+        let article = fits(template.render(context! {
+            anchor => anchor(&full.id),
+            name => format!("{} on {}{place}", title(&full), full.platform),
+            last => last_test(&full),
+            becomes => full.changes.as_ref().map(|change| change.words.as_str()),
+            node_words => full.nodes.iter().map(NodeRow::words).collect::<Vec<_>>(),
+            cell => Value::from(Serde(&full)),
+        }))?;
+        Ok(Value::from_safe_string(article))
     };
-    context! { title => title(&cells[0]), cells => cells.iter().map(cell).collect::<Vec<_>>() }
+    let row =
+        |cell: &Cell| context! { anchor => anchor(&cell.id), last => last_test(cell), ..Value::from(Serde(cell)) };
+    Ok(context! {
+        title => title(&cells[0]),
+        cells => cells.iter().map(row).collect::<Vec<_>>(),
+        articles => cells.iter().map(article).collect::<Result<Vec<_>>>()?,
+    })
 }
 
 /// A cell's name as a link's target: readable where it can be, different for different cells.

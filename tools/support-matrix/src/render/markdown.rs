@@ -1,6 +1,6 @@
 //! The matrix as Markdown (GitHub's), for a repository's documents.
 
-use super::{basis, groups, infrastructure, last_test, reasons, title};
+use super::{OLDER, basis, groups, infrastructure, last_test, older, reasons, title};
 use crate::{
     model::{Cell, Matrix},
     text::{counts, day, short},
@@ -18,6 +18,11 @@ pub(crate) fn markdown(matrix: &Matrix) -> String {
         for (platforms, reason) in reasons(cells) {
             text.push_str(&format!("- **{}**: {}\n", escape(&platforms), escape(&reason)));
         }
+    }
+    let older = older(matrix);
+    if !older.is_empty() {
+        text.push_str(&format!("\n## Older versions\n\n{}:\n\n", capital(OLDER)));
+        older.iter().for_each(|line| text.push_str(&format!("- {}\n", escape(line))));
     }
     let infrastructure = infrastructure(matrix);
     if !infrastructure.is_empty() {

@@ -1,6 +1,6 @@
 //! The matrix as a table for a terminal of 100 columns, and a cell with all its reasons.
 
-use super::{basis, groups, infrastructure, last_test, reasons, title};
+use super::{OLDER, basis, groups, infrastructure, last_test, older, reasons, title};
 use crate::{
     model::{Cell, Claim, Level, Matrix, State, Verdict},
     text::{clip, day, list, many, short, when},
@@ -20,6 +20,11 @@ pub(crate) fn terminal(matrix: &Matrix, colour: bool) -> String {
         for (platforms, reason) in reasons(cells) {
             text.push_str(&wrap(&format!("{platforms}: {reason}")));
         }
+    }
+    let older = older(matrix);
+    if !older.is_empty() {
+        text.push_str(&format!("\nolder versions (--all shows them)\n{}", wrap(OLDER)));
+        older.iter().for_each(|line| text.push_str(&wrap(line)));
     }
     let infrastructure = infrastructure(matrix);
     if !infrastructure.is_empty() {

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use kit::{
     Cause, Context, Platform, Result,
     ci::{Skip, Skips},
+    record::Status,
 };
 use minijinja::{Environment, Value, context, value::Serde};
 
@@ -14,14 +15,15 @@ use crate::{
     cells::{Entry, Rules, Told, rows},
     history::Library,
     model::{Alarm, Cell, Level, LogEntry, Matrix, NodeRow, OwnerRow, RunResult, Verdict},
-    render::{anchor, basis, environment, last_test},
+    render::{MACROS, OLDER, anchor, basis, environment, last_test},
     text::{clean, day},
 };
 
-const TEMPLATES: [(&str, &str); 8] = [
+const TEMPLATES: [(&str, &str); 9] = [
     ("layout.html", include_str!("layout.html")),
-    ("macros.html", include_str!("macros.html")),
+    MACROS,
     ("index.html", include_str!("index.html")),
+    ("older.html", include_str!("older.html")),
     ("cell.html", include_str!("cell.html")),
     ("run.html", include_str!("run.html")),
     ("owner.html", include_str!("owner.html")),
@@ -89,33 +91,50 @@ impl<'a> Pages<'a> {
 
     /// The matrix.
     pub(super) fn index(&self, alarms: &[Alarm], log: &[LogEntry]) -> Result<String> {
-        let mut platforms: Vec<&Platform> = self.matrix.platforms.iter().map(|row| &row.platform).collect();
-        let in_cells: BTreeSet<_> = self.matrix.cells.iter().map(|cell| &cell.platform).collect();
-        platforms.retain(|platform| in_cells.contains(platform));
-        let mut rows = Vec::new();
-        let same =
-            |a: &Cell, b: &Cell| (&a.component, &a.version, a.origin.kind) == (&b.component, &b.version, b.origin.kind);
-        for cells in self.matrix.cells.chunk_by(same) {
-            let columns: Vec<Vec<Value>> = platforms
-                .iter()
-                .map(|platform| cells.iter().filter(|cell| cell.platform == **platform).map(short_cell).collect())
-                .collect();
-            rows.push(context! {
-                component => cells[0].component.as_str(), version => cells[0].version.as_str(),
-                origin => cells[0].origin.kind.words(), columns,
-            });
-        }
+        let platforms = self.platforms();
         let names: Vec<_> = platforms.iter().map(ToString::to_string).collect();
+        let (rows, older) = (self.rows(&platforms, false), self.rows(&platforms, true).len());
         let changes: Vec<_> = log.iter().rev().take(NEWEST_CHANGES).map(|entry| self.log_row(entry)).collect();
         self.page(
             "index.html",
             0,
             context! {
-                title => "Support matrix", basis => basis(self.matrix), platforms => names, rows,
-                matrix => Value::from(Serde(self.matrix)), changes,
+                title => "Support matrix", basis => basis(self.matrix), platforms => names, rows, older,
+                platform_rows => Value::from(Serde(&self.matrix.platforms)),
+                left_out => Value::from(Serde(&self.matrix.left_out)), changes,
                 alarms => Value::from(Serde(alarms)),
             },
         )
+    }
+
+    /// Versions that are not on the first page.
+    pub(super) fn older(&self) -> Result<String> {
+        let platforms = self.platforms();
+        let names: Vec<_> = platforms.iter().map(ToString::to_string).collect();
+        let rows = self.rows(&platforms, true);
+        self.page("older.html", 0, context! { title => "Older versions", why => OLDER, platforms => names, rows })
+    }
+
+    /// Platforms of cells, in the matrix's order.
+    fn platforms(&self) -> Vec<&Platform> {
+        let in_cells: BTreeSet<_> = self.matrix.cells.iter().map(|cell| &cell.platform).collect();
+        self.matrix.platforms.iter().map(|row| &row.platform).filter(|platform| in_cells.contains(platform)).collect()
+    }
+
+    /// The matrix's rows: current versions, or older ones.
+    fn rows(&self, platforms: &[&Platform], older: bool) -> Vec<Value> {
+        let same =
+            |a: &Cell, b: &Cell| (&a.component, &a.version, a.origin.kind) == (&b.component, &b.version, b.origin.kind);
+        let row = |cells: &[Cell]| {
+            let on = |platform: &&Platform| -> Vec<Value> {
+                cells.iter().filter(|cell| cell.platform == **platform).map(short_cell).collect()
+            };
+            context! {
+                component => cells[0].component.as_str(), version => cells[0].version.as_str(),
+                origin => cells[0].origin.kind.words(), columns => platforms.iter().map(on).collect::<Vec<_>>(),
+            }
+        };
+        self.matrix.cells.chunk_by(same).filter(|cells| cells[0].beside.older == older).map(row).collect()
     }
 
     /// One cell.
@@ -136,13 +155,8 @@ impl<'a> Pages<'a> {
         let skips: Vec<_> =
             skips.skip.iter().filter(|skip| skips_here(skip, cell)).map(|skip| self.skip_row(skip)).collect();
         // What a red cell is red for is one step away.
-        let levels_of = |verdict: Verdict| {
-            let levels = [Level::Index, Level::Contents, Level::Installs, Level::E2e].into_iter();
-            levels.map(|level| cell.levels.get(level)).find(|evidence| evidence.verdict == verdict)
-        };
-        let deciding = levels_of(Verdict::Failed).or_else(|| levels_of(Verdict::Infrastructure));
-        let deciding =
-            deciding.and_then(|evidence| evidence.evidence.clone()).filter(|digest| self.runs.contains(digest));
+        let deciding = cell.beside.decided.as_ref().filter(|(digest, _)| self.runs.contains(digest));
+        let deciding = deciding.map(|(digest, number)| context! { digest => digest.as_str(), number => *number });
         let nodes: Vec<_> = cell
             .nodes
             .iter()
@@ -193,13 +207,19 @@ impl<'a> Pages<'a> {
     }
 
     fn result(&self, digest: &str, number: u16, result: &RunResult, marks: &mut usize) -> Result<Value> {
-        let mut tests = Vec::new();
-        for test in result.tests.iter().filter(|test| test.status != kit::record::Status::Skipped) {
+        // A red cell leads to the statement that decided; where tests failed, to the first of them.
+        let red = matches!(result.verdict, Verdict::Failed | Verdict::FailedNotNative | Verdict::Infrastructure);
+        let anchor = (red && result.level.is_some()).then(|| format!("cause-{number}"));
+        let (mut tests, mut decided) = (Vec::new(), None);
+        for test in result.tests.iter().filter(|test| test.status != Status::Skipped) {
             *marks += 1;
+            if matches!(test.status, Status::Failed | Status::NotRun) {
+                decided = decided.or(Some(*marks));
+            }
             let log = test.log_tail.as_deref().map(|log| split(log, test.line.as_deref()));
             tests.push(context! { mark => *marks, log => log.map(Value::from), ..Value::from(Serde(test)) });
         }
-        let skipped: Vec<_> = result.tests.iter().filter(|test| test.status == kit::record::Status::Skipped).collect();
+        let skipped: Vec<_> = result.tests.iter().filter(|test| test.status == Status::Skipped).collect();
         let mut all = Vec::new();
         for test in self.library.tests(digest, number)? {
             let name = self.library.test_name(test.name)?;
@@ -207,13 +227,17 @@ impl<'a> Pages<'a> {
             all.push(context! { name, status, seconds => test.seconds() });
         }
         let shown = RunResult { tests: Vec::new(), ..result.clone() };
-        Ok(context! { tests, skipped => Value::from(Serde(&skipped)), all, ..Value::from(Serde(&shown)) })
+        let skipped = Value::from(Serde(&skipped));
+        Ok(context! { anchor, decided, number, tests, skipped, all, ..Value::from(Serde(&shown)) })
     }
 
     /// One owner.
     pub(super) fn owner(&self, row: &OwnerRow, log: &[LogEntry], alarms: &[Alarm]) -> Result<String> {
         let mine = |platform: &Platform| row.platforms.contains(platform);
-        let cells: Vec<_> = self.matrix.cells.iter().filter(|cell| mine(&cell.platform)).map(short_cell).collect();
+        let mine_of = |older: bool| {
+            self.matrix.cells.iter().filter(move |cell| cell.beside.older == older && mine(&cell.platform))
+        };
+        let cells: Vec<_> = mine_of(false).map(short_cell).collect();
         let platforms: Vec<_> = self.matrix.platforms.iter().filter(|row| mine(&row.platform)).collect();
         let changes: Vec<_> =
             log.iter().rev().filter(|entry| mine(&entry.platform)).take(30).map(|entry| self.log_row(entry)).collect();
@@ -222,7 +246,7 @@ impl<'a> Pages<'a> {
             "owner.html",
             1,
             context! {
-                title => format!("Owner: {}", row.owner), owner => Value::from(Serde(row)), cells,
+                title => format!("Owner: {}", row.owner), owner => Value::from(Serde(row)), cells, older => mine_of(true).count(),
                 platforms => Value::from(Serde(&platforms)), changes,
                 alarms => Value::from(Serde(&alarms)),
             },
@@ -285,10 +309,15 @@ fn run_row(entry: &Entry<'_>, of: &Told<'_>) -> Value {
     let mut tries: Vec<_> = entry.told.iter().filter(|told| told.run.digest == of.run.digest).collect();
     tries.sort_by_key(|told| told.attempt.number);
     let result = |told: &&Told<'_>| {
-        let name = told.attempt.level.map_or("cleanup", Level::name);
-        let suite = told.attempt.suite.as_deref().map_or_else(String::new, |suite| format!(" {suite}"));
+        let name = match (told.attempt.level, told.attempt.suite.as_deref()) {
+            (Some(level), Some(suite)) => format!("{} {suite}", level.name()),
+            (Some(level), None) => level.name().to_owned(),
+            // Tests that somebody picked.
+            (None, Some(suite)) => suite.to_owned(),
+            (None, None) => "cleanup".to_owned(),
+        };
         context! {
-            name => format!("{name}{suite}"), verdict => Value::from(Serde(told.attempt.verdict)),
+            name, verdict => Value::from(Serde(told.attempt.verdict)),
             cause => told.attempt.cause.filter(|_| told.attempt.verdict != Verdict::Shown).map(kit::Cause::name),
             counts => told.attempt.counts().map(|counts| crate::text::counts(&counts)),
         }

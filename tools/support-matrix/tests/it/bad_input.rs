@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path, process::Command};
 
-use kit::{Cause, Exit, Process, record::Counts};
+use kit::{Cause, Exit, Outcome, Platform, Process, record::Counts};
 
 use crate::world::{Run, World, passing};
 
@@ -62,6 +62,36 @@ fn totals_that_do_not_add_up_are_refused() {
     refused(&world, &run, "do not add up");
 }
 
+/// Platforms stand in every rendering as they are, and in names of files: in each record where one comes in.
+#[test]
+fn platforms_that_are_no_plain_words_are_refused() {
+    let of = |arch: &str| Platform { os: "linux".into(), arch: arch.into(), variant: None, os_version: None };
+    let version = Platform { os_version: Some("10\u{202e}".into()), ..of("amd64") };
+    let mut hostile: Vec<_> = ["\u{1b}]0;x\u{7}", "\u{202e}46dma", "<b>", "arm-v7", "", "a b"].map(of).to_vec();
+    hostile.extend([Platform { variant: Some("../x".into()), ..of("arm") }, version]);
+    for (number, platform) in hostile.iter().enumerate() {
+        let world = World::new();
+        let run = |name: &str| world.run(10, &format!("{name}{number}"));
+        let build = |name: &str| run(name).built("p", "v1", |_| ());
+        let asked = run("asked").asked("p", &["linux/amd64"]);
+        let path = asked.dir.path().join("run.json");
+        let text = fs::read_to_string(&path).unwrap();
+        let name = serde_json::to_string(platform).unwrap();
+        fs::write(&path, text.replacen("\"testOn\": [\n    \"linux/amd64\"", &format!("\"testOn\": [\n    {name}"), 1))
+            .unwrap();
+        assert_ne!(fs::read_to_string(&path).unwrap(), text);
+        let built = run("built").built("p", "v1", |images| images.platforms.push(platform.clone()));
+        let installed = build("i").installed("p", "v1", "linux/amd64", |install| install.platform = platform.clone());
+        let tested = build("t").tested("p", "v1", "linux/amd64", passing(2), |tests| tests.platform = platform.clone());
+        let mut staged = build("s");
+        staged = staged.stage("test", "p", Some("linux/amd64"), (1, 2), Outcome::Passed, None);
+        staged.stages.last_mut().unwrap().platform = Some(platform.clone());
+        for run in [asked, built, installed, tested, staged.ended()] {
+            refused(&world, &run, "no platform");
+        }
+    }
+}
+
 #[test]
 fn evidence_from_the_future_is_left_out_and_said() {
     let world = World::new();
@@ -74,6 +104,27 @@ fn evidence_from_the_future_is_left_out_and_said() {
     let matrix = world.matrix(12);
     assert!(matrix.cells.is_empty());
     assert!(matrix.left_out[0].fault && matrix.left_out[0].reason.contains("future"), "{:?}", matrix.left_out);
+}
+
+/// A question about last year does not list every run since, and no question takes for known what nobody can know.
+#[test]
+fn later_runs_are_a_number_and_the_future_counts_at_no_date() {
+    let world = World::new();
+    for day in [5, 10, 11] {
+        world.record(&world.run(day, "r").good("p", "v1", passing(2))).unwrap();
+    }
+    let early = world.matrix(6);
+    assert_eq!((early.runs, early.later, early.left_out.len()), (1, 2, 0));
+    world.render(6, &[]).unwrap();
+    assert!(
+        world.output("matrix.md").contains("from 1 run; 2 later ones do not count"),
+        "{}",
+        world.output("matrix.md")
+    );
+    assert_eq!(world.render(1, &[]).unwrap().exit(), Exit::GOOD, "the history is not empty");
+    world.record(&world.run_on("2999-01-01", "future").good("p", "v1", passing(2))).unwrap();
+    let (_, late) = world.json(&["render", "--format", "json", "--as-of", "3000-01-01"]);
+    assert_eq!((&late["runs"], &late["leftOut"][0]["fault"]), (&3.into(), &true.into()));
 }
 
 #[test]

@@ -100,8 +100,10 @@ fn log() {
     let (_, since) =
         world.json(&["log", "pipeline@v1.9.0/linux/amd64", "--as-of", "2026-01-30", "--since", "2026-01-11"]);
     assert_eq!(since.as_array().unwrap().len(), entries.len() - 1);
-    let (code, text) = world.program(&["log", "nowhere"]);
-    assert_eq!((code, text.as_str()), (0, "nothing changed\n"));
+    let quiet = world.program(&["log", "pipeline@v1.9.0", "--since", "2026-01-25", "--as-of", "2026-01-30"]);
+    assert_eq!(quiet, (0, "nothing changed\n".into()));
+    assert_eq!(world.program(&["log", "nowhere"]).0, 2, "that is no cell");
+    assert_eq!(world.program(&["log", "pipeline@v1.9.0/linux/arm"]).0, 2, "nor is the beginning of linux/arm64 one");
     assert!(world.program(&["log", "--as-of", "2026-01-30"]).1.contains("by time alone"));
 }
 
@@ -115,6 +117,7 @@ fn claims() {
     file("README.md", "# Pipeline\n\nSupported on amd64.\nIt is not supported on ppc64le.\nImages for s390x.\n");
     file("deep/task.yaml", "annotations:\n  tekton.dev/platforms: 'linux/amd64,linux/s390x'\n");
     file("deep/notes.txt", "Runs on \u{1b}[2J riscv64 <script>\n");
+    file("deep/strange.yaml", "annotations:\n  tekton.dev/platforms: 'linux/amd64,linux/mips'\n");
     file("ignored.rs", "// s390x\n");
     let docs = world.path("docs").display().to_string();
     let (code, json) = world.json(&["claims", &docs, "--component", "pipeline@v1.9.0", "--as-of", "2026-01-13"]);
@@ -138,12 +141,14 @@ fn claims() {
             row("README.md", 3, "linux/amd64", "supported", true),
             row("README.md", 5, "linux/s390x", "available", false),
             row("notes.txt", 1, "linux/riscv64", "available", false),
+            row("strange.yaml", 2, "linux/amd64", "tested", true),
+            row("strange.yaml", 2, "linux/mips", "tested", false),
             row("task.yaml", 2, "linux/amd64", "tested", true),
             row("task.yaml", 2, "linux/s390x", "tested", false),
         ]
     );
     let (_, text) = world.program(&["claims", &docs, "--as-of", "2026-01-13"]);
-    assert!(!text.contains('\u{1b}') && text.ends_with("5 claims in 3 files, 4 without evidence\n"), "{text}");
+    assert!(!text.contains('\u{1b}') && text.ends_with("7 claims in 4 files, 5 without evidence\n"), "{text}");
     // By its heading this document is about the newest version, which fails.
     assert!(text.contains("README.md:3: NO EVIDENCE linux/amd64 of pipeline: supported"), "{text}");
     let readme = world.path("docs/README.md").display().to_string();
@@ -187,6 +192,48 @@ fn stale() {
     let empty = World::new();
     fs::create_dir(empty.path("history")).unwrap();
     assert_eq!(empty.program(&["stale"]).0, 1, "a night in which nothing ran, ever");
+}
+
+/// Only what has really taken a cell's place keeps it from being missed.
+#[test]
+fn a_cell_is_superseded_by_a_newer_version_on_the_same_kubernetes() {
+    let world = World::new();
+    let run = |day: u8, component: &str, version: &str, kubernetes: &str| {
+        let name = format!("{component}-{version}-{kubernetes}").replace(['.', '@'], "-");
+        let run = world.run(day, &name).built(component, version, |_| ());
+        let on = |install: &mut kit::record::Install| install.cluster.kubernetes = kubernetes.to_owned();
+        let run = run.installed(component, version, "linux/amd64", on);
+        let full = |results: &mut kit::record::Results| results.suite = "full".into();
+        world.record(&run.tested(component, version, "linux/amd64", passing(2), full)).unwrap();
+    };
+    let alarms = |date: &str, kind: &str| -> Vec<String> {
+        let (_, json) = world.json(&["stale", "--as-of", date]);
+        let rows = json.as_array().unwrap().iter().filter(|row| row["kind"] == kind);
+        rows.map(|row| row["cell"].as_str().unwrap().replace("/linux-amd64/", " ").replace("/built-here", "")).collect()
+    };
+    run(1, "p", "v1.9.0", "v1.36.4");
+    run(2, "p", "v1.9.1", "v1.37.2");
+    run(8, "p", "v1.9.0", "v1.37.2");
+    assert_eq!(
+        alarms("2026-01-08", "silent"),
+        ["p@v1.9.0 v1.36.4", "p@v1.9.1 v1.37.2"],
+        "neither another Kubernetes nor an older version"
+    );
+    assert_eq!(alarms("2026-01-08", "expiring"), ["p@v1.9.1 v1.37.2"]);
+    run(14, "p", "v1.9.2", "v1.37.3");
+    assert_eq!(alarms("2026-01-14", "silent"), ["p@v1.9.0 v1.36.4"], "the same clusters, brought to their next patch");
+    assert_eq!(
+        alarms("2026-01-14", "expiring"),
+        ["p@v1.9.0 v1.37.2"],
+        "what is said of a release may end all the same"
+    );
+    // What is no release has no order but that of time, and only among its own.
+    run(1, "q", "devel@0123456", "v1.37.2");
+    run(2, "q", "some-branch", "v1.37.2");
+    run(12, "q", "devel@89abcde", "v1.37.2");
+    let mut silent = alarms("2026-01-13", "silent");
+    silent.retain(|cell| cell.starts_with("q@"));
+    assert_eq!(silent, ["q@some-branch v1.37.2"]);
 }
 
 #[test]

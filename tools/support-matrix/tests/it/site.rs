@@ -6,9 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use kit::{
+    Cause, Error,
+    record::{Status, Test},
+};
+
 use crate::{
     golden::everything,
-    world::{World, passing},
+    world::{World, passing, test},
     year::year,
 };
 
@@ -88,12 +93,95 @@ fn a_red_cell_leads_to_the_line_of_its_cause() {
     let cell =
         pages.iter().find(|(path, _)| path.to_string_lossy().contains("cells/climber_v1.0.0_linux-s390x")).unwrap();
     let link =
-        attributes(cell.1, "href").into_iter().find(|link| link.ends_with("#cause")).expect("a link to the cause");
+        attributes(cell.1, "href").into_iter().find(|link| link.contains("#cause-")).expect("a link to the cause");
     let run = fs::read_to_string(cell.0.parent().unwrap().join(link.split('#').next().unwrap())).unwrap();
-    assert!(run.contains("id=\"cause\"") && run.contains("<details class=\"test\" open>"), "{run}");
+    let id = format!("id=\"{}\"", link.split_once('#').unwrap().1);
+    assert!(run.contains(&id) && run.contains("<details class=\"test\" open>"), "{run}");
     assert!(run.contains("<mark id=\"log-1\">    endian_test.go:42: got 0x0100, want 0x0001</mark>"), "{run}");
     assert!(run.contains("--- FAIL: TestEndian &lt;b&gt;"), "what follows is there as well, escaped");
     assert!(run.contains("All 7 tests and subtests"));
+}
+
+/// One run, two platforms, two causes.
+#[test]
+fn each_red_cell_of_one_run_leads_to_its_own_cause() {
+    let world = World::new();
+    let run = world.run(10, "both").asked("p", &["linux/amd64", "linux/s390x"]).built("p", "v1", |_| ());
+    let run = run.installed("p", "v1", "linux/amd64", |install| {
+        install.head = install.head.clone().failed(&Error::new(Cause::ClusterUnreachable, "no answer"));
+    });
+    let bad = Test { line: Some("x_test.go:1: got 1".into()), ..test("TestBad", Status::Failed, Some(Cause::Product)) };
+    let run = run.installed("p", "v1", "linux/s390x", |_| ());
+    world.record(&run.tested("p", "v1", "linux/s390x", vec![bad], |_| ()).ended()).unwrap();
+    write(&world, "2026-01-12");
+    let pages = pages(&world.path("site"));
+    for (on, said) in [("linux-amd64", "cluster-unreachable"), ("linux-s390x", "x_test.go:1: got 1")] {
+        let name = format!("cells/p_v1_{on}_");
+        let (path, cell) = pages.iter().find(|(path, _)| path.to_string_lossy().contains(&name)).unwrap();
+        let link = attributes(cell, "href").into_iter().find(|link| link.contains("#cause-")).unwrap();
+        let (file, id) = link.split_once('#').unwrap();
+        let run = fs::read_to_string(path.parent().unwrap().join(file)).unwrap();
+        let there: String = run.split(&format!("id=\"{id}\"")).nth(1).unwrap().chars().take(300).collect();
+        assert!(there.contains(said), "{on}: {there}");
+    }
+}
+
+/// A year of releases is no year of rows.
+#[test]
+fn versions_that_newer_ones_have_replaced_are_folded_away() {
+    let world = World::new();
+    let policy = fs::read_to_string(world.path("ci/policy.toml")).unwrap();
+    world.config("policy.toml", &format!("{policy}\n[states]\nunknown = 20\n"));
+    for (day, version) in [(1, "v1.0.0"), (2, "v1.1.0"), (30, "v1.2.0"), (31, "v1.2.1")] {
+        world.record(&world.run(day, "r").good("p", version, passing(3))).unwrap();
+    }
+    // Nothing newer is known of it: it stays, however old it is.
+    world.record(&world.run(1, "only").good("q", "v7", passing(3))).unwrap();
+    write(&world, "2026-01-31");
+    let table = |name: &str| {
+        let page = fs::read_to_string(world.path("site").join(name)).unwrap();
+        page.split("</table>").next().unwrap().to_owned()
+    };
+    let (index, older) = (table("index.html"), table("older.html"));
+    let has = |table: &str, version: &str| table.contains(&format!("<small>{version}, built here"));
+    for (version, current) in [("v1.0.0", false), ("v1.1.0", false), ("v1.2.0", false), ("v1.2.1", true), ("v7", true)]
+    {
+        assert_eq!((has(&index, version), has(&older, version)), (current, !current), "{version}");
+    }
+    for (format, file) in [("terminal", "matrix.txt"), ("markdown", "matrix.md"), ("html", "matrix.html")] {
+        world.render(31, &["--format", format]).unwrap();
+        let text = world.output(file);
+        assert!(text.contains("p, built here: v1.2.0, v1.1.0, v1.0.0"), "{file}: {text}");
+        assert!(!text.contains("p v1.1.0, built here") && text.contains("p v1.2.1, built here"), "{file}: {text}");
+        world.render(31, &["--format", format, "--all"]).unwrap();
+        assert!(world.output(file).contains("p v1.1.0, built here"), "{file}");
+    }
+    // For programs all of them are there; runs are listed of what is current, and of what is asked for.
+    let matrix = world.matrix(31);
+    let runs = |version: &str| {
+        let of = matrix.cells.iter().find(|cell| cell.version == version && cell.kubernetes.is_some());
+        of.unwrap().runs.len()
+    };
+    assert_eq!((runs("v1.0.0"), runs("v1.2.1")), (0, 1));
+    let (_, why) = world.json(&["why", "p@v1.0.0/linux/amd64", "--as-of", "2026-01-31"]);
+    assert_eq!(why[0]["runs"].as_array().unwrap().len(), 1);
+}
+
+/// The end of a log is shown for the newest run that has one: the pages of runs show the others.
+#[test]
+fn a_matrix_holds_the_logs_of_one_run_of_a_cell() {
+    let world = World::new();
+    let bad = || Test { log: Some("logs/x.log".into()), ..test("TestBad", Status::Failed, Some(Cause::Product)) };
+    for day in 1..=3 {
+        let run = world.run(day, "bad").good("p", "v1", vec![bad()]);
+        world.record(&run.log("p", "linux/amd64", "x.log", format!("log of day {day}").as_bytes())).unwrap();
+    }
+    world.record(&world.run(4, "lost").lost("p", "v1", "linux/amd64")).unwrap();
+    let matrix = world.matrix(5);
+    let cell = matrix.cells.iter().find(|cell| cell.kubernetes.is_some()).unwrap();
+    let tests = cell.runs.iter().flat_map(|run| &run.results).flat_map(|result| &result.tests);
+    let tails: Vec<_> = tests.map(|test| test.log_tail.as_deref()).collect();
+    assert_eq!(tails, [Some("log of day 3"), None, None]);
 }
 
 #[test]
@@ -139,7 +227,7 @@ fn a_link_to_the_dashboard_is_an_address_and_nothing_else() {
     for bad in
         ["javascript:alert(1)", "https://", "https://a/\" onclick=\"x", "http://a b", "//a/b", "https://a/\u{202e}x"]
     {
-        assert_eq!(record(bad).unwrap_err().cause, kit::Cause::Usage, "{bad}");
+        assert_eq!(record(bad).unwrap_err().cause, Cause::Usage, "{bad}");
     }
     let link = "https://dashboard.example/#/namespaces/ci/pipelineruns/nightly-7";
     // A Task knows where the Dashboard is, if there is one, and what its run is called.

@@ -101,6 +101,110 @@ fn a_small_suite_does_not_hide_a_large_one_that_fails() {
     assert_eq!(cell(&world, 12, "p", "linux/amd64").state, State::Failing);
 }
 
+/// Neither time nor a smaller suite mends what failed: state and claims say the same of it.
+#[test]
+fn a_suite_that_failed_stays_failing_until_it_is_seen_to_be_good() {
+    let world = World::new();
+    let full = |day, tests| {
+        let run = world.run(day, "full").built("p", "v1", |_| ()).installed("p", "v1", "linux/amd64", |_| ());
+        world.record(&run.tested("p", "v1", "linux/amd64", tests, |results| results.suite = "full".into())).unwrap();
+    };
+    full(1, vec![test("TestBad", Status::Failed, Some(Cause::Product))]);
+    for day in [2, 9, 16] {
+        world.record(&world.run(day, "smoke").good("p", "v1", passing(5))).unwrap();
+    }
+    for day in [3, 9, 17] {
+        let found = cell(&world, day, "p", "linux/amd64");
+        let tested = found.claims.iter().find(|claim| claim.name == "tested").unwrap();
+        assert_eq!((found.state, tested.met), (State::Failing, false), "day {day}: {tested:?}");
+        assert_eq!(tested.reasons, ["e2e smoke or full: not good"]);
+    }
+    let (_, log) = world.json(&["log", "p@v1/linux-amd64", "--as-of", "2026-01-17"]);
+    assert!(log.as_array().unwrap().iter().all(|entry| entry["to"] != "tested-natively"), "{log:#}");
+    full(18, passing(9));
+    assert_eq!(cell(&world, 18, "p", "linux/amd64").state, State::TestedNatively);
+}
+
+#[test]
+fn tests_that_somebody_picked_are_no_suite() {
+    let world = World::new();
+    let picked = |day, tests: Vec<kit::record::Test>| {
+        let run = world.run(day, "picked").built("p", "v1", |_| ()).installed("p", "v1", "linux/amd64", |_| ());
+        let selection = |results: &mut Results| results.suite = "selection".into();
+        world.record(&run.tested("p", "v1", "linux/amd64", tests, selection)).unwrap();
+    };
+    picked(10, passing(1));
+    let one = cell(&world, 10, "p", "linux/amd64");
+    assert_eq!((one.state, one.tested.passed), (State::Installed, false));
+    assert_eq!(one.levels.e2e.verdict, Verdict::NotTried);
+    assert!(one.runs[0].results.iter().any(|result| result.name == "e2e selection"), "what it was is said");
+    world.config("components.toml", "[p]\nconfig = []\npath = 'x'\nbases = { default = 'static' }\n");
+    world.config("images.toml", "[build.static]\n");
+    let (_, onboard) = world.json(&["onboard", "linux/amd64", "--as-of", "2026-01-11"]);
+    let tests = onboard["needs"].as_array().unwrap().iter().find(|need| need["name"] == "tests").unwrap();
+    assert_eq!(tests["met"], false);
+    world.record(&world.run(11, "good").good("p", "v1", passing(5))).unwrap();
+    picked(12, vec![test("TestBad", Status::Failed, Some(Cause::Product))]);
+    assert_eq!(cell(&world, 12, "p", "linux/amd64").state, State::TestedNatively);
+}
+
+#[test]
+fn a_suite_that_nobody_names_is_no_evidence() {
+    let world = World::new();
+    let run = world.run(10, "mine").built("p", "v1", |_| ()).installed("p", "v1", "linux/amd64", |_| ());
+    let mine = |results: &mut Results| results.suite = "mine".into();
+    world.record(&run.tested("p", "v1", "linux/amd64", passing(2), mine)).unwrap();
+    assert_eq!(cell(&world, 10, "p", "linux/amd64").state, State::Installed);
+    let component = "config = []\npath = 'x'\nbases = { default = 'static' }\n";
+    world.config("components.toml", &format!("[q]\n{component}[q.suites.mine]\nall = true\n[p]\n{component}"));
+    assert_eq!(cell(&world, 10, "p", "linux/amd64").state, State::Installed, "it is another component's");
+    world.config("components.toml", &format!("[p]\n{component}[p.suites.mine]\nall = true\n"));
+    assert_eq!(cell(&world, 10, "p", "linux/amd64").state, State::TestedNatively);
+}
+
+/// Of each state that rests on something shown: it is believed for its time, and then it is stale.
+#[test]
+fn whatever_was_shown_decays() {
+    let world = World::new();
+    let bad = || vec![test("TestBad", Status::Failed, Some(Cause::Product))];
+    let product = |install: &mut kit::record::Install| {
+        install.nature = Nature::Emulated;
+        install.head = install.head.clone().failed(&Error::new(Cause::Product, "it does not start"));
+    };
+    let emulated = |install: &mut kit::record::Install| install.nature = Nature::Emulated;
+    let (on, slow) = ("linux/amd64", |results: &mut Results| results.nature = Nature::Emulated);
+    let run = |name: &str| world.run(1, name).built(name, "v1", |_| ());
+    let published = world.run(1, "published").built("published", "v1", |images| images.origin = Origin::Published);
+    let cases = [
+        (
+            run("tested").installed("tested", "v1", on, |_| ()).tested("tested", "v1", on, passing(2), |_| ()),
+            "tested",
+            State::TestedNatively,
+        ),
+        (
+            run("slow").installed("slow", "v1", on, emulated).tested("slow", "v1", on, passing(2), slow),
+            "slow",
+            State::TestedNotNatively,
+        ),
+        (
+            run("slow-bad").installed("slow-bad", "v1", on, emulated).tested("slow-bad", "v1", on, bad(), slow),
+            "slow-bad",
+            State::Built,
+        ),
+        (run("installed").installed("installed", "v1", on, |_| ()), "installed", State::Installed),
+        (run("slow-installed").installed("slow-installed", "v1", on, emulated), "slow-installed", State::Built),
+        (run("slow-broken").installed("slow-broken", "v1", on, product), "slow-broken", State::Built),
+        (run("built"), "built", State::Built),
+        (published, "published", State::Available),
+    ];
+    for (run, name, state) in cases {
+        world.record(&run).unwrap();
+        assert_eq!(cell(&world, 3, name, on).state, state, "{name}");
+        let (_, later) = world.json(&["why", &format!("{name}@v1/linux-amd64"), "--as-of", "2026-03-20"]);
+        assert_eq!(later[0]["state"], "stale", "{name}");
+    }
+}
+
 #[test]
 fn emulation_never_counts_as_native() {
     let world = World::new();

@@ -6,19 +6,22 @@ use std::{
     net::TcpStream,
     path::Path,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use serde_json::{Value, json};
 
 /// Keys, as WebDriver writes them.
-pub(crate) const TAB: &str = "\u{e004}";
-pub(crate) const ENTER: &str = "\u{e007}";
+const TAB: &str = "\u{e004}";
+const ENTER: &str = "\u{e007}";
 
 /// Chromium without a window.
 pub(crate) struct Browser {
     driver: Child,
     port: u16,
     session: String,
+    /// Its profile, new and empty.
+    profile: tempfile::TempDir,
 }
 
 impl Browser {
@@ -37,10 +40,13 @@ impl Browser {
         let port = port.expect("chromedriver says its port");
         // Whoever writes into a closed pipe ends.
         std::thread::spawn(move || lines.for_each(drop));
-        let mut browser = Self { driver, port, session: String::new() };
+        let profile = tempfile::tempdir().unwrap();
+        let mut browser = Self { driver, port, session: String::new(), profile };
+        let folder = format!("--user-data-dir={}", browser.profile.path().display());
+        // It asks nobody for anything: whatever it would fetch by itself would count as the pages' request.
         let options = json!({ "args": [
-            "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1280,900",
-            "--allow-file-access-from-files=false", "--no-first-run", "--disable-background-networking",
+            "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+            "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--window-size=1280,900", folder,
         ] });
         let capabilities = json!({ "capabilities": { "alwaysMatch": {
             "goog:chromeOptions": options,
@@ -49,41 +55,46 @@ impl Browser {
         let session = browser.request("POST", "/session", &capabilities);
         browser.session = session["sessionId"].as_str().expect("a session").to_owned();
         // The machine may be busy with other tests.
-        browser.call("/timeouts", &json!({ "script": 120_000, "pageLoad": 120_000 }));
+        browser.call("/timeouts", &json!({ "script": 300_000, "pageLoad": 120_000 }));
+        // It begins with a page of its own, whose requests are none of ours.
+        browser.call("/url", &json!({ "url": "about:blank" }));
+        browser.said_and_asked();
         browser
     }
 
     fn request(&self, method: &str, path: &str, body: &Value) -> Value {
-        let body = if method == "GET" { String::new() } else { body.to_string() };
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let mut value = self.exchange(method, path, body).unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert!(value["value"]["error"].is_null(), "{path}: {value}");
+        value["value"].take()
+    }
+
+    fn exchange(&self, method: &str, path: &str, body: &Value) -> std::io::Result<Value> {
+        let body = if method == "POST" { body.to_string() } else { String::new() };
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         write!(
             stream,
             "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
             self.port,
             body.len()
-        )
-        .unwrap();
+        )?;
         // It keeps connections open, whatever it is asked.
         let mut reader = BufReader::new(stream);
         let mut length = 0;
         loop {
             let mut line = String::new();
-            reader.read_line(&mut line).unwrap();
+            reader.read_line(&mut line)?;
             if line.trim().is_empty() {
                 break;
             }
             if let Some((name, value)) = line.split_once(':')
                 && name.eq_ignore_ascii_case("content-length")
             {
-                length = value.trim().parse().unwrap();
+                length = value.trim().parse().map_err(std::io::Error::other)?;
             }
         }
         let mut answer = vec![0; length];
-        reader.read_exact(&mut answer).unwrap();
-        let text = String::from_utf8_lossy(&answer);
-        let mut value: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
-        assert!(value["value"]["error"].is_null(), "{path}: {value}");
-        value["value"].take()
+        reader.read_exact(&mut answer)?;
+        Ok(serde_json::from_slice(&answer)?)
     }
 
     fn call(&self, path: &str, body: &Value) -> Value {
@@ -108,6 +119,21 @@ impl Browser {
     pub(crate) fn press(&self, key: &str) {
         let actions = json!([{ "type": "keyDown", "value": key }, { "type": "keyUp", "value": key }]);
         self.call("/actions", &json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": actions }] }));
+    }
+
+    /// Presses Enter on a link, and waits for what `script` returns there.
+    pub(crate) fn follow(&self, script: &str, there: &str) {
+        self.press(ENTER);
+        let (path, asked) =
+            (format!("/session/{}/execute/sync", self.session), json!({ "script": script, "args": [] }));
+        let mut seen = Value::Null;
+        let late = || kit::Error::new(kit::Cause::TestTimeout, "no page");
+        let arrived = kit::retry::until(Duration::from_secs(60), late, || {
+            // Between two pages there is nobody to ask.
+            seen = self.exchange("POST", &path, &asked).map_or(Value::Null, |mut answer| answer["value"].take());
+            Ok((seen == there).then_some(()))
+        });
+        assert!(arrived.is_ok(), "{script} is {seen}, not {there}");
     }
 
     /// Presses the tabulator until the element that has the focus is one for which `wanted`, an expression about `e`, is
@@ -160,8 +186,9 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        if !self.session.is_empty() && !std::thread::panicking() {
-            self.request("DELETE", &format!("/session/{}", self.session), &Value::Null);
+        // Also after a test that failed: the driver alone does not end its browser.
+        if !self.session.is_empty() {
+            let _ = self.exchange("DELETE", &format!("/session/{}", self.session), &Value::Null);
         }
         let _ = self.driver.kill();
         let _ = self.driver.wait();

@@ -28,7 +28,7 @@ pub(crate) struct Run {
     id: String,
     /// Its beginning.
     start: jiff::Timestamp,
-    stages: Vec<Stage>,
+    pub(crate) stages: Vec<Stage>,
 }
 
 pub(crate) fn platform(text: &str) -> Platform {
