@@ -33,7 +33,7 @@ pub fn adopt(rows: &mut Vec<Row>, second: &[Row]) {
     let kept: Vec<_> = rows.iter().filter(|row| was_kept(row)).map(|row| row.test.clone()).collect();
     for before in kept {
         let of_it = |row: &Row| row.test.package == before.package && top(&row.test.name) == before.name;
-        let Some(at) = rows.iter().position(|row| of_it(row)) else { continue };
+        let Some(at) = rows.iter().position(&of_it) else { continue };
         let now: Vec<_> = second.iter().filter(|row| of_it(row)).collect();
         if !now.iter().any(|row| row.test.name == before.name && came(row)) {
             continue;
