@@ -40,9 +40,12 @@ pub fn rows(ran: &Ran) -> Vec<Row> {
         rows.retain(|row| row.test.name != PACKAGE || !cut_off(row));
         let sigquit = |row: &Row| row.test.line.as_deref().is_some_and(|line| line.starts_with("SIGQUIT"));
         for row in rows.iter_mut().filter(|row| sigquit(row) || cut_off(row)) {
-            (row.test.status, row.test.cause, row.test.line) = (Status::Failed, *cause, Some(why.clone()));
+            // Whom a signal stopped has not failed, nor whom we stopped ourselves, who have no cause.
+            let failed = cause.is_some_and(|cause| cause != Cause::Interrupted);
+            row.test.status = if failed { Status::Failed } else { Status::NotRun };
+            (row.test.cause, row.test.line) = (*cause, Some(why.clone()));
             if cause.is_none() {
-                (row.test.status, row.excerpt) = (Status::NotRun, Vec::new());
+                row.excerpt = Vec::new();
             }
         }
     }
@@ -273,6 +276,8 @@ mod tests {
             };
             program.streams[0].tests = vec![test];
             program.signal = Some(2);
+            let why = "stopped by signal 2".into();
+            program.stopped = Some(Stopped { cause: Some(Cause::Interrupted), why });
             let rows = rows(&program);
             (rows[0].test.status, rows[0].test.cause)
         };
