@@ -21,7 +21,7 @@ use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 use cluster::{Kinds, Opened, Options};
 use kit::{
     Cause, Done, Error, Exit, Output, Platform, Result, RunDir, Ui,
-    ci::{Architecture, CiOptions, Cluster, Declared, parse_duration},
+    ci::{Architecture, CiOptions, Cluster, parse_duration},
     record::{ClusterId, Image, Node, SCHEMA_VERSION},
 };
 use serde::Serialize;
@@ -149,7 +149,6 @@ struct Asked {
     versions: Versions,
     architectures: Vec<Architecture>,
     clusters: Vec<Cluster>,
-    declared: Vec<Declared>,
 }
 
 impl Asked {
@@ -181,8 +180,7 @@ impl Asked {
             }
             None => (Vec::new(), Vec::new()),
         };
-        let declared = clusters.iter().filter_map(Cluster::declared).collect();
-        Ok(Self { release, logins: args.extras.logins()?, holder, versions, architectures, clusters, declared })
+        Ok(Self { release, logins: args.extras.logins()?, holder, versions, architectures, clusters })
     }
 
     async fn look(self, args: &Args, ui: &Ui) -> Result<Report> {
@@ -354,12 +352,13 @@ impl Scene<'_> {
     /// What the nodes are, and what pods there reach.
     async fn probe(&self, id: &mut ClusterId, target: Option<&Platform>) -> (network::Seen, Option<Error>) {
         let arguments = network::arguments(&self.args.internet);
+        let declared: Vec<_> = self.asked.clusters.iter().filter_map(Cluster::declared).collect();
         let look = Look {
             opened: self.opened,
             platform: target,
             image: self.args.probe.as_deref().filter(|_| self.free),
             arguments: &arguments,
-            declared: &self.asked.declared,
+            declared: &declared,
             limit: self.args.timeout,
             ui: self.ui,
         };

@@ -1,9 +1,6 @@
 //! Before the upgrade: objects are made in a namespace of their own, and remembered when they have come to their end.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use cluster::{
     Kind, Kinds, KubeContext,
@@ -21,6 +18,7 @@ use kit::{
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions},
+    runtime::wait::await_condition,
 };
 use serde_json::{Value, json};
 
@@ -178,14 +176,9 @@ async fn namespace(client: &Client, record: &Upgrade) -> Result<String> {
     let namespace = namespace.cause(Cause::Internal, || "cannot describe the namespace")?;
     let made = all.create(&PostParams::default(), &namespace).await.kube(|| format!("cannot make namespace {name}"))?;
     let accounts = Api::<ServiceAccount>::namespaced(client.clone(), name);
-    let deadline = Instant::now() + ACCOUNT;
-    for delay in kit::retry::delays() {
-        // Who may not look goes on: whatever is missing shows in what becomes of the objects.
-        if !matches!(accounts.get_opt("default").await, Ok(None)) || Instant::now() > deadline {
-            break;
-        }
-        tokio::time::sleep(delay).await;
-    }
+    let there = await_condition(accounts, "default", |account: Option<&ServiceAccount>| account.is_some());
+    // Who may not look goes on: whatever is missing shows in what becomes of the objects.
+    let _ = tokio::time::timeout(ACCOUNT, there).await;
     Ok(made.uid().unwrap_or_default())
 }
 
