@@ -53,6 +53,8 @@ const LIMIT: Duration = Duration::from_mins(10);
 const SILENCE: Duration = Duration::from_mins(10);
 /// Where the program lies in its image.
 const PROGRAM: &str = "/unit.test";
+/// Where in its image what starts it lies.
+const START: &str = "/start";
 
 /// The unit tests' section of a component, and its name.
 ///
@@ -197,7 +199,9 @@ pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, resu
     at.runtime.block_on(cluster::interruptible(pod::forget(&place.opened.client)))?;
     passes::clear(&at.home.logs())?;
     kit::rundir::write(&at.home.logs().join("_environment.txt"), work.environment_in_words()?.as_bytes())?;
-    let images = image::Images::new(&work.checkout.dir, &work.place.platform, &work.repo, &plan.args.component)?;
+    let starter = packages::starter(&work.place.platform)?;
+    let images =
+        image::Images::new(&work.checkout.dir, &starter, &work.place.platform, &work.repo, &plan.args.component)?;
     for (package, selection) in chosen.iter().filter(|(_, selection)| !selection.asked.is_empty()) {
         if came.signal.is_some() || work.enough(&came) {
             let ran = Ran { stopped: Some(work.why(&came)), ..Ran::default() };
@@ -362,7 +366,7 @@ impl Work<'_> {
         words.extend(["--image".into(), image.to_owned(), "--platform".into(), self.place.platform.to_string()]);
         words.extend(["--folder".into(), program.folder.display().to_string()]);
         words.extend(env.keys().flat_map(|name| ["--pass".to_owned(), name.clone()]));
-        words.push("--".into());
+        words.extend(["--".into(), START.into()]);
         Ok(words)
     }
 

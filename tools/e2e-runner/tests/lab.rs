@@ -138,7 +138,7 @@ fn nodes_run_unit_tests_of_their_own_architecture() {
     let unit = "[own.unit]\npackages = ['./unit']\nenv = { OWN = 'for {goarch}' }\n";
     let world = World::new("test", &format!("{SUITES}{unit}"), "").with_labs();
     let words = ["--kind", "unit", "--platform", "linux/s390x"];
-    Ended::of(lab.command(&world, "far", &words).output().unwrap()).says(0, &["3 tests: 3 passed"]);
+    Ended::of(lab.command(&world, "far", &words).output().unwrap()).says(0, &["4 tests: 4 passed"]);
     let cell = world.path("far").join("own/linux-s390x").join(format!("lab-{}", lab.name));
     let found: Results = rundir::read_record(&cell.join("unit")).unwrap().0;
     assert_eq!((found.platform.to_string(), found.nature), ("linux/s390x".into(), kit::record::Nature::Emulated));
@@ -198,13 +198,17 @@ fn unit_tests_run_as_pods(lab: &Lab) {
     lab.tool(&["kill", "kube-apiserver", "--hold"]);
     std::thread::sleep(Duration::from_secs(2));
     lab.tool(&["start", "kube-apiserver"]);
-    Ended::of(child.wait_with_output().unwrap()).says(0, &["9 tests: 9 passed"]);
+    Ended::of(child.wait_with_output().unwrap()).says(0, &["10 tests: 10 passed"]);
     let found = results("unit");
-    assert_eq!((found.kind.as_str(), found.counts.passed, found.nature), ("unit", 9, kit::record::Nature::Native));
-    let ticks = found.tests.iter().find(|test| test.name == "TestTicks").unwrap();
-    let log = std::fs::read_to_string(lab.cell(&world, "unit").join("unit").join(ticks.log.as_ref().unwrap())).unwrap();
-    let seen: Vec<_> = log.lines().filter(|line| line.starts_with("tick ")).map(String::from).collect();
-    assert_eq!(seen, (0..80).map(|n| format!("tick {n}")).collect::<Vec<_>>());
+    assert_eq!((found.kind.as_str(), found.counts.passed, found.nature), ("unit", 10, kit::record::Nature::Native));
+    let printed = |test: &str, prefix: &str| -> Vec<String> {
+        let log = found.tests.iter().find(|row| row.name == test).unwrap().log.as_ref().unwrap();
+        let log = std::fs::read_to_string(lab.cell(&world, "unit").join("unit").join(log)).unwrap();
+        log.lines().filter(|line| line.starts_with(prefix)).map(String::from).collect()
+    };
+    assert_eq!(printed("TestTicks", "tick "), (0..80).map(|n| format!("tick {n}")).collect::<Vec<_>>());
+    // Two outputs, one order: else a crash's words come before the test that crashed.
+    assert_eq!(printed("TestBothOutputs", "both "), (0..200).map(|n| format!("both {n}")).collect::<Vec<_>>());
 
     let bad = ["--package", "./unit", "--tests", "TestProvoked,TestPlace", "--env", "PROVOKE=fail"];
     let words =

@@ -15,7 +15,7 @@ use oci::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::PROGRAM;
+use super::{PROGRAM, START};
 
 /// Files of a component's sources; more are a mistake.
 const FILES: usize = 200_000;
@@ -38,11 +38,17 @@ pub(super) struct Images {
 }
 
 impl Images {
-    /// Packs the sources, which all images share.
+    /// Packs what all images share: the sources, and what starts the programs.
     ///
     /// # Errors
     /// [`Cause::HostDisk`] or [`Cause::Usage`] naming the file.
-    pub(super) fn new(sources: &Path, platform: &Platform, repo: &str, component: &str) -> Result<Self> {
+    pub(super) fn new(
+        sources: &Path,
+        starter: &Path,
+        platform: &Platform,
+        repo: &str,
+        component: &str,
+    ) -> Result<Self> {
         let folder = tempfile::tempdir().cause(Cause::HostDisk, || "cannot create a temporary folder")?;
         let layout = Layout::create(folder.path().join("layout"))?;
         let sources = layer(&layout, |tar| {
@@ -55,7 +61,8 @@ impl Images {
             for folder in sources.ancestors().collect::<Vec<_>>().into_iter().rev() {
                 tar.folder(folder)?;
             }
-            files.iter().try_for_each(|file| tar.add(file, file, None))
+            files.iter().try_for_each(|file| tar.add(file, file, None))?;
+            tar.add(starter, Path::new(START), Some(0o755))
         })?;
         let target = format!("{}/unit-{component}", repo.trim_end_matches('/'));
         Ok(Self { layout, _folder: folder, sources, platform: platform.clone(), target })
@@ -221,7 +228,8 @@ mod tests {
         std::os::unix::fs::symlink("x.yaml", sources.path().join("pkg/testdata/y.yaml")).unwrap();
         let platform = "linux/s390x".parse().unwrap();
         let make = || {
-            let images = Images::new(sources.path(), &platform, "r.example/x/", "own").unwrap();
+            let starter = sources.path().join("pkg/testdata/x.yaml");
+            let images = Images::new(sources.path(), &starter, &platform, "r.example/x/", "own").unwrap();
             assert_eq!(images.target, "r.example/x/unit-own");
             let program = layer(&images.layout, |tar| {
                 tar.add(&sources.path().join("pkg/testdata/x.yaml"), Path::new(PROGRAM), Some(0o755))

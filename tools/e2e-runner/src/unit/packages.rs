@@ -160,6 +160,22 @@ pub(super) fn compile(
     Ok(Compiled { file, test2json: test2json.trim().into() })
 }
 
+/// What starts test programs in their pods, compiled for the platform.
+///
+/// # Errors
+/// [`Cause::BuildFailure`] with the compiler's words.
+pub(super) fn starter(platform: &Platform) -> Result<PathBuf> {
+    const SOURCE: &str = include_str!("start.go");
+    let key = digest::hex(format!("{platform}\n{SOURCE}").as_bytes());
+    let folder = dirs::cache()?.join("unit").join(format!("start-{}", &key[..16]));
+    let (source, file) = (folder.join("start.go"), folder.join("start"));
+    rundir::write(&source, SOURCE.as_bytes())?;
+    let mut command = go(&folder, platform)?;
+    command.args(["build", "-trimpath", "-ldflags=-s -w", "-o"]).arg(&file).arg("start.go").env("GOWORK", "off");
+    Process::new("build of what starts tests", command).limit(COMPILE_LIMIT).cause(Cause::BuildFailure).run()?;
+    Ok(file)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

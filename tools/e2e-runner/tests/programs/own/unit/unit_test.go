@@ -36,6 +36,13 @@ func TestProvoked(t *testing.T) {
 	}
 }
 
+// TestBothOutputs prints to one and the other.
+func TestBothOutputs(t *testing.T) {
+	for i := range 200 {
+		fmt.Fprintln([]*os.File{os.Stdout, os.Stderr}[i%2], "both", i)
+	}
+}
+
 // TestTicks prints for so long that a connection can break meanwhile.
 func TestTicks(t *testing.T) {
 	for i := range 80 {
