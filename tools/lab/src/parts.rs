@@ -167,12 +167,18 @@ impl Part {
                 flags.push_str(&format!(" -X k8s.io/component-base/version.{name}={value}"));
             }
         }
-        let targets = match self.target {
+        // What debuggers read is not even compiled: the linker would drop it.
+        let flags = ["-trimpath", "-gcflags=all=-dwarf=false", "-ldflags", &flags];
+        flags.into_iter().chain(self.targets().iter().copied()).map(String::from).collect()
+    }
+
+    /// What Go is asked to build.
+    const fn targets(&self) -> &[&'static str] {
+        match &self.target {
             Target::Tools => &["tool"],
-            Target::Package(ref package) => std::slice::from_ref(package),
+            Target::Package(package) => std::slice::from_ref(package),
             Target::Packages(packages) => packages,
-        };
-        ["-trimpath", "-ldflags", &flags].into_iter().chain(targets.iter().copied()).map(String::from).collect()
+        }
     }
 
     /// The version that the part's `go.mod` requires of a module.
@@ -242,7 +248,7 @@ impl Part {
     /// How many packages there are to compile if none is in Go's cache; nothing if that cannot be told.
     fn packages(&self, arch: &Arch, sources: &Path) -> Result<Option<usize>> {
         let mut command = go(arch, sources)?;
-        command.args(["list", "-deps", "-f", "{{.ImportPath}}"]).args(&self.flags()[3..]);
+        command.args(["list", "-deps", "-f", "{{.ImportPath}}"]).args(self.targets());
         match Process::new(format!("packages of {}", self.name), command).limit(LIMIT).read() {
             Ok(packages) => Ok(Some(packages.lines().count())),
             Err(error) if error.cause == Cause::Interrupted => Err(error),
