@@ -36,6 +36,7 @@ pub(crate) struct Args {
     filter: Option<String>,
 }
 
+mod labs;
 mod side_by_side;
 
 /// A tier of tests, from the quickest to the slowest.
@@ -113,7 +114,11 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
     show_ages(ui);
     // The tests call the tools by their paths.
     tools::build(tools::TOOLS, ui)?;
-    let (passed, failed) = all(&tiers, args.filter.as_deref(), ui)?;
+    let labs = labs::Labs::begin(ui)?;
+    let ended = all(&tiers, args.filter.as_deref(), ui);
+    kit::signal::forget();
+    labs.end(ui);
+    let (passed, failed) = ended?;
     match ui.output {
         Output::Text => ui.result(&format!("{passed} passed, {failed} failed"))?,
         Output::Json => ui.json(&remembered())?,
