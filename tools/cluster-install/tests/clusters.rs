@@ -7,8 +7,12 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rustls::pki_types::PrivatePkcs8KeyDer;
 use serde_json::{Value, json};
 
 struct Home(tempfile::TempDir);
@@ -122,6 +126,64 @@ fn servers_that_do_not_answer_as_they_should() {
         3,
         &["error[auth]", "refuses us: Unauthorized", "check the credentials"],
     );
+}
+
+/// A certificate for 127.0.0.1 by an authority, valid until that year, and its key.
+fn certificate(authority: &Issuer<'_, KeyPair>, until: i32) -> (rcgen::Certificate, KeyPair) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    (params.not_before, params.not_after) = (date_time_ymd(2000, 1, 1), date_time_ymd(until, 1, 1));
+    (params.signed_by(&key, authority).unwrap(), key)
+}
+
+/// A server that shows this certificate and wants one of the same authority; what it would answer nobody comes to see.
+fn tls_server(authority: &rcgen::Certificate, shown: &(rcgen::Certificate, KeyPair)) -> String {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(authority.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let clients = rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider));
+    let key = PrivatePkcs8KeyDer::from(shown.1.serialize_der()).into();
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(clients.build().unwrap())
+        .with_single_cert(vec![shown.0.der().clone()], key)
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let connection = rustls::ServerConnection::new(config.clone().into()).unwrap();
+            let mut stream = rustls::StreamOwned::new(connection, stream.unwrap());
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.flush();
+        }
+    });
+    format!("https://{address}")
+}
+
+/// By real handshakes: the server's certificate has expired, and then ours.
+#[test]
+fn certificates_that_have_expired() {
+    let home = Home::new();
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = params.self_signed(&key).unwrap();
+    let issuer = Issuer::new(params, key);
+    for (server_s, ours, words) in
+        [(2020, 2049, ["error[auth]", "certificate expired"]), (2049, 2020, ["error[auth]", "CertificateExpired"])]
+    {
+        let server = tls_server(&authority, &certificate(&issuer, server_s));
+        let (shown, key) = certificate(&issuer, ours);
+        let data = |pem: String| BASE64.encode(pem);
+        let user = json!({"client-certificate-data": data(shown.pem()), "client-key-data": data(key.serialize_pem())});
+        let config = home.kubeconfig(&server, user);
+        let mut text: Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+        text["clusters"][0]["cluster"]["certificate-authority-data"] = data(authority.pem()).into();
+        std::fs::write(&config, text.to_string()).unwrap();
+        home.fails(&["status", "--kubeconfig", path(&config)], 3, &words);
+    }
 }
 
 #[test]

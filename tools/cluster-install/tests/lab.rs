@@ -84,6 +84,7 @@ const PARTS: &[(&str, Part)] = &[
     ("unchecked", an_image_that_lies_is_refused_or_found_out),
     ("probe", a_probe_is_believed_more_than_the_lab),
     ("crash", a_crash_says_its_last_line),
+    ("login", a_registry_that_refuses_the_node),
     ("scheduler", no_node_that_fits),
     ("webhook", a_webhook_that_nobody_answers),
     ("conflict", fields_of_another_manager),
@@ -339,6 +340,17 @@ fn a_crash_says_its_last_line(run: &Run<'_>) {
     let release = deployment(&own_image(run.lab), "echo no config; exit 3", "");
     run.install(&release, &["--timeout", "8s"]).says(1, &["error[product]", "exit code 3", "no config"]);
     assert_eq!(run.record()["cause"], "product");
+}
+
+/// The node asks the registry, not we.
+fn a_registry_that_refuses_the_node(run: &Run<'_>) {
+    for (status, said) in [("401 Unauthorized", "image pull: 401 from"), ("403 Forbidden", "image pull: 403 from")] {
+        let image = format!("{}/web:1", run.lab.refusing_registry(status));
+        let release = deployment(&image, "sleep 1000", "");
+        let began = Instant::now();
+        run.install(&release, &["--no-image-check"]).says(3, &["error[auth]", said, &image]);
+        assert!(began.elapsed() < Duration::from_secs(60), "it waited for the deadline");
+    }
 }
 
 fn no_node_that_fits(run: &Run<'_>) {

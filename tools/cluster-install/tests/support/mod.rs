@@ -1,6 +1,8 @@
 //! A lab, images made of this machine's own shell, and the real program.
 
 use std::{
+    io::{Read, Write},
+    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
 };
@@ -92,6 +94,29 @@ impl Lab {
         let target = oci::parse(&format!("{name}:{}-{}", says.arch, is.arch)).unwrap();
         let digest = oci::run(async { oci::copy(&oci::Client::new()?, &layout, &index, &target).await }).unwrap();
         format!("{name}@{digest}")
+    }
+
+    /// A registry that the nodes know, and that answers every request with this status.
+    pub(crate) fn refusing_registry(&self, status: &'static str) -> String {
+        // The lab's end of the network between it and this machine is the registry's address; the other one is ours.
+        let (network, _) = self.registry.rsplit_once('.').unwrap();
+        let listener = TcpListener::bind(format!("{network}.1:0")).unwrap();
+        let registry = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 4096]);
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 {status}\r\nwww-authenticate: Basic realm=\"here\"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+                );
+            }
+        });
+        let conf = kit::dirs::cache().unwrap().join("labs").join(&self.name).join("state/conf/certs.d").join(&registry);
+        std::fs::create_dir_all(&conf).unwrap();
+        let hosts = format!("[host.\"http://{registry}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
+        std::fs::write(conf.join("hosts.toml"), hosts).unwrap();
+        registry
     }
 
     pub(crate) fn folder(&self, name: &str) -> PathBuf {
