@@ -158,15 +158,23 @@ fn module_checkout(module: &str, version: &str, ui: &Ui) -> Result<Checkout> {
     let dir = cache.join(&name);
     let sum = dir.with_file_name(format!("{}.sum", dir.file_name().unwrap_or_default().to_string_lossy()));
     // A copy can be written to: by a test, by an editor. Then it is no longer the module.
-    let intact =
-        dir.is_dir() && fs::read_to_string(&sum).is_ok_and(|sum| folder_digest(&dir).is_ok_and(|now| now == sum));
-    if !intact {
+    if !intact(&dir, &sum) {
         let step = ui.step(format!("copy of {name}"));
         replace_copy(&downloaded.dir, &dir, &sum).map_err(|error| error.within(format!("cannot copy {name}")))?;
         step.done("");
     }
     let source = Source::Module { path: module.into(), version: version.into(), sum: downloaded.sum };
     Ok(Checkout { dir, source })
+}
+
+/// A module's archive has nothing of this folder but its list (go.dev/ref/mod, "Module zip files"), and Go would take that
+/// for vendored packages, all of which are missing.
+const VENDOR: &str = "vendor";
+
+/// Whether `dir` is the copy that was made.
+fn intact(dir: &Path, sum: &Path) -> bool {
+    let known = fs::read_to_string(sum).is_ok_and(|sum| folder_digest(dir).is_ok_and(|now| now == sum));
+    known && dir.is_dir() && !dir.join(VENDOR).exists()
 }
 
 /// Puts a new copy of `from` at `dir`, and its digest at `sum`.
@@ -177,12 +185,16 @@ fn replace_copy(from: &Path, dir: &Path, sum: &Path) -> Result<()> {
     // One at a time; whoever comes later finds it done.
     let lock = fs::File::create(sum.with_extension("lock")).cause(Cause::HostDisk, disk)?;
     lock.lock().cause(Cause::HostDisk, disk)?;
-    if dir.is_dir() && fs::read_to_string(sum).is_ok_and(|sum| folder_digest(dir).is_ok_and(|now| now == sum)) {
+    if intact(dir, sum) {
         return Ok(());
     }
     let new = tempfile::Builder::new().prefix(".new-").tempdir_in(parent).cause(Cause::HostDisk, disk)?;
     let copy = new.path().join("copy");
     copy_writable(from, &copy).cause(Cause::HostDisk, disk)?;
+    match fs::remove_dir_all(copy.join(VENDOR)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).cause(Cause::HostDisk, disk)?,
+        _ => {}
+    }
     let digest = folder_digest(&copy)?;
     if dir.exists() {
         fs::rename(dir, new.path().join("old")).cause(Cause::HostDisk, disk)?;
@@ -280,6 +292,21 @@ mod tests {
         assert!(first.len() >= 40 && first.bytes().all(|b| b.is_ascii_hexdigit()), "{first}");
         fs::write(dir.path().join("a"), "b").unwrap();
         assert_eq!(commit(dir.path()).unwrap().unwrap(), format!("{first}-dirty"));
+    }
+
+    #[test]
+    fn a_module_is_copied_without_its_list_of_vendored_packages() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (dir, sum) = (to.path().join("m@v1"), to.path().join("m@v1.sum"));
+        fs::create_dir(from.path().join("vendor")).unwrap();
+        fs::write(from.path().join("vendor/modules.txt"), "# example.com/x v1.0.0").unwrap();
+        fs::write(from.path().join("go.mod"), "module m").unwrap();
+        replace_copy(from.path(), &dir, &sum).unwrap();
+        assert!(dir.join("go.mod").is_file() && !dir.join("vendor").exists() && intact(&dir, &sum));
+        // One that was made with it is made anew.
+        fs::create_dir(dir.join("vendor")).unwrap();
+        fs::write(&sum, folder_digest(&dir).unwrap()).unwrap();
+        assert!(!intact(&dir, &sum));
     }
 
     #[test]
