@@ -143,7 +143,11 @@ fn install(lab: &Lab, component: &str, folder: &Path, ui: &Ui) -> Result<()> {
     let words = ["build", "--component", component, "--repo", &repo, "--platform", &platform, "--run-dir", &run];
     tool("image-build", &words.map(String::from), &format!("build of {component} for the driver"), ui)?;
     let words = ["install", "--component", component, "--platform", &platform, "--run-dir", &run, "--lab", &lab.name];
-    tool("cluster-install", &words.map(String::from), &format!("install of {component} on the driver"), ui)?;
+    let installed =
+        tool("cluster-install", &words.map(String::from), &format!("install of {component} on the driver"), ui);
+    // The driver is nobody's but ours: whoever comes after this run need not wait until its lease expires.
+    let words = ["lease", "release", "--run-dir", &run, "--lab", &lab.name];
+    installed.and(tool("cluster-install", &words.map(String::from), "release of the driver's lease", ui))?;
     let about = json!({ "name": name, "namespace": NAMESPACE });
     let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": about, "data": { "version": version } });
     lab.apply(&map.to_string())

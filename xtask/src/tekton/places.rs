@@ -113,7 +113,7 @@ spec:
             args:
             - |
               for body; do
-                until wget -q -Y off -T 30 -O - --header 'Content-Type: application/json' --post-data \"$body\" \\
+                until timeout 30 wget -q -Y off -O - --header 'Content-Type: application/json' --post-data \"$body\" \\
                   http://el-other-arch.place://namespace.svc:8080
                 do sleep 10; done
               done
