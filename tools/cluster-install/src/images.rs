@@ -9,6 +9,7 @@ use kit::{
     record::{Image, ImageKind},
 };
 use oci::{Client, Place};
+use serde_json::Value;
 
 use crate::pods;
 
@@ -39,12 +40,31 @@ pub(crate) async fn verify(objects: &[Object], known: &[Image], platform: &Platf
     stream::iter(checks).buffer_unordered(PARALLEL).collect::<Vec<Result<Image>>>().await.into_iter().collect()
 }
 
-/// Whether the image `reference@digest`, which a node reports, has `manifest` for the platform: two indexes may
-/// hold the same image, and the node names either.
-pub(crate) async fn contains(reported: &str, platform: &Platform, manifest: &str) -> bool {
+/// Whether `reported`, as a node names an image, is on that platform the one that `reference` has `manifest` for. Two
+/// indexes may have the same manifest, and two manifests with other annotations the same config: a node knows an image
+/// by its config, and reports any of the names it has of it (CRI v1: `Image.id`, `repo_digests`).
+pub(crate) async fn are_same(reported: &str, reference: &str, platform: &Platform, manifest: &str) -> bool {
     let look = async {
-        let place = Place::Registry(Client::new()?, oci::parse(reported)?);
-        Ok::<_, kit::Error>(oci::verify(&place, std::slice::from_ref(platform)).await)
+        let (client, reported, reference) = (Client::new()?, oci::parse(reported)?, oci::parse(reference)?);
+        let (_, parts) = oci::parts(&Place::Registry(client.clone(), reported.clone())).await?;
+        let fits = |there: &Platform| {
+            (&there.os, &there.arch) == (&platform.os, &platform.arch)
+                && (platform.variant.is_none() || there.variant == platform.variant)
+        };
+        let Some(part) = parts.iter().find(|part| fits(&part.platform)) else { return Ok(false) };
+        let theirs = part.manifest.digest().to_string();
+        if theirs == manifest {
+            return Ok(true);
+        }
+        let (theirs, ours) =
+            tokio::try_join!(config(&client, &reported, &theirs), config(&client, &reference, manifest))?;
+        Ok::<_, kit::Error>(theirs.is_some() && theirs == ours)
     };
-    look.await.is_ok_and(|checked| checked.rows.iter().any(|row| row.manifest.as_deref() == Some(manifest)))
+    look.await.unwrap_or(false)
+}
+
+/// The digest of the config that a manifest in a repository names.
+async fn config(client: &Client, repository: &oci::Reference, manifest: &str) -> Result<Option<String>> {
+    let manifest: Value = client.manifest(&oci::pinned(repository, manifest)).await?.parse()?;
+    Ok(manifest["config"]["digest"].as_str().map(String::from))
 }

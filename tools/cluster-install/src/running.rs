@@ -66,8 +66,10 @@ pub(crate) async fn check(found: &[Found], verified: &[Image], platform: &Platfo
         }
         let manifest =
             image.and_then(|image| image.platforms.iter().find(|row| row.platform == *platform)?.manifest.as_deref());
-        let same = match manifest {
-            Some(manifest) if reported.contains('@') => images::contains(reported, platform, manifest).await,
+        let same = match (image, manifest) {
+            (Some(image), Some(manifest)) if reported.contains('@') => {
+                images::are_same(reported, &image.reference, platform, manifest).await
+            }
             _ => false,
         };
         if !same {

@@ -83,6 +83,7 @@ const PARTS: &[(&str, Part)] = &[
     ("lying", an_image_that_lies_is_found_out_at_once),
     ("unchecked", an_image_that_lies_is_refused_or_found_out),
     ("probe", a_probe_is_believed_more_than_the_lab),
+    ("twin", an_image_under_another_name_is_the_same),
     ("crash", a_crash_says_its_last_line),
     ("login", a_registry_that_refuses_the_node),
     ("scheduler", no_node_that_fits),
@@ -334,6 +335,15 @@ fn a_probe_is_believed_more_than_the_lab(run: &Run<'_>) {
     let crashing = run.lab.image_starting(&host, &host, &["/bin/sh", "-c", "echo no such thing; exit 7"]);
     let words = ["error[product]", "cannot probe node", "exit code 7", "no such thing"];
     run.install(&release, &["--probe", &crashing]).says(1, &words);
+}
+
+/// A node has an image by one manifest already, and the release names it by another: it reports the first.
+fn an_image_under_another_name_is_the_same(run: &Run<'_>) {
+    let host = Platform::host();
+    for note in ["first", "second"] {
+        let image = run.lab.image_noted(&host, &host, &["/bin/sh", "-e"], note);
+        run.install(&deployment(&image, "sleep 1000", ""), &[]).says(0, &["/web/main"]);
+    }
 }
 
 fn a_crash_says_its_last_line(run: &Run<'_>) {

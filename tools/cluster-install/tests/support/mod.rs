@@ -74,6 +74,11 @@ impl Lab {
 
     /// The same, with this entrypoint.
     pub(crate) fn image_starting(&self, says: &Platform, is: &Platform, entrypoint: &[&str]) -> String {
+        self.image_noted(says, is, entrypoint, "")
+    }
+
+    /// The same, with an annotation: another manifest of the same image.
+    pub(crate) fn image_noted(&self, says: &Platform, is: &Platform, entrypoint: &[&str], note: &str) -> String {
         let layout = oci::Layout::create(self.folder.path().join(format!("{}-{}", says.dir(), is.dir()))).unwrap();
         let layer = if *is == Platform::host() { shell() } else { foreign(is) };
         let config = json!({
@@ -82,8 +87,8 @@ impl Lab {
         });
         let layer = layout.write(MediaType::ImageLayer, &layer).unwrap();
         let config = layout.write(MediaType::ImageConfig, config.to_string().as_bytes()).unwrap();
-        let manifest =
-            json!({"schemaVersion": 2, "mediaType": MediaType::ImageManifest, "config": config, "layers": [layer]});
+        let manifest = json!({"schemaVersion": 2, "mediaType": MediaType::ImageManifest, "config": config,
+            "layers": [layer], "annotations": {"note": note}});
         let manifest = layout.write(MediaType::ImageManifest, manifest.to_string().as_bytes()).unwrap();
         let mut entry = serde_json::to_value(&manifest).unwrap();
         entry["platform"] = json!({"os": says.os, "architecture": says.arch});
