@@ -194,7 +194,9 @@ fn waits(
 pub fn pull(image: &str, message: &str) -> Trouble {
     let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
     let said = || cut(message.rsplit("ErrImagePull: ").next().unwrap_or(message));
-    let refused = || if has(&[" 403", "denied", "Forbidden"]) { "403" } else { "401" };
+    // containerd says "access denied" of both; that it has no credentials to answer with, of a 401 only.
+    let asked = has(&[" 401", "no basic auth credentials"]);
+    let refused = || if !asked && has(&[" 403", "denied", "Forbidden"]) { "403" } else { "401" };
     if has(&["no match for platform", "no matching manifest"]) {
         Trouble::stays(Cause::ImageMissingPlatform, format!("image {image} has no platform of this node: {}", said()))
     } else if has(&[" 401", " 403", "unauthorized", "Unauthorized", "denied", "authorization failed"]) {

@@ -58,6 +58,8 @@ fn images_that_cannot_be_pulled() {
     );
     let refused = "image pull: 401 from registry, which refuses r/w@sha256:1: failed to authorize";
     says(of(&format!("{back}failed to authorize: 401 Unauthorized")), Cause::Auth, false, refused);
+    let asked = "pull access denied, repository does not exist or may require authorization: authorization failed: no basic auth credentials";
+    says(of(&format!("{back}{asked}")), Cause::Auth, false, "image pull: 401 from registry");
     says(of(&format!("{back}pull access denied")), Cause::Auth, false, "image pull: 403 from registry");
     says(of(&format!("{back}write /var/lib/x: no space left on device")), Cause::HostDisk, true, "disk is full");
     says(of(&format!("{back}dial tcp: lookup reg: no such host")), Cause::Dns, true, "no such host");
