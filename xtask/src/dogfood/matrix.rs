@@ -54,6 +54,8 @@ pub(super) fn compare(request: &Request<'_>, labs: &Labs, history: &Path, ui: &U
     let nightly = request.folder.join("nightly");
     let mut command = std::process::Command::new(std::env::current_exe().cause(Cause::Internal, || "no own path")?);
     command.args(["nightly", "--component", &request.args.component, "--lab", &labs.target.name]);
+    // Where the driver's images are: the names of bases are part of what is compared.
+    command.arg("--repo").arg(format!("{}/nightly", labs.target.registry));
     command.arg("--run-dir").arg(nightly.join("run")).arg("--history").arg(nightly.join("history"));
     command.arg("--out").arg(nightly.join("matrix")).args(["--test-on", &request.test_on.to_string()]);
     command.args(request.platforms.iter().flat_map(|platform| ["--platform".to_owned(), platform.to_string()]));
@@ -76,33 +78,47 @@ fn read(folder: &Path) -> Result<Value> {
     serde_json::from_slice(&bytes).cause(Cause::Internal, || format!("{} is no matrix", path.display()))
 }
 
-/// What a cell claims, without its times and the names of its evidence.
-fn claims(matrix: &Value) -> BTreeMap<String, Value> {
+/// What each cell claims, without its times and the names of its evidence, by version and by what it is of.
+fn claims(matrix: &Value) -> BTreeMap<(String, String), Value> {
     let cells = matrix["cells"].as_array().cloned().unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
     let claim = |cell: &Value| {
         let levels = cell["levels"].as_object().cloned().unwrap_or_default();
         let verdicts: BTreeMap<_, _> =
             levels.iter().map(|(name, level)| (name.clone(), level["verdict"].clone())).collect();
-        let name =
-            format!("{} on {}", cell["component"].as_str().unwrap_or("?"), cell["platform"].as_str().unwrap_or("?"));
-        (
-            name,
-            serde_json::json!({
-                "version": cell["version"], "origin": cell["origin"], "state": cell["state"],
-                "supported": cell["supported"]["met"], "levels": verdicts,
-            }),
-        )
+        let name = format!("{} on {}", text(&cell["component"]), text(&cell["platform"]));
+        let said = serde_json::json!({
+            "origin": cell["origin"], "state": cell["state"], "supported": cell["supported"]["met"], "levels": verdicts,
+        });
+        ((text(&cell["version"]), name), said)
     };
     cells.iter().map(claim).collect()
 }
 
+/// Of the versions that a nightly has tried, and of the levels that it has: the driver may have kept older ones, and tries
+/// more kinds of tests.
 fn differences(ours: &Value, theirs: &Value) -> Vec<String> {
-    let (ours, theirs) = (claims(ours), claims(theirs));
-    let names: std::collections::BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
-    let differ = names.into_iter().filter(|name| ours.get(*name) != theirs.get(*name));
+    let (mut ours, mut theirs) = (claims(ours), claims(theirs));
+    ours.retain(|(version, _), _| theirs.keys().any(|(there, _)| there == version));
+    for (key, cell) in &mut theirs {
+        let untried: Vec<_> =
+            cell["levels"].as_object().into_iter().flatten().filter(|(_, is)| *is == "not-tried").collect();
+        let untried: Vec<_> = untried.into_iter().map(|(level, _)| level.clone()).collect();
+        for side in [Some(cell), ours.get_mut(key)].into_iter().flatten() {
+            if let Some(levels) = side["levels"].as_object_mut() {
+                levels.retain(|level, _| !untried.contains(level));
+            }
+        }
+    }
+    let keys: std::collections::BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
     let nothing = Value::Null;
-    let side = |cells: &BTreeMap<String, Value>, name: &str| cells.get(name).unwrap_or(&nothing).to_string();
-    differ.map(|name| format!("{name}: {} and not {}", side(&ours, name), side(&theirs, name))).collect()
+    let differ = keys.into_iter().filter(|key| ours.get(*key) != theirs.get(*key));
+    differ
+        .map(|key| {
+            let side = |cells: &BTreeMap<_, Value>| cells.get(key).unwrap_or(&nothing).to_string();
+            format!("{}, {}: {} and not {}", key.1, key.0, side(&ours), side(&theirs))
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -121,7 +137,21 @@ mod tests {
         };
         assert!(differences(&cell("tested", "monday"), &cell("tested", "tuesday")).is_empty());
         let found = differences(&cell("tested", "monday"), &cell("built", "monday"));
-        assert!(found.len() == 1 && found[0].starts_with("greeter on linux/amd64: "), "{found:?}");
-        assert_eq!(differences(&cell("tested", "monday"), &json!({ "cells": [] })).len(), 1);
+        assert!(found.len() == 1 && found[0].starts_with("greeter on linux/amd64, v1: "), "{found:?}");
+        assert_eq!(differences(&json!({ "cells": [] }), &cell("tested", "monday")).len(), 1);
+    }
+
+    #[test]
+    fn what_the_nightly_has_not_tried_is_not_compared() {
+        let cell = |version: &str, unit: &str, e2e: &str| {
+            json!({
+                "component": "greeter", "platform": "linux/amd64", "version": version, "state": "tested",
+                "levels": { "e2e": { "verdict": e2e }, "unit": { "verdict": unit } },
+            })
+        };
+        let theirs = json!({ "cells": [cell("v2", "not-tried", "shown")] });
+        let ours = |e2e: &str| json!({ "cells": [cell("v1", "shown", "failed"), cell("v2", "shown", e2e)] });
+        assert!(differences(&ours("shown"), &theirs).is_empty());
+        assert_eq!(differences(&ours("failed"), &theirs).len(), 1);
     }
 }
