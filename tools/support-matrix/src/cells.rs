@@ -308,13 +308,13 @@ pub(crate) fn line(version: &str) -> String {
     }
 }
 
-/// Bases and replacements of the newest build.
+/// Bases and replacements of the newest build. Who only looked at a release does not know what was replaced in it.
 fn origin_row(library: &Library, key: &Key, told: &[Told<'_>]) -> Result<OriginRow> {
     let built = told.iter().filter(|told| matches!(told.attempt.level, Some(Level::Index | Level::Contents)));
     let mut newest: Option<(Timestamp, &str)> = None;
     for told in built {
         if newest.is_none_or(|(at, _)| told.attempt.at >= at) {
-            newest = Some((told.attempt.at, &told.run.digest));
+            newest = Some((told.attempt.at, &told.origin.unwrap_or(told.run).digest));
         }
     }
     let empty = OriginRow { kind: key.origin, bases: Vec::new(), replacements: Vec::new() };

@@ -324,6 +324,18 @@ fn what_we_built_is_not_published_by_looking_at_it() {
 }
 
 #[test]
+fn what_was_replaced_knows_who_built_it_and_not_who_looked_at_it_later() {
+    let world = World::new();
+    let replaced = kit::record::Replacement { from: "busybox".into(), to: "example.com/mirror/busybox".into() };
+    let build = |images: &mut kit::record::Images| images.replacements.push(replaced);
+    world.record(&world.run(8, "build").built("p", "v1", build)).unwrap();
+    let run = world.run(10, "look").built("p", "v1", |_| ()).installed("p", "v1", AMD64, |_| ());
+    world.record(&tested(run, passing(3), |_| ())).unwrap();
+    let found = cell(&world, 12, "p", AMD64);
+    assert_eq!((found.run_count, found.origin.replacements.len()), (2, 1), "{:?}", found.origin);
+}
+
+#[test]
 fn what_nobody_looked_into_is_not_verified() {
     let world = World::new();
     let run = world.run(10, "unseen").built("p", "v1", |images| {
