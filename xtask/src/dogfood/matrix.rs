@@ -52,7 +52,7 @@ pub(super) fn compare(request: &Request<'_>, labs: &Labs, history: &Path, ui: &U
         words.chain([history.display().to_string(), "--out".into(), out.display().to_string()]).collect();
     tool("support-matrix", &words, "matrix of the driver's runs", ui)?;
     let nightly = request.folder.join("nightly");
-    let mut command = std::process::Command::new(std::env::current_exe().cause(Cause::Internal, || "no own path")?);
+    let mut command = std::process::Command::new(tools::path("xtask")?);
     command.args(["nightly", "--component", &request.args.component, "--lab", &labs.target.name]);
     // Where the driver's images are: the names of bases are part of what is compared.
     command.arg("--repo").arg(format!("{}/nightly", labs.target.registry));
