@@ -308,16 +308,15 @@ impl<'a> Known<'a> {
 }
 
 /// Who built each release, and the run that knows it. What anybody built here is not published, whoever looked at it
-/// later; otherwise whoever knows the commit, the last of them, for it may have been built again from a newer one with the
-/// same outcome. Where nobody does, the first: who only looked at it came after.
+/// later; otherwise whoever knows the commit, and then the last one: it may have been built again, from a newer commit
+/// with the same outcome.
 fn origins<'a>(runs: &[&'a Loaded]) -> HashMap<&'a str, (&'a Built, &'a RunRef)> {
     let mut origins: HashMap<&str, (&Built, &RunRef)> = HashMap::new();
     for loaded in runs {
         for built in &loaded.run.built {
             let worth = |built: &Built| (built.origin == OriginKind::BuiltHere, built.version.contains('@'));
             let known = origins.entry(&built.release).or_insert((built, &loaded.run));
-            let again = worth(built) == worth(known.0) && built.version.contains('@');
-            if worth(built) > worth(known.0) || again {
+            if worth(built) >= worth(known.0) {
                 *known = (built, &loaded.run);
             }
         }

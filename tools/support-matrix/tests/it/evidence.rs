@@ -327,10 +327,20 @@ fn what_we_built_is_not_published_by_looking_at_it() {
 fn what_was_replaced_knows_who_built_it_and_not_who_looked_at_it_later() {
     let world = World::new();
     let replaced = kit::record::Replacement { from: "busybox".into(), to: "example.com/mirror/busybox".into() };
-    let build = |images: &mut kit::record::Images| images.replacements.push(replaced);
-    world.record(&world.run(8, "build").built("p", "v1", build)).unwrap();
-    let run = world.run(10, "look").built("p", "v1", |_| ()).installed("p", "v1", AMD64, |_| ());
-    world.record(&tested(run, passing(3), |_| ())).unwrap();
+    let release = |digest: &str| Some(Release { digest: digest.into(), objects: 7, artifact: None });
+    let digest = kit::digest::sha256(b"release");
+    let build = |images: &mut kit::record::Images| {
+        let commit = Some("0123456789abcdef0123456789abcdef01234567".into());
+        images.source = Source::Folder { path: "p".into(), digest: kit::digest::sha256(b"p"), commit };
+        (images.replacements, images.release) = (vec![replaced], release(&digest));
+    };
+    world.record(&world.run(8, "build").built("p", "devel", build)).unwrap();
+    let look = |images: &mut kit::record::Images| {
+        images.source = Source::Release { reference: format!("example.com/release@{digest}") };
+        images.release = release(&digest);
+    };
+    let run = world.run(10, "look").built("p", "devel", look);
+    world.record(&run.installed("p", "devel", AMD64, |install| install.release = digest.clone())).unwrap();
     let found = cell(&world, 12, "p", AMD64);
     assert_eq!((found.run_count, found.origin.replacements.len()), (2, 1), "{:?}", found.origin);
 }
