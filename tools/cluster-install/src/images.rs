@@ -47,18 +47,18 @@ pub(crate) async fn are_same(reported: &str, reference: &str, platform: &Platfor
     let look = async {
         let (client, reported, reference) = (Client::new()?, oci::parse(reported)?, oci::parse(reference)?);
         let (_, parts) = oci::parts(&Place::Registry(client.clone(), reported.clone())).await?;
-        let fits = |there: &Platform| {
-            (&there.os, &there.arch) == (&platform.os, &platform.arch)
-                && (platform.variant.is_none() || there.variant == platform.variant)
-        };
-        let Some(part) = parts.iter().find(|part| fits(&part.platform)) else { return Ok(false) };
-        let theirs = part.manifest.digest().to_string();
-        if theirs == manifest {
+        let fitting = parts.iter().filter(|part| oci::offers(&part.platform, platform));
+        let theirs: Vec<_> = fitting.map(|part| part.manifest.digest().to_string()).collect();
+        if theirs.iter().any(|theirs| theirs == manifest) {
             return Ok(true);
         }
-        let (theirs, ours) =
-            tokio::try_join!(config(&client, &reported, &theirs), config(&client, &reference, manifest))?;
-        Ok::<_, kit::Error>(theirs.is_some() && theirs == ours)
+        let ours = config(&client, &reference, manifest).await?;
+        for theirs in theirs {
+            if ours.is_some() && config(&client, &reported, &theirs).await? == ours {
+                return Ok(true);
+            }
+        }
+        Ok::<_, kit::Error>(false)
     };
     look.await.unwrap_or(false)
 }

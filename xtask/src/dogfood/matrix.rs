@@ -86,7 +86,8 @@ fn claims(matrix: &Value) -> BTreeMap<(String, String), Value> {
         let levels = cell["levels"].as_object().cloned().unwrap_or_default();
         let verdicts: BTreeMap<_, _> =
             levels.iter().map(|(name, level)| (name.clone(), level["verdict"].clone())).collect();
-        let name = format!("{} on {}", text(&cell["component"]), text(&cell["platform"]));
+        let (platform, origin) = (text(&cell["platform"]), text(&cell["origin"]["kind"]));
+        let name = format!("{} on {platform}, {origin}", text(&cell["component"]));
         let said = serde_json::json!({
             "origin": cell["origin"], "state": cell["state"], "supported": cell["supported"]["met"], "levels": verdicts,
         });
@@ -99,6 +100,9 @@ fn claims(matrix: &Value) -> BTreeMap<(String, String), Value> {
 /// more kinds of tests.
 fn differences(ours: &Value, theirs: &Value) -> Vec<String> {
     let (mut ours, mut theirs) = (claims(ours), claims(theirs));
+    if theirs.is_empty() {
+        return vec!["nightly's matrix is empty".into()];
+    }
     ours.retain(|(version, _), _| theirs.keys().any(|(there, _)| there == version));
     for (key, cell) in &mut theirs {
         let untried: Vec<_> =
@@ -132,13 +136,15 @@ mod tests {
         let cell = |state: &str, tested: &str| {
             json!({ "cells": [{
                 "component": "greeter", "platform": "linux/amd64", "version": "v1", "state": state,
+                "origin": { "kind": "built-here" },
                 "tested": tested, "levels": { "e2e": { "verdict": "shown", "evidence": [tested] } },
             }] })
         };
         assert!(differences(&cell("tested", "monday"), &cell("tested", "tuesday")).is_empty());
         let found = differences(&cell("tested", "monday"), &cell("built", "monday"));
-        assert!(found.len() == 1 && found[0].starts_with("greeter on linux/amd64, v1: "), "{found:?}");
+        assert!(found.len() == 1 && found[0].starts_with("greeter on linux/amd64, built-here, v1: "), "{found:?}");
         assert_eq!(differences(&json!({ "cells": [] }), &cell("tested", "monday")).len(), 1);
+        assert_eq!(differences(&cell("tested", "monday"), &json!({ "cells": [] })).len(), 1);
     }
 
     #[test]

@@ -80,7 +80,8 @@ pub(super) fn ignored(
         }));
     }
     let (alone, others): (Vec<_>, Vec<_>) = tests.into_iter().partition(|test| has(&test.name, ALONE));
-    let (beside, mut others): (Vec<_>, Vec<_>) = others.into_iter().partition(|test| has(&test.name, BESIDE));
+    let (beside, mut others): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|test| !alone.is_empty() && has(&test.name, BESIDE));
     others.sort_by_key(|test| place(&test.name));
     let first = work(others.into(), jobs, &print, ui)?;
     let (alone, beside) = std::thread::scope(|threads| {

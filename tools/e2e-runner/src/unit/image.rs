@@ -244,6 +244,7 @@ mod tests {
                 archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned()).collect();
             let manifest: Value = serde_json::from_slice(&blob(image.digest().as_ref())).unwrap();
             let config: Value = serde_json::from_slice(&blob(manifest["config"]["digest"].as_str().unwrap())).unwrap();
+            assert!(names.contains(&PathBuf::from(START.trim_start_matches('/'))), "{names:?}");
             (image.digest().to_string(), names, config)
         };
         let ((digest, names, config), again) = (make(), make());

@@ -163,16 +163,19 @@ pub(super) fn compile(
 /// What starts test programs in their pods, compiled for the platform.
 ///
 /// # Errors
-/// [`Cause::BuildFailure`] with the compiler's words.
+/// [`Cause::Internal`] with the compiler's words: it is ours, and no fault of the component.
 pub(super) fn starter(platform: &Platform) -> Result<PathBuf> {
     const SOURCE: &str = include_str!("start.go");
     let key = digest::hex(format!("{platform}\n{SOURCE}").as_bytes());
     let folder = dirs::cache()?.join("unit").join(format!("start-{}", &key[..16]));
     let (source, file) = (folder.join("start.go"), folder.join("start"));
+    // Another runner may be packing it: it is whole or not there.
+    let new = folder.join(format!("start-{}", std::process::id()));
     rundir::write(&source, SOURCE.as_bytes())?;
     let mut command = go(&folder, platform)?;
-    command.args(["build", "-trimpath", "-ldflags=-s -w", "-o"]).arg(&file).arg("start.go").env("GOWORK", "off");
-    Process::new("build of what starts tests", command).limit(COMPILE_LIMIT).cause(Cause::BuildFailure).run()?;
+    command.args(["build", "-trimpath", "-ldflags=-s -w", "-o"]).arg(&new).arg("start.go").env("GOWORK", "off");
+    Process::new("build of what starts tests", command).limit(COMPILE_LIMIT).cause(Cause::Internal).run()?;
+    std::fs::rename(&new, &file).cause(Cause::HostDisk, || format!("cannot store {}", file.display()))?;
     Ok(file)
 }
 

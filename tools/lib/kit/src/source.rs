@@ -174,7 +174,7 @@ const VENDOR: &str = "vendor";
 /// Whether `dir` is the copy that was made.
 fn intact(dir: &Path, sum: &Path) -> bool {
     let known = fs::read_to_string(sum).is_ok_and(|sum| folder_digest(dir).is_ok_and(|now| now == sum));
-    known && dir.is_dir() && !dir.join(VENDOR).exists()
+    known && dir.is_dir() && !dir.join(VENDOR).is_dir()
 }
 
 /// Puts a new copy of `from` at `dir`, and its digest at `sum`.
@@ -191,9 +191,8 @@ fn replace_copy(from: &Path, dir: &Path, sum: &Path) -> Result<()> {
     let new = tempfile::Builder::new().prefix(".new-").tempdir_in(parent).cause(Cause::HostDisk, disk)?;
     let copy = new.path().join("copy");
     copy_writable(from, &copy).cause(Cause::HostDisk, disk)?;
-    match fs::remove_dir_all(copy.join(VENDOR)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).cause(Cause::HostDisk, disk)?,
-        _ => {}
+    if copy.join(VENDOR).is_dir() {
+        fs::remove_dir_all(copy.join(VENDOR)).cause(Cause::HostDisk, disk)?;
     }
     let digest = folder_digest(&copy)?;
     if dir.exists() {
@@ -307,6 +306,8 @@ mod tests {
         fs::create_dir(dir.join("vendor")).unwrap();
         fs::write(&sum, folder_digest(&dir).unwrap()).unwrap();
         assert!(!intact(&dir, &sum));
+        replace_copy(from.path(), &dir, &sum).unwrap();
+        assert!(!dir.join("vendor").exists() && intact(&dir, &sum));
     }
 
     #[test]
