@@ -75,7 +75,7 @@ fn labs() -> Result<PathBuf> {
 }
 
 fn runs() -> Result<PathBuf> {
-    Ok(kit::dirs::cache()?.join("tests"))
+    Ok(kit::dirs::cache()?.join("test-runs"))
 }
 
 /// The runs of tests that are written down: process and file.
