@@ -324,7 +324,7 @@ fn what_we_built_is_not_published_by_looking_at_it() {
 }
 
 #[test]
-fn what_was_replaced_knows_who_built_it_and_not_who_looked_at_it_later() {
+fn who_built_a_release_knows_what_was_replaced_and_not_who_looked_at_it_later() {
     let world = World::new();
     let replaced = kit::record::Replacement { from: "busybox".into(), to: "example.com/mirror/busybox".into() };
     let release = |digest: &str| Some(Release { digest: digest.into(), objects: 7, artifact: None });
