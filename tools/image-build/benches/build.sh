@@ -5,7 +5,8 @@
 # slower than it has to be.
 # usage: benches/build.sh REGISTRY [ROUNDS [SCRATCH_ROUNDS]]; BIN is the folder of the program (target/release), COMPONENT
 # (pipeline) and PLATFORMS (four of linux) what is built, CHANGE the file that is changed. The registry is one to which
-# plain HTTP is spoken, as a lab's. Everyone has a Go cache of their own; bases and modules are there before.
+# plain HTTP is spoken, as a lab's. Everyone has a Go cache of their own; bases and modules are there before. A WORK that
+# exists is kept, with its go-ours: a Go cache to prepare from.
 # ko is measured as it is called, and with KOCACHE, which lets it keep programs.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -90,9 +91,9 @@ for line in open(work + "/ko.yaml"):
     path, _, reference = line.strip().partition(": ")
     if reference and "@sha256:" in reference:
         bases += ["--base", f"{'default' if path == 'defaultBaseImage' else path}={reference}"]
-# What is compiled is the same for everyone; what is linked and kept is not.
+# What is compiled is the same for everyone (as links: Go's cache is named by content); what is linked and kept is not.
 for name in "ko", "kept":
-    shutil.copytree(work + "/go-ours", f"{work}/go-{name}", dirs_exist_ok=True)
+    shutil.copytree(work + "/go-ours", f"{work}/go-{name}", dirs_exist_ok=True, copy_function=os.link)
 program = os.environ.get("OTHER_ARCH_KO") or (glob.glob(cache + "/bin/ko/*/ko") or [shutil.which("ko")])[0]
 _, found = ko(f"bench-{stamp}/ko", work + "/go-ko", None)
 assert found == expected, "the digests differ from the beginning"
