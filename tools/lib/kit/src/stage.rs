@@ -105,16 +105,25 @@ pub(crate) fn value(words: &[String], option: &str) -> Option<String> {
     })
 }
 
-/// The call as a person gives it again: what only a wiring wants is left out.
+/// The call as a person gives it again: what only a wiring wants is left out, and what lay in a Tekton workspace, which
+/// goes with its run, has the name of its option.
 fn command(tool: &str, words: &[String]) -> String {
     let mut said = format!("cargo xtask {tool}");
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        if ["--stage", "--results-dir"].contains(&word.as_str()) {
-            words.next();
-        } else if !word.starts_with("--stage=") && !word.starts_with("--results-dir=") {
-            said.push_str(&format!(" {}", quote(word)));
+    let mut option = "run-dir";
+    for word in words {
+        let (name, value) = match word.strip_prefix("--") {
+            Some(long) => long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value))),
+            None => (option, Some(word.as_str())),
+        };
+        option = if value.is_none() { name } else { "run-dir" };
+        if ["stage", "results-dir"].contains(&name) {
+            continue;
         }
+        let word = match value.filter(|value| value.starts_with("/workspace/")) {
+            Some(path) => word.replace(path, &name.replace('-', "_").to_uppercase()),
+            None => quote(word),
+        };
+        said.push_str(&format!(" {word}"));
     }
     said
 }
@@ -179,6 +188,21 @@ mod tests {
         }
         assert!(!Ended { cause: Some(Cause::Product), exit: Exit(143) }.done());
         assert!(!Ended { cause: None, exit: Exit(130) }.done());
+    }
+
+    #[test]
+    fn what_lay_in_a_workspace_is_named_for_what_it_was() {
+        for (words, again) in [
+            (
+                "run --run-dir=/workspace/run/run --kubeconfig /workspace/t/k x",
+                "run --run-dir=RUN_DIR --kubeconfig KUBECONFIG x",
+            ),
+            ("conclude /workspace/run/run --env=A=/workspace", "conclude RUN_DIR --env=A=/workspace"),
+            ("run --stage /workspace/run/x.json --results-dir=/r --quiet", "run --quiet"),
+        ] {
+            let words: Vec<_> = words.split(' ').map(String::from).collect();
+            assert_eq!(command("x", &words), format!("cargo xtask x {again}"));
+        }
     }
 
     #[test]
