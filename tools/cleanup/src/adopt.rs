@@ -9,7 +9,7 @@ use std::{
 
 use cluster::lease;
 use kit::{
-    Cause, Done, Error, Outcome, Platform, Result, RunDir, Ui,
+    Cause, Class, Done, Error, Outcome, Platform, Result, RunDir, Ui,
     ci::parse_duration,
     record::{Baseline, Install, Record, RunRecord},
     rundir::read_record,
@@ -56,13 +56,15 @@ pub(crate) fn run(args: &AdoptArgs, ui: &Ui) -> Result<Done> {
         budget: Vec::new(),
         history: None,
     };
-    match back::run(&all, ui)?.cause {
-        None => Ok(Done::good()),
-        Some(_) => {
-            let what = format!("run {left} left the cluster, and it does not get back to what it was before");
-            Err(Error::new(Cause::LeaseHeld, what).next(format!("{command}, or make the cluster anew")))
-        }
-    }
+    let why = match back::run(&all, ui) {
+        Ok(Done { cause: None, .. }) => return Ok(Done::good()),
+        Ok(_) => String::new(),
+        Err(error) if error.cause.class() == Class::Infrastructure => return Err(error),
+        // It is wrong with what was left, not with this call.
+        Err(error) => format!(": {}", error.summary()),
+    };
+    let what = format!("run {left} left the cluster, and it does not get back to what it was before{why}");
+    Err(Error::new(Cause::LeaseHeld, what).next(format!("{command}, or make the cluster anew")))
 }
 
 /// The run that has left the cluster dirty, and where its baseline is for; nothing if the cluster is `own` now.
