@@ -30,6 +30,13 @@ pub struct Conclude {
     /// The cause of a stage that failed and left no file, if another one is likely (repeatable)
     #[arg(long, value_name = "STAGE=CAUSE")]
     otherwise: Vec<Likely>,
+    /// The stage that fails for what the others have found: it has no cause of its own, if they have one
+    #[arg(long, value_name = "STAGE")]
+    judge: Option<String>,
+    /// A stage whose exit code a file holds, as $(steps.step-NAME.exitCode.path) of the same Tekton Task (repeatable): one
+    /// that failed and left no file of its own was interrupted
+    #[arg(long = "step", value_name = "STAGE=FILE")]
+    steps: Vec<Step>,
     /// Whether a run in which no test ran has shown nothing
     #[arg(long, value_enum, value_name = "required|none", default_value_t)]
     tests: Tests,
@@ -78,6 +85,30 @@ impl std::str::FromStr for Status {
             _ => return Err(wrong()),
         };
         Ok(Self { stage: stage.into(), ended })
+    }
+}
+
+/// Where a wiring puts a stage's exit code.
+#[derive(Debug, Clone)]
+struct Step {
+    stage: String,
+    file: PathBuf,
+}
+
+impl std::str::FromStr for Step {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let split = text.split_once('=').filter(|(stage, file)| !stage.is_empty() && !file.is_empty());
+        let step = split.map(|(stage, file)| Self { stage: stage.into(), file: file.into() });
+        step.ok_or_else(|| Error::new(Cause::Usage, format!("'{text}' is not STAGE=FILE")))
+    }
+}
+
+impl Step {
+    /// A step that left no exit code did not come to its end.
+    fn failed(&self) -> bool {
+        std::fs::read_to_string(&self.file).map_or(true, |code| code.trim() != "0")
     }
 }
 
@@ -143,8 +174,15 @@ fn add_unheard(stages: &mut Vec<Stage>, args: &Conclude) {
     // Where no baseline was taken there is nothing to go back to, and cleanup said so.
     let untouched = statuses.iter().any(|status| status.stage == "snapshot" && status.ended != Ended::Succeeded);
     stages.retain(|stage| !(untouched && stage.name == "cleanup" && stage.cause == Some(Cause::Usage)));
-    for Status { stage: name, .. } in statuses.iter().filter(|status| status.ended == Ended::Failed) {
-        if stages.iter().any(|stage| stage.name == *name && stage.cause.is_some()) {
+    let tasks = statuses.iter().filter(|status| status.ended == Ended::Failed).map(|status| &status.stage);
+    let steps = args.steps.iter().filter(|step| step.failed()).map(|step| &step.stage);
+    // The judge comes last: the others are heard then.
+    let judge = |name: &&String| args.judge.as_ref() == Some(*name);
+    let (judges, others): (Vec<_>, Vec<_>) = tasks.chain(steps).partition(judge);
+    for name in others.into_iter().chain(judges) {
+        let heard = stages.iter().any(|stage| stage.name == *name && stage.cause.is_some());
+        let judged = judge(&name) && stage::conclude(stages, &[], args.tests == Tests::Required).0.is_some();
+        if heard || judged {
             continue;
         }
         let now = Timestamp::now();

@@ -25,6 +25,14 @@ fn conclude(world: &World, run: &Run, options: &[&str]) -> (Option<Cause>, Exit)
     (done.cause, done.exit())
 }
 
+impl World {
+    /// The names of the stages in a run's record.
+    fn stages(&self, run: &Run) -> Vec<String> {
+        let (stages, _) = rundir::read_record::<Stages>(run.dir.path()).unwrap();
+        stages.stages.into_iter().map(|stage| stage.name).collect()
+    }
+}
+
 #[test]
 fn a_product_failure_and_an_unreachable_target_are_two_results() {
     let world = World::new();
@@ -72,6 +80,48 @@ fn what_failed_and_left_nothing_was_interrupted() {
     let run = world.run(11, "nothing");
     assert_eq!(conclude(&world, &run, &[]), (Some(Cause::NothingRan), Exit::NOTHING_RAN));
     assert_eq!(conclude(&world, &run, &["--tests", "none"]), (None, Exit::GOOD));
+}
+
+#[test]
+fn who_judges_what_others_found_has_no_cause_of_its_own() {
+    let world = World::new();
+    let run = world.run(10, "judged");
+    stage(&run, "release", Some(Cause::Usage));
+    let failed = ["--judge=gate", "--status", "gate=Failed", "release=Succeeded"];
+    assert_eq!(conclude(&world, &run, &failed), (Some(Cause::Usage), Exit::USAGE));
+    assert_eq!(world.stages(&run), ["release"]);
+    // It was killed, and nobody else has found anything.
+    stage(&run, "release", None);
+    stage(&run, "e2e", None);
+    assert_eq!(conclude(&world, &run, &failed), (Some(Cause::Interrupted), Exit::INFRASTRUCTURE));
+    // It is heard last, whatever the order.
+    let both = ["--judge=gate", "--otherwise=install=registry", "--status", "gate=Failed", "install=Failed"];
+    assert_eq!(conclude(&world, &run, &both), (Some(Cause::Registry), Exit::INFRASTRUCTURE));
+    assert!(!world.stages(&run).contains(&"gate".to_owned()));
+}
+
+#[test]
+fn a_step_that_was_killed_or_could_not_keep_the_evidence_is_no_good_end() {
+    let world = World::new();
+    let run = world.run(10, "steps");
+    stage(&run, "e2e", None);
+    let codes = run.dir.path().join("codes");
+    fs::create_dir_all(&codes).unwrap();
+    let step = |name: &str, code: &str| {
+        fs::write(codes.join(name), code).unwrap();
+        format!("--step={name}={}", codes.join(name).display())
+    };
+    let (good, killed, full) = (step("lease", "0"), step("cleanup", "137"), step("record", "3\n"));
+    let seen = |options: &[&str]| conclude(&world, &run, &[&["--status", "e2e=Succeeded"], options].concat());
+    assert_eq!(seen(&[&good]), (None, Exit::GOOD));
+    assert_eq!(seen(&[&good, &killed]).0, Some(Cause::Interrupted));
+    let asked = ["--unless-failed", "--otherwise=record=host-disk", &full];
+    assert_eq!(seen(&asked), (Some(Cause::HostDisk), Exit::INFRASTRUCTURE));
+    let missing = format!("--step=push={}", codes.join("push").display());
+    assert_eq!(seen(&[&missing]).0, Some(Cause::Interrupted), "it never came to its end");
+    // What it says itself is better.
+    stage(&run, "cleanup", Some(Cause::NotAtBaseline));
+    assert_eq!(seen(&[&killed]).0, Some(Cause::NotAtBaseline));
 }
 
 #[test]
