@@ -94,6 +94,8 @@ spec:
       backoffLimit: 0
       activeDeadlineSeconds: 900
       template:
+        metadata:
+          labels: {{other-arch.dev/place: {place}}}
         spec:
           restartPolicy: Never
           serviceAccountName: other-arch-cron
