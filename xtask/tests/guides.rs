@@ -62,7 +62,7 @@ fn the_namespace_of_the_guides_is_there_before_anything_else_is() {
     let first = text.split("---\n").nth(1).unwrap();
     assert!(first.contains("kind: Namespace") && first.contains("name: other-arch-nightly"), "{first}");
     // The Secret of the guide for a registry is the one that Tasks look for.
-    assert!(guide("from-plumbing.md").contains("docker-registry other-arch-registry"));
+    assert!(guide("from-plumbing.md").contains("secret generic other-arch-registry"));
     assert!(text.contains("secretName: other-arch-registry") || text.contains("name: other-arch-registry"));
 }
 
