@@ -24,7 +24,7 @@ const EXAMPLES: &str = "\
 Examples:
   cargo xtask dogfood                                        greeter on this machine's architecture
   cargo xtask dogfood --env GREETER_TEST=fail                a test that fails: exit code 1, cause product
-  cargo xtask dogfood --unreachable                          a target that does not answer: exit code 3
+  cargo xtask dogfood --target unreachable                   a target that does not answer: exit code 3
   cargo xtask dogfood --test-on linux/s390x                  an emulated node in the target
   cargo xtask dogfood --component pipeline --keep            Tekton itself; both labs stay up
   cargo xtask dogfood --release REFERENCE                    no build: only the run that tests a release
@@ -42,15 +42,15 @@ pub(crate) struct Args {
     #[arg(long, value_name = "OS/ARCH")]
     test_on: Option<Platform>,
     /// Test this release of the component, as a build names it by digest, and build nothing
-    #[arg(long, value_name = "REFERENCE", conflicts_with_all = ["unreachable", "cancel"])]
+    #[arg(long, value_name = "REFERENCE", conflicts_with = "cancel")]
     release: Option<String>,
     /// A variable for the tests, such as GREETER_TEST=fail
     #[arg(long, value_name = "KEY=VALUE", default_value = "")]
     env: String,
-    /// Cut the way to the target before it is tested
-    #[arg(long)]
-    unreachable: bool,
-    /// Cancel the test's PipelineRun while its tests run: 'finally' as CancelledRunFinally, 'now' as Cancelled
+    /// Spoil the way to the target before it is tested
+    #[arg(long, value_enum, value_name = "HOW")]
+    target: Option<Spoilt>,
+    /// End the test's PipelineRun while its tests run
     #[arg(long, value_enum, value_name = "HOW")]
     cancel: Option<Cancel>,
     /// Do not run `cargo xtask nightly` on the same input to compare the matrices
@@ -64,23 +64,26 @@ pub(crate) struct Args {
     labs: String,
 }
 
-/// How a run is cancelled.
+/// What is wrong with a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Cancel {
-    /// Its `finally` still runs
-    Finally,
-    /// Nothing more runs
-    Now,
+pub(crate) enum Spoilt {
+    /// It does not answer
+    Unreachable,
+    /// Nobody has given the driver its Secret
+    NoSecret,
+    /// The Secret's kubeconfig is none
+    BadSecret,
 }
 
-impl Cancel {
-    /// What the PipelineRun's `spec.status` is set to.
-    const fn status(self) -> &'static str {
-        match self {
-            Self::Finally => "CancelledRunFinally",
-            Self::Now => "Cancelled",
-        }
-    }
+/// How a run is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Cancel {
+    /// As CancelledRunFinally: its `finally` still runs
+    Finally,
+    /// As Cancelled: nothing more runs
+    Now,
+    /// The PipelineRun is deleted
+    Delete,
 }
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
@@ -115,8 +118,8 @@ impl Request<'_> {
     /// All of it; what the runs came to, and a cause of ours if the matrices differ.
     fn work(&self, labs: &Labs, ui: &Ui) -> Result<(Vec<Followed>, Option<Cause>)> {
         let driver = Driver::prepare(labs, &self.platforms, &self.folder, ui)?;
-        if self.args.unreachable {
-            driver.cut();
+        if let Some(how) = self.args.target {
+            driver.spoil(how, &self.test_on.dir())?;
         }
         let (component, since) = (&self.args.component, jiff::Timestamp::now());
         let fired = driver.fire(self, ui)?;
@@ -130,7 +133,7 @@ impl Request<'_> {
         }
         self.show(&runs, ui)?;
         let ours = matrix::collect(labs, &self.folder)?;
-        let other = self.args.unreachable || self.args.cancel.is_some() || self.args.release.is_some();
+        let other = self.args.target.is_some() || self.args.cancel.is_some() || self.args.release.is_some();
         if self.args.no_compare || other {
             return Ok((runs, None));
         }

@@ -38,6 +38,22 @@ impl Labs {
         let output = command.args(["lease", "show", "--lab", &lab, "--output", "json"]).output().unwrap();
         serde_json::from_slice(&output.stdout).unwrap()
     }
+
+    fn has_greeter(&self) -> bool {
+        !self.target(&["get", "namespace", "greeter-system", "--ignore-not-found"]).is_empty()
+    }
+
+    fn is_as_it_was(&self) {
+        assert!(!self.has_greeter());
+        assert!(self.lease()["holder"].is_null());
+    }
+
+    /// As if its holder had been gone for long. A pod that is being ended may renew it once more.
+    fn expire_lease(&self) {
+        std::thread::sleep(std::time::Duration::from_secs(60));
+        let old = r#"{"spec":{"renewTime":"2026-01-01T00:00:00.000000Z"}}"#;
+        self.target(&["patch", "lease", "run", "--namespace", "other-arch", "--type=merge", "--patch", old]);
+    }
 }
 
 impl Drop for Labs {
@@ -66,8 +82,7 @@ fn one_lab_drives_another_through_tekton() {
 
     let (code, runs) = labs.dogfood(&["--env", "GREETER_TEST=fail", "--no-compare"]);
     assert_eq!((code, &runs[1]["outcome"], &runs[1]["cause"]), (1, &"failed".into(), &"product".into()), "{runs:?}");
-    assert!(labs.target(&["get", "namespace", "greeter-system", "--ignore-not-found"]).is_empty());
-    assert!(labs.lease()["holder"].is_null());
+    labs.is_as_it_was();
 
     // Also where most of a run is skipped something fails for what was found, and says what.
     for asked in [["--component", "nosuch"], ["--release", "no/such/release.yaml"]] {
@@ -77,24 +92,30 @@ fn one_lab_drives_another_through_tekton() {
         assert_eq!((ended(&runs[0], "gate"), ended(&runs[0], "lease")), (Some("Failed"), None), "{runs:?}");
     }
 
-    let (code, runs) = labs.dogfood(&["--unreachable"]);
-    assert_eq!((code, &runs[1]["cause"]), (3, &"cluster-unreachable".into()), "{runs:?}");
-    assert_eq!(ended(&runs[1], "finish"), Some("Succeeded"), "{runs:?}");
+    // What is wrong with the target is said, and nothing of it is the product's.
+    for (how, code, cause) in
+        [("unreachable", 3, "cluster-unreachable"), ("no-secret", 2, "usage"), ("bad-secret", 2, "usage")]
+    {
+        let (ended_with, runs) = labs.dogfood(&["--target", how]);
+        assert_eq!((ended_with, &runs[1]["cause"]), (code, &cause.into()), "{how}: {runs:?}");
+        assert_eq!(ended(&runs[1], "finish"), Some("Succeeded"), "{how}: {runs:?}");
+    }
 
     let (code, runs) = labs.dogfood(&["--env", "GREETER_TEST=hang", "--cancel", "finally"]);
     assert_eq!((code, &runs[1]["reason"]), (3, &"Cancelled".into()), "{runs:?}");
-    assert!(labs.target(&["get", "namespace", "greeter-system", "--ignore-not-found"]).is_empty());
-    assert!(labs.lease()["holder"].is_null());
+    assert!(runs[1]["evidence"].is_string(), "{runs:?}");
+    labs.is_as_it_was();
 
     // Ended hard it leaves what it did and a lease that expires; the next run adopts both.
-    let (code, runs) = labs.dogfood(&["--env", "GREETER_TEST=hang", "--cancel", "now"]);
-    assert_eq!((code, &runs[1]["cause"]), (3, &"interrupted".into()), "{runs:?}");
-    assert!(labs.lease()["holder"].is_string());
-    assert!(!labs.target(&["get", "namespace", "greeter-system", "--ignore-not-found"]).is_empty());
-    let old = r#"{"spec":{"renewTime":"2026-01-01T00:00:00.000000Z"}}"#;
-    labs.target(&["patch", "lease", "run", "--namespace", "other-arch", "--type=merge", "--patch", old]);
-    let (code, runs) = labs.dogfood(&["--no-compare"]);
-    assert_eq!((code, &runs[1]["outcome"]), (0, &"passed".into()), "{runs:?}");
-    assert!(labs.target(&["get", "namespace", "greeter-system", "--ignore-not-found"]).is_empty());
-    assert!(labs.lease()["holder"].is_null() && labs.lease()["dirty"].is_null());
+    for how in ["now", "delete"] {
+        let (code, runs) = labs.dogfood(&["--env", "GREETER_TEST=hang", "--cancel", how]);
+        assert_eq!((code, &runs[1]["cause"]), (3, &"interrupted".into()), "{how}: {runs:?}");
+        assert!(labs.lease()["holder"].is_string(), "{how}");
+        assert!(labs.has_greeter(), "{how}");
+        labs.expire_lease();
+        let (code, runs) = labs.dogfood(&["--no-compare"]);
+        assert_eq!((code, &runs[1]["outcome"]), (0, &"passed".into()), "{how}: {runs:?}");
+        labs.is_as_it_was();
+        assert!(labs.lease()["dirty"].is_null(), "{how}");
+    }
 }

@@ -10,7 +10,7 @@ use kit::{
 use serde_json::{Value, json};
 
 use super::{
-    Request,
+    Request, Spoilt,
     labs::{Lab, Labs},
     not_done,
     relay::Relay,
@@ -85,9 +85,17 @@ impl<'a> Driver<'a> {
         Ok(Self { labs, images, api_server, _git: git })
     }
 
-    /// From now on the target does not answer.
-    pub(super) fn cut(&self) {
-        self.api_server.open(false);
+    /// From now on that is wrong with the target of that place; the next driver puts it right.
+    pub(super) fn spoil(&self, how: Spoilt, place: &str) -> Result<()> {
+        let (driver, name) = (&self.labs.driver, format!("target-{place}"));
+        match how {
+            Spoilt::Unreachable => {
+                self.api_server.open(false);
+                Ok(())
+            }
+            Spoilt::NoSecret => driver.kubectl(&["delete", "secret", "--namespace", NAMESPACE, &name]).map(drop),
+            Spoilt::BadSecret => driver.apply(&secret(place, "clusters: everywhere").to_string()),
+        }
     }
 
     /// Posts what the CronJob of an architecture posts, or what the end of a build posts, by a Job made as theirs; returns
@@ -226,12 +234,8 @@ fn objects(labs: &Labs, api: &Relay, registry: &Relay, network: &BTreeMap<&'stat
     let service_ports: Vec<_> = ports.iter().map(|(name, port, _)| json!({ "name": name, "port": port })).collect();
     let ends: Vec<_> = ports.iter().map(|(name, _, to)| json!({ "name": name, "port": to.address().port() })).collect();
     let about = |name: &str| json!({ "name": name, "namespace": NAMESPACE });
-    let secrets = ["linux-amd64", "linux-arm64", "linux-s390x", "linux-ppc64le"].map(|place| {
-        json!({
-            "apiVersion": "v1", "kind": "Secret", "metadata": about(&format!("target-{place}")),
-            "stringData": { "kubeconfig": kubeconfig },
-        })
-    });
+    let architectures = Ci::new(tools::root().join("ci")).architectures()?.architecture;
+    let secrets = architectures.iter().map(|one| secret(&one.platform.dir(), &kubeconfig));
     let mut items = vec![
         json!({
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": about("other-arch-environment"), "data": network,
@@ -251,6 +255,14 @@ fn objects(labs: &Labs, api: &Relay, registry: &Relay, network: &BTreeMap<&'stat
     ];
     items.extend(secrets);
     Ok(json!({ "apiVersion": "v1", "kind": "List", "items": items }))
+}
+
+/// What leads to the target of a place.
+fn secret(place: &str, kubeconfig: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "stringData": { "kubeconfig": kubeconfig },
+        "metadata": { "name": format!("target-{place}"), "namespace": NAMESPACE },
+    })
 }
 
 /// Runs a tool of ours on this machine.

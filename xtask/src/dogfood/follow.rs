@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Cancel, driver::NAMESPACE, labs::Labs, not_done};
 
-/// The longest run of ours; Tekton ends it before.
+/// Longer than anybody waits here; Tekton would end a run after a day.
 const LIMIT: Duration = Duration::from_secs(6 * 3600);
 /// Until a PipelineRun that was asked for is there.
 const BEGIN: Duration = Duration::from_secs(120);
@@ -60,16 +60,35 @@ pub(super) fn to_the_end(labs: &Labs, name: &str, cancel: Option<Cancel>, ui: &U
         step.set(shown.join(", "));
         let testing = tasks.iter().any(|(task, how)| task == "e2e" && how == "Running");
         if let (Some(how), true, false) = (cancel, testing, cancelled) {
-            let patch = format!(r#"{{"spec":{{"status":"{}"}}}}"#, how.status());
+            cancelled = true;
+            let Some(status) = status(how) else {
+                labs.driver.kubectl(&["delete", "pipelinerun", name, "--namespace", NAMESPACE])?;
+                return Ok(Some(deleted(run)));
+            };
+            let patch = format!(r#"{{"spec":{{"status":"{status}"}}}}"#);
             let arguments = ["patch", "pipelinerun", name, "--namespace", NAMESPACE, "--type=merge", "--patch", &patch];
             labs.driver.kubectl(&arguments)?;
-            cancelled = true;
         }
         Ok((!run["status"]["completionTime"].is_null()).then_some(run))
     })?;
     let followed = read(name, &run, &task_runs(labs, name)?)?;
     step.done(format!("{} {}", followed.reason, followed.outcome));
     Ok(followed)
+}
+
+/// What a PipelineRun's `spec.status` is set to, unless it is deleted.
+const fn status(how: Cancel) -> Option<&'static str> {
+    match how {
+        Cancel::Finally => Some("CancelledRunFinally"),
+        Cancel::Now => Some("Cancelled"),
+        Cancel::Delete => None,
+    }
+}
+
+/// A run as it was when it was deleted.
+fn deleted(mut run: Value) -> Value {
+    run["status"]["conditions"] = serde_json::json!([{ "status": "False", "reason": "Deleted" }]);
+    run
 }
 
 /// The TaskRuns of a run, in the order in which they began.
