@@ -4,6 +4,7 @@
 //! (`common.yaml`), and what belongs to a place: namespace, repositories. CronJobs and volumes follow from
 //! `ci/architectures.toml` and `ci/components.toml`.
 
+mod actions;
 mod features;
 mod lint;
 pub(crate) mod places;
@@ -26,6 +27,7 @@ const EXAMPLES: &str = "\
 Examples:
   cargo xtask images --to registry.example/other-arch/steps
   cargo xtask tekton --repo registry.example/nightly --repository https://git.example/other-arch | kubectl apply -f -
+  cargo xtask tekton --repo … --repository … --step-actions --lab NAME
   cargo xtask tekton --check
 
 With --kubeconfig or --lab it is an error, and nothing is printed, if the Tekton of that cluster lacks what is used. The
@@ -63,6 +65,9 @@ pub(crate) struct Args {
     /// Size of each target's volume, for caches and runs
     #[arg(long, value_name = "QUANTITY", default_value = "20Gi")]
     storage: String,
+    /// Print each stage as a StepAction as well, for Tasks of one's own; the cluster has to serve them
+    #[arg(long, conflicts_with = "check")]
+    step_actions: bool,
     /// The step images by digest, as `cargo xtask images --to` writes them [default: target/images/images.json]
     #[arg(long, value_name = "FILE")]
     images: Option<PathBuf>,
@@ -106,9 +111,13 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
         dashboard: args.dashboard.clone(),
     };
     if args.kubeconfig.is_some() || args.lab.is_some() {
-        features(&|words| args.kubectl(words))?;
+        features(&|words| args.kubectl(words), args.step_actions)?;
     }
-    ui.result(render(&ci, &place, &Made::read(args.images.as_deref())?)?.trim_end())?;
+    let mut documents = documents(&folder(&ci))?;
+    if args.step_actions {
+        documents.extend(actions::actions(&documents));
+    }
+    ui.result(render(documents, &place, &Made::read(args.images.as_deref())?)?.trim_end())?;
     Ok(Done::good())
 }
 
@@ -142,7 +151,8 @@ pub(crate) fn generated(ci: &Ci) -> Result<Vec<(PathBuf, String)>> {
     ])
 }
 
-fn folder(ci: &Ci) -> PathBuf {
+/// Where they lie.
+pub(crate) fn folder(ci: &Ci) -> PathBuf {
     ci.folder().join("tekton")
 }
 

@@ -37,7 +37,8 @@ fn tekton_s_own_admission_takes_our_tasks_and_pipelines() {
     let file = folder.path().join("images.json");
     std::fs::write(&file, serde_json::json!({ "images": images }).to_string()).unwrap();
     let mut render = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    render.args(["tekton", "--repo", "r.example/n", "--repository", "https://git.example/x", "--images"]).arg(&file);
+    render.args(["tekton", "--step-actions", "--repo", "r.example/n", "--repository", "https://git.example/x"]);
+    render.arg("--images").arg(&file);
     let rendered = render.output().unwrap();
     assert!(rendered.status.success(), "{}", String::from_utf8_lossy(&rendered.stderr));
     let admission = |text: &[u8]| {
@@ -52,8 +53,12 @@ fn tekton_s_own_admission_takes_our_tasks_and_pipelines() {
         (output.status.success(), String::from_utf8(output.stdout).unwrap())
     };
     let (good, said) = admission(&rendered.stdout);
-    assert!(good && said.lines().filter(|line| line.ends_with(": good")).count() >= 15, "{said}");
+    assert!(good && said.lines().filter(|line| line.ends_with(": good")).count() >= 25, "{said}");
+    assert!(said.contains("StepAction other-arch-tests: good"), "{said}");
     let text = String::from_utf8(rendered.stdout).unwrap();
     let (good, said) = admission(text.replacen("runAfter:", "runBefore:", 1).as_bytes());
     assert!(!good && said.contains("refused"), "{said}");
+    // Also what the TriggerTemplate makes.
+    let (good, said) = admission(text.replacen("fsGroupChangePolicy:", "fsGroupChange:", 1).as_bytes());
+    assert!(!good && said.contains("TriggerTemplate other-arch: refused"), "{said}");
 }

@@ -47,7 +47,7 @@ impl<'a> Driver<'a> {
         for component in TEKTON {
             install(driver, component, folder, ui)?;
         }
-        tekton::features(&|words| driver.kubectl(words))?;
+        tekton::features(&|words| driver.kubectl(words), false)?;
         // What nodes of the target ask public registries for, as `nightly` does for its lab.
         let mut words = vec!["images".to_owned(), "--repo".into(), target.registry.clone()];
         words.extend(platforms.iter().flat_map(|platform| ["--platform".into(), platform.to_string()]));
@@ -66,7 +66,7 @@ impl<'a> Driver<'a> {
         };
         let ci = Ci::new(tools::root().join("ci"));
         // Tekton's webhook may still be learning its certificate.
-        let rendered = tekton::render(&ci, &place, &images)?;
+        let rendered = tekton::render(tekton::documents(&tekton::folder(&ci))?, &place, &images)?;
         let late = || not_done("Tekton did not take ci/tekton within two minutes");
         let mut last = None;
         kit::retry::until(Duration::from_secs(120), late, || match driver.apply(&rendered) {

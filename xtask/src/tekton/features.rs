@@ -6,26 +6,32 @@ use serde_json::Value;
 /// The oldest Tekton Pipelines with what we use: results of steps, projected workspaces, `onError`.
 const PIPELINES: (u32, u32) = (1, 0);
 /// Served versions that `ci/tekton` is written in.
-const SERVED: [(&str, &str); 5] = [
+const SERVED: [(&str, &str); 7] = [
     ("tasks.tekton.dev", "v1"),
     ("pipelines.tekton.dev", "v1"),
     ("pipelineruns.tekton.dev", "v1"),
     ("eventlisteners.triggers.tekton.dev", "v1beta1"),
     ("triggertemplates.triggers.tekton.dev", "v1beta1"),
+    ("triggerbindings.triggers.tekton.dev", "v1beta1"),
+    ("clusterinterceptors.triggers.tekton.dev", "v1alpha1"),
 ];
+/// Beside them for `--step-actions`.
+const ACTIONS: (&str, &str) = ("stepactions.tekton.dev", "v1beta1");
 
-/// Refuses a Tekton that lacks what `ci/tekton` uses, all of it named. `kubectl` asks its cluster.
+/// Refuses a Tekton that lacks what `ci/tekton` uses, all of it named; StepActions too, if they are wanted. `kubectl` asks
+/// its cluster.
 ///
 /// # Errors
 /// [`Cause::Usage`] naming it; what `kubectl` returns if the cluster cannot be asked.
-pub(crate) fn features(kubectl: &dyn Fn(&[&str]) -> Result<String>) -> Result<()> {
-    let kinds = SERVED.map(|(kind, _)| kind);
+pub(crate) fn features(kubectl: &dyn Fn(&[&str]) -> Result<String>, step_actions: bool) -> Result<()> {
+    let wanted: Vec<_> = SERVED.into_iter().chain(step_actions.then_some(ACTIONS)).collect();
+    let kinds: Vec<_> = wanted.iter().map(|(kind, _)| *kind).collect();
     let ask = [&["get", "customresourcedefinitions", "--ignore-not-found", "--output=json"][..], &kinds].concat();
     let definitions = serde_json::from_str(&kubectl(&ask)?).unwrap_or_default();
     let path = "jsonpath={.data.version}";
     // One that nobody may read is taken as it is.
     let version = kubectl(&["get", "configmap", "pipelines-info", "--namespace", "tekton-pipelines", "--output", path]);
-    let lacks = lacks(&definitions, &version.unwrap_or_default());
+    let lacks = lacks(&wanted, &definitions, &version.unwrap_or_default());
     if lacks.is_empty() {
         return Ok(());
     }
@@ -34,15 +40,15 @@ pub(crate) fn features(kubectl: &dyn Fn(&[&str]) -> Result<String>) -> Result<()
 }
 
 /// What is not there: of definitions as kubectl prints them, one alone or a list, and of a version.
-fn lacks(definitions: &Value, version: &str) -> Vec<String> {
+fn lacks(wanted: &[(&str, &str)], definitions: &Value, version: &str) -> Vec<String> {
     let list = definitions["items"].as_array().map_or(std::slice::from_ref(definitions), Vec::as_slice);
     let mut lacks = Vec::new();
-    for (kind, wanted) in SERVED {
-        let definition = list.iter().find(|definition| definition["metadata"]["name"] == kind);
+    for (kind, wanted) in wanted {
+        let definition = list.iter().find(|definition| definition["metadata"]["name"] == *kind);
         let versions = definition.and_then(|definition| definition["spec"]["versions"].as_array());
         let served = versions.into_iter().flatten().filter(|version| version["served"] == true);
         let served: Vec<_> = served.filter_map(|version| version["name"].as_str()).collect();
-        if !served.contains(&wanted) {
+        if !served.contains(wanted) {
             let served = if served.is_empty() { "nothing".to_owned() } else { served.join(" ") };
             lacks.push(format!("{kind} {wanted} (served: {served})"));
         }
@@ -78,17 +84,17 @@ mod tests {
     fn an_old_tekton_is_named_with_what_it_lacks() {
         assert_eq!(too_old("v0.62.1").unwrap(), "Tekton Pipelines v1.0 (there is v0.62.1)");
         for good in ["v1.0.0", "v1.9.0", "v2.0.0", "devel", ""] {
-            assert_eq!(lacks(&definitions(&SERVED), good), [""; 0], "{good}");
+            assert_eq!(lacks(&SERVED, &definitions(&SERVED), good), [""; 0], "{good}");
         }
         let mut old = SERVED;
         old[0].1 = "v1beta1";
-        let found = lacks(&definitions(&old[..4]), "v0.62.1");
+        let found = lacks(&SERVED, &definitions(&old[..4]), "v0.62.1");
         assert_eq!(found[0], "tasks.tekton.dev v1 (served: v1beta1)");
         assert_eq!(found[1], "triggertemplates.triggers.tekton.dev v1beta1 (served: nothing)");
-        assert_eq!(found.len(), 3, "{found:?}");
+        assert_eq!(found.len(), 5, "{found:?}");
         // One alone is no list, and none is nothing.
-        assert_eq!(lacks(&definitions(&SERVED[..1])["items"][0], "").len(), 4);
-        assert_eq!(lacks(&Value::Null, "").len(), 5);
+        assert_eq!(lacks(&SERVED, &definitions(&SERVED[..1])["items"][0], "").len(), 6);
+        assert_eq!(lacks(&SERVED, &Value::Null, "").len(), 7);
     }
 
     #[test]
@@ -99,10 +105,12 @@ mod tests {
                 _ => Ok(definitions(&SERVED).to_string()),
             }
         };
-        features(&of("v1.9.0")).unwrap();
-        let error = features(&of("v0.50.0")).unwrap_err();
+        features(&of("v1.9.0"), false).unwrap();
+        let error = features(&of("v1.9.0"), true).unwrap_err();
+        assert!(error.to_string().contains("stepactions.tekton.dev v1beta1 (served: nothing)"), "{error}");
+        let error = features(&of("v0.50.0"), false).unwrap_err();
         assert!(error.cause == Cause::Usage && error.to_string().contains("lacks what ci/tekton uses"), "{error}");
         let away = |_: &[&str]| Err(Error::new(Cause::Apiserver, "away"));
-        assert_eq!(features(&away).unwrap_err().cause, Cause::Apiserver);
+        assert_eq!(features(&away, false).unwrap_err().cause, Cause::Apiserver);
     }
 }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use kit::{Cause, Context, Error, Result, ci::Ci};
+use kit::{Cause, Context, Error, Result};
 use serde::Deserialize;
 use serde_yaml_ng::{Mapping, Value};
 
@@ -107,16 +107,16 @@ fn complete(task: &mut Value, common: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Everything for a place, as YAML.
+/// These documents for a place, as YAML, and its namespace before them.
 ///
 /// # Errors
 /// [`Cause::Usage`] for a step image that was not pushed.
-pub(crate) fn render(ci: &Ci, place: &Place, images: &Made) -> Result<String> {
+pub(crate) fn render(documents: Vec<Document>, place: &Place, images: &Made) -> Result<String> {
     // First, so that all others find it.
     let labels = "{app.kubernetes.io/part-of: other-arch}";
     let name = &place.namespace;
     let mut text = format!("---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n  labels: {labels}\n");
-    for document in documents(&super::folder(ci))? {
+    for document in documents {
         let mut value = document.value;
         fill(&mut value, &|word| put_in(word, place, images))
             .map_err(|error| error.within(format!("ci/tekton/{}", document.file)))?;

@@ -100,6 +100,37 @@ fn every_step_s_arguments_are_arguments_of_its_program() {
 }
 
 #[test]
+fn a_stage_as_an_action_is_the_same_call() {
+    let tasks = all();
+    let actions = actions::actions(&tasks);
+    let named: Vec<_> = actions.iter().map(render::Document::name).collect();
+    for name in ["other-arch-build", "other-arch-tests", "other-arch-snapshot", "other-arch-finish-cleanup"] {
+        assert!(named.contains(&name), "{named:?}");
+    }
+    let mut different = named.clone();
+    different.sort_unstable();
+    different.dedup();
+    assert_eq!(different.len(), named.len(), "{named:?}");
+    for action in &actions {
+        let (spec, name) = (&action.value["spec"], action.name());
+        let variables = lint::variables(spec);
+        let (params, results) = (names(&spec["params"]), names(&spec["results"]));
+        let unknown = variables.iter().find(|variable| match variable.strip_prefix("params.") {
+            Some(param) => !params.contains(param),
+            None => !results.iter().any(|result| **variable == format!("step.results.{result}.path")),
+        });
+        assert_eq!(unknown, None, "{name}");
+        let idle = params.iter().find(|param| !variables.contains(&format!("params.{param}")));
+        assert_eq!(idle, None, "{name}");
+        let program = text(&list(&spec["command"])[0]).trim_start_matches("/usr/local/bin/").to_owned();
+        for empty in [false, true] {
+            let arguments = arguments(spec, &spec["params"], empty);
+            parse(&program, &arguments).unwrap_or_else(|error| panic!("{name} {}\n{error}", arguments.join(" ")));
+        }
+    }
+}
+
+#[test]
 fn a_task_promises_only_results_that_its_tool_writes() {
     for document in all().iter().filter(|document| document.kind() == "Task") {
         let spec = &document.value["spec"];
@@ -159,7 +190,7 @@ fn made() -> Made {
 
 #[test]
 fn what_a_cluster_gets_is_whole() {
-    let text = render(&ci(), &place(), &made()).unwrap();
+    let text = render(all(), &place(), &made()).unwrap();
     for gone in ["step-image://", "place://"] {
         assert!(!text.contains(gone), "{gone} in {text}");
     }
@@ -176,7 +207,7 @@ fn what_a_cluster_gets_is_whole() {
     // Two namespaces of a cluster do not take each other's rights away.
     let roles = documents.iter().filter(|document| text_of(&document["kind"]).starts_with("ClusterRole"));
     assert!(roles.clone().count() == 2 && roles.into_iter().all(|role| role["metadata"]["name"] == "night-listener"));
-    let error = render(&ci(), &place(), &Made::default()).unwrap_err();
+    let error = render(all(), &place(), &Made::default()).unwrap_err();
     assert!(error.cause == Cause::Usage && error.to_string().contains("was not pushed"), "{error}");
 }
 
