@@ -48,6 +48,9 @@ impl<'a> Driver<'a> {
             install(driver, component, folder, ui)?;
         }
         tekton::features(&|words| driver.kubectl(words), false)?;
+        // A listener that begins before its interceptors have their certificate ends, and is begun again after minutes.
+        let certificate = "--for=jsonpath={.spec.clientConfig.caBundle}";
+        driver.kubectl(&["wait", certificate, "--timeout=180s", "clusterinterceptor/cel"])?;
         // What nodes of the target ask public registries for, as `nightly` does for its lab.
         let mut words = vec!["images".to_owned(), "--repo".into(), target.registry.clone()];
         words.extend(platforms.iter().flat_map(|platform| ["--platform".into(), platform.to_string()]));
