@@ -65,6 +65,9 @@ pub(crate) struct Args {
     /// Size of each target's volume, for caches and runs
     #[arg(long, value_name = "QUANTITY", default_value = "20Gi")]
     storage: String,
+    /// How a volume is mounted: ReadWriteMany where the cluster has several nodes and two runs may use one at once
+    #[arg(long, value_name = "MODE", default_value = "ReadWriteOnce")]
+    access_mode: String,
     /// Print each stage as a StepAction as well, for Tasks of one's own; the cluster has to serve them
     #[arg(long, conflicts_with = "check")]
     step_actions: bool,
@@ -108,6 +111,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
         repo: text(&args.repo),
         repository: text(&args.repository),
         storage: args.storage.clone(),
+        access_mode: args.access_mode.clone(),
         dashboard: args.dashboard.clone(),
     };
     if args.kubeconfig.is_some() || args.lab.is_some() {

@@ -65,6 +65,7 @@ impl<'a> Driver<'a> {
             repo: format!("{}/nightly", target.registry),
             repository: git.url.clone(),
             storage: "20Gi".into(),
+            access_mode: "ReadWriteOnce".into(),
             dashboard: String::new(),
         };
         let ci = Ci::new(tools::root().join("ci"));

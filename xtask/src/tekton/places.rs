@@ -61,7 +61,7 @@ pub(crate) fn job(request: &Value, image: &str, namespace: &str) -> Result<Value
 fn claim(place: &str) -> String {
     format!(
         "---\napiVersion: v1\nkind: PersistentVolumeClaim\nmetadata:\n  name: other-arch-{place}\nspec:\n  \
-         accessModes: [ReadWriteOnce]\n  resources:\n    requests:\n      storage: \"place://storage\"\n"
+         accessModes: [\"place://access-mode\"]\n  resources:\n    requests:\n      storage: \"place://storage\"\n"
     )
 }
 

@@ -23,6 +23,7 @@ pub(crate) struct Place {
     pub(crate) repo: String,
     pub(crate) repository: String,
     pub(crate) storage: String,
+    pub(crate) access_mode: String,
     /// Where the Dashboard is; empty if there is none.
     pub(crate) dashboard: String,
 }
@@ -165,6 +166,7 @@ fn put_in(text: &str, place: &Place, images: &Made) -> Result<Option<String>> {
         ("repo", &place.repo),
         ("namespace", &place.namespace),
         ("storage", &place.storage),
+        ("access-mode", &place.access_mode),
         ("dashboard", &place.dashboard),
     ];
     let filled =

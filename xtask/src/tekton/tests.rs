@@ -179,6 +179,7 @@ fn place() -> Place {
         repo: "registry.example/n".into(),
         repository: "https://git.example/x".into(),
         storage: "1Gi".into(),
+        access_mode: "ReadWriteMany".into(),
         dashboard: "https://dashboard.example".into(),
     }
 }
