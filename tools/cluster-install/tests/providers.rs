@@ -6,7 +6,11 @@
 #[allow(dead_code, reason = "shared with other tests")]
 mod sshd;
 
-use std::{path::Path, process::Command, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
 
 use serde_json::{Value, json};
 use sshd::{Ended, World};
@@ -31,10 +35,8 @@ case $verb in
 esac
 "#;
 
-#[test]
-#[ignore = "needs a lab: cargo xtask test runs it"]
-fn a_host_whose_side_drives_the_lab() {
-    let name = "install-by-ssh";
+/// A host whose side drives the lab of that name, and the program that takes it down.
+fn host_of_a_lab(name: &str) -> (World, PathBuf) {
     let lab = Path::new(env!("CARGO_BIN_EXE_cluster-install")).with_file_name("lab");
     assert!(lab.is_file(), "{} is missing: cargo build --package lab", lab.display());
     let cache = kit::dirs::cache().unwrap();
@@ -43,6 +45,43 @@ fn a_host_whose_side_drives_the_lab() {
         script.replace("'LAB'", &format!("'{}'", lab.display())).replace("SEARCH", &std::env::var("PATH").unwrap());
     let world = World::new(&script);
     world.describe("limits = { create = '20m', answer = '1m' }");
+    (world, lab)
+}
+
+/// What the guide tells the owner of a host to type.
+#[test]
+#[ignore = "needs a lab: cargo xtask test runs it"]
+fn bring_your_machine_that_is_a_host() {
+    let name = "install-by-guide";
+    let (world, lab) = host_of_a_lab(name);
+    let _down = Down(&lab, name);
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/bring-your-machine.md");
+    let guide = std::fs::read_to_string(guide).unwrap();
+    let mut seen = Vec::new();
+    for line in guide.lines().filter_map(|line| line.strip_prefix("$ cargo xtask cluster-install cluster ")) {
+        let (line, file) = line.split_once(" > ").map_or((line, None), |(line, file)| (line, Some(file)));
+        let words: Vec<_> = ["cluster"].into_iter().chain(line.split(' ')).chain(["--ci", "ci"]).collect();
+        let ended = Ended::of(&mut world.command(&words));
+        ended.says(0, &[]);
+        if let Some(file) = file {
+            // What it prints is a way in.
+            world.write(file, &ended.stdout);
+            let status = ["status", "--kubeconfig", file, "--output", "json"];
+            let status = Ended::of(&mut world.command(&status)).says(0, &[]).json();
+            assert!(status["cluster"]["uid"].is_string() || status["uid"].is_string(), "{status}");
+        }
+        seen.push(words[1].to_owned());
+    }
+    assert_eq!(seen, ["create", "status", "kubeconfig", "delete"]);
+    Ended::of(&mut world.command(&["cluster", "status", "z-1", "--ci", "ci"])).says(3, &["error[cluster-unreachable]"]);
+}
+
+#[test]
+#[ignore = "needs a lab: cargo xtask test runs it"]
+fn a_host_whose_side_drives_the_lab() {
+    let name = "install-by-ssh";
+    let (world, lab) = host_of_a_lab(name);
+    let cache = kit::dirs::cache().unwrap();
     let own = world.at("own");
     let _down = Down(&lab, name);
     let ours = |args: &[&str]| Ended::of(world.command(args).env("OTHER_ARCH_CACHE", &own));
