@@ -239,6 +239,13 @@ fn the_workflow_builds_once_and_tests_on_every_machine() {
     assert_eq!(jobs["test-pipeline"]["strategy"]["fail-fast"], false);
     let machines = list(&jobs["test-pipeline"]["strategy"]["matrix"]["include"]);
     let machines: Vec<_> = machines.iter().map(|machine| text(&machine["platform"])).collect();
+    assert_eq!(jobs["matrix"]["needs"][0], "test-pipeline");
+    let joint = steps("matrix");
+    for words in ["record /runs --history history", "render --history history --format markdown"] {
+        let words: Vec<_> = words.split(' ').map(String::from).collect();
+        assert!(joint.contains(&format!("support-matrix {}", words[0])), "{joint}");
+        parse("support-matrix", &words).unwrap();
+    }
     assert_eq!(machines, ["linux/amd64", "linux/arm64", "linux/s390x", "linux/ppc64le"]);
 }
 

@@ -72,7 +72,34 @@ pub(crate) fn workflow(ci: &Ci) -> Result<String> {
         }
         text.push_str(&test(&component, needs.is_empty()));
     }
+    text.push_str(&matrix(&super::places::components(ci)?, builder));
     Ok(text)
+}
+
+/// What all machines have found: one history, which goes on from night to night, and its matrix.
+fn matrix(components: &[String], runner: &str) -> String {
+    let tests: Vec<_> = components.iter().map(|component| format!("test-{component}")).collect();
+    let tests = tests.join(", ");
+    format!(
+        "  matrix:
+    needs: [{tests}]
+    if: always()
+    runs-on: {runner}
+    timeout-minutes: 30
+    steps:
+    - uses: actions/checkout@v4
+    - uses: actions/cache@v4
+      with: {{path: history, key: \"history-${{{{ github.run_id }}}}\", restore-keys: history-}}
+    - uses: actions/download-artifact@v4
+      with: {{path: runs, pattern: test-*}}
+    - run: |
+        # A machine that was lost has left nothing, or half of it.
+        for run in runs/*/*/; do
+          cargo xtask support-matrix record \"$run\" --history history || echo \"$run is not recorded\"
+        done
+        cargo xtask support-matrix render --history history --format markdown >>\"$GITHUB_STEP_SUMMARY\"
+"
+    )
 }
 
 fn build(component: &str, runner: &str, platforms: &str) -> String {
