@@ -14,6 +14,7 @@ pub mod evidence;
 pub mod filter;
 pub mod health;
 pub mod home;
+pub mod hung;
 mod input;
 pub mod junit;
 mod ledger;

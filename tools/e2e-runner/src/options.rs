@@ -130,8 +130,9 @@ pub struct RunArgs {
     /// Part i of n of the tests: 'merge' makes one record of all parts
     #[arg(long, value_name = "I/N", default_value_t, hide_default_value = true)]
     pub shard: Shard,
-    /// An earlier run: its parts are to take equally long. All parts must name the same one
-    #[arg(long, value_name = "RUN", requires = "shard")]
+    /// An earlier run: parts of this one are to take equally long by it (all parts must name the same one), and no test
+    /// that passed there may take five times as long
+    #[arg(long, value_name = "RUN")]
     pub durations: Option<PathBuf>,
     /// The run directory [default: a new one under target/runs]
     #[arg(long, value_name = "DIR")]
@@ -171,6 +172,11 @@ pub struct RunArgs {
     /// ci/components.toml, stretched]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub timeout: Option<Duration>,
+    /// Time limit of each test, without the time of its subtests, exactly: it fails, and those that ran beside it run
+    /// again [default: five times what it took in --durations, two minutes at least; without that the suite's
+    /// test_time_limit or 20m, stretched; of kind unit ten minutes more]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub test_timeout: Option<Duration>,
     /// End tests that print nothing for so long, exactly [default: 10m, stretched]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub silence: Option<Duration>,
@@ -234,13 +240,15 @@ impl RunArgs {
             (self.fail_fast, "--fail-fast", GO, whole),
             (self.max_failures.is_some(), "--max-failures", GO, whole),
             (self.no_second_attempt, "--no-second-attempt", GO, "a script runs once"),
+            (self.durations.is_some(), "--durations", GO, whole),
+            (self.test_timeout.is_some(), "--test-timeout", GO, "say with --timeout how long the script may take"),
         ];
         let stranger = given.into_iter().find(|(given, _, kinds, _)| *given && !kinds.contains(&self.kind));
         let Some((_, option, kinds, next)) = stranger else { return Ok(()) };
         let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
         let what = format!("{option} is for --kind {}, and this is --kind {}", names.join(" or "), self.kind.name());
         let next = match self.kind {
-            Kind::Script => whole,
+            Kind::Script if option != "--test-timeout" => whole,
             Kind::Upgrade => "an upgrade is tested as a whole: say which tests follow with --suite and --tests",
             _ => next,
         };
@@ -281,6 +289,8 @@ impl RunArgs {
         }
         words.extend(self.skip.iter().flat_map(|skip| ["--skip".to_owned(), skip.clone()]));
         words.extend((!self.tags.is_empty()).then(|| ["--tags".to_owned(), self.tags.join(",")]).into_iter().flatten());
+        let limit = self.test_timeout.map(|limit| format!("{}s", limit.as_secs_f64()));
+        words.extend(limit.into_iter().flat_map(|limit| ["--test-timeout".to_owned(), limit]));
         words.extend(self.cluster.arguments());
         words.extend(self.platform.iter().flat_map(|platform| ["--platform".to_owned(), platform.to_string()]));
         let slowdown = self.slowdown.or(learnt.slowdown).map(|slowdown| slowdown.to_string());
@@ -370,6 +380,8 @@ mod tests {
                 "--skip is for --kind e2e or examples or unit or upgrade, and this is --kind script",
             ),
             (&["--kind", "script", "--tags", "x"], "a script runs as a whole"),
+            (&["--kind", "script", "--durations", "x"], "--durations is for --kind e2e or examples or unit or upgrade"),
+            (&["--kind", "script", "--test-timeout", "5m"], "say with --timeout how long the script may take"),
         ] {
             let error = check(words).unwrap_err();
             assert!(error.contains(said), "{error}");
@@ -377,8 +389,8 @@ mod tests {
         for good in [&["--kind", "unit", "--package", "./x", "--tags", "a,b", "--skip", "x"][..], &["--shard", "1/2"]] {
             assert_eq!(check(good), Ok(()));
         }
-        let words = ["run", "--component", "x", "--skip", "A/b c", "--tags", "e2e,more"];
+        let words = ["run", "--component", "x", "--skip", "A/b c", "--tags", "e2e,more", "--test-timeout", "1m30s"];
         let again = RunArgs::parse_from(words).again(Some("TestA"), None, &Learnt::default());
-        assert!(again.ends_with("--tests TestA --skip 'A/b c' --tags e2e,more"), "{again}");
+        assert!(again.ends_with("--tests TestA --skip 'A/b c' --tags e2e,more --test-timeout 90s"), "{again}");
     }
 }

@@ -6,6 +6,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     fmt::Write as _,
+    io::Write as _,
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -20,10 +21,12 @@ use kit::{
 
 use crate::{
     cause::Judge,
+    hung::{self, Guard, Hung, Limits},
     live::Live,
     parse::{
-        Parsed, Stream,
-        log::{Allowance, Folder},
+        Ended, Parsed, Stream,
+        event::top,
+        log::{self, Allowance, Folder},
     },
     program::Program,
     select::Selection,
@@ -69,6 +72,8 @@ pub struct Runner<'a> {
     pub deadline: Option<Instant>,
     /// For how long it may say nothing.
     pub silence: Duration,
+    /// How long one test may take.
+    pub limits: Limits,
     /// How many failures end it.
     pub max_failures: Option<u32>,
     /// Ends it from elsewhere.
@@ -124,6 +129,7 @@ impl<'a> Runner<'a> {
             allowance: Arc::clone(&self.allowance),
             deadline: self.deadline,
             silence: self.silence,
+            limits: self.limits.clone(),
             max_failures: None,
             stopper: self.stopper.clone(),
             judge: self.judge.clone(),
@@ -147,6 +153,27 @@ impl Runner<'_> {
     pub fn run_after(&self, failed: usize, tests: &[String], name: &str, ui: &Ui) -> Result<Ran> {
         let mut ran = Ran::default();
         let live = Live::start(ui, ui.step(name), tests.len());
+        let mut left = tests.to_vec();
+        for number in 1.. {
+            let Some(hung) = self.all_passes(&left, failed, &live, &mut ran)? else { break };
+            let ended =
+                |name: &String| ran.streams.iter().flat_map(|stream| &stream.tests).any(|test| *test.name == **name);
+            left.retain(|name| !ended(name));
+            if left.is_empty() || ran.stopped.is_some() || ran.signal.is_some() {
+                break;
+            }
+            if number == hung::MOST {
+                let why = format!("{number} tests hung, the last one {}", hung.test);
+                ran.stopped = Some(Stopped { cause: Some(Cause::TestTimeout), why });
+                break;
+            }
+            ui.note(format!("{}; without it: {} tests", hung.why(), left.len()));
+        }
+        Ok(ran)
+    }
+
+    /// All passes with these tests, until one hangs.
+    fn all_passes(&self, tests: &[String], failed: usize, live: &Live, ran: &mut Ran) -> Result<Option<Hung>> {
         for pass in &self.passes {
             if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 ran.stopped.get_or_insert(time_over());
@@ -154,18 +181,28 @@ impl Runner<'_> {
             if ran.stopped.is_some() || ran.signal.is_some() {
                 break;
             }
-            match self.pass(pass, tests, failed, &live, &mut ran) {
+            match self.pass(pass, tests, failed, live, ran) {
                 // What the passes before it have found stays.
                 Err(error) if !ran.streams.is_empty() => ran.stopped = Some(Stopped::by(&error)),
-                passed => passed?,
+                Ok(None) => {}
+                hung => return hung,
             }
         }
-        Ok(ran)
+        Ok(None)
     }
 
-    fn pass(&self, pass: &[String], tests: &[String], failed: usize, live: &Live, ran: &mut Ran) -> Result<()> {
+    /// One pass; who took too long, if somebody did.
+    fn pass(
+        &self,
+        pass: &[String],
+        tests: &[String],
+        failed: usize,
+        live: &Live,
+        ran: &mut Ran,
+    ) -> Result<Option<Hung>> {
         let folder = Folder::new(&self.logs).within(&self.allowance);
-        let mut stream = Stream::new(folder, true, &self.judge, live.feed());
+        let guard = Guard::start(&self.limits);
+        let mut stream = Stream::new(folder, true, &self.judge, (live.feed(), guard.told()));
         let (mut written, mut too_many) = (Ok(()), false);
         let before = failed + ran.streams.iter().map(Parsed::failed).sum::<usize>();
         // One failure is Go's own affair: the tests that run come to their end.
@@ -173,7 +210,7 @@ impl Runner<'_> {
         // A program elsewhere is ended by whoever started it there.
         let ask = if self.launcher.is_empty() { Signal::QUIT } else { Signal::TERM };
         let process = Process::new("the tests", self.command(pass, tests)?).ask_with(ask).grace(LATE);
-        let process = process.silence(self.silence).stop_with(&self.stopper);
+        let process = process.silence(self.silence).stop_with(&self.stopper).stop_with(guard.stopper());
         let process = match self.left() {
             // The program ends itself first, and says which tests ran.
             Some(left) => process.limit(left + LATE),
@@ -193,12 +230,15 @@ impl Runner<'_> {
             })
             .finish();
         written?;
+        let by_us = finished.as_ref().is_ok_and(|finished| finished.stopped);
+        let hung = guard.found().filter(|_| by_us);
         let reason = match finished {
             Ok(_) if too_many => Some(Stopped { cause: None, why: enough(most) }),
             Ok(finished) if finished.silent => {
                 let why = format!("it printed nothing for {}", ui::duration(self.silence));
                 Some(Stopped { cause: Some(Cause::TestTimeout), why })
             }
+            Ok(finished) if finished.stopped && hung.is_some() => None,
             Ok(finished) if finished.stopped => {
                 let why = STAYED_AWAY.to_owned();
                 Some(Stopped { cause: Some(Cause::ClusterUnreachable), why })
@@ -217,9 +257,32 @@ impl Runner<'_> {
             Err(error) => return Err(error),
         };
         let known = reason.clone().map(|stopped| (stopped.cause, stopped.why));
-        let parsed = stream.finish(known)?;
+        let mut parsed = stream.finish(known)?;
+        // Whatever else ended it is the better reason.
+        let hung = hung.filter(|hung| reason.is_none() && hung.cuts_any(&parsed));
+        if let Some(hung) = &hung {
+            let logs = hung.blame(&mut parsed);
+            self.keep_dump(&parsed, hung, &logs)?;
+        }
         ran.stopped = reason.or_else(|| self.early_end(&parsed));
         ran.streams.push(parsed);
+        Ok(hung)
+    }
+
+    /// Where the program was when a test hung stands in that test's log, whoever it was that printed last.
+    fn keep_dump(&self, parsed: &Parsed, hung: &Hung, logs: &[String]) -> Result<()> {
+        let dump_of = |log: &String| {
+            let text = log::read(&self.logs.join(log));
+            text.find("SIGQUIT: ").map(|at| text[at..].to_owned())
+        };
+        let Some(dump) = logs.iter().find_map(dump_of) else { return Ok(()) };
+        let mine = |test: &&Ended| *test.name == *hung.test || *test.name == *top(&hung.test);
+        let mine = parsed.tests.iter().filter(mine).filter_map(|test| test.log.as_ref());
+        for log in mine.filter(|log| dump_of(log).is_none()) {
+            let file = self.logs.join(log);
+            let append = || write!(std::fs::File::options().append(true).open(&file)?, "\n{dump}");
+            append().cause(Cause::HostDisk, || format!("cannot write {}", file.display()))?;
+        }
         Ok(())
     }
 

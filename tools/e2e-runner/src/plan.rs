@@ -1,7 +1,7 @@
 //! What is to be run, as far as it is known before a cluster is opened; and saying that instead of doing it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -19,6 +19,7 @@ use crate::{
     TOOL, VERSION,
     cause::Judge,
     environment::{self, Values},
+    hung::Limits,
     options::{Kind, Learnt, RunArgs},
     pace::Pace,
     passes::Runner,
@@ -59,7 +60,8 @@ pub(crate) struct Plan<'a> {
     failed_in: Option<String>,
     /// How many tests have passed there.
     pub(crate) earlier: usize,
-    durations: BTreeMap<String, f64>,
+    /// What `--durations` names.
+    known: Vec<Found>,
     /// What was read of earlier runs.
     pub(crate) inputs: Vec<Input>,
     suite_name: String,
@@ -84,7 +86,7 @@ impl<'a> Plan<'a> {
             wanted,
             failed_in: None,
             earlier: 0,
-            durations: BTreeMap::new(),
+            known: Vec::new(),
             inputs: Vec::new(),
             suite_name: String::new(),
             suite: Suite::default(),
@@ -137,7 +139,7 @@ impl<'a> Plan<'a> {
         if let Some(place) = &self.args.durations {
             let found = find(place, None)?;
             self.inputs.extend(found.iter().map(input));
-            self.durations = shard::durations(&found);
+            self.known = found;
         }
         Ok(())
     }
@@ -224,7 +226,7 @@ impl<'a> Plan<'a> {
         for gone in wanted.names().into_iter().flatten().filter(|name| !listed.contains(name)) {
             ui.warn(format!("{component} has no test {gone} any more"));
         }
-        let whole = self.args.shard.take(&mut selection, &self.durations)?;
+        let whole = self.args.shard.take(&mut selection, &shard::durations(&self.known))?;
         for unknown in &selection.unknown {
             ui.warn(format!("ci/skips.toml: {component} has no test {unknown}"));
         }
@@ -249,6 +251,7 @@ impl<'a> Plan<'a> {
         let chosen = &self.args.env;
         // However few of a suite's tests they are: what hangs and prints now and then is ended, and says where it is.
         let limit = self.args.timeout.unwrap_or(pace.stretch(self.suite.limit()?.unwrap_or(LIMIT)));
+        let limits = self.test_limits(&values.platform, self.suite.test_limit()?, pace);
         Ok(Runner {
             program,
             selection,
@@ -268,10 +271,16 @@ impl<'a> Plan<'a> {
             allowance: Arc::default(),
             deadline: Some(Instant::now() + limit),
             silence: self.args.silence.unwrap_or(pace.stretch(SILENCE)),
+            limits,
             max_failures: if self.args.fail_fast { Some(1) } else { self.args.max_failures },
             stopper: Stopper::default(),
             judge: Judge::new(server),
         })
+    }
+
+    /// How long each test may take there; `suite` says so of those that nothing is known of.
+    pub(crate) fn test_limits(&self, platform: &Platform, suite: Option<Duration>, pace: &Pace) -> Limits {
+        Limits::new(self.args.test_timeout, suite, &self.known, platform, pace)
     }
 
     pub(crate) fn values(&self, kubeconfig: PathBuf, platform: &Platform, registry: Option<String>) -> Values {

@@ -170,6 +170,7 @@ pub(crate) fn in_place(
         runtime.block_on(cluster::interruptible(place.apply(&root, &manifests, ui)))?;
     }
     recover(plan, place, runtime, ui)?;
+    results.conditions.test_limit = Some(runner.limits.record());
     runner.record(&selection.asked)?;
     let came = observed(plan, place, at, results, check.map(upgrade::Check::namespace), |evidence| {
         let mut before = check.map(|check| check.rows(place, at, evidence)).transpose()?.unwrap_or_default();

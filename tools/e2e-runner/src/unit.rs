@@ -32,6 +32,7 @@ use crate::{
     diagnose,
     environment::{self, Values},
     health::Watch,
+    hung::Limits,
     pace::Pace,
     parse::log::Allowance,
     passes::{self, Ran, Runner},
@@ -175,6 +176,12 @@ fn variables(plan: &Plan<'_>, unit: &Unit, values: &Values) -> Result<BTreeMap<S
     Ok(all)
 }
 
+/// How long each test may take. While the connection is away nothing is heard of the tests, which go on.
+fn test_limits(plan: &Plan<'_>, platform: &Platform, pace: &Pace) -> Limits {
+    let limits = plan.test_limits(platform, None, pace);
+    if plan.args.test_timeout.is_some() { limits } else { limits.and(pod::AWAY) }
+}
+
 /// Runs them on a cluster.
 ///
 /// # Errors
@@ -190,6 +197,7 @@ pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, resu
     let (checkout, chosen) = chosen(plan, &place.platform, at.ui)?;
     results.head.inputs.push(Input { name: SOURCES.into(), digest: program::sources(&checkout.source) });
     results.conditions.stretch = session::stretch(&pace, &[]);
+    results.conditions.test_limit = Some(test_limits(plan, &place.platform, &pace).record());
     // The pods go on without an API server, and wait for it longer than tests do that need one.
     let watch = async { Watch::start(place.opened.client.clone(), &place.platform, Stopper::default()).only_nodes() };
     let watch = at.runtime.block_on(watch);
@@ -334,6 +342,7 @@ impl Work<'_> {
             allowance: Arc::clone(&self.allowance),
             deadline: Some(Instant::now() + limit + pod::START),
             silence: self.plan.args.silence.unwrap_or_else(|| self.pace.stretch(SILENCE)),
+            limits: test_limits(self.plan, &self.place.platform, &self.pace),
             max_failures: self.most().map(|most| most.saturating_sub(self.failures(came)).max(1)),
             stopper: Stopper::default(),
             judge: Judge::default().of_launcher(),

@@ -15,13 +15,15 @@ use std::{
 use e2e_runner::{
     attempts,
     cause::Judge,
+    hung::Limits,
+    pace::Pace,
     passes::{Ran, Runner},
     program::Program,
     report::{self, PACKAGE, Row},
     rounds::{Attempts, Before},
     select::Selection,
 };
-use kit::{Cause, Ui, process::Stopper, record::Status};
+use kit::{Cause, Platform, Ui, process::Stopper, record::Status};
 use support::World;
 
 const SUITES: &str = "passes = [['-category=serial'], ['-category=parallel']]
@@ -253,6 +255,7 @@ impl Made {
             allowance: std::sync::Arc::default(),
             deadline: None,
             silence: Duration::from_secs(60),
+            limits: Limits::default(),
             max_failures: None,
             stopper: Stopper::default(),
             judge: Judge::default(),
@@ -330,6 +333,26 @@ fn what_a_test_does_wrong_has_its_cause() {
     assert!(test.line.unwrap().starts_with("it printed nothing for 1.0 s"));
     let (test, code, _) = provoked("hang", |runner| runner.stopper.stop());
     assert_eq!((test.cause, code), (Some(Cause::ClusterUnreachable), 3), "{test:?}");
+}
+
+#[test]
+fn a_test_that_hangs_takes_nobody_with_it() {
+    let made = Made::new();
+    let second = Some(Duration::from_secs(1));
+    let asked = ["TestSerial", "TestParallel", "TestProvoked"];
+    let (rows, ran) = made.run(&asked, &[("PROVOKE", "hang")], |runner| {
+        runner.limits = Limits::new(second, None, &[], &Platform::host(), &Pace::default());
+    });
+    let hung = find(&rows, "TestProvoked");
+    assert_eq!((hung.status, hung.cause, hung.attempts), (Status::Failed, Some(Cause::TestTimeout), 1));
+    assert_eq!(hung.line.as_deref(), Some("TestProvoked took longer than one test may: 1.0 s"));
+    let log = std::fs::read_to_string(made.world.path(hung.log.as_ref().unwrap())).unwrap();
+    assert!(log.contains("own/test.TestProvoked("), "the log says where it hangs: {log}");
+    // It waited for its turn, which came in another program.
+    let other = find(&rows, "TestParallel");
+    assert_eq!((other.status, other.attempts), (Status::Passed, 1), "{other:?}");
+    assert_eq!((rows.len(), ran.stopped, ran.streams.len()), (4, None, 4), "{rows:?}");
+    assert_eq!(exit(&rows), 1);
 }
 
 #[test]

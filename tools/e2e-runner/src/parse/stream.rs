@@ -98,7 +98,9 @@ impl<'a, O: Observer> Stream<'a, O> {
             Action::BuildOutput => self.build_output(event),
             Action::BuildFail => self.broken = Some((&*event.import_path).into()),
             // A package of the plan that did not begin may come without any name: nothing to hold on to.
-            Action::Other | Action::Pause | Action::Cont | Action::Bench => {}
+            Action::Other | Action::Bench => {}
+            Action::Pause => self.observer.paused(&event.test),
+            Action::Cont => self.observer.goes_on(&event.test),
             Action::Start => {
                 self.package_begins(&event.package);
             }

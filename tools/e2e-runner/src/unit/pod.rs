@@ -29,7 +29,7 @@ const CONTAINER: &str = "test";
 /// How long a pod may take to begin: its image comes over the network first.
 pub(super) const START: Duration = Duration::from_mins(10);
 /// How long an API server may be away, or a pod gone from it, before the program counts as lost.
-const AWAY: Duration = Duration::from_mins(10);
+pub(super) const AWAY: Duration = Duration::from_mins(10);
 /// Why a kubelet ends pods that would run on.
 const DISRUPTIONS: &[&str] =
     &["Evicted", "Terminated", "NodeShutdown", "Shutdown", "NodeLost", "Preempting", "UnexpectedAdmissionError"];
