@@ -13,7 +13,7 @@ use crate::{
     cut_off,
     health::Outages,
     ledger,
-    parse::event::top,
+    parse::{ENDED, event::top},
     passes::{Ran, STAYED_AWAY, Stopped},
     report::{self, PACKAGE, Row},
     select::Selection,
@@ -38,10 +38,15 @@ pub fn rows(ran: &Ran) -> Vec<Row> {
         // What runs elsewhere says of itself that it was interrupted, and here it is known why.
         let cut_off = |row: &Row| row.test.cause == Some(Cause::Interrupted);
         rows.retain(|row| row.test.name != PACKAGE || !cut_off(row));
-        let sigquit = |row: &Row| row.test.line.as_deref().is_some_and(|line| line.starts_with("SIGQUIT"));
-        for row in rows.iter_mut().filter(|row| sigquit(row) || cut_off(row)) {
+        let says = |row: &Row, words: &str| row.test.line.as_deref().is_some_and(|line| line.starts_with(words));
+        // Who waited for a turn, or came before what was to blame.
+        let idle = |row: &Row| {
+            let ended = matches!(row.test.cause, Some(Cause::TestTimeout | Cause::Interrupted));
+            row.test.status == Status::NotRun && ended && says(row, ENDED)
+        };
+        for row in rows.iter_mut().filter(|row| says(row, "SIGQUIT") || cut_off(row) || idle(row)) {
             // Whom a signal stopped has not failed, nor whom we stopped ourselves, who have no cause.
-            let failed = cause.is_some_and(|cause| cause != Cause::Interrupted);
+            let failed = cause.is_some_and(|cause| cause != Cause::Interrupted) && !idle(row);
             row.test.status = if failed { Status::Failed } else { Status::NotRun };
             (row.test.cause, row.test.line) = (*cause, Some(why.clone()));
             if cause.is_none() {
@@ -373,6 +378,31 @@ mod tests {
         // A third time, without it.
         join(&mut rows, &[row("TestC", Status::Passed, None)]);
         assert_eq!((rows[2].test.status, rows[5].test.status), (Flaky, Flaky));
+    }
+
+    #[test]
+    fn who_waited_has_not_failed_when_all_were_stopped() {
+        let mut program = ran(true);
+        let at = Timestamp::UNIX_EPOCH;
+        let test = |name: &str, status, line: &str| crate::parse::Ended {
+            package: 0,
+            name: name.into(),
+            status,
+            began: at,
+            ended: at,
+            seconds: 1.0,
+            log: None,
+            failure: Some(Box::new(crate::cause::Verdict::new(Cause::TestTimeout, line))),
+            reason: None,
+        };
+        program.streams[0].tests = vec![
+            test("TestRan", Status::Failed, "SIGQUIT: quit"),
+            test("TestWaited", Status::NotRun, "the test program ended in TestRan"),
+        ];
+        program.stopped = Some(Stopped { cause: Some(Cause::ClusterUnreachable), why: STAYED_AWAY.into() });
+        let said: Vec<_> = rows(&program).into_iter().map(|row| (row.test.status, row.test.cause)).collect();
+        let away = Some(Cause::ClusterUnreachable);
+        assert_eq!(said, [(Status::Failed, away), (Status::NotRun, away)]);
     }
 
     #[test]
