@@ -9,7 +9,7 @@ use kit::{
 };
 
 use crate::{
-    cause::SILENT_END,
+    cause::{SILENT_END, is_crash},
     cut_off,
     health::Outages,
     ledger,
@@ -57,7 +57,8 @@ pub fn rows(ran: &Ran) -> Vec<Row> {
     rows
 }
 
-/// A failure while the API server was away says nothing of the component.
+/// A failure while the API server was away says nothing of the component, unless its program crashed: that it must not
+/// whatever is away.
 pub fn lay_over(rows: &mut [Row], outages: &Outages, end: Timestamp) {
     for row in rows {
         let (from, to) = row.ran.unwrap_or((end, end));
@@ -70,8 +71,10 @@ pub fn lay_over(rows: &mut [Row], outages: &Outages, end: Timestamp) {
                 matches!(cause.class(), Class::Product | Class::Unknown) && cause != Cause::BuildFailure
                     || cause == Cause::Usage
             });
+        let crashed = row.test.line.as_deref().is_some_and(is_crash);
         if bad
             && open
+            && !crashed
             && let Some(outage) = outages.during(from, to)
         {
             (row.test.cause, row.test.line) = (Some(outage.cause), Some(outage.describe()));
@@ -403,6 +406,26 @@ mod tests {
         let said: Vec<_> = rows(&program).into_iter().map(|row| (row.test.status, row.test.cause)).collect();
         let away = Some(Cause::ClusterUnreachable);
         assert_eq!(said, [(Status::Failed, away), (Status::NotRun, away)]);
+    }
+
+    #[test]
+    fn a_crash_is_no_outage_s_doing() {
+        let outages = Outages::default().with(at(0), at(9), Cause::Apiserver);
+        for (line, cause) in [
+            ("panic: oh no", Cause::Product),
+            ("WARNING: DATA RACE", Cause::Product),
+            ("x_test.go:1: wanted 2", Cause::Apiserver),
+        ] {
+            let mut row = row("TestA", Status::Failed, Some(Cause::Product));
+            (row.test.line, row.ran) = (Some(line.into()), Some((at(1), at(2))));
+            let mut rows = [row];
+            lay_over(&mut rows, &outages, at(9));
+            assert_eq!(rows[0].test.cause, Some(cause), "{line}");
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
     }
 
     #[test]

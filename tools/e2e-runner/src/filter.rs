@@ -19,6 +19,7 @@ use crate::{
     cause::Judge,
     input,
     junit::{self, Totals},
+    options::Kind,
     parse::{Ended, Observer, Parsed, Stream, lines, log::Folder},
     report::{self, PACKAGE, Row},
     spool::Spool,
@@ -48,7 +49,7 @@ pub struct ParseArgs {
     /// The component's version, for the record
     #[arg(long, value_name = "VERSION", default_value = "unknown")]
     version: String,
-    /// What kind of tests these are, for the record
+    /// What kind of tests these are, for the record; of unit tests, few rules about clusters hold
     #[arg(long, value_name = "KIND", default_value = "unit")]
     kind: String,
     /// Where the tests ran, for the record [default: this machine]
@@ -102,6 +103,7 @@ fn parse(args: &ParseArgs, folder: Folder, tests: &mut Tests, ui: &Ui) -> Result
     let failed = || format!("cannot read {shown}");
     let reader = input::open(args.file.as_deref())?;
     let judge = Judge::default();
+    let judge = if args.kind == Kind::Unit.name() { judge.of_units() } else { judge };
     let mut stream = Stream::new(folder, args.all_logs, &judge, tests).forgetting_good();
     let mut lines = lines::Lines::new(reader, lines::LIMIT);
     loop {

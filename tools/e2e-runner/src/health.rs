@@ -82,6 +82,13 @@ impl Outages {
         self.0.len()
     }
 
+    /// The same with another one.
+    #[cfg(test)]
+    pub(crate) fn with(mut self, from: Timestamp, to: Timestamp, cause: Cause) -> Self {
+        self.0.push(Outage { from, to: Some(to), why: "away".into(), cause });
+        self
+    }
+
     fn record(&mut self, last_good: Timestamp, answer: Result<Timestamp, Fault>) {
         let open = self.0.last_mut().filter(|outage| outage.to.is_none());
         match (answer, open) {

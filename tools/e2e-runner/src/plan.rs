@@ -274,7 +274,7 @@ impl<'a> Plan<'a> {
             limits,
             max_failures: if self.args.fail_fast { Some(1) } else { self.args.max_failures },
             stopper: Stopper::default(),
-            judge: Judge::new(server),
+            judge: Judge::new(server).of_namespace(self.namespace()),
         })
     }
 
