@@ -17,6 +17,7 @@ pub mod home;
 pub mod hung;
 mod input;
 pub mod junit;
+pub mod leaves;
 mod ledger;
 pub mod live;
 pub mod merge;

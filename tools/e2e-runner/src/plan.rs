@@ -58,7 +58,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) wanted: Wanted,
     /// The suite of the record that `--only-failed` names.
     failed_in: Option<String>,
-    /// How many tests have passed there.
+    /// How many tests have passed there; of examples, subtests.
     pub(crate) earlier: usize,
     /// What `--durations` names.
     known: Vec<Found>,
@@ -127,7 +127,13 @@ impl<'a> Plan<'a> {
                 return Err(Error::new(Cause::NothingRan, what).next("leave out --only-failed to run all of it"));
             }
             self.inputs.extend(found.iter().map(input));
-            self.earlier = found.iter().map(|found| found.results.counts.passed + found.results.counts.flaky).sum();
+            let passed = |found: &Found| {
+                let Results { counts, all_counts, .. } = &found.results;
+                // Examples are subtests.
+                let counts = if self.args.kind == Kind::Examples { all_counts } else { counts };
+                counts.passed + counts.flaky
+            };
+            self.earlier = found.iter().map(passed).sum();
             let suites: BTreeSet<_> = found.iter().map(|found| found.results.suite.clone()).collect();
             // Of a suite that sets something, what failed must run with that again.
             let mut known = suites.into_iter().filter(|suite| self.component.suites.contains_key(suite));

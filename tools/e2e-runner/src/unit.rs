@@ -353,7 +353,10 @@ impl Work<'_> {
             name: &package.path,
             before: Before::default(),
             second_attempt: !args.no_second_attempt && !args.fail_fast,
+            by_leaves: false,
             judge: &|rows| attempts::lay_over(rows, &self.watch.outages(), Timestamp::now()),
+            // Its pods wait by themselves.
+            comes_back: &|| Ok(false),
             runtime: self.at.runtime,
             ui,
         };

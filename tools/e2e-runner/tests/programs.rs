@@ -210,6 +210,10 @@ const ALL: &[&str] = &[
 struct Made {
     program: Program,
     world: World,
+    /// Whether subtests that failed are tried again by themselves.
+    by_leaves: bool,
+    /// Whether an outage is over when somebody waits for that.
+    over: bool,
 }
 
 impl Made {
@@ -228,7 +232,7 @@ impl Made {
             changes: Vec::new(),
             sources: String::new(),
         };
-        Self { program, world }
+        Self { program, world, by_leaves: false, over: false }
     }
 
     fn run(&self, tests: &[&str], env: &[(&str, &str)], change: impl FnOnce(&mut Runner<'_>)) -> (Vec<Row>, Ran) {
@@ -269,7 +273,12 @@ impl Made {
             name: "own",
             before: Before::default(),
             second_attempt: true,
+            by_leaves: self.by_leaves,
             judge: &|_| (),
+            comes_back: &|| {
+                runner.stopper.clear();
+                Ok(self.over)
+            },
             runtime: &runtime,
             ui: &ui,
         };
@@ -353,6 +362,55 @@ fn a_test_that_hangs_takes_nobody_with_it() {
     assert_eq!((other.status, other.attempts), (Status::Passed, 1), "{other:?}");
     assert_eq!((rows.len(), ran.stopped, ran.streams.len()), (4, None, 4), "{rows:?}");
     assert_eq!(exit(&rows), 1);
+}
+
+#[test]
+fn what_an_outage_stopped_runs_once_more_when_it_is_over() {
+    let mut made = Made::new();
+    let asked = ["TestSerial", "TestParallel", "TestProvoked", "TestSubtests"];
+    let run = |made: &Made| {
+        let stalls = made.world.path("flaked");
+        let _ = std::fs::remove_file(&stalls);
+        made.run(&asked, &[("PROVOKE", "stall")], |runner| {
+            let stopper = runner.stopper.clone();
+            std::thread::spawn(move || {
+                let late = Instant::now() + Duration::from_secs(60);
+                while !stalls.exists() && Instant::now() < late {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                std::thread::sleep(Duration::from_millis(200));
+                stopper.stop();
+            });
+        })
+    };
+    let (rows, _) = run(&made);
+    let away = Some(Cause::ClusterUnreachable);
+    assert_eq!((find(&rows, "TestProvoked").cause, find(&rows, "TestParallel").cause), (away, away));
+    assert_eq!(
+        (find(&rows, "TestProvoked").status, find(&rows, "TestParallel").status),
+        (Status::Failed, Status::NotRun)
+    );
+    assert_eq!(exit(&rows), 3);
+    made.over = true;
+    let (rows, ran) = run(&made);
+    let stalled = find(&rows, "TestProvoked");
+    assert_eq!((stalled.status, stalled.attempts), (Status::Flaky, 2), "{rows:?}");
+    assert!(stalled.line.as_ref().unwrap().starts_with("cluster-unreachable: "), "{stalled:?}");
+    let waited = find(&rows, "TestParallel");
+    assert_eq!((waited.status, find(&rows, "TestSerial").attempts), (Status::Passed, 1), "{waited:?}");
+    assert_eq!((ran.stopped, exit(&rows)), (None, 0));
+}
+
+#[test]
+fn a_subtest_that_failed_can_run_again_by_itself() {
+    let made = Made { by_leaves: true, ..Made::new() };
+    let (rows, _) = made.run(&["TestProvoked", "TestParallel"], &[("PROVOKE", "leaf")], |_| {});
+    let said: Vec<_> =
+        ["TestProvoked", "TestProvoked/good", "TestProvoked/more/two"].map(|name| find(&rows, name)).into();
+    let said: Vec<_> = said.iter().map(|test| (test.status, test.attempts)).collect();
+    // Its TestMain sets a -test.run of its own.
+    assert_eq!(said, [(Status::Flaky, 2), (Status::Passed, 1), (Status::Flaky, 2)], "{rows:?}");
+    assert_eq!(exit(&rows), 0);
 }
 
 #[test]

@@ -136,6 +136,13 @@ impl Stopper {
         }
     }
 
+    /// Forgets that it has stopped anything: what starts from now on runs.
+    pub fn clear(&self) {
+        if let Ok(mut state) = self.0.lock() {
+            *state = (false, None);
+        }
+    }
+
     fn connect(&self, control: &Control) {
         if let Ok(mut state) = self.0.lock() {
             state.1 = Some(control.clone());
