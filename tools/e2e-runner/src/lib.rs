@@ -35,6 +35,7 @@ pub mod report;
 pub mod rounds;
 pub mod runs;
 mod script;
+mod secrets;
 pub mod select;
 pub mod session;
 pub mod settings;

@@ -10,7 +10,7 @@ use kit::{
     record::Results,
 };
 
-use crate::{environment, pace, shard::Shard};
+use crate::{environment, pace, secrets, shard::Shard};
 
 /// Which tests of a component.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -152,7 +152,7 @@ pub struct RunArgs {
     /// Where images were pushed, for tests that want to know ({repo} in ci/components.toml)
     #[arg(long, value_name = "REPOSITORY")]
     pub repo: Option<String>,
-    /// More environment for the tests
+    /// More environment for the tests. Values of names like TOKEN, PASSWORD or KEY stand in no record
     #[arg(long, value_name = "KEY=VALUE", value_parser = environment::pair)]
     pub env: Vec<(String, String)>,
     /// End at the first failure
@@ -256,7 +256,7 @@ impl RunArgs {
     }
 
     /// The command that runs one test again (all of them without one), in a run directory of its own. A test
-    /// comes with the `suite` that it ran in if that sets something.
+    /// comes with the `suite` that it ran in if that sets something. Secrets in the environment it does not tell.
     #[must_use]
     pub fn again(&self, test: Option<&str>, suite: Option<&str>, learnt: &Learnt) -> String {
         let mut words = vec!["--component".to_owned(), self.component.clone()];
@@ -301,7 +301,8 @@ impl RunArgs {
             words.extend(value.into_iter().flat_map(|value| [option.to_owned(), value.clone()]));
         }
         words.extend(self.ci.arguments());
-        words.extend(self.env.iter().flat_map(|(key, value)| ["--env".to_owned(), format!("{key}={value}")]));
+        let env = self.env.iter().map(|(key, value)| format!("{key}={}", secrets::shown(key, value)));
+        words.extend(env.flat_map(|pair| ["--env".to_owned(), pair]));
         let words: Vec<_> = words.iter().map(|word| quote(word)).collect();
         format!("cargo xtask e2e-runner run {}", words.join(" "))
     }
@@ -323,6 +324,12 @@ mod tests {
         assert_eq!(
             args.again(None, None, &nothing),
             "cargo xtask e2e-runner run --component greeter --suite smoke --lab x --env 'A=b c'"
+        );
+        let secret =
+            RunArgs::parse_from(["run", "--component", "x", "--env", "MY_TOKEN=s3cret", "--env", "URL=http://u:p@h/"]);
+        assert_eq!(
+            secret.again(None, None, &nothing),
+            "cargo xtask e2e-runner run --component x --env 'MY_TOKEN=***' --env 'URL=http://***@h/'"
         );
         let command = args.again(Some("TestA"), Some("full"), &nothing);
         assert!(command.contains("--component greeter --suite full --tests TestA --lab"), "{command}");

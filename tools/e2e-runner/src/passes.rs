@@ -29,6 +29,7 @@ use crate::{
         log::{self, Allowance, Folder},
     },
     program::Program,
+    secrets,
     select::Selection,
 };
 
@@ -328,14 +329,14 @@ impl Runner<'_> {
         Ok(words)
     }
 
-    /// What runs, as one could type it: folder, environment, one command for each pass.
+    /// What runs, as one could type it, but for secrets: folder, environment, one command for each pass.
     ///
     /// # Errors
     /// As [`Selection::arguments`].
     pub fn describe(&self, tests: &[String]) -> Result<String> {
         let mut text = format!("cd {}\n", quote(&self.program.folder.display().to_string()));
         for (name, value) in &self.environment {
-            let _ = writeln!(text, "export {name}={}", quote(&value.to_string_lossy()));
+            let _ = writeln!(text, "export {name}={}", quote(&secrets::shown(name, &value.to_string_lossy())));
         }
         for pass in &self.passes {
             let program = self.program.path.display().to_string();

@@ -41,6 +41,7 @@ use crate::{
     program::{self, Program},
     report::{self, PACKAGE},
     rounds::{Attempts, Before, Came},
+    secrets,
     select::{self, Choice, Selection},
     session::{self, At},
     settle,
@@ -137,17 +138,16 @@ pub(crate) fn dry_run(plan: &Plan<'_>, ui: &Ui) -> Result<Done> {
             "excluded": selection.excluded, "arguments": arguments,
         })
     });
+    let shown: BTreeMap<_, _> = env.iter().map(|(name, value)| (name, secrets::shown(name, value))).collect();
     match ui.output {
         Output::Json => ui.json(&serde_json::json!({
             "component": plan.args.component, "kind": "unit", "platform": platform.to_string(),
-            "environment": env, "base": unit.base, "packages": rows.collect::<Vec<_>>(),
+            "environment": shown, "base": unit.base, "packages": rows.collect::<Vec<_>>(),
         }))?,
         Output::Text => {
             let mut text =
                 format!("# unit tests as pods on {platform}, in {}\n", unit.base.as_deref().unwrap_or("no base"));
-            for (name, value) in &env {
-                text.push_str(&format!("export {name}={}\n", kit::process::quote(value)));
-            }
+            text.push_str(&in_words(&env));
             for (package, selection, arguments) in &programs {
                 let folder = checkout.dir.join(&package.folder).display().to_string();
                 let words: Vec<_> = arguments.iter().map(|word| kit::process::quote(word)).collect();
@@ -180,6 +180,14 @@ fn variables(plan: &Plan<'_>, unit: &Unit, values: &Values) -> Result<BTreeMap<S
 fn test_limits(plan: &Plan<'_>, platform: &Platform, pace: &Pace) -> Limits {
     let limits = plan.test_limits(platform, None, pace);
     if plan.args.test_timeout.is_some() { limits } else { limits.and(pod::AWAY) }
+}
+
+/// The environment as one could type it, but for secrets.
+fn in_words(env: &BTreeMap<String, String>) -> String {
+    let export = |(name, value): (&String, &String)| {
+        format!("export {name}={}\n", kit::process::quote(&secrets::shown(name, value)))
+    };
+    env.iter().map(export).collect()
 }
 
 /// Runs them on a cluster.
@@ -270,7 +278,7 @@ impl Work<'_> {
 
     fn environment_in_words(&self) -> Result<String> {
         let all = variables(self.plan, self.unit()?, &self.values)?;
-        Ok(all.iter().map(|(name, value)| format!("export {name}={}\n", kit::process::quote(value))).collect())
+        Ok(in_words(&all))
     }
 
     fn failures(&self, came: &Came) -> u32 {

@@ -312,7 +312,10 @@ fn a_program_that_filters_for_itself_runs_what_was_asked() {
     let (tops, _) = report::count(rows.iter().map(|row| &row.test));
     assert_eq!((tops.asked, tops.passed, tops.not_run), (5, 4, 1));
     assert_eq!(exit(&rows), 2);
+    let secret = [("MY_TOKEN", "s3cret"), ("GOPROXY", "https://me:s3cret@proxy.example")];
+    made.run(&asked[..1], &secret, |_| {});
     let command = std::fs::read_to_string(made.world.path("logs/_command.txt")).unwrap();
+    assert!(!command.contains("s3cret") && command.contains("export MY_TOKEN='***'"), "{command}");
     assert!(command.contains("export OWN='for linux'") && command.contains("-category=parallel"), "{command}");
 }
 
