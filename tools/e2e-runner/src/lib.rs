@@ -5,6 +5,7 @@
 
 pub mod arrange;
 pub mod attempts;
+mod cache;
 pub mod cause;
 pub mod compare;
 pub mod cut_off;

@@ -71,6 +71,8 @@ pub struct Runner<'a> {
     pub allowance: Arc<Allowance>,
     /// When all must be over.
     pub deadline: Option<Instant>,
+    /// How long the program may take each time that it has begun, if that is less.
+    pub limit: Option<Duration>,
     /// For how long it may say nothing.
     pub silence: Duration,
     /// How long one test may take.
@@ -129,6 +131,7 @@ impl<'a> Runner<'a> {
             logs,
             allowance: Arc::clone(&self.allowance),
             deadline: self.deadline,
+            limit: self.limit,
             silence: self.silence,
             limits: self.limits.clone(),
             max_failures: None,
@@ -315,7 +318,7 @@ impl Runner<'_> {
 
     /// The test program's arguments: those that `go test -json` gives it, the selection, its own.
     fn words(&self, pass: &[String], tests: &[String]) -> Result<Vec<String>> {
-        let limit = self.left().map_or(0, |left| left.as_millis().max(1));
+        let limit = self.left().into_iter().chain(self.limit).min().map_or(0, |limit| limit.as_millis().max(1));
         let mut words = vec![
             "-test.v=test2json".to_owned(),
             "-test.paniconexit0".into(),

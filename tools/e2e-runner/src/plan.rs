@@ -276,6 +276,7 @@ impl<'a> Plan<'a> {
             logs,
             allowance: Arc::default(),
             deadline: Some(Instant::now() + limit),
+            limit: None,
             silence: self.args.silence.unwrap_or(pace.stretch(SILENCE)),
             limits,
             max_failures: if self.args.fail_fast { Some(1) } else { self.args.max_failures },

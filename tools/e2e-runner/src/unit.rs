@@ -53,6 +53,8 @@ pub use pod::{InPodArgs, in_pod};
 const LIMIT: Duration = Duration::from_mins(10);
 /// How long they may print nothing.
 const SILENCE: Duration = Duration::from_mins(10);
+/// How much longer than its program and its beginning may take a pod is let alone, before the cluster ends it.
+const LATE: Duration = Duration::from_mins(2);
 /// Where the program lies in its image.
 const PROGRAM: &str = "/unit.test";
 /// Where in its image what starts it lies.
@@ -341,7 +343,7 @@ impl Work<'_> {
         let runner = Runner {
             program: &program,
             selection,
-            launcher: self.launcher(&image, &program, &env)?,
+            launcher: self.launcher(&image, &program, &env, limit)?,
             arguments: unit.args.iter().map(|word| self.values.fill(word)).collect::<Result<_>>()?,
             passes: vec![vec![]],
             parallel: None,
@@ -349,11 +351,12 @@ impl Work<'_> {
             logs: self.at.home.logs(),
             allowance: Arc::clone(&self.allowance),
             deadline: Some(Instant::now() + limit + pod::START),
+            limit: Some(limit),
             silence: self.plan.args.silence.unwrap_or_else(|| self.pace.stretch(SILENCE)),
             limits: test_limits(self.plan, &self.place.platform, &self.pace),
             max_failures: self.most().map(|most| most.saturating_sub(self.failures(came)).max(1)),
             stopper: Stopper::default(),
-            judge: Judge::default().of_launcher(),
+            judge: Judge::default().of_launcher().of_units(),
         };
         let args = self.plan.args;
         let attempts = Attempts {
@@ -374,7 +377,13 @@ impl Work<'_> {
     }
 
     /// The command that stands in for the program: this one, which runs it in a pod.
-    fn launcher(&self, image: &str, program: &Program, env: &BTreeMap<String, String>) -> Result<Vec<String>> {
+    fn launcher(
+        &self,
+        image: &str,
+        program: &Program,
+        env: &BTreeMap<String, String>,
+        limit: Duration,
+    ) -> Result<Vec<String>> {
         let me = std::env::current_exe().cause(Cause::Internal, || "cannot find this program's own file")?;
         let cluster = match &self.plan.args.cluster.lab {
             Some(lab) => vec!["--lab".to_owned(), lab.clone()],
@@ -385,6 +394,7 @@ impl Work<'_> {
         words.extend(cluster);
         words.extend(["--image".into(), image.to_owned(), "--platform".into(), self.place.platform.to_string()]);
         words.extend(["--folder".into(), program.folder.display().to_string()]);
+        words.extend(["--limit".into(), (limit + pod::START + LATE).as_secs().to_string()]);
         words.extend(env.keys().flat_map(|name| ["--pass".to_owned(), name.clone()]));
         words.extend(["--".into(), START.into()]);
         Ok(words)

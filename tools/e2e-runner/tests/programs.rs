@@ -258,6 +258,7 @@ impl Made {
             logs: self.world.path("logs"),
             allowance: std::sync::Arc::default(),
             deadline: None,
+            limit: None,
             silence: Duration::from_secs(60),
             limits: Limits::default(),
             max_failures: None,
@@ -313,9 +314,14 @@ fn a_program_that_filters_for_itself_runs_what_was_asked() {
     assert_eq!((tops.asked, tops.passed, tops.not_run), (5, 4, 1));
     assert_eq!(exit(&rows), 2);
     let secret = [("MY_TOKEN", "s3cret"), ("GOPROXY", "https://me:s3cret@proxy.example")];
-    made.run(&asked[..1], &secret, |_| {});
+    made.run(&asked[..1], &secret, |runner| {
+        // What starts it elsewhere needs time of its own, which is not the program's.
+        runner.deadline = Some(Instant::now() + Duration::from_secs(700));
+        runner.limit = Some(Duration::from_secs(100));
+    });
     let command = std::fs::read_to_string(made.world.path("logs/_command.txt")).unwrap();
     assert!(!command.contains("s3cret") && command.contains("export MY_TOKEN='***'"), "{command}");
+    assert!(command.contains("-test.timeout=100000ms"), "{command}");
     assert!(command.contains("export OWN='for linux'") && command.contains("-category=parallel"), "{command}");
 }
 
