@@ -32,7 +32,8 @@ use crate::{
   e2e-runner parse stream.json --out results --component pipeline --version v1.9.0
 
 Exit codes: 0 good (also what is flaky); 1 a test says that the component is not good, or no rule knows why it failed;
-3 infrastructure; 2 the call is wrong; 4 nothing ran; 5 a program is missing; 128+n signal n.")]
+3 infrastructure; 2 the call is wrong; 4 nothing ran, or all tests skipped themselves; 5 a program is missing;
+128+n signal n.")]
 pub struct ParseArgs {
     /// The stream: output of `go test -json` [default: standard input]
     #[arg(value_name = "FILE")]

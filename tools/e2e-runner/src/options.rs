@@ -93,7 +93,8 @@ pub struct PrepareArgs {
   e2e-runner run --component pipeline --kind upgrade --phase check --run-dir RUN     # with the same run directory
 
 Exit codes: 0 good (also what is flaky); 1 a test says that the component is not good, or no rule knows why it failed;
-3 infrastructure; 2 the call is wrong; 4 nothing ran; 5 a program is missing; 128+n signal n.")]
+3 infrastructure; 2 the call is wrong; 4 nothing ran, or all tests skipped themselves; 5 a program is missing;
+128+n signal n.")]
 pub struct RunArgs {
     /// The component
     #[arg(long, value_name = "NAME")]

@@ -46,6 +46,11 @@ pub(crate) fn of_kind(component: Component, kind: Kind, tags: &[String]) -> Comp
     component
 }
 
+/// The day, for entries of the ledger: the same on all machines.
+pub(crate) fn today() -> jiff::civil::Date {
+    Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date()
+}
+
 fn input(found: &Found) -> Input {
     Input { name: format!("{} of run {}", Results::FILE, found.results.head.run), digest: found.digest.clone() }
 }
@@ -214,7 +219,7 @@ impl<'a> Plan<'a> {
         ui: &Ui,
     ) -> Result<(Selection, Option<Whole>)> {
         let skips = self.ci.skips()?.skip;
-        let today = jiff::Zoned::now().date();
+        let today = today();
         let choice = Choice {
             component: &self.args.component,
             version: self.component.version(),

@@ -118,7 +118,7 @@ impl Wanted {
 
     /// What is wanted of a test: nothing, or the subtests that these patterns name; without any, all of it. A whole name
     /// means that test alone; anything else is a pattern.
-    fn of(&self, test: &str, listed: &[String]) -> Option<Vec<String>> {
+    pub(crate) fn of(&self, test: &str, listed: &[String]) -> Option<Vec<String>> {
         if self.skip.iter().any(|skip| skip.rest.is_none() && skip.fits(test)) {
             return None;
         }
@@ -336,6 +336,8 @@ mod tests {
         assert_eq!(names, ["TestA", "TestB/sub"]);
         assert_eq!(found.unknown, ["TestZ"]);
         assert_eq!(found.expired, ["TestAb: left out until 2026-05-31 (owner: us)"]);
+        assert_eq!(chosen(&suite(&[]), &skips, &["TestB"]).unwrap().expired, [""; 0], "nobody asks for it");
+        assert_eq!(chosen(&suite(&[]), &skips, &["TestAb"]).unwrap().expired.len(), 1);
         let unless = Skip { unless: Some(Unless::Lab), ..skips[0].clone() };
         assert_eq!(chosen(&suite(&[]), &[unless], &[]).unwrap().excluded, [], "this is a lab");
         let elsewhere = Skip { platforms: vec!["linux/s390x".parse().unwrap()], ..skips[0].clone() };

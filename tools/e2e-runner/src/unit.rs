@@ -37,7 +37,7 @@ use crate::{
     parse::log::Allowance,
     passes::{self, Ran, Runner},
     place::Place,
-    plan::Plan,
+    plan::{self, Plan},
     program::{self, Program},
     report::{self, PACKAGE},
     rounds::{Attempts, Before, Came},
@@ -80,7 +80,7 @@ fn chosen(plan: &Plan<'_>, platform: &Platform, ui: &Ui) -> Result<(source::Chec
     let patterns = if plan.args.package.is_empty() { &unit.packages } else { &plan.args.package };
     let packages = packages::list(&checkout, patterns, &unit.tags, platform)?;
     let (skips, suite) = (plan.ci.skips()?.skip, Suite { all: true, ..Suite::default() });
-    let today = jiff::Zoned::now().date();
+    let today = plan::today();
     let choose = |package: &Package| {
         let choice = Choice {
             component: &plan.args.component,
@@ -100,8 +100,7 @@ fn chosen(plan: &Plan<'_>, platform: &Platform, ui: &Ui) -> Result<(source::Chec
         let selection = choose(&package)?;
         let of_it: BTreeSet<String> = selection.unknown.iter().cloned().collect();
         unknown = Some(unknown.map_or(of_it.clone(), |others: BTreeSet<String>| &others & &of_it));
-        let expired = plan.wanted.is_everything() && !selection.expired.is_empty();
-        let left_out = !selection.excluded.is_empty() || expired;
+        let left_out = !(selection.excluded.is_empty() && selection.expired.is_empty());
         if left_out || !selection.asked.is_empty() {
             chosen.push((package, selection));
         }
