@@ -10,7 +10,7 @@ use clap::Parser;
 use jiff::Timestamp;
 use kit::{
     Cause, Context, Done, Error, Outcome, Output, Platform, Result, Ui,
-    record::{Collected, Conditions, Counts, Head, Nature, Record, Results, Test},
+    record::{Collected, Conditions, Counts, Head, Nature, Record, Results},
     rundir,
 };
 
@@ -87,13 +87,10 @@ pub fn run(args: &ParseArgs, ui: &Ui) -> Result<Done> {
     results.evidence = cut.map(|cut| Collected { cut: vec![cut], ..Collected::default() });
     if args.out.is_some() {
         tests.write_junit(&folder.join("junit.xml"), &results)?;
-        tests.write_record(&folder.join(Results::FILE), &results)?;
+        rundir::write_with(&folder.join(Results::FILE), |out| tests.write_record(&results, out))?;
     }
     match ui.output {
-        Output::Json => {
-            results.tests = tests.all()?;
-            ui.json(&results)?;
-        }
+        Output::Json => ui.result_with(|out| tests.write_record(&results, out))?,
         Output::Text => ui.result(&report::summary(&results, &rows, folder))?,
     }
     Ok(Done { cause, exit: Some(exit), ..Done::default() })
@@ -236,25 +233,14 @@ impl Tests {
     }
 
     /// Writes what [`rundir::write_json`] would write if the results held their tests.
-    fn write_record(&self, path: &Path, results: &Results) -> Result<()> {
+    fn write_record(&self, results: &Results, out: &mut dyn Write) -> Result<()> {
         let text = serde_json::to_string_pretty(results).cause(Cause::Internal, || "cannot write JSON")?;
-        let frame = if self.is_empty { None } else { text.split_once(NO_TESTS) };
-        let Some((before, after)) = frame else { return rundir::write_json(path, results).map(drop) };
         let failed = || "it cannot be written";
-        rundir::write_with(path, |out| {
-            write!(out, "{before}{}", NO_TESTS.trim_end_matches(']')).cause(Cause::HostDisk, failed)?;
-            self.copy(RECORD, out)?;
-            writeln!(out, "\n  ]{after}").cause(Cause::HostDisk, failed)
-        })
-        .map(drop)
-    }
-
-    /// All tests at once, for who wants them so.
-    fn all(&self) -> Result<Vec<Test>> {
-        let mut text = b"[".to_vec();
-        self.copy(RECORD, &mut text)?;
-        text.push(b']');
-        serde_json::from_slice(&text).cause(Cause::Internal, || "cannot read what was put aside")
+        let frame = if self.is_empty { None } else { text.split_once(NO_TESTS) };
+        let Some((before, after)) = frame else { return writeln!(out, "{text}").cause(Cause::HostDisk, failed) };
+        write!(out, "{before}{}", NO_TESTS.trim_end_matches(']')).cause(Cause::HostDisk, failed)?;
+        self.copy(RECORD, out)?;
+        writeln!(out, "\n  ]{after}").cause(Cause::HostDisk, failed)
     }
 
     fn copy(&self, strand: &str, out: &mut dyn Write) -> Result<()> {

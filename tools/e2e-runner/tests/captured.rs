@@ -220,6 +220,7 @@ fn a_line_that_is_too_long_is_said() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a test of the program itself")]
 fn records_junit_and_logs_are_written() {
     let dir = tempfile::tempdir().unwrap();
     run_parse("interleaved", &["--out", dir.path().to_str().unwrap(), "--component", "x", "--all-logs"]);
@@ -234,6 +235,13 @@ fn records_junit_and_logs_are_written() {
     assert_eq!(text, format!("{}\n", serde_json::to_string_pretty(&results).unwrap()), "as other records are written");
     let said = run_parse("interleaved", &["--output", "json"]);
     assert_eq!(said.matches("\"name\":").count(), results.tests.len(), "{said}");
+    for name in ["interleaved", "empty"] {
+        let file = streams().join(format!("{name}.json"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_e2e-runner"));
+        command.arg("parse").arg(file).args(["--output", "json", "--out"]).arg(dir.path().join(name));
+        let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        assert_eq!(said, fs::read_to_string(dir.path().join(name).join("results.json")).unwrap());
+    }
     let junit = fs::read_to_string(dir.path().join("junit.xml")).unwrap();
     let report = quick_junit::Report::deserialize_from_str(&junit).unwrap();
     let cases: usize = report.test_suites.iter().map(|suite| suite.test_cases.len()).sum();
