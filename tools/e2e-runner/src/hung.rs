@@ -1,5 +1,5 @@
-//! How long one test may take. Whoever takes longer is ended with its program, which says where it was; the tests that it
-//! kept from their end run in another program.
+//! How long one test may take. Whoever takes longer is ended with its program, which says where it was, and so is whoever
+//! runs longest when it prints nothing any more; the tests that this kept from their end run in another program.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -148,6 +148,13 @@ impl Clocks {
         });
         over.max_by_key(|(over, ..)| *over).map(|(_, name, limit)| (&**name, limit))
     }
+
+    /// The test that has run for the longest time.
+    fn longest(&self, now: Instant) -> Option<&str> {
+        let taken =
+            self.0.iter().filter_map(|(name, clock)| Some((clock.taken + now.duration_since(clock.since?), name)));
+        taken.max().map(|(_, name)| &**name)
+    }
 }
 
 /// A test that took too long.
@@ -155,18 +162,13 @@ impl Clocks {
 pub struct Hung {
     /// Its name.
     pub test: String,
-    limit: Duration,
+    /// In words, what it did.
+    pub why: String,
     /// All that ran or waited at that time, and what began since, before the program ended.
     running: Vec<Box<str>>,
 }
 
 impl Hung {
-    /// In words.
-    #[must_use]
-    pub fn why(&self) -> String {
-        format!("{} took longer than one test may: {}", self.test, ui::duration(self.limit))
-    }
-
     /// Whether its end cut that test off.
     fn cuts(&self, test: &Ended) -> bool {
         matches!(test.status, Status::Failed | Status::NotRun) && self.running.contains(&test.name)
@@ -194,7 +196,7 @@ impl Hung {
         for test in parsed.tests.iter_mut().filter(|test| self.cuts(test)) {
             let contains = *test.name == *self.test || self.test.starts_with(&format!("{}/", test.name));
             test.status = if contains { Status::Failed } else { Status::NotRun };
-            test.failure = Some(Box::new(Verdict::new(Cause::TestTimeout, self.why())));
+            test.failure = Some(Box::new(Verdict::new(Cause::TestTimeout, self.why.as_str())));
         }
         for package in &mut parsed.packages {
             (package.failure, package.cut_off, package.crashed) = (None, None, false);
@@ -206,7 +208,22 @@ impl Hung {
 #[derive(Debug, Default)]
 struct State {
     clocks: Clocks,
+    /// When the program printed something last.
+    heard: Option<Instant>,
     hung: Option<Hung>,
+}
+
+impl State {
+    /// The test that hangs, and why that is so.
+    fn hangs(&self, limits: &Limits, silence: Option<Duration>, now: Instant) -> Option<(String, String)> {
+        if let Some((test, limit)) = self.clocks.over(limits, now) {
+            return Some((test.to_owned(), format!("{test} took longer than one test may: {}", ui::duration(limit))));
+        }
+        let silence =
+            silence.filter(|silence| self.heard.is_some_and(|heard| now.duration_since(heard) >= *silence))?;
+        let test = self.clocks.longest(now)?;
+        Some((test.to_owned(), format!("{test} ran longest when nothing was printed for {}", ui::duration(silence))))
+    }
 }
 
 /// Looks at the clocks of a program's tests, and ends it when the time of one is over.
@@ -221,19 +238,19 @@ pub struct Guard {
 pub struct Told(Arc<Mutex<State>>);
 
 impl Guard {
-    /// Begins to look.
+    /// Begins to look. Of a program that prints nothing for as long as `silence` the test hangs that has run longest.
     #[must_use]
-    pub fn start(limits: &Limits) -> Self {
-        let (state, stopper) = (Arc::new(Mutex::new(State::default())), Stopper::default());
+    pub fn start(limits: &Limits, silence: Option<Duration>) -> Self {
+        let state = State { heard: Some(Instant::now()), ..State::default() };
+        let (state, stopper) = (Arc::new(Mutex::new(state)), Stopper::default());
         let (end, ended) = channel();
         let (seen, limits, ends) = (Arc::clone(&state), limits.clone(), stopper.clone());
         let thread = std::thread::spawn(move || {
             while ended.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
                 let Ok(mut state) = seen.lock() else { break };
-                let over = state.clocks.over(&limits, Instant::now());
-                if let Some((test, limit)) = over.map(|(test, limit)| (test.to_owned(), limit)) {
+                if let Some((test, why)) = state.hangs(&limits, silence, Instant::now()) {
                     let running = state.clocks.0.keys().cloned().collect();
-                    state.hung = Some(Hung { test, limit, running });
+                    state.hung = Some(Hung { test, why, running });
                     ends.stop();
                     break;
                 }
@@ -246,6 +263,13 @@ impl Guard {
     #[must_use]
     pub fn told(&self) -> Told {
         Told(Arc::clone(&self.state))
+    }
+
+    /// The program has printed something.
+    pub fn heard(&self) {
+        if let Ok(mut state) = self.state.lock() {
+            state.heard = Some(Instant::now());
+        }
     }
 
     /// What ends the program.
@@ -397,7 +421,7 @@ mod tests {
         };
         let running =
             ["TestBeside/two", "TestBeside", "TestLate", "TestHung/two", "TestHung/three", "TestHung"].map(Box::from);
-        let hung = Hung { test: "TestHung/two".into(), limit: minutes(2), running: running.to_vec() };
+        let hung = Hung { test: "TestHung/two".into(), why: "why".into(), running: running.to_vec() };
         assert!(hung.cuts_any(&parsed));
         let before = parsed.clone();
         assert_eq!(hung.blame(&mut parsed), ["two", "beside", "late", "hung", "third", "top"]);
@@ -423,8 +447,29 @@ mod tests {
     }
 
     #[test]
+    fn of_a_silent_program_the_test_hangs_that_has_run_longest() {
+        let start = Instant::now();
+        let at = |number| start + minutes(number);
+        let mut state = State { heard: Some(at(2)), ..State::default() };
+        let hangs = |state: &State, number| {
+            let hangs = state.hangs(&Limits::default(), Some(minutes(10)), at(number));
+            hangs.map(|(test, _)| test)
+        };
+        assert_eq!(hangs(&state, 12), None, "no test runs");
+        state.clocks.began("TestWaits", at(0));
+        state.clocks.stop("TestWaits", at(0));
+        state.clocks.began("TestA", at(0));
+        state.clocks.began("TestB", at(1));
+        assert_eq!(hangs(&state, 11), None);
+        assert_eq!(hangs(&state, 12).as_deref(), Some("TestA"));
+        state.heard = Some(at(12));
+        assert_eq!(hangs(&state, 13), None);
+        assert_eq!(state.hangs(&Limits::default(), None, at(19)), None, "nobody minds");
+    }
+
+    #[test]
     fn what_begins_while_the_program_is_ended_is_cut_off_as_well() {
-        let guard = Guard::start(&Limits { other: Duration::ZERO, learnt: BTreeMap::new() });
+        let guard = Guard::start(&Limits { other: Duration::ZERO, learnt: BTreeMap::new() }, None);
         let mut told = guard.told();
         told.began("TestHung");
         let late = Instant::now() + Duration::from_secs(20);

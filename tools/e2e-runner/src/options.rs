@@ -178,7 +178,8 @@ pub struct RunArgs {
     /// test_time_limit or 20m, stretched; of kind unit ten minutes more]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub test_timeout: Option<Duration>,
-    /// End tests that print nothing for so long, exactly [default: 10m, stretched]
+    /// When nothing is printed for so long, exactly, the test hangs that has run longest (of kind unit and script: all
+    /// end) [default: 10m, stretched]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub silence: Option<Duration>,
     /// Do not run what failed a second time

@@ -48,6 +48,8 @@ exit $code"#;
 
 /// How long after its own time limit a test program may still write down where its goroutines are.
 const LATE: Duration = Duration::from_secs(20);
+/// How soon it is noticed that a test hangs whose program prints nothing.
+const NOTICED: Duration = Duration::from_secs(1);
 
 /// All that a run of the program needs, apart from which tests.
 pub struct Runner<'a> {
@@ -171,7 +173,7 @@ impl Runner<'_> {
                 ran.stopped = Some(Stopped { cause: Some(Cause::TestTimeout), why });
                 break;
             }
-            ui.note(format!("{}; without it: {} tests", hung.why(), left.len()));
+            ui.note(format!("{}; without it: {} tests", hung.why, left.len()));
         }
         Ok(ran)
     }
@@ -205,7 +207,9 @@ impl Runner<'_> {
         ran: &mut Ran,
     ) -> Result<Option<Hung>> {
         let folder = Folder::new(&self.logs).within(&self.allowance);
-        let guard = Guard::start(&self.limits);
+        // Of what runs elsewhere nothing is heard while the connection is away.
+        let silence = self.launcher.is_empty().then_some(self.silence);
+        let guard = Guard::start(&self.limits, silence);
         let mut stream = Stream::new(folder, true, &self.judge, (live.feed(), guard.told()));
         let (mut written, mut too_many) = (Ok(()), false);
         let before = failed + ran.streams.iter().map(Parsed::failed).sum::<usize>();
@@ -214,7 +218,8 @@ impl Runner<'_> {
         // A program elsewhere is ended by whoever started it there.
         let ask = if self.launcher.is_empty() { Signal::QUIT } else { Signal::TERM };
         let process = Process::new("the tests", self.command(pass, tests)?).ask_with(ask).grace(LATE);
-        let process = process.silence(self.silence).stop_with(&self.stopper).stop_with(guard.stopper());
+        // A test that hangs is noticed first.
+        let process = process.silence(self.silence + NOTICED).stop_with(&self.stopper).stop_with(guard.stopper());
         let process = match self.left() {
             // The program ends itself first, and says which tests ran.
             Some(left) => process.limit(left + LATE),
@@ -222,6 +227,7 @@ impl Runner<'_> {
         };
         let finished = process
             .on_line(|pipe, line| {
+                guard.heard();
                 let line = if pipe == Pipe::Out { line.as_bytes() } else { line.trim_start_matches('{').as_bytes() };
                 if written.is_ok() {
                     written = stream.line(line);

@@ -348,9 +348,19 @@ fn what_a_test_does_wrong_has_its_cause() {
     assert!(log.contains("own/test.TestProvoked("), "the log says where it hangs");
     let (test, _, _) = provoked("hang", |runner| runner.silence = Duration::from_secs(1));
     assert_eq!(test.cause, Some(Cause::TestTimeout), "{test:?}");
-    assert!(test.line.unwrap().starts_with("it printed nothing for 1.0 s"));
+    assert_eq!(test.line.as_deref(), Some("TestProvoked ran longest when nothing was printed for 1.0 s"));
     let (test, code, _) = provoked("hang", |runner| runner.stopper.stop());
     assert_eq!((test.cause, code), (Some(Cause::ClusterUnreachable), 3), "{test:?}");
+}
+
+#[test]
+fn a_test_that_hangs_silently_takes_nobody_with_it_either() {
+    let made = Made::new();
+    let asked = ["TestSerial", "TestParallel", "TestProvoked"];
+    let (rows, ran) = made.run(&asked, &[("PROVOKE", "hang")], |runner| runner.silence = Duration::from_secs(1));
+    let hung = find(&rows, "TestProvoked");
+    assert_eq!((hung.status, hung.cause, hung.attempts), (Status::Failed, Some(Cause::TestTimeout), 1));
+    assert_eq!((find(&rows, "TestParallel").status, ran.stopped), (Status::Passed, None), "{rows:?}");
 }
 
 #[test]
