@@ -1,19 +1,22 @@
 //! From streams to rows: a second attempt for what failed, outages laid over, tests that never ran named.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use kit::{
     Cause, Class,
-    record::{SkipSource, Status},
+    record::{SkipSource, Status, Test},
 };
 
 use crate::{
-    cause::SILENT_END,
+    cause::{SILENT_END, is_crash},
     cut_off,
     health::Outages,
     ledger,
-    parse::event::top,
+    parse::{ENDED, event::top},
     passes::{Ran, STAYED_AWAY, Stopped},
     report::{self, PACKAGE, Row},
     select::Selection,
@@ -38,10 +41,15 @@ pub fn rows(ran: &Ran) -> Vec<Row> {
         // What runs elsewhere says of itself that it was interrupted, and here it is known why.
         let cut_off = |row: &Row| row.test.cause == Some(Cause::Interrupted);
         rows.retain(|row| row.test.name != PACKAGE || !cut_off(row));
-        let sigquit = |row: &Row| row.test.line.as_deref().is_some_and(|line| line.starts_with("SIGQUIT"));
-        for row in rows.iter_mut().filter(|row| sigquit(row) || cut_off(row)) {
+        let says = |row: &Row, words: &str| row.test.line.as_deref().is_some_and(|line| line.starts_with(words));
+        // Who waited for a turn, or came before what was to blame.
+        let idle = |row: &Row| {
+            let ended = matches!(row.test.cause, Some(Cause::TestTimeout | Cause::Interrupted));
+            row.test.status == Status::NotRun && ended && says(row, ENDED)
+        };
+        for row in rows.iter_mut().filter(|row| says(row, "SIGQUIT") || cut_off(row) || idle(row)) {
             // Whom a signal stopped has not failed, nor whom we stopped ourselves, who have no cause.
-            let failed = cause.is_some_and(|cause| cause != Cause::Interrupted);
+            let failed = cause.is_some_and(|cause| cause != Cause::Interrupted) && !idle(row);
             row.test.status = if failed { Status::Failed } else { Status::NotRun };
             (row.test.cause, row.test.line) = (*cause, Some(why.clone()));
             if cause.is_none() {
@@ -52,7 +60,8 @@ pub fn rows(ran: &Ran) -> Vec<Row> {
     rows
 }
 
-/// A failure while the API server was away says nothing of the component.
+/// A failure while the API server was away says nothing of the component, unless its program crashed: that it must not
+/// whatever is away.
 pub fn lay_over(rows: &mut [Row], outages: &Outages, end: Timestamp) {
     for row in rows {
         let (from, to) = row.ran.unwrap_or((end, end));
@@ -65,8 +74,10 @@ pub fn lay_over(rows: &mut [Row], outages: &Outages, end: Timestamp) {
                 matches!(cause.class(), Class::Product | Class::Unknown) && cause != Cause::BuildFailure
                     || cause == Cause::Usage
             });
+        let crashed = row.test.line.as_deref().is_some_and(is_crash);
         if bad
             && open
+            && !crashed
             && let Some(outage) = outages.during(from, to)
         {
             (row.test.cause, row.test.line) = (Some(outage.cause), Some(outage.describe()));
@@ -94,16 +105,51 @@ pub(crate) fn is_top(row: &Row) -> bool {
     top(&row.test.name) == row.test.name && row.test.name != PACKAGE
 }
 
-/// The top-level tests that get another attempt after `before` ones: those that failed by the infrastructure's doing
-/// twice, all others once, and with them what was kept from its end; none if the program crashed or was stopped (then there is nothing to repeat).
+/// What earlier attempts have shown.
+#[derive(Debug, Default)]
+pub struct Tries {
+    /// How many there were.
+    number: usize,
+    /// How often each top-level test failed by its own doing: an attempt that the infrastructure spoiled shows nothing.
+    failed: BTreeMap<String, usize>,
+    /// Tests whose last failure was the infrastructure's.
+    spoiled: BTreeSet<String>,
+}
+
+impl Tries {
+    /// Another attempt, of which these are the rows.
+    pub fn note(&mut self, rows: &[Row]) {
+        self.number += 1;
+        self.spoiled.clear();
+        for test in rows.iter().filter(|row| is_top(row) && row.test.status == Status::Failed).map(|row| &row.test) {
+            if test.cause.is_some_and(|cause| cause.class() == Class::Infrastructure) {
+                self.spoiled.insert(test.name.clone());
+            } else {
+                *self.failed.entry(test.name.clone()).or_default() += 1;
+            }
+        }
+    }
+
+    /// How long to wait before the next attempt, of these: the infrastructure is given time.
+    #[must_use]
+    pub fn wait(&self, rows: &[Row], names: &[String]) -> Duration {
+        let spoiled = names.iter().any(|name| self.spoiled.contains(name));
+        let wait = BACKOFF.get(self.number.saturating_sub(1)).copied().unwrap_or_default();
+        if spoiled || wants_time(rows, names) { wait } else { Duration::ZERO }
+    }
+}
+
+/// The top-level tests that get another attempt: those that failed by the infrastructure's doing, up to two; what failed by
+/// its own doing, until it has done so twice; and with them what was kept from its end. None if the program crashed or was
+/// stopped (then there is nothing to repeat).
 #[must_use]
-pub fn again(rows: &[Row], ran: &Ran, before: usize) -> Vec<String> {
+pub fn again(rows: &[Row], ran: &Ran, tries: &Tries) -> Vec<String> {
     let crashed = ran.streams.iter().flat_map(|stream| &stream.packages).any(|package| package.crashed);
-    if crashed || ran.stopped.is_some() || ran.signal.is_some() || before > BACKOFF.len() {
+    if crashed || ran.stopped.is_some() || ran.signal.is_some() || tries.number > BACKOFF.len() {
         return Vec::new();
     }
     let worth = |row: &&Row| match row.test.cause {
-        Some(Cause::Product | Cause::Unclassified) => before == 1,
+        Some(Cause::Product | Cause::Unclassified) => tries.failed.get(&row.test.name).is_none_or(|times| *times < 2),
         Some(cause) => is_passing(cause),
         None => false,
     };
@@ -111,6 +157,13 @@ pub fn again(rows: &[Row], ran: &Ran, before: usize) -> Vec<String> {
     let failed = |row: &&Row| is_top(row) && row.test.status == Status::Failed && worth(row);
     let wanted = rows.iter().filter(|row| failed(row) || (cut_off && cut_off::was_kept(row)));
     wanted.map(|row| row.test.name.clone()).collect()
+}
+
+/// The top-level tests that were stopped, or never began, because what they need stayed away.
+#[must_use]
+pub fn stopped_by_outage(rows: &[Row]) -> Vec<String> {
+    let stopped = |row: &&Row| is_top(row) && row.test.line.as_deref() == Some(STAYED_AWAY);
+    rows.iter().filter(stopped).map(|row| row.test.name.clone()).collect()
 }
 
 /// Whether time may heal it.
@@ -124,6 +177,15 @@ pub(crate) fn is_passing(cause: Cause) -> bool {
 pub fn wants_time(rows: &[Row], names: &[String]) -> bool {
     let of = |row: &&Row| is_top(row) && names.contains(&row.test.name);
     rows.iter().filter(of).any(|row| row.test.cause.is_some_and(is_passing))
+}
+
+/// What failed and passes now. What had kept it from that stays with it: the infrastructure's doing by name.
+pub(crate) fn flaky(test: &mut Test) {
+    let theirs = test.cause.filter(|cause| cause.class() == Class::Infrastructure);
+    if let Some(cause) = theirs {
+        test.line = Some(format!("{cause}: {}", test.line.as_deref().unwrap_or_default()));
+    }
+    (test.status, test.cause) = (Status::Flaky, Some(Cause::Flaky));
 }
 
 /// Joins another attempt to those before: what passes now is flaky, what fails again has failed twice. What had failed
@@ -146,13 +208,13 @@ pub fn join(rows: &mut Vec<Row>, second: &[Row]) {
         let Some(now) = second.iter().find(same).filter(|now| now.test.status != Status::NotRun) else {
             // A subtest that has another name each time goes with the test that it belongs to.
             if failed && passed(&row.test.package, top(&row.test.name)) {
-                (row.test.status, row.test.cause) = (Status::Flaky, Some(Cause::Flaky));
+                flaky(&mut row.test);
             }
             continue;
         };
         row.test.attempts += 1;
         if failed && now.test.status == Status::Passed {
-            (row.test.status, row.test.cause) = (Status::Flaky, Some(Cause::Flaky));
+            flaky(&mut row.test);
         } else if failed && now.test.status == Status::Failed && theirs(row) && !theirs(now) {
             let attempts = row.test.attempts;
             *row = now.clone();
@@ -376,6 +438,82 @@ mod tests {
     }
 
     #[test]
+    fn what_the_infrastructure_spoiled_does_not_count_as_tried() {
+        let failed = |cause| [row("TestA", Status::Failed, Some(cause))];
+        let (product, away) = (failed(Cause::Product), failed(Cause::ImagePull));
+        for [first, second] in [[&product, &away], [&away, &product]] {
+            let (mut tries, mut rows) = (Tries::default(), first.to_vec());
+            tries.note(first);
+            assert_eq!(again(&rows, &ran(false), &tries), ["TestA"]);
+            tries.note(second);
+            join(&mut rows, second);
+            assert_eq!((rows[0].test.cause, rows[0].test.attempts), (Some(Cause::Product), 2));
+            let third = again(&rows, &ran(false), &tries);
+            assert_eq!(third, ["TestA"], "it has failed by its own doing only once");
+            let wait = if second == &away { BACKOFF[1] } else { Duration::ZERO };
+            assert_eq!(tries.wait(&rows, &third), wait);
+            tries.note(&product);
+            assert_eq!(again(&rows, &ran(false), &tries), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn what_kept_a_flaky_test_from_passing_is_still_seen() {
+        let mut rows: Vec<_> =
+            [Cause::ImagePull, Cause::Product].map(|cause| row(cause.name(), Status::Failed, Some(cause))).into();
+        rows.iter_mut().for_each(|row| row.test.line = Some("why".into()));
+        let second: Vec<_> = rows.iter().map(|old| row(&old.test.name, Status::Passed, None)).collect();
+        join(&mut rows, &second);
+        let said: Vec<_> = rows.iter().map(|row| (row.test.cause, row.test.line.as_deref().unwrap())).collect();
+        assert_eq!(said, [(Some(Cause::Flaky), "image-pull: why"), (Some(Cause::Flaky), "why")]);
+    }
+
+    #[test]
+    fn who_waited_has_not_failed_when_all_were_stopped() {
+        let mut program = ran(true);
+        let at = Timestamp::UNIX_EPOCH;
+        let test = |name: &str, status, line: &str| crate::parse::Ended {
+            package: 0,
+            name: name.into(),
+            status,
+            began: at,
+            ended: at,
+            seconds: 1.0,
+            log: None,
+            failure: Some(Box::new(crate::cause::Verdict::new(Cause::TestTimeout, line))),
+            reason: None,
+        };
+        program.streams[0].tests = vec![
+            test("TestRan", Status::Failed, "SIGQUIT: quit"),
+            test("TestWaited", Status::NotRun, "the test program ended in TestRan"),
+        ];
+        program.stopped = Some(Stopped { cause: Some(Cause::ClusterUnreachable), why: STAYED_AWAY.into() });
+        let said: Vec<_> = rows(&program).into_iter().map(|row| (row.test.status, row.test.cause)).collect();
+        let away = Some(Cause::ClusterUnreachable);
+        assert_eq!(said, [(Status::Failed, away), (Status::NotRun, away)]);
+    }
+
+    #[test]
+    fn a_crash_is_no_outage_s_doing() {
+        let outages = Outages::default().with(at(0), at(9), Cause::Apiserver);
+        for (line, cause) in [
+            ("panic: oh no", Cause::Product),
+            ("WARNING: DATA RACE", Cause::Product),
+            ("x_test.go:1: wanted 2", Cause::Apiserver),
+        ] {
+            let mut row = row("TestA", Status::Failed, Some(Cause::Product));
+            (row.test.line, row.ran) = (Some(line.into()), Some((at(1), at(2))));
+            let mut rows = [row];
+            lay_over(&mut rows, &outages, at(9));
+            assert_eq!(rows[0].test.cause, Some(cause), "{line}");
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
     fn what_is_left_out_shows_what_would_become_of_it() {
         let selection = Selection {
             excluded: vec![("TestC".into(), "why".into()), ("TestB/x".into(), "why".into())],
@@ -393,6 +531,11 @@ mod tests {
         let failed = |name: &str| row(name, Status::Failed, Some(Cause::Product));
         let passed: Vec<_> = (0..8).map(|n| row(&format!("TestP{n}"), Status::Passed, None)).collect();
         let with = |rows: &[Row]| [rows, &passed].concat();
+        let again = |rows: &[Row], ran: &Ran, number: usize| {
+            let mut tries = Tries::default();
+            (0..number).for_each(|_| tries.note(rows));
+            super::again(rows, ran, &tries)
+        };
         assert_eq!(again(&with(&[failed("TestA"), failed("TestA/x")]), &ran(false), 1), ["TestA"]);
         assert_eq!(again(&[failed("TestA")], &ran(false), 1), ["TestA"]);
         assert!(again(&[failed("TestA")], &ran(false), 2).is_empty(), "the component's failures are tried once more");

@@ -18,8 +18,7 @@ pub(crate) const SILENT_END: &str = "the test program ended in the middle of it,
 /// How a line begins in which one of our programs says how the container of a test program ended.
 pub(crate) const CONTAINER_ENDED: &str = "the container was ended: ";
 
-/// How many lines before its end a test tells why it failed: what it says while it cleans up counts as
-/// well, what it met on the way and got over does not.
+/// How many lines before its end a test tells why it failed, at most: what it says while it cleans up counts as well.
 const LAST_LINES: usize = 80;
 /// How many lines of a test's own words are shown.
 const EXCERPT: usize = 12;
@@ -27,7 +26,9 @@ const EXCERPT: usize = 12;
 const AWAY: &str = r"connection refused|connection reset by peer|i/o timeout|EOF|no route to host|network is unreachable|TLS handshake timeout|Client\.Timeout exceeded|context deadline exceeded";
 /// How the last words of a Go program begin.
 const CRASH: &[&str] = &["panic: ", "fatal error: ", "SIGQUIT: "];
-/// How many of them stand before its last complaint.
+/// How those begin that it says because its time was over, or because somebody asked.
+const LATE: &[&str] = &["panic: test timed out", "SIGQUIT: "];
+/// How many lines before its last complaint belong to it: what a test met earlier it has got over.
 const BEFORE: usize = 4;
 /// A longer line is cut in records.
 const LINE: usize = 400;
@@ -58,6 +59,10 @@ pub struct Judge {
     causes: Vec<Cause>,
     /// Whether a package's output may hold errors of our own, of a program that could not be run elsewhere.
     own_errors: bool,
+    /// Whether the tests are unit tests, which name what a cluster says without having any.
+    units: bool,
+    /// The component's own namespace.
+    namespace: Option<String>,
 }
 
 impl Default for Judge {
@@ -82,6 +87,39 @@ static PROGRAM: LazyLock<Regex> = LazyLock::new(|| {
     .expect("it is constant")
 });
 
+/// What a program says that nothing around it makes it say.
+static CRASHED: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(
+        r"^(?:panic: |fatal error: |unexpected fault address |SIG[A-Z]+: |WARNING: DATA RACE|testing\.go:\d+: race detected)",
+    )
+    .expect("it is constant")
+});
+
+/// Whether the line that decided is a crash of the program, or a data race: those are its own doing, whatever else goes
+/// wrong at that time.
+pub(crate) fn is_crash(line: &str) -> bool {
+    CRASHED.is_match(line) && !is_late(line)
+}
+
+fn is_late(line: &str) -> bool {
+    LATE.iter().any(|late| line.starts_with(late))
+}
+
+/// A line of a comparison of what was wanted with what came (cmp.Diff): those are values, whatever they name.
+fn is_diff(line: &str) -> bool {
+    line.trim_start().strip_prefix(['+', '-']).is_some_and(|rest| rest.starts_with(char::is_whitespace))
+}
+
+/// Where a test begins to tell why it failed: a few lines before its last complaint, or where that begins which they are a
+/// part of.
+fn tells(said: &[&str]) -> usize {
+    let complains = |line: &&str| own_words(line).is_some();
+    let least = said.len().saturating_sub(LAST_LINES);
+    let Some(last) = said.iter().rposition(complains) else { return least };
+    let from = last.saturating_sub(BEFORE);
+    said[..=from].iter().rposition(complains).unwrap_or(from).max(least)
+}
+
 /// A line that a test wrote with `t.Log`, `t.Error` and their like, or nothing. What deferred functions wrote
 /// after `t.Fatal` or `t.Skip` (Go puts it down to its own panic.go) comes too late to be the reason.
 #[must_use]
@@ -100,7 +138,8 @@ impl Judge {
         });
         let rules: Vec<_> = RULES.iter().map(|rule| (rule.pattern.to_owned(), rule.cause)).chain(address).collect();
         let set = RegexSet::new(rules.iter().map(|(pattern, _)| pattern)).expect("the rules are tested");
-        Self { set, causes: rules.into_iter().map(|(_, cause)| cause).collect(), own_errors: false }
+        let causes = rules.into_iter().map(|(_, cause)| cause).collect();
+        Self { set, causes, own_errors: false, units: false, namespace: None }
     }
 
     /// For programs that one of ours starts elsewhere, and says why it cannot.
@@ -109,25 +148,37 @@ impl Judge {
         Self { own_errors: true, ..self }
     }
 
+    /// For unit tests: most rules are about a cluster, of which they only have words.
+    #[must_use]
+    pub fn of_units(self) -> Self {
+        Self { units: true, ..self }
+    }
+
+    /// For tests of a component that lives there: a webhook of its own that fails is its own fault.
+    #[must_use]
+    pub fn of_namespace(self, namespace: Option<&str>) -> Self {
+        Self { namespace: namespace.map(String::from), ..self }
+    }
+
     /// Why a test failed that came to its end.
     #[must_use]
-    pub fn test(&self, log: &str) -> Verdict {
+    pub fn test<'l>(&self, log: &'l str) -> Verdict {
         let lines: Vec<_> = log.lines().collect();
         // A time-out or a panic ends with pages of traces, a failure with all that a cluster holds: what
         // decided stands before.
         let crash = lines.iter().position(|line| CRASH.iter().any(|crash| line.starts_with(crash)));
         let dump = lines.iter().position(|line| DUMP.is_match(line)).unwrap_or(lines.len());
         let (said, dumped) = lines.split_at(crash.map_or(dump, |crash| dump.min(crash + 1)));
-        let last = &said[said.len().saturating_sub(LAST_LINES)..];
+        let values = |lines: &[&'l str]| lines.iter().copied().filter(|line| !is_diff(line)).collect::<Vec<_>>();
         let late = || lines.iter().find(|line| line.starts_with("panic: test timed out"));
-        let program = || lines.iter().find(|line| PROGRAM.is_match(line));
         let own = || said.iter().rev().find(|line| own_words(line).is_some());
         let (cause, line) = self
-            .infrastructure(last, |_| true)
+            .program(&lines)
+            .or_else(|| self.infrastructure(&values(&said[tells(said)..]), |_| true))
             .or_else(|| self.infrastructure(dumped, |rule| rule.in_dumps))
             .or_else(|| late().map(|line| (Cause::TestTimeout, *line)))
-            .or_else(|| program().or_else(own).map(|line| (Cause::Product, *line)))
-            .or_else(|| self.infrastructure(said, |_| true))
+            .or_else(|| own().map(|line| (Cause::Product, *line)))
+            .or_else(|| self.infrastructure(&values(said), |_| true))
             .unwrap_or((Cause::Unclassified, lines.last().copied().unwrap_or_default()));
         let excerpt = if crash.is_some() { excerpt(&lines, crash) } else { excerpt(said, None) };
         Verdict { cause, line: Some(cut(line)), excerpt }
@@ -156,13 +207,12 @@ impl Judge {
         let own = self.test(log);
         let decided = own.cause.class() == kit::Class::Infrastructure || own.cause == Cause::TestTimeout;
         let crash = words.lines().find(|line| PROGRAM.is_match(line));
-        match crash {
+        let program = crash.filter(|line| !is_late(line)).and_then(|line| self.program(&[line]));
+        match (program, crash) {
+            (Some((cause, line)), _) => Verdict { cause, line: Some(cut(line)), ..own },
             _ if decided => own,
-            Some(line) if line.starts_with("panic: test timed out") || line.starts_with("SIGQUIT: ") => {
-                Verdict { cause: Cause::TestTimeout, line: Some(cut(line)), ..own }
-            }
-            Some(line) => Verdict { cause: Cause::Product, line: Some(cut(line)), ..own },
-            None => {
+            (None, Some(line)) => Verdict { cause: Cause::TestTimeout, line: Some(cut(line)), ..own },
+            (None, None) => {
                 let mut lines = [log, words].into_iter().flat_map(|log| log.lines().rev());
                 let status = lines.find(|line| line.starts_with("exit status "));
                 let said: Vec<_> = status.into_iter().chain(container_s(words)).collect();
@@ -177,25 +227,45 @@ impl Judge {
     #[must_use]
     pub fn package(&self, log: &str) -> Verdict {
         let lines: Vec<_> = log.lines().filter(|line| !line.is_empty()).collect();
-        let program = lines.iter().find(|line| PROGRAM.is_match(line)).map(|line| (Cause::Product, *line));
+        let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
         let said = lines.iter().find(|line| !line.starts_with("FAIL")).or(lines.last()).copied().unwrap_or_default();
-        let own = self.launcher_s(log);
-        let (cause, line) =
-            own.or_else(|| self.infrastructure(&lines, |_| true)).or(program).unwrap_or((Cause::Unclassified, said));
+        let late = || lines.iter().find(|line| is_late(line));
+        let (cause, line) = self
+            .launcher_s(log)
+            .or_else(|| self.program(&lines))
+            .or_else(|| self.infrastructure(last, |_| true))
+            .or_else(|| late().map(|line| (Cause::TestTimeout, *line)))
+            .unwrap_or((Cause::Unclassified, said));
         Verdict { cause, line: Some(cut(line)), excerpt: lines.iter().take(EXCERPT).map(|line| cut(line)).collect() }
+    }
+
+    /// What Go itself says of a failure that is the program's: that is the component's fault, unless the words are those of
+    /// something else.
+    fn program<'l>(&self, lines: &[&'l str]) -> Option<(Cause, &'l str)> {
+        let line = *lines.iter().find(|line| PROGRAM.is_match(line) && !is_late(line))?;
+        Some(self.infrastructure(&[line], |_| true).unwrap_or((Cause::Product, line)))
     }
 
     /// The strongest of the `wanted` rules that fits any of these lines, and the first such line.
     fn infrastructure<'l>(&self, lines: &[&'l str], wanted: fn(&Rule) -> bool) -> Option<(Cause, &'l str)> {
         let fits = |line: &str| {
             let fitting = self.set.matches(line);
-            let meant = |rule: &Rule| wanted(rule) && !rule.except.iter().any(|words| line.contains(words));
+            let meant = |rule: &Rule| {
+                let here = wanted(rule) && (rule.in_units || !self.units);
+                here && !rule.except.iter().any(|words| line.contains(words))
+            };
             fitting.iter().find(|rule| RULES.get(*rule).is_none_or(meant))
         };
         let found = lines.iter().filter_map(|line| Some((fits(line)?, *line)));
         // Equal rules: the first line, for what follows it often only repeats it.
         let (rule, line) = found.min_by_key(|(rule, _)| *rule)?;
-        Some((self.causes[rule], line))
+        let cause = self.causes[rule];
+        Some((if cause == Cause::Webhook && self.is_own(line) { Cause::Product } else { cause }, line))
+    }
+
+    /// Whether a line names a service in the component's own namespace.
+    fn is_own(&self, line: &str) -> bool {
+        self.namespace.as_ref().is_some_and(|namespace| line.contains(&format!(".{namespace}.svc")))
     }
 }
 

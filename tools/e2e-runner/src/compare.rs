@@ -278,8 +278,9 @@ pub fn compare(here: Side, ours: &Tests<'_>, there: Side, theirs: &Tests<'_>) ->
         let good_there = pair.there.is_some_and(is_good);
         match (test.status, pair.there) {
             (Status::Failed | Status::NotRun, _) if says_nothing(test) => found.infrastructure.push(pair),
-            // Good there: whatever kept it from ending here is found here only.
-            (Status::Failed | Status::NotRun, _) if good_there => found.only_here.push(pair),
+            // Good there: whatever kept it from ending here is found here only. And what lacks this very architecture no
+            // failure there excuses.
+            (Status::Failed | Status::NotRun, _) if good_there || is_of_platform(test) => found.only_here.push(pair),
             // A failure there that is the infrastructure's excuses nothing.
             (Status::Failed, Some(Status::Failed)) if other.is_some_and(|other| !says_nothing(other)) => {
                 found.both.push(pair);
@@ -331,6 +332,11 @@ fn not_here(test: &Test) -> Pair {
 /// Whether a failure says nothing of the component.
 fn says_nothing(test: &Test) -> bool {
     test.cause.is_some_and(|cause| matches!(cause.class(), Class::Infrastructure | Class::Ours))
+}
+
+/// Whether something it needs is not there for the platform.
+fn is_of_platform(test: &Test) -> bool {
+    matches!(test.cause, Some(Cause::ImageWrongArch | Cause::ImageMissingPlatform))
 }
 
 fn pair(test: &Test, other: Option<&Test>) -> Pair {

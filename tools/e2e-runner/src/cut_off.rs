@@ -4,7 +4,7 @@
 use kit::record::Status;
 
 use crate::{
-    attempts::is_passing,
+    attempts::{flaky, is_passing},
     parse::event::top,
     report::{PACKAGE, Row},
 };
@@ -51,7 +51,7 @@ pub fn adopt(rows: &mut Vec<Row>, second: &[Row]) {
         let mut now = second.iter().filter(|now| now.test.package == row.test.package);
         let again = now.clone().any(|now| now.test.name == PACKAGE);
         if !again && now.any(|now| came(&now)) {
-            (row.test.status, row.test.cause) = (Status::Flaky, Some(kit::Cause::Flaky));
+            flaky(&mut row.test);
             row.test.attempts += 1;
         }
     }

@@ -120,6 +120,12 @@ fn built(bin: &Path, name: &str) -> Option<PathBuf> {
         .max_by_key(|program| program.metadata().and_then(|m| m.modified()).ok())
 }
 
+/// What of the caller's environment tests get.
+#[must_use]
+pub fn of_caller() -> BTreeMap<String, OsString> {
+    KEPT.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var_os(name)?))).collect()
+}
+
 /// The whole environment of a test program.
 ///
 /// # Errors
@@ -132,8 +138,7 @@ pub fn variables(
     go_bin: &Path,
     package: &Path,
 ) -> Result<BTreeMap<String, OsString>> {
-    let mut all: BTreeMap<String, OsString> =
-        KEPT.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var_os(name)?))).collect();
+    let mut all = of_caller();
     // `go test` puts Go's own programs first (cmd/go, test.go).
     let folders: BTreeSet<_> = programs.iter().filter_map(|program| program.parent()).collect();
     let caller = std::env::var_os("PATH").unwrap_or_default();

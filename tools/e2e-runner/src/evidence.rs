@@ -230,9 +230,11 @@ fn is_failure(row: &Row) -> bool {
     bad(row) && row.ran.is_some() && top(&row.test.name) == row.test.name && row.test.name != crate::report::PACKAGE
 }
 
-/// A failure whose cause is not known yet, or is the component's for want of another.
+/// A failure whose cause is not known yet, or is the component's for want of another: no pod makes a program crash.
 fn is_open(row: &Row) -> bool {
-    row.test.status == Status::Failed && matches!(row.test.cause, Some(Cause::Product | Cause::Unclassified))
+    let crashed = row.test.line.as_deref().is_some_and(cause::is_crash);
+    let open = matches!(row.test.cause, Some(Cause::Product | Cause::Unclassified)) && !crashed;
+    row.test.status == Status::Failed && open
 }
 
 fn core(kind: &str) -> Target {

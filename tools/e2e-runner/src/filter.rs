@@ -10,7 +10,7 @@ use clap::Parser;
 use jiff::Timestamp;
 use kit::{
     Cause, Context, Done, Error, Outcome, Output, Platform, Result, Ui,
-    record::{Collected, Conditions, Counts, Head, Nature, Record, Results, Test},
+    record::{Collected, Conditions, Counts, Head, Nature, Record, Results},
     rundir,
 };
 
@@ -19,6 +19,7 @@ use crate::{
     cause::Judge,
     input,
     junit::{self, Totals},
+    options::Kind,
     parse::{Ended, Observer, Parsed, Stream, lines, log::Folder},
     report::{self, PACKAGE, Row},
     spool::Spool,
@@ -31,7 +32,8 @@ use crate::{
   e2e-runner parse stream.json --out results --component pipeline --version v1.9.0
 
 Exit codes: 0 good (also what is flaky); 1 a test says that the component is not good, or no rule knows why it failed;
-3 infrastructure; 2 the call is wrong; 4 nothing ran; 5 a program is missing; 128+n signal n.")]
+3 infrastructure; 2 the call is wrong; 4 nothing ran, or all tests skipped themselves; 5 a program is missing;
+128+n signal n.")]
 pub struct ParseArgs {
     /// The stream: output of `go test -json` [default: standard input]
     #[arg(value_name = "FILE")]
@@ -48,7 +50,7 @@ pub struct ParseArgs {
     /// The component's version, for the record
     #[arg(long, value_name = "VERSION", default_value = "unknown")]
     version: String,
-    /// What kind of tests these are, for the record
+    /// What kind of tests these are, for the record; of unit tests, few rules about clusters hold
     #[arg(long, value_name = "KIND", default_value = "unit")]
     kind: String,
     /// Where the tests ran, for the record [default: this machine]
@@ -85,13 +87,10 @@ pub fn run(args: &ParseArgs, ui: &Ui) -> Result<Done> {
     results.evidence = cut.map(|cut| Collected { cut: vec![cut], ..Collected::default() });
     if args.out.is_some() {
         tests.write_junit(&folder.join("junit.xml"), &results)?;
-        tests.write_record(&folder.join(Results::FILE), &results)?;
+        rundir::write_with(&folder.join(Results::FILE), |out| tests.write_record(&results, out))?;
     }
     match ui.output {
-        Output::Json => {
-            results.tests = tests.all()?;
-            ui.json(&results)?;
-        }
+        Output::Json => ui.result_with(|out| tests.write_record(&results, out))?,
         Output::Text => ui.result(&report::summary(&results, &rows, folder))?,
     }
     Ok(Done { cause, exit: Some(exit), ..Done::default() })
@@ -102,6 +101,7 @@ fn parse(args: &ParseArgs, folder: Folder, tests: &mut Tests, ui: &Ui) -> Result
     let failed = || format!("cannot read {shown}");
     let reader = input::open(args.file.as_deref())?;
     let judge = Judge::default();
+    let judge = if args.kind == Kind::Unit.name() { judge.of_units() } else { judge };
     let mut stream = Stream::new(folder, args.all_logs, &judge, tests).forgetting_good();
     let mut lines = lines::Lines::new(reader, lines::LIMIT);
     loop {
@@ -233,25 +233,14 @@ impl Tests {
     }
 
     /// Writes what [`rundir::write_json`] would write if the results held their tests.
-    fn write_record(&self, path: &Path, results: &Results) -> Result<()> {
+    fn write_record(&self, results: &Results, out: &mut dyn Write) -> Result<()> {
         let text = serde_json::to_string_pretty(results).cause(Cause::Internal, || "cannot write JSON")?;
-        let frame = if self.is_empty { None } else { text.split_once(NO_TESTS) };
-        let Some((before, after)) = frame else { return rundir::write_json(path, results).map(drop) };
         let failed = || "it cannot be written";
-        rundir::write_with(path, |out| {
-            write!(out, "{before}{}", NO_TESTS.trim_end_matches(']')).cause(Cause::HostDisk, failed)?;
-            self.copy(RECORD, out)?;
-            writeln!(out, "\n  ]{after}").cause(Cause::HostDisk, failed)
-        })
-        .map(drop)
-    }
-
-    /// All tests at once, for who wants them so.
-    fn all(&self) -> Result<Vec<Test>> {
-        let mut text = b"[".to_vec();
-        self.copy(RECORD, &mut text)?;
-        text.push(b']');
-        serde_json::from_slice(&text).cause(Cause::Internal, || "cannot read what was put aside")
+        let frame = if self.is_empty { None } else { text.split_once(NO_TESTS) };
+        let Some((before, after)) = frame else { return writeln!(out, "{text}").cause(Cause::HostDisk, failed) };
+        write!(out, "{before}{}", NO_TESTS.trim_end_matches(']')).cause(Cause::HostDisk, failed)?;
+        self.copy(RECORD, out)?;
+        writeln!(out, "\n  ]{after}").cause(Cause::HostDisk, failed)
     }
 
     fn copy(&self, strand: &str, out: &mut dyn Write) -> Result<()> {

@@ -3,7 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -82,6 +85,13 @@ impl Outages {
         self.0.len()
     }
 
+    /// The same with another one.
+    #[cfg(test)]
+    pub(crate) fn with(mut self, from: Timestamp, to: Timestamp, cause: Cause) -> Self {
+        self.0.push(Outage { from, to: Some(to), why: "away".into(), cause });
+        self
+    }
+
     fn record(&mut self, last_good: Timestamp, answer: Result<Timestamp, Fault>) {
         let open = self.0.last_mut().filter(|outage| outage.to.is_none());
         match (answer, open) {
@@ -107,6 +117,8 @@ struct Fault {
 /// Asks the API server again and again, for itself and for the nodes of the platform.
 pub struct Watch {
     found: Arc<Mutex<Outages>>,
+    /// Whether no test can go on now.
+    nothing: Arc<AtomicBool>,
     task: JoinHandle<()>,
     cluster: Cluster,
     only_nodes: bool,
@@ -119,8 +131,9 @@ impl Watch {
         let found = Arc::new(Mutex::new(Outages::default()));
         let selector = format!("kubernetes.io/os={},kubernetes.io/arch={}", platform.os, platform.arch);
         let cluster = Cluster { client, selector, nodes: Arc::default() };
-        let task = tokio::spawn(watch(cluster.clone(), Arc::clone(&found), stopper));
-        Self { found, task, cluster, only_nodes: false }
+        let nothing = Arc::new(AtomicBool::new(false));
+        let task = tokio::spawn(watch(cluster.clone(), Arc::clone(&found), Arc::clone(&nothing), stopper));
+        Self { found, nothing, task, cluster, only_nodes: false }
     }
 
     /// For tests that need nodes and no API server.
@@ -133,6 +146,18 @@ impl Watch {
     #[must_use]
     pub fn outages(&self) -> Outages {
         self.of_interest(self.found.lock().map(|found| found.clone()).unwrap_or_default())
+    }
+
+    /// Waits so long at most until tests can go on; says whether they can.
+    pub async fn is_back(&self, limit: Duration) -> bool {
+        let deadline = tokio::time::Instant::now() + limit;
+        while self.nothing.load(Ordering::Relaxed) {
+            if tokio::time::Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(DOUBT).await;
+        }
+        true
     }
 
     fn of_interest(&self, mut outages: Outages) -> Outages {
@@ -159,7 +184,7 @@ impl Watch {
     }
 }
 
-async fn watch(cluster: Cluster, found: Arc<Mutex<Outages>>, stopper: Stopper) {
+async fn watch(cluster: Cluster, found: Arc<Mutex<Outages>>, nothing: Arc<AtomicBool>, stopper: Stopper) {
     let mut last_good = Timestamp::now();
     let (mut doubts, mut nothing_since) = (0, None);
     loop {
@@ -177,6 +202,7 @@ async fn watch(cluster: Cluster, found: Arc<Mutex<Outages>>, stopper: Stopper) {
         {
             nothing_since = stays_away(nothing_since, before, &answer);
             found.record(before, answer);
+            nothing.store(nothing_since.is_some(), Ordering::Relaxed);
             let away = nothing_since.map(|since| Timestamp::now().duration_since(since));
             if away.is_some_and(|away| away.as_secs() >= PATIENCE.as_secs().cast_signed()) {
                 stopper.stop();

@@ -5,6 +5,7 @@
 
 pub mod arrange;
 pub mod attempts;
+mod cache;
 pub mod cause;
 pub mod compare;
 pub mod cut_off;
@@ -14,8 +15,10 @@ pub mod evidence;
 pub mod filter;
 pub mod health;
 pub mod home;
+pub mod hung;
 mod input;
 pub mod junit;
+pub mod leaves;
 mod ledger;
 pub mod live;
 pub mod merge;
@@ -33,6 +36,7 @@ pub mod report;
 pub mod rounds;
 pub mod runs;
 mod script;
+mod secrets;
 pub mod select;
 pub mod session;
 pub mod settings;

@@ -23,7 +23,17 @@ struct State {
     passed: usize,
     failed: usize,
     skipped: usize,
-    running: BTreeMap<String, (Instant, String)>,
+    running: BTreeMap<String, Running>,
+}
+
+/// A test that has begun.
+#[derive(Debug)]
+struct Running {
+    since: Instant,
+    /// What it said last.
+    line: String,
+    /// Whether it waits for its turn.
+    waits: bool,
 }
 
 /// A line that tells how far the tests are.
@@ -89,19 +99,29 @@ impl State {
     }
 
     fn line(&self) -> String {
-        let mut running: Vec<_> = self.running.iter().collect();
-        running.sort_by_key(|(_, (began, _))| *began);
-        let ages: Vec<_> = running
-            .iter()
-            .take(4)
-            .map(|(name, (began, _))| format!("{name} {}", ui::duration(began.elapsed())))
-            .collect();
+        let mut running: Vec<_> = self.running.iter().filter(|(_, test)| !test.waits).collect();
+        running.sort_by_key(|(_, test)| test.since);
+        let age = |(name, test): &(&String, &Running)| format!("{name} {}", ui::duration(test.since.elapsed()));
+        let ages: Vec<_> = running.iter().take(4).map(age).collect();
         let more = if running.len() > 4 { format!(" and {} more", running.len() - 4) } else { String::new() };
-        let slowest = running.first().map(|(_, (_, line))| line.as_str()).filter(|line| !line.is_empty());
+        let slowest = running.first().map(|(_, test)| test.line.as_str()).filter(|line| !line.is_empty());
         let slowest = slowest.map(|line| format!(" | {line}")).unwrap_or_default();
+        let waiting = self.running.len() - running.len();
+        let waiting = if waiting == 0 { String::new() } else { format!("; {waiting} wait for their turn") };
         let running =
             if ages.is_empty() { String::new() } else { format!("; running {}{more}{slowest}", ages.join(", ")) };
-        format!("{}{running}", self.totals())
+        format!("{}{waiting}{running}", self.totals())
+    }
+}
+
+impl Feed {
+    /// Its time begins with its turn.
+    fn turn(&self, test: &str, waits: bool) {
+        if let Ok(mut state) = self.state.lock()
+            && let Some(running) = state.running.get_mut(&short(test))
+        {
+            (running.waits, running.since) = (waits, Instant::now());
+        }
     }
 }
 
@@ -110,8 +130,17 @@ impl Observer for Feed {
         if top(test) == test
             && let Ok(mut state) = self.state.lock()
         {
-            state.running.insert(short(test), (Instant::now(), String::new()));
+            let running = Running { since: Instant::now(), line: String::new(), waits: false };
+            state.running.insert(short(test), running);
         }
+    }
+
+    fn paused(&mut self, test: &str) {
+        self.turn(test, true);
+    }
+
+    fn goes_on(&mut self, test: &str) {
+        self.turn(test, false);
     }
 
     fn said(&mut self, test: &str, line: &str) {
@@ -121,7 +150,7 @@ impl Observer for Feed {
             && let Ok(mut state) = self.state.lock()
             && let Some(running) = state.running.get_mut(&short(top(test)))
         {
-            running.1 = short(line);
+            running.line = short(line);
         }
     }
 
@@ -134,7 +163,9 @@ impl Observer for Feed {
             match test.status {
                 Status::Passed | Status::Flaky => state.passed += 1,
                 Status::Skipped => state.skipped += 1,
-                Status::Failed | Status::NotRun => state.failed += 1,
+                Status::Failed => state.failed += 1,
+                // It may run yet.
+                Status::NotRun => {}
             }
         }
         let (colour, word) = match test.status {
@@ -150,4 +181,25 @@ impl Observer for Feed {
 
 fn short(text: &str) -> String {
     ui::printable(&text.chars().take(100).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_a_turn_has_no_age() {
+        let state = State { asked: 3, ..State::default() };
+        let mut feed = Feed { state: Arc::new(Mutex::new(state)), ui: Ui::silent() };
+        ["TestA", "TestB", "TestC"].iter().for_each(|test| feed.began(test));
+        feed.paused("TestA");
+        feed.paused("TestB");
+        feed.said("TestA", "words");
+        let line = |feed: &Feed| feed.state.lock().unwrap().line();
+        assert_eq!(line(&feed).split(" running ").next(), Some("0 of 3: 0 passed; 2 wait for their turn;"));
+        assert!(line(&feed).contains("running TestC ") && !line(&feed).contains("TestA"), "{}", line(&feed));
+        feed.goes_on("TestA");
+        assert!(line(&feed).contains("; 1 wait for their turn; running TestC"), "{}", line(&feed));
+        assert!(line(&feed).contains("TestA 0"), "{}", line(&feed));
+    }
 }

@@ -15,7 +15,9 @@ use kit::{
 };
 
 use crate::{
-    TOOL, VERSION, junit,
+    TOOL, VERSION,
+    compare::SOURCES,
+    junit,
     parse::event::top,
     report::{self, PACKAGE, Row},
     runs::{self, Found, Wanted},
@@ -93,6 +95,7 @@ pub fn merge(found: &mut [Found], started: Timestamp) -> Result<(Results, Vec<Ro
     let of = first.shard.1;
     let mut rows: Vec<Row> = (1..=of).filter_map(|number| missing(number, of, found)).collect();
     let complete = rows.is_empty();
+    rows.extend(found.iter().filter_map(stopped));
     for part in found.iter() {
         rows.extend(part.results.tests.iter().map(|test| Row { test: test.clone(), excerpt: Vec::new(), ran: None }));
     }
@@ -112,10 +115,11 @@ pub fn merge(found: &mut [Found], started: Timestamp) -> Result<(Results, Vec<Ro
     let mut head = Head::new(TOOL, VERSION, &first.head.run, started);
     head.started = found.iter().map(|part| part.results.head.started).min().unwrap_or(started);
     head.finished = found.iter().map(|part| part.results.head.finished).max().unwrap_or(started);
-    head.inputs = found
-        .iter()
-        .map(|part| Input { name: format!("part {} of {of}", part.results.shard.0), digest: part.digest.clone() })
-        .collect();
+    let part =
+        |part: &Found| Input { name: format!("part {} of {of}", part.results.shard.0), digest: part.digest.clone() };
+    // What all parts were made from, so that they can be compared with others as each of them can.
+    let sources = first.head.inputs.iter().filter(|input| input.name == SOURCES).cloned();
+    head.inputs = found.iter().map(part).chain(sources).collect();
     head.cause = cause;
     if let Some(cause) = cause.filter(|cause| *cause != Cause::Flaky) {
         head.outcome = Outcome::Failed;
@@ -123,12 +127,8 @@ pub fn merge(found: &mut [Found], started: Timestamp) -> Result<(Results, Vec<Ro
         head.line = decided.and_then(|test| test.line.clone());
         head.reproduce = decided.and_then(|test| test.reproduce.clone());
     }
-    // A part that was stopped says so in its head only.
-    let stopped = found.iter().find(|part| part.results.head.message.is_some() && !part.never_began());
-    if let Some(part) = stopped {
-        (head.outcome, head.message) = (Outcome::Failed, part.results.head.message.clone());
-        head.cause = head.cause.or(part.results.head.cause);
-    }
+    let message = found.iter().filter(|part| !part.never_began()).find_map(|part| part.results.head.message.clone());
+    head.message = message;
     results.head = head;
     Ok((results, rows))
 }
@@ -156,9 +156,35 @@ fn missing(number: u32, of: u32, found: &[Found]) -> Option<Row> {
     Some(Row { test, excerpt: Vec::new(), ran: None })
 }
 
+/// A row for a part that was stopped, which says so in its head only: that all of its tests passed until then is not all.
+fn stopped(part: &Found) -> Option<Row> {
+    let head = part.results.head.clone();
+    let message = head.message.filter(|_| !part.never_began())?;
+    let (number, of) = part.results.shard;
+    let mut test = report::row(PACKAGE, &format!("part {number} of {of}"), Status::Failed);
+    test.cause = Some(head.cause.filter(|cause| *cause != Cause::Flaky).unwrap_or(Cause::Unclassified));
+    (test.line, test.reproduce) = (Some(message), head.reproduce);
+    Some(Row { test, excerpt: Vec::new(), ran: None })
+}
+
+/// The sources of its tests, by content.
+fn sources(results: &Results) -> Option<&str> {
+    let mut inputs = results.head.inputs.iter();
+    inputs.find(|input| input.name == SOURCES).map(|input| input.digest.as_str())
+}
+
 /// Refuses parts that are not of one whole, and a part that is there twice.
 fn check(found: &[Found]) -> Result<()> {
     let first = first_of(found);
+    let strange = |part: &&Found| {
+        let (number, of) = part.results.shard;
+        !(1..=shard::MOST).contains(&of) || !(1..=of).contains(&number)
+    };
+    if let Some(part) = found.iter().find(strange) {
+        let (number, of) = part.results.shard;
+        let what = format!("{} is part {number} of {of}, and there is no such part", part.path.display());
+        return Err(Error::new(Cause::Usage, what).next("its record is damaged: run that part again"));
+    }
     let key = |part: &Found| {
         let Results { component, version, kind, suite, platform, release, shard, whole, .. } = &part.results;
         let whole = whole.as_ref().map(|whole| format!("{} tests {}", whole.asked, whole.digest));
@@ -173,8 +199,9 @@ fn check(found: &[Found]) -> Result<()> {
         // What is learnt on the cluster, a part that never came there does not know.
         if !part.never_began() {
             let release = release.clone().unwrap_or_default();
-            let learnt = [("suite", suite.clone()), ("release", release), ("list of tests", whole.unwrap_or_default())];
-            key.extend(learnt);
+            let sources = sources(&part.results).unwrap_or_default().to_owned();
+            key.extend([("suite", suite.clone()), ("release", release), ("sources", sources)]);
+            key.push(("list of tests", whole.unwrap_or_default()));
         }
         key
     };
@@ -381,6 +408,24 @@ mod tests {
     }
 
     #[test]
+    fn a_part_that_was_stopped_is_not_good_though_its_tests_passed() {
+        let mut found = parts();
+        found[2].results.tests[0] = row("TestB", "p", Status::Passed);
+        (found[2].results.counts, _) = report::count(&found[2].results.tests);
+        let head = found[0].results.head.clone().failed(&Error::interrupted(15));
+        found[0].results.head = head;
+        for part in &mut found {
+            part.results.head.inputs.push(Input { name: SOURCES.into(), digest: "h1:a".into() });
+        }
+        let (results, rows) = merged(found).unwrap();
+        let (exit, cause) = report::verdict(rows.iter().map(|row| &row.test));
+        assert_eq!((exit, cause), (kit::Exit::INFRASTRUCTURE, Some(Cause::Interrupted)));
+        assert_eq!((results.head.outcome, results.head.cause), (Outcome::Failed, Some(Cause::Interrupted)));
+        assert!(results.head.message.is_some());
+        assert_eq!(sources(&results), Some("h1:a"), "for whoever compares it");
+    }
+
+    #[test]
     fn what_is_not_of_one_whole_is_refused() {
         let refused = |change: fn(&mut Vec<Found>), said: &str| {
             let mut found = parts();
@@ -392,6 +437,16 @@ mod tests {
         refused(|found| found[0].results.shard.1 = 4, "their number of parts differs");
         refused(|found| found[0].results.whole = None, "their list of tests differs");
         refused(|found| found[0].results.shard.0 = 2, "part 2 of 3 is there twice");
+        refused(
+            |found| {
+                for (part, digest) in found.iter_mut().zip(["h1:a", "h1:a", "h1:b"]) {
+                    part.results.head.inputs.push(Input { name: SOURCES.into(), digest: digest.into() });
+                }
+            },
+            "their sources differs (h1:a, h1:b)",
+        );
+        refused(|found| found.iter_mut().for_each(|part| part.results.shard.1 = u32::MAX), "there is no such part");
+        refused(|found| found[0].results.shard.0 = 0, "is part 0 of 3, and there is no such part");
         refused(|found| found[0].results.tests[0].name = "TestB".into(), "TestB is in");
         refused(|found| found[0].results.tests[0].name = "TestZ".into(), "the parts hold 4 tests, and the whole has 4");
         refused(|found| found[0].results.counts.passed = 9, "do not add up");

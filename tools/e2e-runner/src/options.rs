@@ -10,7 +10,7 @@ use kit::{
     record::Results,
 };
 
-use crate::{environment, pace, shard::Shard};
+use crate::{environment, pace, secrets, shard::Shard};
 
 /// Which tests of a component.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -93,7 +93,8 @@ pub struct PrepareArgs {
   e2e-runner run --component pipeline --kind upgrade --phase check --run-dir RUN     # with the same run directory
 
 Exit codes: 0 good (also what is flaky); 1 a test says that the component is not good, or no rule knows why it failed;
-3 infrastructure; 2 the call is wrong; 4 nothing ran; 5 a program is missing; 128+n signal n.")]
+3 infrastructure; 2 the call is wrong; 4 nothing ran, or all tests skipped themselves; 5 a program is missing;
+128+n signal n.")]
 pub struct RunArgs {
     /// The component
     #[arg(long, value_name = "NAME")]
@@ -130,8 +131,9 @@ pub struct RunArgs {
     /// Part i of n of the tests: 'merge' makes one record of all parts
     #[arg(long, value_name = "I/N", default_value_t, hide_default_value = true)]
     pub shard: Shard,
-    /// An earlier run: its parts are to take equally long. All parts must name the same one
-    #[arg(long, value_name = "RUN", requires = "shard")]
+    /// An earlier run: parts of this one are to take equally long by it (all parts must name the same one), and no test
+    /// that passed there may take five times as long
+    #[arg(long, value_name = "RUN")]
     pub durations: Option<PathBuf>,
     /// The run directory [default: a new one under target/runs]
     #[arg(long, value_name = "DIR")]
@@ -151,7 +153,7 @@ pub struct RunArgs {
     /// Where images were pushed, for tests that want to know ({repo} in ci/components.toml)
     #[arg(long, value_name = "REPOSITORY")]
     pub repo: Option<String>,
-    /// More environment for the tests
+    /// More environment for the tests. Values of names like TOKEN, PASSWORD or KEY stand in no record
     #[arg(long, value_name = "KEY=VALUE", value_parser = environment::pair)]
     pub env: Vec<(String, String)>,
     /// End at the first failure
@@ -171,7 +173,13 @@ pub struct RunArgs {
     /// ci/components.toml, stretched]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub timeout: Option<Duration>,
-    /// End tests that print nothing for so long, exactly [default: 10m, stretched]
+    /// Time limit of each test, without the time of its subtests, exactly: it fails, and those that ran beside it run
+    /// again [default: five times what it took in --durations, two minutes at least; without that the suite's
+    /// test_time_limit or 20m, stretched; of kind unit ten minutes more]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub test_timeout: Option<Duration>,
+    /// When nothing is printed for so long, exactly, the test hangs that has run longest (of kind unit and script: all
+    /// end) [default: 10m, stretched]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub silence: Option<Duration>,
     /// Do not run what failed a second time
@@ -234,13 +242,15 @@ impl RunArgs {
             (self.fail_fast, "--fail-fast", GO, whole),
             (self.max_failures.is_some(), "--max-failures", GO, whole),
             (self.no_second_attempt, "--no-second-attempt", GO, "a script runs once"),
+            (self.durations.is_some(), "--durations", GO, whole),
+            (self.test_timeout.is_some(), "--test-timeout", GO, "say with --timeout how long the script may take"),
         ];
         let stranger = given.into_iter().find(|(given, _, kinds, _)| *given && !kinds.contains(&self.kind));
         let Some((_, option, kinds, next)) = stranger else { return Ok(()) };
         let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
         let what = format!("{option} is for --kind {}, and this is --kind {}", names.join(" or "), self.kind.name());
         let next = match self.kind {
-            Kind::Script => whole,
+            Kind::Script if option != "--test-timeout" => whole,
             Kind::Upgrade => "an upgrade is tested as a whole: say which tests follow with --suite and --tests",
             _ => next,
         };
@@ -248,7 +258,7 @@ impl RunArgs {
     }
 
     /// The command that runs one test again (all of them without one), in a run directory of its own. A test
-    /// comes with the `suite` that it ran in if that sets something.
+    /// comes with the `suite` that it ran in if that sets something. Secrets in the environment it does not tell.
     #[must_use]
     pub fn again(&self, test: Option<&str>, suite: Option<&str>, learnt: &Learnt) -> String {
         let mut words = vec!["--component".to_owned(), self.component.clone()];
@@ -281,6 +291,8 @@ impl RunArgs {
         }
         words.extend(self.skip.iter().flat_map(|skip| ["--skip".to_owned(), skip.clone()]));
         words.extend((!self.tags.is_empty()).then(|| ["--tags".to_owned(), self.tags.join(",")]).into_iter().flatten());
+        let limit = self.test_timeout.map(|limit| format!("{}s", limit.as_secs_f64()));
+        words.extend(limit.into_iter().flat_map(|limit| ["--test-timeout".to_owned(), limit]));
         words.extend(self.cluster.arguments());
         words.extend(self.platform.iter().flat_map(|platform| ["--platform".to_owned(), platform.to_string()]));
         let slowdown = self.slowdown.or(learnt.slowdown).map(|slowdown| slowdown.to_string());
@@ -291,7 +303,8 @@ impl RunArgs {
             words.extend(value.into_iter().flat_map(|value| [option.to_owned(), value.clone()]));
         }
         words.extend(self.ci.arguments());
-        words.extend(self.env.iter().flat_map(|(key, value)| ["--env".to_owned(), format!("{key}={value}")]));
+        let env = self.env.iter().map(|(key, value)| format!("{key}={}", secrets::shown(key, value)));
+        words.extend(env.flat_map(|pair| ["--env".to_owned(), pair]));
         let words: Vec<_> = words.iter().map(|word| quote(word)).collect();
         format!("cargo xtask e2e-runner run {}", words.join(" "))
     }
@@ -313,6 +326,12 @@ mod tests {
         assert_eq!(
             args.again(None, None, &nothing),
             "cargo xtask e2e-runner run --component greeter --suite smoke --lab x --env 'A=b c'"
+        );
+        let secret =
+            RunArgs::parse_from(["run", "--component", "x", "--env", "MY_TOKEN=s3cret", "--env", "URL=http://u:p@h/"]);
+        assert_eq!(
+            secret.again(None, None, &nothing),
+            "cargo xtask e2e-runner run --component x --env 'MY_TOKEN=***' --env 'URL=http://***@h/'"
         );
         let command = args.again(Some("TestA"), Some("full"), &nothing);
         assert!(command.contains("--component greeter --suite full --tests TestA --lab"), "{command}");
@@ -370,6 +389,8 @@ mod tests {
                 "--skip is for --kind e2e or examples or unit or upgrade, and this is --kind script",
             ),
             (&["--kind", "script", "--tags", "x"], "a script runs as a whole"),
+            (&["--kind", "script", "--durations", "x"], "--durations is for --kind e2e or examples or unit or upgrade"),
+            (&["--kind", "script", "--test-timeout", "5m"], "say with --timeout how long the script may take"),
         ] {
             let error = check(words).unwrap_err();
             assert!(error.contains(said), "{error}");
@@ -377,8 +398,8 @@ mod tests {
         for good in [&["--kind", "unit", "--package", "./x", "--tags", "a,b", "--skip", "x"][..], &["--shard", "1/2"]] {
             assert_eq!(check(good), Ok(()));
         }
-        let words = ["run", "--component", "x", "--skip", "A/b c", "--tags", "e2e,more"];
+        let words = ["run", "--component", "x", "--skip", "A/b c", "--tags", "e2e,more", "--test-timeout", "1m30s"];
         let again = RunArgs::parse_from(words).again(Some("TestA"), None, &Learnt::default());
-        assert!(again.ends_with("--tests TestA --skip 'A/b c' --tags e2e,more"), "{again}");
+        assert!(again.ends_with("--tests TestA --skip 'A/b c' --tags e2e,more --test-timeout 90s"), "{again}");
     }
 }

@@ -11,4 +11,5 @@ mod result;
 pub mod stream;
 
 pub use result::{Ended, Failure, Observer, PackageEnd, Parsed};
+pub(crate) use stream::ENDED;
 pub use stream::Stream;

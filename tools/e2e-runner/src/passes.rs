@@ -6,6 +6,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     fmt::Write as _,
+    io::Write as _,
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -20,12 +21,15 @@ use kit::{
 
 use crate::{
     cause::Judge,
+    hung::{self, Guard, Hung, Limits},
     live::Live,
     parse::{
-        Parsed, Stream,
-        log::{Allowance, Folder},
+        Ended, Parsed, Stream,
+        event::top,
+        log::{self, Allowance, Folder},
     },
     program::Program,
+    secrets,
     select::Selection,
 };
 
@@ -44,6 +48,8 @@ exit $code"#;
 
 /// How long after its own time limit a test program may still write down where its goroutines are.
 const LATE: Duration = Duration::from_secs(20);
+/// How soon it is noticed that a test hangs whose program prints nothing.
+const NOTICED: Duration = Duration::from_secs(1);
 
 /// All that a run of the program needs, apart from which tests.
 pub struct Runner<'a> {
@@ -67,8 +73,12 @@ pub struct Runner<'a> {
     pub allowance: Arc<Allowance>,
     /// When all must be over.
     pub deadline: Option<Instant>,
+    /// How long the program may take each time that it has begun, if that is less.
+    pub limit: Option<Duration>,
     /// For how long it may say nothing.
     pub silence: Duration,
+    /// How long one test may take.
+    pub limits: Limits,
     /// How many failures end it.
     pub max_failures: Option<u32>,
     /// Ends it from elsewhere.
@@ -123,7 +133,9 @@ impl<'a> Runner<'a> {
             logs,
             allowance: Arc::clone(&self.allowance),
             deadline: self.deadline,
+            limit: self.limit,
             silence: self.silence,
+            limits: self.limits.clone(),
             max_failures: None,
             stopper: self.stopper.clone(),
             judge: self.judge.clone(),
@@ -147,6 +159,27 @@ impl Runner<'_> {
     pub fn run_after(&self, failed: usize, tests: &[String], name: &str, ui: &Ui) -> Result<Ran> {
         let mut ran = Ran::default();
         let live = Live::start(ui, ui.step(name), tests.len());
+        let mut left = tests.to_vec();
+        for number in 1.. {
+            let Some(hung) = self.all_passes(&left, failed, &live, &mut ran)? else { break };
+            let ended =
+                |name: &String| ran.streams.iter().flat_map(|stream| &stream.tests).any(|test| *test.name == **name);
+            left.retain(|name| !ended(name));
+            if left.is_empty() || ran.stopped.is_some() || ran.signal.is_some() {
+                break;
+            }
+            if number == hung::MOST {
+                let why = format!("{number} tests hung, the last one {}", hung.test);
+                ran.stopped = Some(Stopped { cause: Some(Cause::TestTimeout), why });
+                break;
+            }
+            ui.note(format!("{}; without it: {} tests", hung.why, left.len()));
+        }
+        Ok(ran)
+    }
+
+    /// All passes with these tests, until one hangs.
+    fn all_passes(&self, tests: &[String], failed: usize, live: &Live, ran: &mut Ran) -> Result<Option<Hung>> {
         for pass in &self.passes {
             if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 ran.stopped.get_or_insert(time_over());
@@ -154,18 +187,30 @@ impl Runner<'_> {
             if ran.stopped.is_some() || ran.signal.is_some() {
                 break;
             }
-            match self.pass(pass, tests, failed, &live, &mut ran) {
+            match self.pass(pass, tests, failed, live, ran) {
                 // What the passes before it have found stays.
                 Err(error) if !ran.streams.is_empty() => ran.stopped = Some(Stopped::by(&error)),
-                passed => passed?,
+                Ok(None) => {}
+                hung => return hung,
             }
         }
-        Ok(ran)
+        Ok(None)
     }
 
-    fn pass(&self, pass: &[String], tests: &[String], failed: usize, live: &Live, ran: &mut Ran) -> Result<()> {
+    /// One pass; who took too long, if somebody did.
+    fn pass(
+        &self,
+        pass: &[String],
+        tests: &[String],
+        failed: usize,
+        live: &Live,
+        ran: &mut Ran,
+    ) -> Result<Option<Hung>> {
         let folder = Folder::new(&self.logs).within(&self.allowance);
-        let mut stream = Stream::new(folder, true, &self.judge, live.feed());
+        // Of what runs elsewhere nothing is heard while the connection is away.
+        let silence = self.launcher.is_empty().then_some(self.silence);
+        let guard = Guard::start(&self.limits, silence);
+        let mut stream = Stream::new(folder, true, &self.judge, (live.feed(), guard.told()));
         let (mut written, mut too_many) = (Ok(()), false);
         let before = failed + ran.streams.iter().map(Parsed::failed).sum::<usize>();
         // One failure is Go's own affair: the tests that run come to their end.
@@ -173,7 +218,8 @@ impl Runner<'_> {
         // A program elsewhere is ended by whoever started it there.
         let ask = if self.launcher.is_empty() { Signal::QUIT } else { Signal::TERM };
         let process = Process::new("the tests", self.command(pass, tests)?).ask_with(ask).grace(LATE);
-        let process = process.silence(self.silence).stop_with(&self.stopper);
+        // A test that hangs is noticed first.
+        let process = process.silence(self.silence + NOTICED).stop_with(&self.stopper).stop_with(guard.stopper());
         let process = match self.left() {
             // The program ends itself first, and says which tests ran.
             Some(left) => process.limit(left + LATE),
@@ -181,6 +227,7 @@ impl Runner<'_> {
         };
         let finished = process
             .on_line(|pipe, line| {
+                guard.heard();
                 let line = if pipe == Pipe::Out { line.as_bytes() } else { line.trim_start_matches('{').as_bytes() };
                 if written.is_ok() {
                     written = stream.line(line);
@@ -193,12 +240,15 @@ impl Runner<'_> {
             })
             .finish();
         written?;
+        let by_us = finished.as_ref().is_ok_and(|finished| finished.stopped);
+        let hung = guard.found().filter(|_| by_us);
         let reason = match finished {
             Ok(_) if too_many => Some(Stopped { cause: None, why: enough(most) }),
             Ok(finished) if finished.silent => {
                 let why = format!("it printed nothing for {}", ui::duration(self.silence));
                 Some(Stopped { cause: Some(Cause::TestTimeout), why })
             }
+            Ok(finished) if finished.stopped && hung.is_some() => None,
             Ok(finished) if finished.stopped => {
                 let why = STAYED_AWAY.to_owned();
                 Some(Stopped { cause: Some(Cause::ClusterUnreachable), why })
@@ -217,9 +267,32 @@ impl Runner<'_> {
             Err(error) => return Err(error),
         };
         let known = reason.clone().map(|stopped| (stopped.cause, stopped.why));
-        let parsed = stream.finish(known)?;
+        let mut parsed = stream.finish(known)?;
+        // Whatever else ended it is the better reason.
+        let hung = hung.filter(|hung| reason.is_none() && hung.cuts_any(&parsed));
+        if let Some(hung) = &hung {
+            let logs = hung.blame(&mut parsed);
+            self.keep_dump(&parsed, hung, &logs)?;
+        }
         ran.stopped = reason.or_else(|| self.early_end(&parsed));
         ran.streams.push(parsed);
+        Ok(hung)
+    }
+
+    /// Where the program was when a test hung stands in that test's log, whoever it was that printed last.
+    fn keep_dump(&self, parsed: &Parsed, hung: &Hung, logs: &[String]) -> Result<()> {
+        let dump_of = |log: &String| {
+            let text = log::read(&self.logs.join(log));
+            text.find("SIGQUIT: ").map(|at| text[at..].to_owned())
+        };
+        let Some(dump) = logs.iter().find_map(dump_of) else { return Ok(()) };
+        let mine = |test: &&Ended| *test.name == *hung.test || *test.name == *top(&hung.test);
+        let mine = parsed.tests.iter().filter(mine).filter_map(|test| test.log.as_ref());
+        for log in mine.filter(|log| dump_of(log).is_none()) {
+            let file = self.logs.join(log);
+            let append = || write!(std::fs::File::options().append(true).open(&file)?, "\n{dump}");
+            append().cause(Cause::HostDisk, || format!("cannot write {}", file.display()))?;
+        }
         Ok(())
     }
 
@@ -251,7 +324,7 @@ impl Runner<'_> {
 
     /// The test program's arguments: those that `go test -json` gives it, the selection, its own.
     fn words(&self, pass: &[String], tests: &[String]) -> Result<Vec<String>> {
-        let limit = self.left().map_or(0, |left| left.as_millis().max(1));
+        let limit = self.left().into_iter().chain(self.limit).min().map_or(0, |limit| limit.as_millis().max(1));
         let mut words = vec![
             "-test.v=test2json".to_owned(),
             "-test.paniconexit0".into(),
@@ -265,14 +338,14 @@ impl Runner<'_> {
         Ok(words)
     }
 
-    /// What runs, as one could type it: folder, environment, one command for each pass.
+    /// What runs, as one could type it, but for secrets: folder, environment, one command for each pass.
     ///
     /// # Errors
     /// As [`Selection::arguments`].
     pub fn describe(&self, tests: &[String]) -> Result<String> {
         let mut text = format!("cd {}\n", quote(&self.program.folder.display().to_string()));
         for (name, value) in &self.environment {
-            let _ = writeln!(text, "export {name}={}", quote(&value.to_string_lossy()));
+            let _ = writeln!(text, "export {name}={}", quote(&secrets::shown(name, &value.to_string_lossy())));
         }
         for pass in &self.passes {
             let program = self.program.path.display().to_string();

@@ -1,7 +1,7 @@
 //! What is to be run, as far as it is known before a cluster is opened; and saying that instead of doing it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -19,6 +19,7 @@ use crate::{
     TOOL, VERSION,
     cause::Judge,
     environment::{self, Values},
+    hung::Limits,
     options::{Kind, Learnt, RunArgs},
     pace::Pace,
     passes::Runner,
@@ -45,6 +46,11 @@ pub(crate) fn of_kind(component: Component, kind: Kind, tags: &[String]) -> Comp
     component
 }
 
+/// The day, for entries of the ledger: the same on all machines.
+pub(crate) fn today() -> jiff::civil::Date {
+    Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date()
+}
+
 fn input(found: &Found) -> Input {
     Input { name: format!("{} of run {}", Results::FILE, found.results.head.run), digest: found.digest.clone() }
 }
@@ -57,9 +63,10 @@ pub(crate) struct Plan<'a> {
     pub(crate) wanted: Wanted,
     /// The suite of the record that `--only-failed` names.
     failed_in: Option<String>,
-    /// How many tests have passed there.
+    /// How many tests have passed there; of examples, subtests.
     pub(crate) earlier: usize,
-    durations: BTreeMap<String, f64>,
+    /// What `--durations` names.
+    known: Vec<Found>,
     /// What was read of earlier runs.
     pub(crate) inputs: Vec<Input>,
     suite_name: String,
@@ -84,7 +91,7 @@ impl<'a> Plan<'a> {
             wanted,
             failed_in: None,
             earlier: 0,
-            durations: BTreeMap::new(),
+            known: Vec::new(),
             inputs: Vec::new(),
             suite_name: String::new(),
             suite: Suite::default(),
@@ -125,7 +132,13 @@ impl<'a> Plan<'a> {
                 return Err(Error::new(Cause::NothingRan, what).next("leave out --only-failed to run all of it"));
             }
             self.inputs.extend(found.iter().map(input));
-            self.earlier = found.iter().map(|found| found.results.counts.passed + found.results.counts.flaky).sum();
+            let passed = |found: &Found| {
+                let Results { counts, all_counts, .. } = &found.results;
+                // Examples are subtests.
+                let counts = if self.args.kind == Kind::Examples { all_counts } else { counts };
+                counts.passed + counts.flaky
+            };
+            self.earlier = found.iter().map(passed).sum();
             let suites: BTreeSet<_> = found.iter().map(|found| found.results.suite.clone()).collect();
             // Of a suite that sets something, what failed must run with that again.
             let mut known = suites.into_iter().filter(|suite| self.component.suites.contains_key(suite));
@@ -137,7 +150,7 @@ impl<'a> Plan<'a> {
         if let Some(place) = &self.args.durations {
             let found = find(place, None)?;
             self.inputs.extend(found.iter().map(input));
-            self.durations = shard::durations(&found);
+            self.known = found;
         }
         Ok(())
     }
@@ -206,7 +219,7 @@ impl<'a> Plan<'a> {
         ui: &Ui,
     ) -> Result<(Selection, Option<Whole>)> {
         let skips = self.ci.skips()?.skip;
-        let today = jiff::Zoned::now().date();
+        let today = today();
         let choice = Choice {
             component: &self.args.component,
             version: self.component.version(),
@@ -224,7 +237,7 @@ impl<'a> Plan<'a> {
         for gone in wanted.names().into_iter().flatten().filter(|name| !listed.contains(name)) {
             ui.warn(format!("{component} has no test {gone} any more"));
         }
-        let whole = self.args.shard.take(&mut selection, &self.durations)?;
+        let whole = self.args.shard.take(&mut selection, &shard::durations(&self.known))?;
         for unknown in &selection.unknown {
             ui.warn(format!("ci/skips.toml: {component} has no test {unknown}"));
         }
@@ -249,6 +262,7 @@ impl<'a> Plan<'a> {
         let chosen = &self.args.env;
         // However few of a suite's tests they are: what hangs and prints now and then is ended, and says where it is.
         let limit = self.args.timeout.unwrap_or(pace.stretch(self.suite.limit()?.unwrap_or(LIMIT)));
+        let limits = self.test_limits(&values.platform, self.suite.test_limit()?, pace);
         Ok(Runner {
             program,
             selection,
@@ -267,11 +281,18 @@ impl<'a> Plan<'a> {
             logs,
             allowance: Arc::default(),
             deadline: Some(Instant::now() + limit),
+            limit: None,
             silence: self.args.silence.unwrap_or(pace.stretch(SILENCE)),
+            limits,
             max_failures: if self.args.fail_fast { Some(1) } else { self.args.max_failures },
             stopper: Stopper::default(),
-            judge: Judge::new(server),
+            judge: Judge::new(server).of_namespace(self.namespace()),
         })
+    }
+
+    /// How long each test may take there; `suite` says so of those that nothing is known of.
+    pub(crate) fn test_limits(&self, platform: &Platform, suite: Option<Duration>, pace: &Pace) -> Limits {
+        Limits::new(self.args.test_timeout, suite, &self.known, platform, pace)
     }
 
     pub(crate) fn values(&self, kubeconfig: PathBuf, platform: &Platform, registry: Option<String>) -> Values {

@@ -8,7 +8,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use kit::{
@@ -20,15 +20,12 @@ use kit::{
     source::{self, Checkout},
 };
 
-use crate::{cause::Judge, options::Kind, overlay, overlay::Overlaid, pace::Pace};
+use crate::{cache, cause::Judge, environment, options::Kind, overlay, overlay::Overlaid, pace::Pace};
 
 /// Tekton's takes five minutes on two cores when nothing is compiled yet.
 const COMPILE_LIMIT: Duration = Duration::from_mins(45);
 /// Asking Go, or a test program for its list, is quick.
 const ASK_LIMIT: Duration = Duration::from_secs(120);
-
-/// Its time is when a program beside it was used last.
-const USED: &str = ".used";
 
 /// A compiled test program.
 #[derive(Debug, Clone)]
@@ -92,10 +89,10 @@ pub fn prepare(ci: &Ci, name: &str, kind: Kind, component: &Component, pace: &Pa
         compiled = !path.is_file();
         if compiled {
             compile(name, &checkout, tests, &overlaid, &path, ui)?;
-            forget_older(&cache, name, &path);
+            cache::forget_older(&cache, &path, |folder| is_of(name, folder));
         }
     }
-    used(&path);
+    cache::used(&path);
     let folder = folder.canonicalize().cause(Cause::Usage, || format!("cannot read {}", folder.display()))?;
     let (go_bin, changes) = (go.root.join("bin"), overlaid.changes);
     let sources = sources(&checkout.source);
@@ -224,29 +221,9 @@ fn compile(name: &str, checkout: &Checkout, tests: &Tests, overlaid: &Overlaid, 
     Ok(())
 }
 
-/// Says beside a program that somebody uses it. The program itself must not be touched while it runs.
-fn used(path: &Path) {
-    let touch =
-        || -> std::io::Result<()> { fs::File::create(path.with_file_name(USED))?.set_modified(SystemTime::now()) };
-    // Who may not write there has not compiled it either, and it goes two weeks after that.
-    let _ = touch();
-}
-
-/// Programs of sources that have changed are large and of no use: those of this component that nobody
-/// used for two weeks go.
-fn forget_older(cache: &Path, name: &str, path: &Path) {
-    let others = fs::read_dir(cache).into_iter().flatten().flatten().map(|entry| entry.path());
-    for other in others.filter(|other| Some(other.as_path()) != path.parent()) {
-        let ours =
-            other.file_name().and_then(|file| file.to_str()?.strip_prefix(name)?.strip_prefix('-').map(str::len));
-        let times =
-            [USED, "x.test"].into_iter().filter_map(|file| fs::metadata(other.join(file)).ok()?.modified().ok());
-        let age = times.max().and_then(|last| last.elapsed().ok());
-        if ours == Some(16) && age.is_some_and(|age| age > Duration::from_hours(14 * 24)) {
-            // What cannot be removed is tried again next time.
-            let _ = fs::remove_dir_all(other);
-        }
-    }
+/// Whether a folder of the cache is that of a program of this component.
+fn is_of(name: &str, folder: &str) -> bool {
+    folder.strip_prefix(name).and_then(|rest| rest.strip_prefix('-')).is_some_and(|key| key.len() == 16)
 }
 
 impl Program {
@@ -256,8 +233,11 @@ impl Program {
     /// [`Cause::BuildFailure`] if it does not say.
     pub fn list(&self) -> Result<Vec<String>> {
         let mut command = Command::new(&self.path);
-        // A TestMain may want to look at a cluster: here it must not find any.
-        command.current_dir(&self.folder).env("KUBECONFIG", "/dev/null").args(["-test.list", "."]);
+        // A TestMain may want to look at a cluster: here it must not find any, nor anything else of the caller's that the
+        // tests do not get.
+        command.current_dir(&self.folder).env_clear().envs(environment::of_caller());
+        command.envs(std::env::var_os("PATH").map(|path| ("PATH", path))).env("PWD", &self.folder);
+        command.env("KUBECONFIG", "/dev/null").args(["-test.list", "."]);
         let process = Process::new("the list of tests", command).limit(ASK_LIMIT).cause(Cause::BuildFailure);
         let mut names: Vec<String> = Vec::new();
         let said = process.read()?;
@@ -279,21 +259,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_that_is_in_use_stays_however_old_it_is() {
-        let cache = tempfile::tempdir().unwrap();
-        let make = |name: &str| {
-            let path = cache.path().join(name).join("x.test");
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            let month = SystemTime::now() - Duration::from_hours(30 * 24);
-            fs::File::create(&path).unwrap().set_modified(month).unwrap();
-            path
+    fn folders_of_other_components_are_not_this_one_s() {
+        assert!(is_of("own", "own-0000000000000000"));
+        assert!(!is_of("own", "owner-0000000000000000") && !is_of("own", "own-more-0000000000000000"));
+    }
+
+    #[test]
+    fn a_program_is_asked_for_its_tests_without_what_is_the_caller_s() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.test");
+        // Cargo says where the sources are.
+        let script =
+            "#!/bin/sh\necho \"TestHome${HOME:+There}\" \"TestLeaks${CARGO_MANIFEST_DIR:+All}\" | tr ' ' '\\n'\n";
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let program = Program {
+            path,
+            folder: folder.path().into(),
+            package: String::new(),
+            go_bin: PathBuf::new(),
+            test2json: PathBuf::new(),
+            compiled: true,
+            changes: Vec::new(),
+            sources: String::new(),
         };
-        let (old, in_use, other) =
-            (make("own-0000000000000000"), make("own-1111111111111111"), make("owner-2222222222222222"));
-        used(&in_use);
-        let new = make("own-3333333333333333");
-        forget_older(cache.path(), "own", &new);
-        let there = [&old, &in_use, &other, &new].map(|path| path.is_file());
-        assert_eq!(there, [false, true, true, true]);
+        assert_eq!(program.list().unwrap(), ["TestHomeThere", "TestLeaks"]);
     }
 }

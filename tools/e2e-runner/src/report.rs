@@ -137,8 +137,9 @@ pub fn verdict<'a>(tests: impl IntoIterator<Item = &'a Test> + Clone) -> (Exit, 
 #[must_use]
 pub fn verdict_of<'a>(tests: impl IntoIterator<Item = &'a Test> + Clone, tops: &Counts) -> (Exit, Option<Cause>) {
     let causes = || tests.clone().into_iter().filter_map(|test| test.cause);
-    // A test that was not run because another one failed adds nothing to that one's cause.
-    let ran = tops.passed + tops.failed + tops.flaky + tops.skipped;
+    // A test that was not run because another one failed adds nothing to that one's cause; and of tests that skipped
+    // themselves none has shown anything.
+    let ran = tops.passed + tops.failed + tops.flaky;
     let nothing = causes().next().is_none() && ran == 0;
     let exit = kit::combine(causes().chain(nothing.then_some(Cause::NothingRan)), ran);
     // Of several causes with that exit code, the one that most tests have; at a tie, the first listed.
@@ -377,5 +378,8 @@ mod tests {
         assert_eq!(verdict([&flaky, &good]), (Exit::GOOD, Some(Cause::Flaky)));
         assert_eq!(verdict([&good]), (Exit::GOOD, None));
         assert_eq!(verdict([]), (Exit::NOTHING_RAN, Some(Cause::NothingRan)));
+        let skipped = test("TestE", Status::Skipped, None);
+        assert_eq!(verdict([&skipped]), (Exit::NOTHING_RAN, Some(Cause::NothingRan)), "all skipped themselves");
+        assert_eq!(verdict([&skipped, &good]), (Exit::GOOD, None));
     }
 }

@@ -8,14 +8,16 @@ use kit::{
     Error, Result, Ui,
     ci::{FIRST_ROUND, Round, Suite},
     record::{RoundResult, SkipSource, Status},
+    ui,
 };
 use tokio::runtime::Runtime;
 
 use crate::{
-    attempts, cut_off, diagnose,
+    attempts::{self, Tries},
+    cut_off, diagnose,
     evidence::Evidence,
     health::Watch,
-    ledger,
+    leaves, ledger,
     parse::event::top,
     passes::{Ran, Runner, Stopped},
     place::Place,
@@ -24,6 +26,11 @@ use crate::{
     settings::Settings,
     settle,
 };
+
+/// How long is waited for an API server or nodes that stayed away, before the tests that this stopped are given up.
+const RETURN: Duration = Duration::from_mins(10);
+/// How many names of tests that run again are shown.
+const SHOWN: usize = 20;
 
 /// All that the rounds of a suite need.
 pub struct Rounds<'a> {
@@ -39,6 +46,8 @@ pub struct Rounds<'a> {
     pub others: usize,
     /// Whether what failed is tried again.
     pub second_attempt: bool,
+    /// Whether subtests that failed are tried again by themselves.
+    pub by_leaves: bool,
     /// Whether what the ledger leaves out is run as well, to see.
     pub shadow: bool,
     /// What the cluster held meanwhile.
@@ -124,8 +133,8 @@ impl Rounds<'_> {
                 match self.set(settings, round).and_then(|set| Ok((set, self.round(round, &tests, before, watch)?))) {
                     Ok((set, (rows, now))) => {
                         ran = now;
-                        if attempts::too_many_of(&rows, before.ran) && ran.signal.is_none() && came.diagnosis.is_empty()
-                        {
+                        let many = too_many(&rows, before, self.by_leaves);
+                        if many && ran.signal.is_none() && came.diagnosis.is_empty() {
                             came.diagnosis = self.diagnose(&rows, place);
                         }
                         let (counts, _) = report::count(rows.iter().map(|row| &row.test));
@@ -208,11 +217,27 @@ impl Rounds<'_> {
             name: self.name,
             before,
             second_attempt: self.second_attempt,
+            by_leaves: self.by_leaves,
             judge: &|rows| self.judge(rows, watch),
+            comes_back: &|| self.comes_back(watch),
             runtime: self.runtime,
             ui: self.ui,
         };
         attempts.run(tests, &title)
+    }
+
+    /// Waits until what the tests need is back; says whether it is.
+    fn comes_back(&self, watch: &Watch) -> Result<bool> {
+        let step = self.ui.step(format!("waiting for what the tests need, up to {}", ui::duration(RETURN)));
+        let back = async { Ok(watch.is_back(RETURN).await) };
+        let back = self.runtime.block_on(cluster::interruptible(back))?;
+        if back {
+            step.done("it is back");
+            self.runner.stopper.clear();
+        } else {
+            step.failed("it stays away");
+        }
+        Ok(back)
     }
 
     /// What the tests could not know: the state of their pods, and whether the cluster was away.
@@ -239,8 +264,12 @@ pub struct Attempts<'a> {
     pub before: Before,
     /// Whether what failed is tried again.
     pub second_attempt: bool,
+    /// Whether subtests that failed are tried again by themselves.
+    pub by_leaves: bool,
     /// Lays over rows what the tests could not know.
     pub judge: &'a dyn Fn(&mut [Row]),
+    /// Waits, not for ever, until tests can run again that were stopped because what they need was away; says whether they can.
+    pub comes_back: &'a dyn Fn() -> Result<bool>,
     /// For waiting.
     pub runtime: &'a Runtime,
     /// For people.
@@ -258,25 +287,55 @@ impl Attempts<'_> {
         let (package, passes) = (&self.runner.program.package, &self.runner.passes);
         rows.extend(attempts::never_began(tests, &rows, package, &ran, passes));
         rows.extend(attempts::no_such_subtests(self.runner.selection, &rows, package));
+        let stopped = attempts::stopped_by_outage(&rows);
         (self.judge)(&mut rows);
-        if self.second_attempt && !attempts::too_many_of(&rows, self.before.ran) {
+        if !stopped.is_empty() {
+            self.resume(&stopped, &mut rows, &mut ran);
+        }
+        if self.second_attempt && !too_many(&rows, self.before, self.by_leaves) {
             self.repeat(&mut rows, &mut ran);
         }
         Ok((rows, ran))
     }
 
+    /// Runs once what an outage has stopped or kept from beginning, when it is over.
+    fn resume(&self, tests: &[String], rows: &mut Vec<Row>, ran: &mut Ran) {
+        let name = "what was stopped by an outage";
+        let others = |row: &&Row| attempts::is_top(row) && !tests.contains(&row.test.name);
+        let failed = rows.iter().filter(others).filter(|row| row.test.status == Status::Failed).count();
+        let second = match (self.comes_back)() {
+            Ok(true) => self.runner.run_after(self.before.failed + failed, tests, name, self.ui),
+            Ok(false) => return,
+            Err(error) => Err(error),
+        };
+        match second {
+            Ok(second) => {
+                // Whom we ended ourselves has not crashed.
+                let packages = ran.streams.iter_mut().flat_map(|stream| &mut stream.packages);
+                packages.for_each(|package| package.crashed = false);
+                let mut new = attempts::rows(&second);
+                (self.judge)(&mut new);
+                lay(rows, ran, &new, second);
+            }
+            Err(error) => rows.extend(broken_off(self.name, name, &error, ran)),
+        }
+    }
+
     /// Further attempts of what failed.
     fn repeat(&self, rows: &mut Vec<Row>, ran: &mut Ran) {
-        for attempt in 1..=attempts::BACKOFF.len() {
-            let again = attempts::again(rows, ran, attempt);
+        let (mut tries, mut whole) = (Tries::default(), Vec::new());
+        tries.note(rows);
+        for name in ["second attempt", "third attempt"] {
+            let again = attempts::again(rows, ran, &tries);
             if again.is_empty() {
                 break;
             }
-            self.ui.note(format!("{} failed; once more: {}", again.len(), again.join(", ")));
-            let name = if attempt == 1 { "second attempt" } else { "third attempt" };
-            let time = if attempts::wants_time(rows, &again) { attempts::BACKOFF[attempt - 1] } else { Duration::ZERO };
-            let run = || self.runner.run_after(self.before.failed, &again, name, self.ui);
-            let second = match self.wait(time).and_then(|()| run()) {
+            let leaves = self.leaves(rows, &again, &whole);
+            let said: Vec<_> =
+                again.iter().filter(|name| !leaves.iter().any(|leaf| top(leaf) == **name)).chain(&leaves).collect();
+            self.ui.note(format!("{} failed; once more: {}", said.len(), some(&said)));
+            let run = || self.run_leaves(&leaves, &again, name);
+            let second = match self.wait(tries.wait(rows, &again)).and_then(|()| run()) {
                 Ok(second) => second,
                 Err(error) => {
                     // What the attempts before it have found stays.
@@ -286,12 +345,32 @@ impl Attempts<'_> {
             };
             let mut new = attempts::rows(&second);
             (self.judge)(&mut new);
-            cut_off::adopt(rows, &new);
-            attempts::join(rows, &new);
-            // Whether a test of it ended the program is seen there.
-            ran.streams.extend(second.streams);
-            (ran.signal, ran.stopped) = (second.signal, second.stopped);
+            // What has another name each time does not run by its name, and its test says nothing then.
+            let gone = leaves.iter().filter(|leaf| !new.iter().any(|row| row.test.name == **leaf));
+            let gone: Vec<_> = gone.map(|leaf| top(leaf).to_owned()).collect();
+            new.retain(|row| !gone.iter().any(|gone| gone == top(&row.test.name)));
+            whole.extend(gone);
+            tries.note(&new);
+            lay(rows, ran, &new, second);
         }
+    }
+
+    /// The subtests that run instead of these tests, but for the tests that are to run as a `whole`.
+    fn leaves(&self, rows: &[Row], tests: &[String], whole: &[String]) -> Vec<String> {
+        let tests: Vec<_> = tests.iter().filter(|test| self.by_leaves && !whole.contains(test)).cloned().collect();
+        leaves::of(rows, &tests)
+    }
+
+    /// Runs these tests, or only these subtests of theirs.
+    fn run_leaves(&self, leaves: &[String], tests: &[String], name: &str) -> Result<Ran> {
+        let selection = leaves::selection(self.runner.selection, leaves);
+        // More names than a command line holds: all of them.
+        if leaves.is_empty() || selection.arguments(tests).is_err() {
+            return self.runner.run_after(self.before.failed, tests, name, self.ui);
+        }
+        let runner = self.runner.selecting(&selection, self.runner.logs.clone());
+        let runner = Runner { max_failures: self.runner.max_failures, ..runner };
+        runner.run_after(self.before.failed, tests, name, self.ui)
     }
 
     /// Gives the infrastructure time.
@@ -302,6 +381,27 @@ impl Attempts<'_> {
         };
         self.runtime.block_on(cluster::interruptible(wait))
     }
+}
+
+/// Lays what another attempt found over what is known.
+fn lay(rows: &mut Vec<Row>, ran: &mut Ran, new: &[Row], second: Ran) {
+    cut_off::adopt(rows, new);
+    attempts::join(rows, new);
+    // Whether a test of it ended the program is seen there.
+    ran.streams.extend(second.streams);
+    (ran.signal, ran.stopped) = (second.signal, second.stopped);
+}
+
+/// Whether so many failed that something else is wrong than each of them.
+fn too_many(rows: &[Row], before: Before, by_leaves: bool) -> bool {
+    attempts::too_many_of(rows, before.ran) || (by_leaves && leaves::too_many(rows, before.ran))
+}
+
+/// The first ones of these names.
+fn some(names: &[&String]) -> String {
+    let shown: Vec<_> = names.iter().take(SHOWN).map(|name| name.as_str()).collect();
+    let more = if names.len() > SHOWN { ", …" } else { "" };
+    format!("{}{more}", shown.join(", "))
 }
 
 /// Notes that nothing more runs: a row that says so, or the signal.

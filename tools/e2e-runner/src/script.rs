@@ -25,7 +25,6 @@ use crate::{
     cause::{Judge, Verdict},
     compare::SOURCES,
     environment::{self, Values},
-    evidence::Evidence,
     health::Watch,
     live::Live,
     parse::{Stream, log::Folder},
@@ -35,6 +34,7 @@ use crate::{
     program,
     report::{self, PACKAGE, Row},
     rounds::Came,
+    secrets,
     session::{self, At},
     settle,
 };
@@ -101,7 +101,8 @@ impl Work {
     fn describe(&self) -> String {
         let mut text = format!("cd {}\n", quote(&self.root.display().to_string()));
         for (name, value) in &self.environment {
-            text.push_str(&format!("export {name}={}\n", quote(&value.to_string_lossy())));
+            let value = secrets::shown(name, &value.to_string_lossy());
+            text.push_str(&format!("export {name}={}\n", quote(&value)));
         }
         let words: Vec<_> = self.command.iter().map(|word| quote(word)).collect();
         text + &words.join(" ") + "\n"
@@ -162,23 +163,17 @@ pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, resu
     let limit = plan.args.timeout.unwrap_or(pace.stretch(said.unwrap_or(LIMIT)));
     let silence = plan.args.silence.unwrap_or_else(|| pace.stretch(SILENCE));
     let server = place.opened.server.trim_end_matches('/').rsplit("//").next();
-    let (folder, judge, stopper) = (Folder::new(&logs), Judge::new(server), Stopper::default());
-    let client = &place.opened.client;
-    let evidence = Evidence::start(client, plan.namespace(), None, &place.platform, at.ui);
-    let evidence = at.runtime.block_on(cluster::interruptible(evidence))?;
-    let watch = async { Watch::start(client.clone(), &place.platform, stopper.clone()) };
-    let watch = at.runtime.block_on(watch);
+    let (folder, stopper) = (Folder::new(&logs), Stopper::default());
+    let judge = Judge::new(server).of_namespace(plan.namespace());
     let how = How { limit, silence, stopper: &stopper, judge: &judge };
-    let mut came = run(&work, &folder, &how, at.ui)?;
-    evidence.judge(&mut came.rows, &logs);
-    settle::settle(&mut came, place, watch, at.runtime, at.ui);
-    if came.signal.is_none() {
-        let collect = async { Ok(evidence.finish(&mut came.rows, at.home, at.ui).await) };
-        match at.runtime.block_on(cluster::interruptible(collect)) {
-            Ok(collected) => results.evidence = collected,
-            Err(error) => came.signal = error.signal,
-        }
-    }
+    let came = session::observed(plan, place, at, results, None, |evidence| {
+        let watch = async { Watch::start(place.opened.client.clone(), &place.platform, stopper.clone()) };
+        let watch = at.runtime.block_on(watch);
+        let mut came = run(&work, &folder, &how, at.ui)?;
+        evidence.judge(&mut came.rows, &logs);
+        settle::settle(&mut came, place, watch, at.runtime, at.ui);
+        Ok(came)
+    })?;
     session::say_cut(results, &folder.allowance(), at.ui);
     session::conclude(plan, results, came, at, &installed)
 }

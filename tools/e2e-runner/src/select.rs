@@ -1,6 +1,6 @@
 //! Which tests: the suite, the ledger of skips, `--tests`; and how they are named to a test program.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use jiff::civil::Date;
 use kit::{
@@ -10,6 +10,7 @@ use kit::{
 };
 
 use crate::{
+    leaves::{self, Leaves},
     ledger,
     parse::event::top,
     pattern::{self, Alternative},
@@ -26,7 +27,7 @@ pub struct Selection {
     /// Top-level tests that are run, in the program's order.
     pub asked: Vec<String>,
     /// Those of them of which only some subtests are, by `-test.run`'s patterns for these.
-    pub parts: BTreeMap<String, Vec<String>>,
+    pub parts: Leaves,
     /// Subtests that `--skip` leaves out, as `-test.skip` takes them.
     pub skipped: Vec<String>,
     /// Tests (`TestA` or `TestA/sub`) that the ledger leaves out, with the reason.
@@ -68,6 +69,8 @@ pub struct Wanted {
     /// The alternatives of each value.
     patterns: Vec<Vec<Alternative>>,
     names: Option<BTreeSet<String>>,
+    /// Those of them of which only some subtests failed, by patterns for these.
+    leaves: Leaves,
     skip: Vec<Alternative>,
 }
 
@@ -82,16 +85,17 @@ impl Wanted {
         let read = |part: &str| pattern::read("--tests", part);
         let skip = skip.iter().filter(|value| !value.is_empty()).map(|value| pattern::read("--skip", value));
         let skip = skip.collect::<Result<Vec<_>>>()?.concat();
-        Ok(Self { patterns: parts.map(read).collect::<Result<_>>()?, names: None, skip })
+        Ok(Self { patterns: parts.map(read).collect::<Result<_>>()?, skip, ..Self::default() })
     }
 
-    /// Instead of what `--tests` names: the top-level tests that failed or did not come to their end in earlier records.
+    /// Instead of what `--tests` names: the top-level tests that failed or did not come to their end in earlier records; of
+    /// examples, those of them that failed.
     #[must_use]
     pub fn failed(self, found: &[Found]) -> Self {
         let tests = found.iter().flat_map(|found| &found.results.tests);
         let bad = tests.filter(|test| matches!(test.status, Status::Failed | Status::NotRun) && test.name != PACKAGE);
         let names = bad.map(|test| top(&test.name).to_owned()).collect();
-        Self { patterns: Vec::new(), names: Some(names), ..self }
+        Self { patterns: Vec::new(), names: Some(names), leaves: leaves::of_earlier(found), ..self }
     }
 
     /// The names, if it is names of an earlier record.
@@ -114,12 +118,12 @@ impl Wanted {
 
     /// What is wanted of a test: nothing, or the subtests that these patterns name; without any, all of it. A whole name
     /// means that test alone; anything else is a pattern.
-    fn of(&self, test: &str, listed: &[String]) -> Option<Vec<String>> {
+    pub(crate) fn of(&self, test: &str, listed: &[String]) -> Option<Vec<String>> {
         if self.skip.iter().any(|skip| skip.rest.is_none() && skip.fits(test)) {
             return None;
         }
         if self.is_empty() || self.names.as_ref().is_some_and(|names| names.contains(test)) {
-            return Some(Vec::new());
+            return Some(self.leaves.get(test).cloned().unwrap_or_default());
         }
         let mut parts = Vec::new();
         for alternatives in &self.patterns {
@@ -226,7 +230,12 @@ impl Selection {
             levels.join("/")
         });
         let subtests: Vec<_> = ledger.chain(self.skipped.iter().cloned()).collect();
-        let both = [others.as_slice(), &subtests].concat().join("|");
+        let parts = self.parts.iter().filter(|(test, _)| tests.contains(test));
+        let leaves: Vec<_> = parts.flat_map(|(test, parts)| leaves::skips(test, parts)).collect();
+        let both = [others.as_slice(), &subtests].concat();
+        // What only some programs need is left out first.
+        let with_leaves = [both.as_slice(), &leaves].concat().join("|");
+        let both = if with_leaves.len() < PATTERN_LIMIT { with_leaves } else { both.join("|") };
         // One of the two is enough to run no others, but each says something of subtests that the other cannot.
         let (run, skip) = match (run.len() < PATTERN_LIMIT, both.len() < PATTERN_LIMIT) {
             (true, true) => (Some(run), both),
@@ -327,6 +336,8 @@ mod tests {
         assert_eq!(names, ["TestA", "TestB/sub"]);
         assert_eq!(found.unknown, ["TestZ"]);
         assert_eq!(found.expired, ["TestAb: left out until 2026-05-31 (owner: us)"]);
+        assert_eq!(chosen(&suite(&[]), &skips, &["TestB"]).unwrap().expired, [""; 0], "nobody asks for it");
+        assert_eq!(chosen(&suite(&[]), &skips, &["TestAb"]).unwrap().expired.len(), 1);
         let unless = Skip { unless: Some(Unless::Lab), ..skips[0].clone() };
         assert_eq!(chosen(&suite(&[]), &[unless], &[]).unwrap().excluded, [], "this is a lab");
         let elsewhere = Skip { platforms: vec!["linux/s390x".parse().unwrap()], ..skips[0].clone() };

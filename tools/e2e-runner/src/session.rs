@@ -15,9 +15,10 @@ use crate::{
     compare::SOURCES,
     evidence::Evidence,
     home::Home,
+    leaves,
     options::{Kind, PrepareArgs, RunArgs},
     pace::Pace,
-    parse::log::Allowance,
+    parse::{self, log::Allowance},
     place::{Installed, Place},
     plan::{self, Plan},
     program, report,
@@ -170,6 +171,7 @@ pub(crate) fn in_place(
         runtime.block_on(cluster::interruptible(place.apply(&root, &manifests, ui)))?;
     }
     recover(plan, place, runtime, ui)?;
+    results.conditions.test_limit = Some(runner.limits.record());
     runner.record(&selection.asked)?;
     let came = observed(plan, place, at, results, check.map(upgrade::Check::namespace), |evidence| {
         let mut before = check.map(|check| check.rows(place, at, evidence)).transpose()?.unwrap_or_default();
@@ -180,6 +182,7 @@ pub(crate) fn in_place(
             namespace: plan.namespace(),
             others: plan.earlier,
             second_attempt: !plan.args.no_second_attempt && !plan.args.fail_fast,
+            by_leaves: plan.args.kind == Kind::Examples,
             shadow: plan.args.shadow,
             evidence,
             name: &format!("{} {} on {}", plan.args.component, plan.suite_name(), place.opened.name),
@@ -265,7 +268,11 @@ pub(crate) fn conclude(
     let tests = rows.iter().filter(|row| row.test.name != report::PACKAGE);
     let packages: BTreeSet<_> = tests.map(|row| row.test.package.clone()).collect();
     for row in &mut rows {
-        let again = (row.test.name != report::PACKAGE).then(|| crate::parse::event::top(&row.test.name));
+        let name = &row.test.name;
+        // An example runs by itself.
+        let test =
+            if plan.args.kind == Kind::Examples { leaves::exactly(name) } else { parse::event::top(name).to_owned() };
+        let again = (name != report::PACKAGE).then_some(test.as_str());
         let package = packages.get(&row.test.package).map(String::as_str);
         let command = row.test.cause.map(|_| plan.again_in(again, package, results));
         row.test.reproduce = command;

@@ -10,7 +10,7 @@ use kit::{Cause, Error, Result, digest, record::Whole};
 use crate::{parse::event::top, runs::Found, select::Selection};
 
 /// More parts than anybody has machines.
-const MOST: u32 = 1000;
+pub(crate) const MOST: u32 = 1000;
 
 /// Part `number` of `of`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

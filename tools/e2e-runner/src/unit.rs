@@ -32,14 +32,16 @@ use crate::{
     diagnose,
     environment::{self, Values},
     health::Watch,
+    hung::Limits,
     pace::Pace,
     parse::log::Allowance,
     passes::{self, Ran, Runner},
     place::Place,
-    plan::Plan,
+    plan::{self, Plan},
     program::{self, Program},
     report::{self, PACKAGE},
     rounds::{Attempts, Before, Came},
+    secrets,
     select::{self, Choice, Selection},
     session::{self, At},
     settle,
@@ -51,6 +53,8 @@ pub use pod::{InPodArgs, in_pod};
 const LIMIT: Duration = Duration::from_mins(10);
 /// How long they may print nothing.
 const SILENCE: Duration = Duration::from_mins(10);
+/// How much longer than its program and its beginning may take a pod is let alone, before the cluster ends it.
+const LATE: Duration = Duration::from_mins(2);
 /// Where the program lies in its image.
 const PROGRAM: &str = "/unit.test";
 /// Where in its image what starts it lies.
@@ -76,7 +80,7 @@ fn chosen(plan: &Plan<'_>, platform: &Platform, ui: &Ui) -> Result<(source::Chec
     let patterns = if plan.args.package.is_empty() { &unit.packages } else { &plan.args.package };
     let packages = packages::list(&checkout, patterns, &unit.tags, platform)?;
     let (skips, suite) = (plan.ci.skips()?.skip, Suite { all: true, ..Suite::default() });
-    let today = jiff::Zoned::now().date();
+    let today = plan::today();
     let choose = |package: &Package| {
         let choice = Choice {
             component: &plan.args.component,
@@ -96,8 +100,7 @@ fn chosen(plan: &Plan<'_>, platform: &Platform, ui: &Ui) -> Result<(source::Chec
         let selection = choose(&package)?;
         let of_it: BTreeSet<String> = selection.unknown.iter().cloned().collect();
         unknown = Some(unknown.map_or(of_it.clone(), |others: BTreeSet<String>| &others & &of_it));
-        let expired = plan.wanted.is_everything() && !selection.expired.is_empty();
-        let left_out = !selection.excluded.is_empty() || expired;
+        let left_out = !(selection.excluded.is_empty() && selection.expired.is_empty());
         if left_out || !selection.asked.is_empty() {
             chosen.push((package, selection));
         }
@@ -136,17 +139,16 @@ pub(crate) fn dry_run(plan: &Plan<'_>, ui: &Ui) -> Result<Done> {
             "excluded": selection.excluded, "arguments": arguments,
         })
     });
+    let shown: BTreeMap<_, _> = env.iter().map(|(name, value)| (name, secrets::shown(name, value))).collect();
     match ui.output {
         Output::Json => ui.json(&serde_json::json!({
             "component": plan.args.component, "kind": "unit", "platform": platform.to_string(),
-            "environment": env, "base": unit.base, "packages": rows.collect::<Vec<_>>(),
+            "environment": shown, "base": unit.base, "packages": rows.collect::<Vec<_>>(),
         }))?,
         Output::Text => {
             let mut text =
                 format!("# unit tests as pods on {platform}, in {}\n", unit.base.as_deref().unwrap_or("no base"));
-            for (name, value) in &env {
-                text.push_str(&format!("export {name}={}\n", kit::process::quote(value)));
-            }
+            text.push_str(&in_words(&env));
             for (package, selection, arguments) in &programs {
                 let folder = checkout.dir.join(&package.folder).display().to_string();
                 let words: Vec<_> = arguments.iter().map(|word| kit::process::quote(word)).collect();
@@ -175,6 +177,20 @@ fn variables(plan: &Plan<'_>, unit: &Unit, values: &Values) -> Result<BTreeMap<S
     Ok(all)
 }
 
+/// How long each test may take. While the connection is away nothing is heard of the tests, which go on.
+fn test_limits(plan: &Plan<'_>, platform: &Platform, pace: &Pace) -> Limits {
+    let limits = plan.test_limits(platform, None, pace);
+    if plan.args.test_timeout.is_some() { limits } else { limits.and(pod::AWAY) }
+}
+
+/// The environment as one could type it, but for secrets.
+fn in_words(env: &BTreeMap<String, String>) -> String {
+    let export = |(name, value): (&String, &String)| {
+        format!("export {name}={}\n", kit::process::quote(&secrets::shown(name, value)))
+    };
+    env.iter().map(export).collect()
+}
+
 /// Runs them on a cluster.
 ///
 /// # Errors
@@ -190,6 +206,7 @@ pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, resu
     let (checkout, chosen) = chosen(plan, &place.platform, at.ui)?;
     results.head.inputs.push(Input { name: SOURCES.into(), digest: program::sources(&checkout.source) });
     results.conditions.stretch = session::stretch(&pace, &[]);
+    results.conditions.test_limit = Some(test_limits(plan, &place.platform, &pace).record());
     // The pods go on without an API server, and wait for it longer than tests do that need one.
     let watch = async { Watch::start(place.opened.client.clone(), &place.platform, Stopper::default()).only_nodes() };
     let watch = at.runtime.block_on(watch);
@@ -262,7 +279,7 @@ impl Work<'_> {
 
     fn environment_in_words(&self) -> Result<String> {
         let all = variables(self.plan, self.unit()?, &self.values)?;
-        Ok(all.iter().map(|(name, value)| format!("export {name}={}\n", kit::process::quote(value))).collect())
+        Ok(in_words(&all))
     }
 
     fn failures(&self, came: &Came) -> u32 {
@@ -325,7 +342,7 @@ impl Work<'_> {
         let runner = Runner {
             program: &program,
             selection,
-            launcher: self.launcher(&image, &program, &env)?,
+            launcher: self.launcher(&image, &program, &env, limit)?,
             arguments: unit.args.iter().map(|word| self.values.fill(word)).collect::<Result<_>>()?,
             passes: vec![vec![]],
             parallel: None,
@@ -333,10 +350,12 @@ impl Work<'_> {
             logs: self.at.home.logs(),
             allowance: Arc::clone(&self.allowance),
             deadline: Some(Instant::now() + limit + pod::START),
+            limit: Some(limit),
             silence: self.plan.args.silence.unwrap_or_else(|| self.pace.stretch(SILENCE)),
+            limits: test_limits(self.plan, &self.place.platform, &self.pace),
             max_failures: self.most().map(|most| most.saturating_sub(self.failures(came)).max(1)),
             stopper: Stopper::default(),
-            judge: Judge::default().of_launcher(),
+            judge: Judge::default().of_launcher().of_units(),
         };
         let args = self.plan.args;
         let attempts = Attempts {
@@ -344,7 +363,10 @@ impl Work<'_> {
             name: &package.path,
             before: Before::default(),
             second_attempt: !args.no_second_attempt && !args.fail_fast,
+            by_leaves: false,
             judge: &|rows| attempts::lay_over(rows, &self.watch.outages(), Timestamp::now()),
+            // Its pods wait by themselves.
+            comes_back: &|| Ok(false),
             runtime: self.at.runtime,
             ui,
         };
@@ -354,7 +376,13 @@ impl Work<'_> {
     }
 
     /// The command that stands in for the program: this one, which runs it in a pod.
-    fn launcher(&self, image: &str, program: &Program, env: &BTreeMap<String, String>) -> Result<Vec<String>> {
+    fn launcher(
+        &self,
+        image: &str,
+        program: &Program,
+        env: &BTreeMap<String, String>,
+        limit: Duration,
+    ) -> Result<Vec<String>> {
         let me = std::env::current_exe().cause(Cause::Internal, || "cannot find this program's own file")?;
         let cluster = match &self.plan.args.cluster.lab {
             Some(lab) => vec!["--lab".to_owned(), lab.clone()],
@@ -365,6 +393,7 @@ impl Work<'_> {
         words.extend(cluster);
         words.extend(["--image".into(), image.to_owned(), "--platform".into(), self.place.platform.to_string()]);
         words.extend(["--folder".into(), program.folder.display().to_string()]);
+        words.extend(["--limit".into(), (limit + pod::START + LATE).as_secs().to_string()]);
         words.extend(env.keys().flat_map(|name| ["--pass".to_owned(), name.clone()]));
         words.extend(["--".into(), START.into()]);
         Ok(words)

@@ -220,6 +220,7 @@ fn a_line_that_is_too_long_is_said() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a test of the program itself")]
 fn records_junit_and_logs_are_written() {
     let dir = tempfile::tempdir().unwrap();
     run_parse("interleaved", &["--out", dir.path().to_str().unwrap(), "--component", "x", "--all-logs"]);
@@ -234,6 +235,13 @@ fn records_junit_and_logs_are_written() {
     assert_eq!(text, format!("{}\n", serde_json::to_string_pretty(&results).unwrap()), "as other records are written");
     let said = run_parse("interleaved", &["--output", "json"]);
     assert_eq!(said.matches("\"name\":").count(), results.tests.len(), "{said}");
+    for name in ["interleaved", "empty"] {
+        let file = streams().join(format!("{name}.json"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_e2e-runner"));
+        command.arg("parse").arg(file).args(["--output", "json", "--out"]).arg(dir.path().join(name));
+        let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        assert_eq!(said, fs::read_to_string(dir.path().join(name).join("results.json")).unwrap());
+    }
     let junit = fs::read_to_string(dir.path().join("junit.xml")).unwrap();
     let report = quick_junit::Report::deserialize_from_str(&junit).unwrap();
     let cases: usize = report.test_suites.iter().map(|suite| suite.test_cases.len()).sum();
@@ -363,6 +371,58 @@ fn a_panic_that_a_test_only_printed_is_no_crash() {
     let product = Some(kit::Cause::Product);
     let expected = ["TestPrints", "TestCrashes"].map(|name| (name.to_owned(), Status::Failed, product));
     assert_eq!(rows, expected);
+}
+
+#[test]
+fn who_waits_for_a_turn_is_not_to_blame() {
+    use Status::{Failed, NotRun};
+    let (product, late) = (Some(kit::Cause::Product), Some(kit::Cause::TestTimeout));
+    let waits =
+        |test: &'static str| [["run", "p", test, ""], ["output", "p", test, "=== PAUSE\n"], ["pause", "p", test, ""]];
+    let begun =
+        [&[["start", "p", "", ""], ["run", "p", "TestRuns", ""]][..], &waits("TestOne"), &waits("TestTwo")].concat();
+    let goes_on = [["cont", "p", "TestOne", ""]];
+    let dump = [["output", "p", "TestTwo", "SIGQUIT: quit\n"], ["output", "p", "TestTwo", "\ngoroutine 1 [select]:\n"]];
+    let end = [["fail", "p", "", ""]];
+    let of = |parts: &[&[[&str; 4]]]| told(&parts.concat()).1.into_iter().map(|row| (row.1, row.2)).collect::<Vec<_>>();
+    // Without a word, and asked where it was: that is written to the log of whichever printed last.
+    assert_eq!(of(&[&begun, &end]), [(Failed, product), (NotRun, product), (NotRun, product)]);
+    assert_eq!(of(&[&begun, &dump, &end]), [(Failed, late), (NotRun, late), (NotRun, late)]);
+    assert_eq!(of(&[&begun, &goes_on, &end]), [(Failed, product), (Failed, product), (NotRun, product)]);
+    let idle = [&begun[..], &[["pass", "p", "TestRuns", ""]]].concat();
+    let said = of(&[&idle, &end]);
+    assert_eq!(said[1..], [(Status::Passed, None), (NotRun, product), (NotRun, product)], "nobody ran: {said:?}");
+}
+
+#[test]
+fn a_test_fails_by_the_cause_of_its_subtests() {
+    let says = |test: &'static str, line: &'static str| {
+        [["run", "p", test, ""], ["output", "p", test, line], ["fail", "p", test, ""]]
+    };
+    let (away, bad) = ("    x.go:1: etcdserver: request timed out\n", "    x.go:1: wanted 2\n");
+    let top = |second| {
+        let begin = [["start", "p", "", ""], ["run", "p", "TestA", ""]];
+        let talks = [["output", "p", "TestA/3", "    x.go:9: fine\n"]].repeat(9);
+        let end = [["fail", "p", "TestA", ""], ["output", "p", "", "FAIL\n"], ["fail", "p", "", ""]];
+        let events = [&begin[..], &says("TestA/1", away), &says("TestA/2", second), &talks, &end].concat();
+        told(&events).1.into_iter().find(|row| row.0 == "TestA").unwrap().2
+    };
+    assert_eq!(top(away), Some(kit::Cause::Apiserver), "whatever others say after them");
+    assert_eq!(top(bad), Some(kit::Cause::Product), "the strongest");
+}
+
+#[test]
+fn the_time_of_a_test_begins_with_its_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut stream = Stream::new(Folder::new(dir.path()), true, &JUDGE, ());
+    let events = [("run", 0), ("pause", 1), ("cont", 100), ("cont", 110), ("pass", 130)];
+    for (action, second) in events {
+        let time = jiff::Timestamp::from_second(second).unwrap().to_string();
+        let event = serde_json::json!({"Action": action, "Package": "p", "Test": "TestA", "Time": time});
+        stream.line(event.to_string().as_bytes()).unwrap();
+    }
+    let parsed = stream.finish(None).unwrap();
+    assert_eq!((parsed.tests[0].began.as_second(), parsed.tests[0].seconds), (100, 30.0));
 }
 
 /// The events of a program that was started elsewhere, and what comes of them.

@@ -186,6 +186,25 @@ fn examples_have_a_record_of_their_own() {
 }
 
 #[test]
+fn an_example_that_failed_runs_again_by_itself() {
+    let cluster = Cluster::new(World::new("parts", SUITES, ""));
+    let words = ["--kind", "examples", "--env", "PROVOKE=leaf"];
+    let alone = "--tests 'TestProvoked/^a$/^b$'";
+    let ended = cluster.run("run", &words);
+    ended.says(1, &["1 failed; once more: TestProvoked/a/b", "FAIL TestProvoked/a/b [product]", alone]);
+    let attempts = |run: &str| {
+        let found = results(&cluster, run, "examples/results.json");
+        let its = found.tests.into_iter().filter(|test| test.name.starts_with("TestProvoked/"));
+        its.map(|test| (test.name, test.attempts)).collect::<Vec<_>>()
+    };
+    assert_eq!(attempts("run"), [("TestProvoked/good".to_owned(), 1), ("TestProvoked/a/b".to_owned(), 2)]);
+    let place = cluster.world.path("run").display().to_string();
+    let again = [&words[..], &["--no-second-attempt", "--only-failed", &place]].concat();
+    cluster.run("again", &again).says(1, &["FAIL TestProvoked/a/b [product]", alone]);
+    assert_eq!(attempts("again"), [("TestProvoked/a/b".to_owned(), 1)]);
+}
+
+#[test]
 fn all_parts_are_the_whole_and_a_missing_one_is_said() {
     let cluster = Cluster::new(World::new("parts", SUITES, SKIPS));
     let whole = cluster.run("whole", &["--env", "PROVOKE=fail", "--no-second-attempt"]);

@@ -25,6 +25,9 @@ replace = 'patience = {1s} * time.Second'
 default = true
 all = true
 time_limit = '1m'
+[own.scripts.waits]
+command = ['sh', '-c', 'sleep 1; echo ok 1 - a']
+output = 'tap'
 [own.suites.patience]
 default_emulated = true
 tests = ['TestPatience']
@@ -171,6 +174,18 @@ fn nodes_of_other_platforms_take_no_pods_meanwhile() {
     let conditions = cluster.results("stopped", None).conditions;
     assert_eq!(conditions.set_aside, ["other"]);
     assert_eq!(conditions.pods, BTreeMap::from([(host, 1)]));
+}
+
+#[test]
+fn nodes_of_other_platforms_take_no_pods_of_a_script_s_either() {
+    let cluster = mixed();
+    let before = cluster.api.get(OTHER);
+    let words = ["--kind", "script", "--platform", &Platform::host().to_string()];
+    cluster.run("script", &words).says(0, &["set aside while the tests of", "1 tests: 1 passed"]);
+    assert_eq!(cluster.api.get(OTHER), before);
+    let cell = kit::RunDir::open(cluster.world.path("script")).unwrap().cell("own", &Platform::host(), "c");
+    let results: kit::record::Results = kit::rundir::read_record(&cell.join("script")).unwrap().0;
+    assert_eq!(results.conditions.set_aside, ["other"]);
 }
 
 #[test]

@@ -15,13 +15,15 @@ use std::{
 use e2e_runner::{
     attempts,
     cause::Judge,
+    hung::Limits,
+    pace::Pace,
     passes::{Ran, Runner},
     program::Program,
     report::{self, PACKAGE, Row},
     rounds::{Attempts, Before},
     select::Selection,
 };
-use kit::{Cause, Ui, process::Stopper, record::Status};
+use kit::{Cause, Platform, Ui, process::Stopper, record::Status};
 use support::World;
 
 const SUITES: &str = "passes = [['-category=serial'], ['-category=parallel']]
@@ -208,6 +210,10 @@ const ALL: &[&str] = &[
 struct Made {
     program: Program,
     world: World,
+    /// Whether subtests that failed are tried again by themselves.
+    by_leaves: bool,
+    /// Whether an outage is over when somebody waits for that.
+    over: bool,
 }
 
 impl Made {
@@ -226,7 +232,7 @@ impl Made {
             changes: Vec::new(),
             sources: String::new(),
         };
-        Self { program, world }
+        Self { program, world, by_leaves: false, over: false }
     }
 
     fn run(&self, tests: &[&str], env: &[(&str, &str)], change: impl FnOnce(&mut Runner<'_>)) -> (Vec<Row>, Ran) {
@@ -252,7 +258,9 @@ impl Made {
             logs: self.world.path("logs"),
             allowance: std::sync::Arc::default(),
             deadline: None,
+            limit: None,
             silence: Duration::from_secs(60),
+            limits: Limits::default(),
             max_failures: None,
             stopper: Stopper::default(),
             judge: Judge::default(),
@@ -266,7 +274,12 @@ impl Made {
             name: "own",
             before: Before::default(),
             second_attempt: true,
+            by_leaves: self.by_leaves,
             judge: &|_| (),
+            comes_back: &|| {
+                runner.stopper.clear();
+                Ok(self.over)
+            },
             runtime: &runtime,
             ui: &ui,
         };
@@ -300,7 +313,15 @@ fn a_program_that_filters_for_itself_runs_what_was_asked() {
     let (tops, _) = report::count(rows.iter().map(|row| &row.test));
     assert_eq!((tops.asked, tops.passed, tops.not_run), (5, 4, 1));
     assert_eq!(exit(&rows), 2);
+    let secret = [("MY_TOKEN", "s3cret"), ("GOPROXY", "https://me:s3cret@proxy.example")];
+    made.run(&asked[..1], &secret, |runner| {
+        // What starts it elsewhere needs time of its own, which is not the program's.
+        runner.deadline = Some(Instant::now() + Duration::from_secs(700));
+        runner.limit = Some(Duration::from_secs(100));
+    });
     let command = std::fs::read_to_string(made.world.path("logs/_command.txt")).unwrap();
+    assert!(!command.contains("s3cret") && command.contains("export MY_TOKEN='***'"), "{command}");
+    assert!(command.contains("-test.timeout=100000ms"), "{command}");
     assert!(command.contains("export OWN='for linux'") && command.contains("-category=parallel"), "{command}");
 }
 
@@ -327,9 +348,88 @@ fn what_a_test_does_wrong_has_its_cause() {
     assert!(log.contains("own/test.TestProvoked("), "the log says where it hangs");
     let (test, _, _) = provoked("hang", |runner| runner.silence = Duration::from_secs(1));
     assert_eq!(test.cause, Some(Cause::TestTimeout), "{test:?}");
-    assert!(test.line.unwrap().starts_with("it printed nothing for 1.0 s"));
+    assert_eq!(test.line.as_deref(), Some("TestProvoked ran longest when nothing was printed for 1.0 s"));
     let (test, code, _) = provoked("hang", |runner| runner.stopper.stop());
     assert_eq!((test.cause, code), (Some(Cause::ClusterUnreachable), 3), "{test:?}");
+}
+
+#[test]
+fn a_test_that_hangs_silently_takes_nobody_with_it_either() {
+    let made = Made::new();
+    let asked = ["TestSerial", "TestParallel", "TestProvoked"];
+    let (rows, ran) = made.run(&asked, &[("PROVOKE", "hang")], |runner| runner.silence = Duration::from_secs(1));
+    let hung = find(&rows, "TestProvoked");
+    assert_eq!((hung.status, hung.cause, hung.attempts), (Status::Failed, Some(Cause::TestTimeout), 1));
+    assert_eq!((find(&rows, "TestParallel").status, ran.stopped), (Status::Passed, None), "{rows:?}");
+}
+
+#[test]
+fn a_test_that_hangs_takes_nobody_with_it() {
+    let made = Made::new();
+    let second = Some(Duration::from_secs(1));
+    let asked = ["TestSerial", "TestParallel", "TestProvoked"];
+    let (rows, ran) = made.run(&asked, &[("PROVOKE", "hang")], |runner| {
+        runner.limits = Limits::new(second, None, &[], &Platform::host(), &Pace::default());
+    });
+    let hung = find(&rows, "TestProvoked");
+    assert_eq!((hung.status, hung.cause, hung.attempts), (Status::Failed, Some(Cause::TestTimeout), 1));
+    assert_eq!(hung.line.as_deref(), Some("TestProvoked took longer than one test may: 1.0 s"));
+    let log = std::fs::read_to_string(made.world.path(hung.log.as_ref().unwrap())).unwrap();
+    assert!(log.contains("own/test.TestProvoked("), "the log says where it hangs: {log}");
+    // It waited for its turn, which came in another program.
+    let other = find(&rows, "TestParallel");
+    assert_eq!((other.status, other.attempts), (Status::Passed, 1), "{other:?}");
+    assert_eq!((rows.len(), ran.stopped, ran.streams.len()), (4, None, 4), "{rows:?}");
+    assert_eq!(exit(&rows), 1);
+}
+
+#[test]
+fn what_an_outage_stopped_runs_once_more_when_it_is_over() {
+    let mut made = Made::new();
+    let asked = ["TestSerial", "TestParallel", "TestProvoked", "TestSubtests"];
+    let run = |made: &Made| {
+        let stalls = made.world.path("flaked");
+        let _ = std::fs::remove_file(&stalls);
+        made.run(&asked, &[("PROVOKE", "stall")], |runner| {
+            let stopper = runner.stopper.clone();
+            std::thread::spawn(move || {
+                let late = Instant::now() + Duration::from_secs(60);
+                while !stalls.exists() && Instant::now() < late {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                std::thread::sleep(Duration::from_millis(200));
+                stopper.stop();
+            });
+        })
+    };
+    let (rows, _) = run(&made);
+    let away = Some(Cause::ClusterUnreachable);
+    assert_eq!((find(&rows, "TestProvoked").cause, find(&rows, "TestParallel").cause), (away, away));
+    assert_eq!(
+        (find(&rows, "TestProvoked").status, find(&rows, "TestParallel").status),
+        (Status::Failed, Status::NotRun)
+    );
+    assert_eq!(exit(&rows), 3);
+    made.over = true;
+    let (rows, ran) = run(&made);
+    let stalled = find(&rows, "TestProvoked");
+    assert_eq!((stalled.status, stalled.attempts), (Status::Flaky, 2), "{rows:?}");
+    assert!(stalled.line.as_ref().unwrap().starts_with("cluster-unreachable: "), "{stalled:?}");
+    let waited = find(&rows, "TestParallel");
+    assert_eq!((waited.status, find(&rows, "TestSerial").attempts), (Status::Passed, 1), "{waited:?}");
+    assert_eq!((ran.stopped, exit(&rows)), (None, 0));
+}
+
+#[test]
+fn a_subtest_that_failed_can_run_again_by_itself() {
+    let made = Made { by_leaves: true, ..Made::new() };
+    let (rows, _) = made.run(&["TestProvoked", "TestParallel"], &[("PROVOKE", "leaf")], |_| {});
+    let said: Vec<_> =
+        ["TestProvoked", "TestProvoked/good", "TestProvoked/more/two"].map(|name| find(&rows, name)).into();
+    let said: Vec<_> = said.iter().map(|test| (test.status, test.attempts)).collect();
+    // Its TestMain sets a -test.run of its own.
+    assert_eq!(said, [(Status::Flaky, 2), (Status::Passed, 1), (Status::Flaky, 2)], "{rows:?}");
+    assert_eq!(exit(&rows), 0);
 }
 
 #[test]

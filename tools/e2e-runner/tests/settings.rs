@@ -171,7 +171,7 @@ fn nothing_is_tried_again_when_a_second_attempt_has_ended_the_program() {
     let cluster = Cluster::new(World::new("parts", "[own.suites.all]\ndefault = true\nall = true\n", ""));
     let mark = format!("MARK={}", cluster.world.path("mark").display());
     let ended = cluster.run("run", &["--env", "PROVOKE=pull", "--env", &mark]);
-    ended.says(3, &["FAIL TestProvoked [image-pull]", "once more: TestProvoked"]);
+    ended.says(1, &["FAIL TestProvoked [product]", "panic: told to panic the second time", "once more: TestProvoked"]);
     assert_eq!(ended.err.matches("once more").count(), 1, "{}", ended.err);
 }
 

@@ -16,6 +16,9 @@ pub struct Rule {
     /// Whether it means that also where a failed test prints the state of all its objects: there, words
     /// of scripts and of specs stand beside those of events and conditions.
     pub in_dumps: bool,
+    /// Whether it means that in the output of unit tests as well, which name much of what a cluster says: as values that
+    /// they want, and as what a stand-in for it is to answer.
+    pub in_units: bool,
     /// Lines as they were seen.
     pub examples: &'static [&'static str],
 }
@@ -27,6 +30,7 @@ pub const RULES: &[Rule] = &[
         pattern: r"exec format error",
         except: &[],
         in_dumps: true,
+        in_units: false,
         examples: &["standard_init_linux.go:228: exec user process caused: exec format error"],
     },
     Rule {
@@ -34,6 +38,7 @@ pub const RULES: &[Rule] = &[
         pattern: r"no match for platform in manifest|no matching manifest for [a-z]+/[a-z0-9]+",
         except: &[],
         in_dumps: true,
+        in_units: false,
         examples: &[
             r#"Failed to pull image "r/x:1": no match for platform in manifest: not found"#,
             "no matching manifest for linux/s390x in the manifest list entries",
@@ -45,6 +50,7 @@ pub const RULES: &[Rule] = &[
         // An image of the component's lacks a program.
         except: &["OCI runtime", "container process", "containerd task", "container init", "runc create"],
         in_dumps: false,
+        in_units: true,
         examples: &[r#"    x_test.go:9: exec: "kubectl": executable file not found in $PATH"#],
     },
     Rule {
@@ -52,6 +58,7 @@ pub const RULES: &[Rule] = &[
         pattern: r"no space left on device",
         except: &[],
         in_dumps: false,
+        in_units: true,
         examples: &["write /tmp/x: no space left on device"],
     },
     Rule {
@@ -59,6 +66,7 @@ pub const RULES: &[Rule] = &[
         pattern: r"exceeded quota|(?:maximum|minimum) (?:cpu|memory|storage)[^:]* usage per|Insufficient (?:cpu|memory|pods|ephemeral-storage)",
         except: &[],
         in_dumps: true,
+        in_units: false,
         examples: &[
             r#"pods "one" is forbidden: exceeded quota: none, requested: pods=1, used: pods=0, limited: pods=0"#,
             "0/1 nodes are available: 1 Insufficient memory.",
@@ -70,6 +78,7 @@ pub const RULES: &[Rule] = &[
         pattern: r"failed calling webhook|conversion webhook for .+ failed|no endpoints available for service",
         except: &[],
         in_dumps: false,
+        in_units: false,
         examples: &[
             r#"Internal error occurred: failed calling webhook "x.dev": failed to call webhook: Post "https://x.y.svc:443/": context deadline exceeded"#,
             "conversion webhook for tekton.dev/v1, Kind=Task failed: Post",
@@ -80,6 +89,7 @@ pub const RULES: &[Rule] = &[
         pattern: r"FailedMount|FailedAttachVolume|MountVolume\.\S+ failed|unbound immediate PersistentVolumeClaims|ProvisioningFailed|storageclass\S* \S+ not found|persistentvolumeclaim \S+ (?:not found|is not bound)",
         except: &[],
         in_dumps: true,
+        in_units: false,
         examples: &[
             r#"Warning  FailedMount  MountVolume.SetUp failed for volume "v""#,
             "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.",
@@ -88,19 +98,30 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         cause: Cause::ImagePull,
-        pattern: r"ImagePullBackOff|ErrImagePull|[Ff]ailed to pull (?:and unpack )?image|ErrImageNeverPull|InvalidImageName",
+        pattern: r"ImagePullBackOff|ErrImagePull|[Ff]ailed to pull (?:and unpack )?image",
         except: &[],
         in_dumps: true,
+        in_units: false,
         examples: &[
             r"container greet of image greeter.invalid/absent:latest: {Waiting:&ContainerStateWaiting{Reason:ImagePullBackOff",
             r#"failed to pull and unpack image "x": failed to resolve reference"#,
         ],
     },
     Rule {
+        // No registry is asked: whoever made the pod names an image that there cannot be, or forbids to fetch it.
+        cause: Cause::Product,
+        pattern: r"InvalidImageName|ErrImageNeverPull",
+        except: &[],
+        in_dumps: true,
+        in_units: false,
+        examples: &[r#"container greet of image GREETER: {Waiting:&ContainerStateWaiting{Reason:InvalidImageName"#],
+    },
+    Rule {
         cause: Cause::Node,
         pattern: r"NodeNotReady|NodeLost|Kubelet stopped posting node status|DiskPressure|MemoryPressure|untolerated taint|node\(s\) (?:were unschedulable|didn't match)|The node was low on resource",
         except: &[],
         in_dumps: true,
+        in_units: false,
         examples: &[
             "0/1 nodes are available: 1 node(s) had untolerated taint {node.kubernetes.io/not-ready: }.",
             "Kubelet stopped posting node status.",
@@ -112,6 +133,7 @@ pub const RULES: &[Rule] = &[
         pattern: r"etcdserver: |the server is currently unable to handle the request|the server was unable to return a response in the time allotted|apiserver (?:is )?(?:not ready|shutting down)|the server has received too many requests|http2: (?:client connection lost|server sent GOAWAY)|leader changed|error on the server \(.*\) has prevented the request",
         except: &[],
         in_dumps: false,
+        in_units: false,
         examples: &[
             "etcdserver: request timed out",
             "the server is currently unable to handle the request (get tasks.tekton.dev)",
@@ -124,6 +146,7 @@ pub const RULES: &[Rule] = &[
         pattern: r"lookup \S+(?: on \S+)?: (?:no such host|server misbehaving|i/o timeout|Temporary failure|Try again)|Could not resolve host|Temporary failure in name resolution",
         except: &[],
         in_dumps: false,
+        in_units: true,
         examples: &[
             r#"Get "https://greeter.invalid/api": dial tcp: lookup greeter.invalid on 10.0.0.1:53: no such host"#,
             "dial tcp: lookup x: Temporary failure in name resolution",
@@ -134,6 +157,7 @@ pub const RULES: &[Rule] = &[
         pattern: r"x509: |tls: failed to verify certificate|the server has asked for the client to provide credentials|You must be logged in to the server|^.*: Unauthorized$|error: .*getting credentials",
         except: &[],
         in_dumps: false,
+        in_units: false,
         examples: &[
             "tls: failed to verify certificate: x509: certificate signed by unknown authority",
             "making a namespace: Unauthorized",
@@ -147,6 +171,7 @@ pub const RULES: &[Rule] = &[
         pattern: r#"https://[^/\s"]+/(?:api/v1/(?:namespaces|nodes|pods|services|configmaps|secrets|events|serviceaccounts|persistentvolume\w*)|apis/(?:[a-z0-9.-]+\.k8s\.io|apps|batch|autoscaling|policy)/v\d\w*|apis/[a-z0-9.-]+/v\d\w*/namespaces)\b\S*:? .*(?:connection refused|connection reset by peer|i/o timeout|EOF|no route to host|network is unreachable|TLS handshake timeout|Client\.Timeout exceeded)|The connection to the server \S+ was refused|Unable to connect to the server|couldn't get current server API group list"#,
         except: &[],
         in_dumps: false,
+        in_units: false,
         examples: &[
             r#"Get "https://127.0.0.1:1/api/v1/namespaces/x": dial tcp 127.0.0.1:1: connect: connection refused"#,
             r#"Post "https://10.1.2.2:6443/apis/tekton.dev/v1/namespaces/x/tasks": EOF"#,
@@ -159,6 +184,7 @@ pub const RULES: &[Rule] = &[
         pattern: r#"(?:unexpected status code|status code) 5\d\d.*/v2/|/v2/\S*:? .*(?:connection refused|i/o timeout|connection reset)|toomanyrequests:|/@v/[^"]*": dial tcp"#,
         except: &[],
         in_dumps: false,
+        in_units: false,
         examples: &[
             r#"Get "http://10.1.2.2:5000/v2/": dial tcp 10.1.2.2:5000: connect: connection refused"#,
             "toomanyrequests: You have reached your pull rate limit",
@@ -236,6 +262,68 @@ mod tests {
         assert_eq!((verdict.cause, verdict.line.as_deref()), (Cause::Product, Some("x.go:3: wanted 2, got 1")));
         assert_eq!(judge.test(&format!("{filler}{trouble}\n{complaint}")).cause, Cause::ClusterUnreachable);
         assert_eq!(judge.test("=== RUN   TestX\n--- FAIL: TestX (0.00s)\n").cause, Cause::Unclassified);
+    }
+
+    #[test]
+    fn what_a_test_has_got_over_is_not_its_reason() {
+        let judge = Judge::default();
+        let healed = "    wait.go:1: etcdserver: leader changed\n";
+        let goes_on = "    x.go:2: still going\n".repeat(5);
+        let complaint = "    x.go:3: wanted 2, got 1\n--- FAIL: TestX (0.10s)\n";
+        assert_eq!(judge.test(&format!("{healed}{goes_on}{complaint}")).cause, Cause::Product);
+        assert_eq!(judge.test(&format!("{healed}{complaint}")).cause, Cause::Apiserver, "just before it");
+        // What goes on over several lines is one complaint, and what is compared is values.
+        let long = format!("    x.go:3: no answer: etcdserver: leader changed\n{}", "        and more\n".repeat(9));
+        assert_eq!(judge.test(&format!("{long}    x.go:4: giving up\n")).cause, Cause::Apiserver);
+        let diff = "    x.go:3: -want +got:\n          v1.Pod{\n        -   Reason: \"ImagePullBackOff\",\n        +\u{a0}\u{a0}Reason: \"\",\n";
+        assert_eq!(judge.test(diff).cause, Cause::Product);
+    }
+
+    #[test]
+    fn a_program_s_own_end_is_its_own_fault() {
+        let judge = Judge::default();
+        let away = "    x.go:1: no answer: etcdserver: leader changed\n";
+        for crash in
+            ["panic: oh no\n\ngoroutine 1 [running]:\n", "WARNING: DATA RACE\n", "fatal error: all goroutines\n"]
+        {
+            assert_eq!(judge.test(&format!("{away}{crash}")).cause, Cause::Product, "{crash}");
+            assert_eq!(judge.crash(away, crash).cause, Cause::Product, "in another test's log: {crash}");
+            let package = judge.package(&format!("etcdserver: leader changed\n{crash}FAIL\tx\t0.1s\n"));
+            assert_eq!((package.cause, package.line.as_deref()), (Cause::Product, crash.lines().next()));
+        }
+        let its = "panic: etcdserver: request timed out\n\ngoroutine 1 [running]:\n";
+        assert_eq!((judge.test(its).cause, judge.crash("", its).cause), (Cause::Apiserver, Cause::Apiserver));
+        assert_eq!(judge.crash(away, "SIGQUIT: quit\n").cause, Cause::Apiserver, "somebody else ended it");
+        let filler = "a line\n".repeat(LAST);
+        assert_eq!(judge.package(&format!("etcdserver: leader changed\n{filler}")).cause, Cause::Unclassified);
+    }
+
+    /// More lines than are looked at.
+    const LAST: usize = 90;
+
+    #[test]
+    fn unit_tests_have_no_cluster() {
+        let units = Judge::default().of_units();
+        for line in [
+            "    pod_test.go:9: wanted Insufficient cpu, got nothing",
+            "    pod_test.go:9: ErrImagePull is not waited for",
+            r#"    x_test.go:9: failed calling webhook "x""#,
+        ] {
+            assert_eq!(units.test(line).cause, Cause::Product, "{line}");
+            assert_ne!(Judge::default().test(line).cause, Cause::Product, "{line}");
+        }
+        assert_eq!(units.test("    x_test.go:9: write /tmp/x: no space left on device").cause, Cause::HostDisk);
+        let few = RULES.iter().filter(|rule| rule.in_units).count();
+        assert!(few <= 3, "{few}");
+    }
+
+    #[test]
+    fn a_component_s_own_webhook_is_its_own_fault() {
+        let own = r#"    x_test.go:9: failed calling webhook "x.dev": failed to call webhook: Post "https://hook.own.svc:443/": EOF"#;
+        let other = own.replace(".own.svc", ".other.svc");
+        let judge = Judge::default().of_namespace(Some("own"));
+        assert_eq!((judge.test(own).cause, judge.test(&other).cause), (Cause::Product, Cause::Webhook));
+        assert_eq!(Judge::default().test(own).cause, Cause::Webhook, "nobody says whose it is");
     }
 
     #[test]

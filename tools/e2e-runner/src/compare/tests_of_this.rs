@@ -135,6 +135,18 @@ fn a_run_that_never_came_to_its_tests_says_so() {
 }
 
 #[test]
+fn what_lacks_the_architecture_is_excused_by_nothing() {
+    use Status::{Failed, NotRun};
+    for cause in [Cause::ImageWrongArch, Cause::ImageMissingPlatform] {
+        for (here, there) in [(Failed, Cause::Product), (Failed, cause), (NotRun, Cause::Product)] {
+            let found = compared(vec![test("TestA", here, Some(cause))], vec![test("TestA", Failed, Some(there))]);
+            assert_eq!((names(&found.only_here), found.both.len()), (vec!["TestA"], 0), "{cause} {there}");
+            assert_eq!(found.verdict().exit().0, 1);
+        }
+    }
+}
+
+#[test]
 fn exit_codes() {
     use Status::{Failed, Passed};
     let bad = |cause| test("TestA", Failed, Some(cause));

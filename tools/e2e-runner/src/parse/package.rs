@@ -3,12 +3,14 @@
 use std::{collections::HashMap, sync::LazyLock};
 
 use jiff::Timestamp;
+use kit::Class;
 use regex::Regex;
 
 use super::{
     event::top,
     log::{Folder, Log},
 };
+use crate::cause::Verdict;
 
 /// A test that has begun and not ended.
 #[derive(Debug)]
@@ -16,6 +18,28 @@ pub(super) struct Running {
     pub(super) began: Timestamp,
     pub(super) order: u64,
     pub(super) log: Log,
+    /// Whether it waits for its turn.
+    pub(super) paused: bool,
+    /// Why subtests of it failed: the strongest reason.
+    pub(super) inner: Option<Box<Verdict>>,
+}
+
+impl Running {
+    pub(super) fn new(began: Timestamp, order: u64, log: Log) -> Self {
+        Self { began, order, log, paused: false, inner: None }
+    }
+
+    /// A subtest of it has failed.
+    fn learn(&mut self, why: &Verdict) {
+        let rank = |why: &Verdict| match why.cause.class() {
+            Class::Product => 2,
+            Class::Unknown => 1,
+            _ => 0,
+        };
+        if self.inner.as_ref().is_none_or(|known| rank(known) < rank(why)) {
+            self.inner = Some(Box::new(why.clone()));
+        }
+    }
 }
 
 /// What is known of a package.
@@ -50,6 +74,15 @@ impl Package {
         }
     }
 
+    /// Tells the tests that a test belongs to why it failed.
+    pub(super) fn failed_in(&mut self, test: &str, why: &Verdict) {
+        for (at, _) in test.match_indices('/') {
+            if let Some(running) = self.running.get_mut(&test[..at]) {
+                running.learn(why);
+            }
+        }
+    }
+
     /// All tests that run, in the order in which they began.
     pub(super) fn take_running(&mut self) -> Vec<(Box<str>, Running)> {
         let mut running: Vec<_> = self.running.drain().collect();
@@ -72,38 +105,41 @@ pub(super) fn crash(log: &str) -> Option<&str> {
     CRASH.find(log).map(|found| found.as_str())
 }
 
-/// The tests that brought the program down, among those that ran: `logs` has the name and log of each.
+/// The tests that brought the program down, among those that ran, with the log of which holds its last words, if one does.
 ///
-/// Go adds the last words of a program to the log of whichever test printed last. The trace of the
-/// goroutine that panicked says more; a program that left without a word blames all that ran.
-pub(super) fn culprits<'a>(logs: &'a [(Box<str>, String)]) -> Vec<&'a str> {
-    let names = || logs.iter().map(|(name, _)| &**name);
-    for (name, log) in logs {
-        let Some(crash) = CRASH.find(log) else { continue };
-        if crash.as_str().starts_with("panic: test timed out") {
-            return timed_out(&log[crash.end()..], logs);
-        }
-        if crash.as_str().starts_with("SIGQUIT: ") {
-            // Somebody outside asked where it was.
-            return names().collect();
-        }
-        let trace = log[crash.end()..].split("\ngoroutine ").nth(1).unwrap_or_default();
-        let named: Vec<_> = FUNCTION.captures_iter(trace).filter_map(|found| found.get(1)).collect();
-        let inside = |test: &'a str| named.iter().any(|found| found.as_str() == top(test));
-        if inside(name) || !names().any(inside) {
-            return vec![name];
-        }
-        return names().filter(|test| inside(test)).collect();
+/// Go adds the last words of a program to the log of whichever test printed last, which may be one that waits for its
+/// turn. The trace of the goroutine that panicked says more; a program that left without a word blames all that ran.
+pub(super) fn culprits<'a>(running: &'a [(Box<str>, Running)], last: Option<(&'a str, &str)>) -> Vec<&'a str> {
+    let all = || running.iter().map(|(name, _)| &**name);
+    let ran = || running.iter().filter(|(_, test)| !test.paused).map(|(name, _)| &**name);
+    let Some((name, log, crash)) = last.and_then(|(name, log)| Some((name, log, CRASH.find(log)?))) else {
+        return ran().collect();
+    };
+    if crash.as_str().starts_with("panic: test timed out") {
+        return timed_out(&log[crash.end()..], ran());
     }
-    names().collect()
+    if crash.as_str().starts_with("SIGQUIT: ") {
+        // Somebody outside asked where it was.
+        return ran().collect();
+    }
+    let trace = log[crash.end()..].split("\ngoroutine ").nth(1).unwrap_or_default();
+    let named: Vec<_> = FUNCTION.captures_iter(trace).filter_map(|found| found.get(1)).collect();
+    let inside = |test: &str| named.iter().any(|found| found.as_str() == top(test));
+    let waits = running.iter().any(|(test, running)| **test == *name && running.paused);
+    match () {
+        () if inside(name) => vec![name],
+        // What a test has left behind may panic while it waits.
+        () if all().any(inside) => all().filter(|test| inside(test)).collect(),
+        () if waits => ran().collect(),
+        () => vec![name],
+    }
 }
 
 /// `running tests:` and then one name and age a line (testing.go, startAlarm).
-fn timed_out<'a>(text: &str, logs: &'a [(Box<str>, String)]) -> Vec<&'a str> {
+fn timed_out<'a>(text: &str, ran: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let listed = text.lines().skip_while(|line| line.trim() != "running tests:").skip(1);
     let listed: Vec<_> = listed.map_while(|line| line.strip_prefix("\t\t")?.rsplit_once(" (")).collect();
-    let ran = |test: &&str| listed.is_empty() || listed.iter().any(|(name, _)| name == test);
-    logs.iter().map(|(name, _)| &**name).filter(ran).collect()
+    ran.filter(|test| listed.is_empty() || listed.iter().any(|(name, _)| name == test)).collect()
 }
 
 /// What the compiler said of a package, among its words on all of them: from the last line `# package` on, up to what it
@@ -130,8 +166,15 @@ mod tests {
     use super::*;
 
     fn blamed(logs: &[(&str, &str)]) -> Vec<String> {
-        let logs: Vec<_> = logs.iter().map(|(name, log)| (Box::from(*name), (*log).to_owned())).collect();
-        culprits(&logs).into_iter().map(String::from).collect()
+        let waits = |name: &str| name.ends_with("Waits");
+        let log = |name: &str| Folder::new("").log(name);
+        let running = logs.iter().map(|(name, _)| {
+            let (began, paused) = (Timestamp::UNIX_EPOCH, waits(name));
+            (Box::from(*name), Running { paused, ..Running::new(began, 0, log(name)) })
+        });
+        let running: Vec<_> = running.collect();
+        let last = logs.iter().copied().find(|(_, log)| crash(log).is_some());
+        culprits(&running, last).into_iter().map(String::from).collect()
     }
 
     #[test]
@@ -147,6 +190,18 @@ mod tests {
     #[test]
     fn without_a_word_all_are_suspect() {
         assert_eq!(blamed(&[("TestOne", "x"), ("TestTwo", "")]), ["TestOne", "TestTwo"]);
+    }
+
+    #[test]
+    fn who_waits_is_no_suspect() {
+        assert_eq!(blamed(&[("TestOne", "x"), ("TestWaits", "")]), ["TestOne"]);
+        assert_eq!(blamed(&[("TestWaits", "")]), [""; 0]);
+        let asked = "SIGQUIT: quit\nPC=0x1\n\ngoroutine 1 [chan receive]:\n";
+        assert_eq!(blamed(&[("TestOne", ""), ("TestWaits", asked)]), ["TestOne"], "it only printed last");
+        let panic = "panic: oh\n\ngoroutine 6 [running]:\np.helper()\n";
+        assert_eq!(blamed(&[("TestOne", ""), ("TestWaits", panic)]), ["TestOne"]);
+        let its = "panic: oh\n\ngoroutine 6 [running]:\np.TestWaits.func1()\n";
+        assert_eq!(blamed(&[("TestOne", its), ("TestWaits", "")]), ["TestWaits"], "unless it left something behind");
     }
 
     #[test]

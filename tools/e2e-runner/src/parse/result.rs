@@ -75,6 +75,10 @@ impl Parsed {
 pub trait Observer {
     /// A test began.
     fn began(&mut self, _test: &str) {}
+    /// A parallel test waits for its turn.
+    fn paused(&mut self, _test: &str) {}
+    /// It goes on.
+    fn goes_on(&mut self, _test: &str) {}
     /// A test printed a line.
     fn said(&mut self, _test: &str, _line: &str) {}
     /// A test of that package ended.
@@ -88,11 +92,47 @@ impl<O: Observer> Observer for &mut O {
         (**self).began(test);
     }
 
+    fn paused(&mut self, test: &str) {
+        (**self).paused(test);
+    }
+
+    fn goes_on(&mut self, test: &str) {
+        (**self).goes_on(test);
+    }
+
     fn said(&mut self, test: &str, line: &str) {
         (**self).said(test, line);
     }
 
     fn ended(&mut self, package: &str, test: &Ended) {
         (**self).ended(package, test);
+    }
+}
+
+/// Both see it.
+impl<A: Observer, B: Observer> Observer for (A, B) {
+    fn began(&mut self, test: &str) {
+        self.0.began(test);
+        self.1.began(test);
+    }
+
+    fn paused(&mut self, test: &str) {
+        self.0.paused(test);
+        self.1.paused(test);
+    }
+
+    fn goes_on(&mut self, test: &str) {
+        self.0.goes_on(test);
+        self.1.goes_on(test);
+    }
+
+    fn said(&mut self, test: &str, line: &str) {
+        self.0.said(test, line);
+        self.1.said(test, line);
+    }
+
+    fn ended(&mut self, package: &str, test: &Ended) {
+        self.0.ended(package, test);
+        self.1.ended(package, test);
     }
 }

@@ -19,6 +19,8 @@ const BUILD_LINES: usize = 40;
 const KEPT: usize = 200;
 /// Failures whose own words are kept; of the others there is the log.
 const EXCERPTS: usize = 300;
+/// How it begins what is said of a test that did not come to its end, and is not to blame.
+pub(crate) const ENDED: &str = "the test program ended";
 
 /// Reads a stream line by line.
 pub struct Stream<'a, O> {
@@ -98,7 +100,9 @@ impl<'a, O: Observer> Stream<'a, O> {
             Action::BuildOutput => self.build_output(event),
             Action::BuildFail => self.broken = Some((&*event.import_path).into()),
             // A package of the plan that did not begin may come without any name: nothing to hold on to.
-            Action::Other | Action::Pause | Action::Cont | Action::Bench => {}
+            Action::Other | Action::Bench => {}
+            Action::Pause => self.pause(event),
+            Action::Cont => self.go_on(event),
             Action::Start => {
                 self.package_begins(&event.package);
             }
@@ -146,9 +150,29 @@ impl<'a, O: Observer> Stream<'a, O> {
         // Whatever looked like a crash was none: the program goes on.
         self.packages[index].crashed_in = None;
         self.order += 1;
-        let running = Running { began: time(event), order: self.order, log: self.folder.log(&event.test) };
+        let log = self.folder.log(&event.test);
+        let running = Running::new(time(event), self.order, log);
         self.packages[index].running.insert((&*event.test).into(), running);
         self.observer.began(&event.test);
+    }
+
+    /// A parallel test waits for its turn.
+    fn pause(&mut self, event: &Event<'_>) {
+        let index = self.package(&event.package);
+        if let Some(running) = self.packages[index].running.get_mut(&*event.test) {
+            running.paused = true;
+            self.observer.paused(&event.test);
+        }
+    }
+
+    /// It goes on: what happens from now on is its affair. Go says the same of tests that never waited.
+    fn go_on(&mut self, event: &Event<'_>) {
+        let index = self.package(&event.package);
+        let running = self.packages[index].running.get_mut(&*event.test);
+        if let Some(running) = running.filter(|running| running.paused) {
+            (running.paused, running.began) = (false, time(event));
+            self.observer.goes_on(&event.test);
+        }
     }
 
     fn output(&mut self, event: &Event<'_>) -> Result<()> {
@@ -181,7 +205,7 @@ impl<'a, O: Observer> Stream<'a, O> {
         let now = time(event);
         let running = self.packages[index].running.remove(&*event.test).unwrap_or_else(|| {
             // Its beginning is missing: a line that Go could not make out, or a stream that was cut.
-            Running { began: now, order: 0, log: self.folder.log(&event.test) }
+            Running::new(now, 0, self.folder.log(&event.test))
         });
         let status = match event.action {
             Action::Pass => Status::Passed,
@@ -194,7 +218,8 @@ impl<'a, O: Observer> Stream<'a, O> {
         self.end(index, &event.test, running, status, now, event.elapsed)
     }
 
-    /// Ends a test by its own word: its log decides why it failed.
+    /// Ends a test by its own word: its log decides why it failed, or what was decided of its subtests. What those say
+    /// stands in its log too, beside what others of them said later.
     fn end(
         &mut self,
         package: usize,
@@ -215,10 +240,14 @@ impl<'a, O: Observer> Stream<'a, O> {
         };
         let failure = (status == Status::Failed).then(|| {
             let text = self.read(log.as_deref());
-            if crash(&text).is_some() {
+            let crashed = crash(&text).is_some();
+            if crashed {
                 self.packages[package].crashed_in = Some(name.into());
             }
-            Box::new(self.judge.test(&text))
+            let inner = running.inner.filter(|_| !crashed);
+            let failure = inner.unwrap_or_else(|| Box::new(self.judge.test(&text)));
+            self.packages[package].failed_in(name, &failure);
+            failure
         });
         self.push(
             Ended { package, name: name.into(), status, began, ended: now, seconds: 0.0, log, failure, reason },
@@ -287,31 +316,42 @@ impl<'a, O: Observer> Stream<'a, O> {
     /// The program ended in the middle: who did it has failed, the others never came to their end. Says why, if it was
     /// what the program ran on; then nobody has failed.
     fn end_crashed(&mut self, index: usize, now: Timestamp) -> Result<Option<Failure>> {
-        let mut stopped = Vec::new();
-        for (name, running) in self.packages[index].take_running() {
-            let log = self.folder.finish(running.log)?;
+        let mut stopped = self.packages[index].take_running();
+        let (mut logs, mut says_end, mut crashed) = (Vec::with_capacity(stopped.len()), None, None);
+        for (at, (_, running)) in stopped.iter_mut().enumerate() {
+            let log = self.folder.finish(std::mem::replace(&mut running.log, self.folder.log("")))?;
+            // One after the other: together they may be more than fits in memory.
             let text = self.read(log.as_deref());
-            stopped.push((name, running.began, log, text));
+            logs.push(log);
+            if says_end.is_none() && self.judge.says_end(&text) {
+                says_end = Some(text.clone());
+            }
+            if crashed.is_none() && crash(&text).is_some() {
+                crashed = Some((at, text));
+            }
         }
-        let logs: Vec<_> = stopped.iter().map(|(name, _, _, text)| (name.clone(), text.clone())).collect();
+        let last = crashed.as_ref().map(|(at, text)| (&*stopped[*at].0, text.as_str()));
         let guilty: Vec<Box<str>> = match &self.packages[index].crashed_in {
             Some(failed) => vec![failed.clone()],
-            None => culprits(&logs).into_iter().map(Into::into).collect(),
+            None => culprits(&stopped, last).into_iter().map(Into::into).collect(),
         };
         let of_package = self.packages[index].log.in_memory().into_owned();
-        let texts = || logs.iter().map(|(_, log)| log.as_str());
-        let said = texts().chain([of_package.as_str()]).find(|log| self.judge.says_end(log));
-        let last_words = said.or_else(|| texts().find(|log| crash(log).is_some())).unwrap_or_default();
+        let says_end = says_end.or_else(|| Some(of_package).filter(|log| self.judge.says_end(log)));
+        let last_words = says_end.as_deref().or(last.map(|(_, text)| text)).unwrap_or_default();
         let cut_off = self.judge.cut_off(last_words);
-        for (name, began, log, text) in stopped {
+        let of_others = || {
+            let by = if guilty.is_empty() { String::new() } else { format!(" in {}", guilty.join(", ")) };
+            Verdict::new(self.judge.crash("", last_words).cause, format!("{ENDED}{by}"))
+        };
+        let of_others = cut_off.clone().unwrap_or_else(of_others);
+        for ((name, Running { began, paused, .. }), log) in stopped.into_iter().zip(logs) {
             let did_it = cut_off.is_none() && guilty.iter().any(|guilty| contains(&name, guilty));
-            let failure = if let Some(cut_off) = &cut_off {
-                cut_off.clone()
-            } else if did_it {
-                self.judge.crash(&text, last_words)
-            } else {
-                let cause = self.judge.crash("", last_words).cause;
-                Verdict::new(cause, format!("the test program ended in {}", guilty.join(", ")))
+            let failure = match &cut_off {
+                _ if did_it => self.judge.crash(&self.read(log.as_deref()), last_words),
+                Some(Verdict { cause, line: Some(line), .. }) if paused => {
+                    Verdict::new(*cause, format!("{ENDED} before its turn: {line}"))
+                }
+                _ => of_others.clone(),
             };
             let status = if did_it { Status::Failed } else { Status::NotRun };
             let failure = Some(Box::new(failure));

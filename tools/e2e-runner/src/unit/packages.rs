@@ -13,12 +13,14 @@ use kit::{
 };
 use regex::Regex;
 
-use crate::{cause::Judge, program};
+use crate::{cache, cause::Judge, program};
 
 /// Go answers at once, unless it fetches modules first.
 const ASK_LIMIT: Duration = Duration::from_secs(300);
 /// Of one program: everything that it is made of may have to be compiled for the first time.
 const COMPILE_LIMIT: Duration = Duration::from_mins(45);
+/// How long the name of a program's folder is.
+const KEY: usize = 16;
 /// No source file of a test is larger.
 const FILE_LIMIT: u64 = 16 << 20;
 
@@ -125,12 +127,17 @@ pub(super) fn compile(
     ui: &Ui,
 ) -> Result<Compiled> {
     let key = format!("{}\n{tags:?}\n{platform}\n{}", package.path, program::sources(&checkout.source));
-    let folder = dirs::cache()?.join("unit").join(&digest::hex(key.as_bytes())[..16]);
+    let cache = dirs::cache()?.join("unit");
+    let folder = cache.join(&digest::hex(key.as_bytes())[..KEY]);
     std::fs::create_dir_all(&folder).cause(Cause::HostDisk, || format!("cannot create {}", folder.display()))?;
     let file = folder.join("unit.test");
+    // Another runner may be packing it: it is whole or not there.
+    let new = tempfile::Builder::new().prefix(".new-").tempdir_in(&folder);
+    let new = new.cause(Cause::HostDisk, || format!("cannot write to {}", folder.display()))?;
+    let compiled = new.path().join("unit.test");
     let mut command = go(&checkout.dir, platform)?;
     // Not -trimpath: tests look for their files beside their sources, and those lie at the same place in the pod.
-    command.args(["test", "-c", &format!("-tags={}", tags.join(",")), "-o"]).arg(&file).arg(&package.path);
+    command.args(["test", "-c", &format!("-tags={}", tags.join(",")), "-o"]).arg(&compiled).arg(&package.path);
     let step = ui.step(format!("compile {} for {platform}", package.path));
     let mut words = Vec::new();
     let process = Process::new(format!("compilation of {}", package.path), command).limit(COMPILE_LIMIT);
@@ -144,7 +151,7 @@ pub(super) fn compile(
             }
         })
         .finish()?;
-    if !finished.good() || !file.is_file() {
+    if !finished.good() || !compiled.is_file() {
         step.failed("");
         // A full disk or a proxy that is away says nothing of the component.
         let judged = Judge::default().package(&words.join("\n"));
@@ -153,6 +160,9 @@ pub(super) fn compile(
         let what = format!("the tests of {} do not compile for {platform}: {shown}", package.path);
         return Err(Error::new(cause, what).line(words.join("\n")));
     }
+    std::fs::rename(&compiled, &file).cause(Cause::HostDisk, || format!("cannot store {}", file.display()))?;
+    cache::used(&file);
+    cache::forget_older(&cache, &file, |name| name.len() == KEY);
     step.done("");
     let mut ask = source::go_command("reading what tests print", &checkout.dir)?;
     ask.args(["tool", "-n", "test2json"]);

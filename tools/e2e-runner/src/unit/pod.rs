@@ -29,7 +29,7 @@ const CONTAINER: &str = "test";
 /// How long a pod may take to begin: its image comes over the network first.
 pub(super) const START: Duration = Duration::from_mins(10);
 /// How long an API server may be away, or a pod gone from it, before the program counts as lost.
-const AWAY: Duration = Duration::from_mins(10);
+pub(super) const AWAY: Duration = Duration::from_mins(10);
 /// Why a kubelet ends pods that would run on.
 const DISRUPTIONS: &[&str] =
     &["Evicted", "Terminated", "NodeShutdown", "Shutdown", "NodeLost", "Preempting", "UnexpectedAdmissionError"];
@@ -53,6 +53,9 @@ pub struct InPodArgs {
     /// The working directory
     #[arg(long, value_name = "DIR")]
     pub folder: String,
+    /// After so many seconds the cluster ends the pod, whatever has become of us
+    #[arg(long, value_name = "SECONDS")]
+    pub limit: Option<u64>,
     /// A variable that the program gets; its value is in the environment of this one, under another name
     #[arg(long, value_name = "NAME")]
     pub pass: Vec<String>,
@@ -130,6 +133,7 @@ fn manifest(args: &InPodArgs) -> serde_json::Value {
         "spec": {
             "nodeSelector": {"kubernetes.io/os": args.platform.os, "kubernetes.io/arch": args.platform.arch},
             "restartPolicy": "Never",
+            "activeDeadlineSeconds": args.limit,
             "terminationGracePeriodSeconds": 5,
             "automountServiceAccountToken": false,
             "enableServiceLinks": false,
@@ -338,6 +342,9 @@ mod tests {
             (&json!(false), &json!(true))
         );
         assert!(InPodArgs::try_parse_from(["in-pod", "--image", "x"]).is_err());
+        assert_eq!(spec["activeDeadlineSeconds"], serde_json::Value::Null);
+        let limited = manifest(&args(&["--limit", "720", "--", "/unit.test"]));
+        assert_eq!(limited["spec"]["activeDeadlineSeconds"], 720);
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub struct Process<'a> {
     limit: Option<Duration>,
     grace: Duration,
     silence: Option<Duration>,
-    stopper: Option<Stopper>,
+    stoppers: Vec<Stopper>,
     ask: Option<Signal>,
     secrets: Vec<String>,
     log: Option<PathBuf>,
@@ -136,6 +136,13 @@ impl Stopper {
         }
     }
 
+    /// Forgets that it has stopped anything: what starts from now on runs.
+    pub fn clear(&self) {
+        if let Ok(mut state) = self.0.lock() {
+            *state = (false, None);
+        }
+    }
+
     fn connect(&self, control: &Control) {
         if let Ok(mut state) = self.0.lock() {
             state.1 = Some(control.clone());
@@ -154,7 +161,7 @@ impl<'a> Process<'a> {
             limit: None,
             grace: GRACE,
             silence: None,
-            stopper: None,
+            stoppers: Vec::new(),
             ask: None,
             secrets: Vec::new(),
             log: None,
@@ -191,10 +198,10 @@ impl<'a> Process<'a> {
         self
     }
 
-    /// Lets `stopper` end it as the time limit does.
+    /// Lets `stopper` end it as the time limit does; so may others.
     #[must_use]
     pub fn stop_with(mut self, stopper: &Stopper) -> Self {
-        self.stopper = Some(stopper.clone());
+        self.stoppers.push(stopper.clone());
         self
     }
 
@@ -316,7 +323,7 @@ impl<'a> Process<'a> {
             // A process that does not read its input says so by its exit code.
             std::thread::spawn(move || stdin.write_all(&bytes).is_ok());
         }
-        if let Some(stopper) = &self.stopper {
+        for stopper in &self.stoppers {
             stopper.connect(&control);
         }
         let exits = control.clone();

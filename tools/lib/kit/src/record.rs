@@ -21,7 +21,7 @@ pub use install::{AppliedObject, Change, ClusterId, Install, Machine, Nature, No
 pub use lab::{EMULATED, Lab, LabMachine, LabNode, LabPhase, Subnet};
 pub use results::{
     Collected, Conditions, Counts, Results, RoundResult, Setting, SkipSource, SourceChange, Status, Stretch, Test,
-    Whole,
+    TestLimit, Whole,
 };
 pub use run::{Bundle, BundleFile, RunRecord, Stage, Stages};
 pub use upgrade::{Decided, Reached, Remembered, Upgrade};

@@ -33,6 +33,25 @@ pub struct Ui {
     bars: Option<MultiProgress>,
 }
 
+/// Writes for a reader who may have seen enough, as with `| head`: the rest is nobody's.
+struct Patient<W>(W);
+
+impl<W: Write> Write for Patient<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self.0.write(bytes) {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(bytes.len()),
+            written => written,
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self.0.flush() {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            flushed => flushed,
+        }
+    }
+}
+
 /// A piece of work that takes a while.
 pub struct Step {
     ui: Ui,
@@ -123,6 +142,22 @@ impl Ui {
                 if error.kind() == std::io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
             })
             .cause(Cause::HostDisk, || "cannot write to standard output")
+    }
+
+    /// Writes a result to standard output piece by piece, however long it is.
+    ///
+    /// # Errors
+    /// If it cannot be written, or `fill` fails.
+    pub fn result_with(&self, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+        let write = || {
+            let mut out = std::io::BufWriter::new(Patient(std::io::stdout().lock()));
+            fill(&mut out)?;
+            out.flush().cause(Cause::HostDisk, || "cannot write to standard output")
+        };
+        match &self.bars {
+            Some(bars) => bars.suspend(write),
+            None => write(),
+        }
     }
 
     fn line(&self, line: &str) {

@@ -204,6 +204,8 @@ pub struct Suite {
     pub tests: Vec<String>,
     /// Of the whole suite, as in `12m`; longer on slow nodes.
     pub time_limit: Option<String>,
+    /// Of each of its tests, without the time of subtests; longer on slow nodes.
+    pub test_time_limit: Option<String>,
     /// `-test.parallel`, instead of the tests' own.
     pub parallel: Option<u32>,
     /// What is set while it runs.
@@ -250,6 +252,14 @@ impl Suite {
     /// [`Cause::Usage`] if it is none.
     pub fn limit(&self) -> Result<Option<Duration>> {
         self.time_limit.as_deref().map(parse_duration).transpose()
+    }
+
+    /// The limit of each test as a duration.
+    ///
+    /// # Errors
+    /// [`Cause::Usage`] if it is none.
+    pub fn test_limit(&self) -> Result<Option<Duration>> {
+        self.test_time_limit.as_deref().map(parse_duration).transpose()
     }
 }
 

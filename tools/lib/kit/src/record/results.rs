@@ -109,6 +109,9 @@ pub struct Conditions {
     /// How limits were stretched, if the nodes are slower than the machine that the tests are made for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stretch: Option<Stretch>,
+    /// How long one test might take, without the time of its subtests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_limit: Option<TestLimit>,
     /// Nodes of other platforms that took no pods meanwhile.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set_aside: Vec<String>,
@@ -118,6 +121,16 @@ pub struct Conditions {
     /// How many pods were seen in the namespaces that the tests made, by the platform of their node.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pods: BTreeMap<String, usize>,
+}
+
+/// How long one test might take.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TestLimit {
+    /// A test of which nothing was known from earlier runs.
+    pub seconds: f64,
+    /// How many tests had a limit of their own: five times what they took in an earlier run, two minutes at least.
+    pub learnt: usize,
 }
 
 /// Limits stretched for slow nodes.

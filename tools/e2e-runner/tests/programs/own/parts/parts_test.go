@@ -28,6 +28,9 @@ func TestProvoked(t *testing.T) {
 	switch os.Getenv("PROVOKE") {
 	case "fail":
 		t.Fatal("told to fail")
+	case "leaf":
+		t.Run("good", func(t *testing.T) {})
+		t.Run("a/b", func(t *testing.T) { t.Fatal("told to fail") })
 	case "disk":
 		if again {
 			// Nothing can be written where its log belongs.

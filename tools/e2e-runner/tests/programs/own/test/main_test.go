@@ -65,6 +65,19 @@ func TestProvoked(t *testing.T) {
 			os.WriteFile(file, nil, 0o600)
 			t.Fatal("told to fail the first time")
 		}
+	case "stall":
+		if _, err := os.Stat(file); err != nil {
+			os.WriteFile(file, nil, 0o600)
+			time.Sleep(time.Hour)
+		}
+	case "leaf":
+		t.Run("good", func(t *testing.T) {})
+		t.Run("more/two", func(t *testing.T) {
+			if _, err := os.Stat(file); err != nil {
+				os.WriteFile(file, nil, 0o600)
+				t.Fatal("told to fail the first time")
+			}
+		})
 	case "panic":
 		panic("told to panic")
 	case "exit":
