@@ -173,7 +173,8 @@ fn claim<'a>(level: &ci::Level, basis: &Basis<'_, 'a>, sheet: &Sheet<'a>, now: T
     let Basis { rules, key, owned, .. } = basis;
     let mut reasons = Vec::new();
     let mut until: Option<Timestamp> = None;
-    for name in level.evidence.iter().filter_map(|name| Level::find(name)) {
+    let asked: Vec<_> = level.evidence.iter().filter_map(|name| Level::find(name)).collect();
+    for name in asked.iter().copied() {
         let suites = if name == Level::E2e { &level.suites[..] } else { &[] };
         // As the cell's state is: none of the suites may be failing, and any one of them is enough.
         let judged = sheet.worst(name, suites, rules.policy.states.failing, |verdict| counts(level, verdict));
@@ -192,6 +193,9 @@ fn claim<'a>(level: &ci::Level, basis: &Basis<'_, 'a>, sheet: &Sheet<'a>, now: T
             }
         }
     }
+    if asked.contains(&Level::E2e) {
+        reasons.extend(failing(level, &asked, basis, sheet));
+    }
     if level.origin.is_some() && key.origin != OriginKind::Published {
         reasons.push(format!("not a published release: {}", key.origin.words()));
     }
@@ -204,6 +208,23 @@ fn claim<'a>(level: &ci::Level, basis: &Basis<'_, 'a>, sheet: &Sheet<'a>, now: T
     let met = reasons.is_empty();
     let until = until.filter(|_| met);
     Ok(Claim { name: level.name.clone(), met, reasons, until, evidence: Vec::new() })
+}
+
+/// What is failing although the level does not ask for it: of a cell that fails, nothing is said that rests on tests.
+fn failing(level: &ci::Level, asked: &[Level], basis: &Basis<'_, '_>, sheet: &Sheet<'_>) -> Vec<String> {
+    let failing = basis.rules.policy.states.failing;
+    let mut reasons = Vec::new();
+    for name in [Level::Index, Level::Contents, Level::Installs, Level::E2e] {
+        let worst = |suites: &[String]| sheet.worst(name, suites, failing, |verdict| counts(level, verdict));
+        let suites = if name == Level::E2e { &level.suites[..] } else { &[] };
+        let is_said = asked.contains(&name) && worst(suites).verdict == Verdict::Failed;
+        let judged = worst(&[]);
+        if judged.verdict == Verdict::Failed && !is_said {
+            let suite = judged.by.and_then(|by| by.attempt.suite.as_deref());
+            reasons.push(missing(name, &suite.into_iter().map(str::to_owned).collect::<Vec<_>>(), &judged));
+        }
+    }
+    reasons
 }
 
 /// What is asked of the tests beside that they passed.

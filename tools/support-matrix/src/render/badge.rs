@@ -13,8 +13,8 @@ pub(crate) fn badge(cell: &Cell) -> String {
         _ => cell.state_words.clone(),
     };
     let colour = match (cell.state, cell.supported.met) {
-        (_, true) | (State::TestedNatively, _) => "#116329",
         (State::Failing, _) => "#a40e26",
+        (_, true) | (State::TestedNatively, _) => "#116329",
         (State::Stale | State::Infrastructure | State::TestedNotNatively, _) => "#7a4500",
         (State::Unknown, _) => "#57606a",
         _ => "#0a4a7a",

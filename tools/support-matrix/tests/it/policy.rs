@@ -52,6 +52,29 @@ fn a_share_of_the_last_valid_runs_must_have_passed() {
     assert!(cell(&world, 6, "linux/amd64").supported.met, "three of the last four");
 }
 
+/// However good the suites are that a level names: what is failing is not supported.
+#[test]
+fn nothing_is_said_of_a_cell_that_fails() {
+    let world = world("");
+    world.record(&world.run(1, "full").full("p", "v1", "linux/amd64", passing(4))).unwrap();
+    world.record(&world.run(2, "smoke").good("p", "v1", bad())).unwrap();
+    let found = cell(&world, 2, "linux/amd64");
+    assert_eq!((found.state, found.claim.as_deref()), (State::Failing, None));
+    assert_eq!(found.supported.reasons, ["e2e smoke: not good"]);
+    let (code, said) = world.program(&["can", "p@v1", "linux/amd64", "--as-of", "2026-01-02"]);
+    assert!(code == 1 && said.contains("e2e smoke: not good"), "{said}");
+    // An image that lies, which this policy does not ask about.
+    let run = world.run(3, "lie").built("p", "v2", |images| {
+        images.images[0].platforms[0].program.as_mut().unwrap().machine = "arm64".into();
+    });
+    let run = run.installed("p", "v2", "linux/amd64", |_| ());
+    let full = |results: &mut kit::record::Results| results.suite = "full".into();
+    world.record(&run.tested("p", "v2", "linux/amd64", passing(4), full)).unwrap();
+    assert_eq!(world.program(&["can", "p@v2", "linux/amd64", "--as-of", "2026-01-03"]).0, 1);
+    world.record(&world.run(4, "again").good("p", "v1", passing(2))).unwrap();
+    assert_eq!(world.program(&["can", "p@v1", "linux/amd64", "--as-of", "2026-01-04"]).0, 0);
+}
+
 #[test]
 fn skips_are_counted() {
     let world = world("max_skips = 1\n");
