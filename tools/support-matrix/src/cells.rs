@@ -226,7 +226,7 @@ fn cell<'a>(library: &Library, book: &Book<'a>, entry: &Entry<'a>, rules: &Rules
     let red = matches!(state, State::Failing | State::Infrastructure);
     let decided = reason.by().and_then(|judged| judged.by).filter(|_| red);
     let mut reason = reason.words(library)?;
-    if let Some(doubts) = state::doubts(&sheet, rules) {
+    if let Some(doubts) = state::doubts(&sheet, rules).filter(|_| state != State::Failing) {
         reason = format!("{reason}; {doubts}");
     }
     let [_, _, installs, _, e2e, ..] = &judged;

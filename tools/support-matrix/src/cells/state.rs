@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use kit::{Result, record::Nature};
 
-use super::{Judged, Rules, Sheet};
+use super::{Judged, Rules, Sheet, sheet::Line};
 use crate::{
     evidence::{Attempt, Key},
     history::Library,
@@ -282,9 +282,15 @@ pub(crate) fn tested(library: &Library, judged: &[Judged<'_>; 7]) -> Result<Test
     })
 }
 
-/// How many failures in a row there are which are not yet enough.
+/// How many failures in a row there are which are not yet enough, of the suite that has most of them.
 pub(crate) fn doubts(sheet: &Sheet<'_>, rules: &Rules) -> Option<String> {
-    let bad = sheet.line(Level::E2e, None)?.bad_in_a_row();
+    let suites = sheet.suites(Level::E2e).map(Some).chain([None]);
+    let levels = [Level::Index, Level::Contents, Level::Installs].map(|level| (level, None));
+    // What is of no suite counts for each of them; of all together the good ones would hide the others.
+    let has_suites = sheet.suites(Level::E2e).next().is_some();
+    let tests = suites.filter(|suite| suite.is_some() || !has_suites).map(|suite| (Level::E2e, suite));
+    let lines = tests.chain(levels).filter_map(|(level, suite)| sheet.line(level, suite));
+    let bad = lines.map(Line::bad_in_a_row).max()?;
     (bad > 0 && bad < rules.policy.states.failing).then(|| {
         format!(
             "{} in a row not good, of {} that make it failing",
