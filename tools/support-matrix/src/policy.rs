@@ -41,6 +41,9 @@ pub(crate) fn check(policy: &Policy) -> Result<()> {
         {
             return refuse(level, "pass_rate needs a share above 0 and at most 1, and from 1 to 200 runs".into());
         }
+        if level.pass_rate.is_some() && !level.native {
+            return refuse(level, "pass_rate is of native runs: it needs native = true".into());
+        }
         let tests = level.evidence.iter().any(|name| name == Level::E2e.name());
         if !tests && (level.pass_rate.is_some() || level.max_skips.is_some() || level.unlike_reference.is_some()) {
             return refuse(

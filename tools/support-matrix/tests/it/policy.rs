@@ -141,6 +141,21 @@ fn a_single_failure_can_be_a_doubt_and_two_are_failing() {
     assert_eq!(cell(&world, 3, "linux/amd64").state, State::Failing);
 }
 
+/// A good run of one suite takes no doubt from another, and a failing cell is beyond doubt.
+#[test]
+fn doubts_are_of_a_suite() {
+    let world = world("[states]\nfailing = 3\n");
+    world.record(&world.run(1, "a").full("p", "v1", "linux/amd64", passing(4))).unwrap();
+    world.record(&world.run(2, "b").full("p", "v1", "linux/amd64", bad())).unwrap();
+    world.record(&world.run(3, "c").full("p", "v1", "linux/amd64", bad())).unwrap();
+    world.record(&world.run(4, "smoke").good("p", "v1", passing(2))).unwrap();
+    let doubt = cell(&world, 4, "linux/amd64").reason;
+    assert!(doubt.ends_with("2 runs in a row not good, of 3 that make it failing"), "{doubt}");
+    world.record(&world.run(5, "d").full("p", "v1", "linux/amd64", bad())).unwrap();
+    let failing = cell(&world, 5, "linux/amd64");
+    assert!(failing.state == State::Failing && !failing.reason.contains("in a row"), "{}", failing.reason);
+}
+
 #[test]
 fn what_is_very_old_is_unknown() {
     let world = world("[states]\nstale = 5\nunknown = 20\n");
@@ -237,6 +252,10 @@ fn policies_that_cannot_be_are_refused() {
         ("[states]\nfailing = 0\n", "at least one run"),
         ("colour = 1\n", "unknown field `colour`"),
         ("[alarms]\nnight = -1\n", "policy.toml"),
+        (
+            "[[level]]\nname = 'x'\nevidence = ['e2e']\npass_rate = { least = 0.5, last = 2 }\n",
+            "it needs native = true",
+        ),
         ("[[level]]\nname = 'x'\nevidence = ['index']\nmax_skips = 1\n", "it needs evidence 'e2e'"),
     ] {
         let world = world(more);
