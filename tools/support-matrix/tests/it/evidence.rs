@@ -280,6 +280,29 @@ fn a_run_that_taught_something_is_not_lost() {
     assert_eq!((row(&world, 11, AMD64).runs, row(&world, 11, AMD64).lost), (2, 1));
 }
 
+/// The product fails before there is a record: where that was, the installation knows.
+#[test]
+fn a_native_failure_without_a_record_is_native() {
+    let world = World::new();
+    world.record(&tested(installed(&world, 9, "good"), passing(3), |_| ()).ended()).unwrap();
+    for (day, asked) in [(10, true), (12, false)] {
+        let run = world.run(day, "timeout");
+        let run = if asked { run.asked("p", &[AMD64]) } else { run };
+        let run = run.built("p", "v1", |_| ()).installed("p", "v1", AMD64, |_| ());
+        let late = run.stage("test", "p", Some(AMD64), (6, 14), Outcome::Failed, Some(Cause::TestTimeout)).ended();
+        world.record(&late).unwrap();
+        let found = cell(&world, day, "p", AMD64);
+        assert_eq!((found.state, found.levels.e2e.verdict), (State::Failing, Verdict::Failed), "{}", found.reason);
+        world.record(&tested(installed(&world, day + 1, "mended"), passing(3), |_| ()).ended()).unwrap();
+    }
+    let slow = world.run(14, "slow").asked("p", &[AMD64]).built("p", "v2", |_| ());
+    let slow = slow.installed("p", "v2", AMD64, |install| install.nature = kit::record::Nature::Emulated);
+    let slow = slow.stage("test", "p", Some(AMD64), (6, 14), Outcome::Failed, Some(Cause::TestTimeout));
+    world.record(&slow.ended()).unwrap();
+    let found = world.matrix(14).cells.into_iter().find(|cell| cell.version == "v2" && cell.kubernetes.is_some());
+    assert_eq!(found.unwrap().levels.e2e.verdict, Verdict::FailedNotNative);
+}
+
 #[test]
 fn a_failed_test_is_not_hidden_by_skips() {
     let world = World::new();
