@@ -342,9 +342,7 @@ fn fetch(
     if !releases(&facts).any(|about| about == release.file) {
         return Err(Error::new(Cause::Usage, "it says nothing of this release"));
     }
-    if facts.finished > jiff::Timestamp::now() {
-        return Err(Error::new(Cause::Usage, format!("it ended on {}, in the future", facts.finished)));
-    }
+    evidence::check_date(facts.finished)?;
     let stored = history.store(&closed)?;
     arriving.close().cause(Cause::HostDisk, || "cannot remove a temporary folder of the history")?;
     Ok((facts, stored.new))

@@ -157,7 +157,7 @@ fn evidence_that_is_not_what_it_says_does_not_come_in() {
     let other = World::new();
     other.record(&other.run(10, "other").good("q", "v7", passing(2))).unwrap();
     let future = World::new();
-    future.record(&future.run_on("2999-01-01", "future").full("p", "v1", "linux/amd64", passing(2))).unwrap();
+    future.keep(&future.run_on("2999-01-01", "future").full("p", "v1", "linux/amd64", passing(2)));
     let same = |_: &str, bytes: Vec<u8>| bytes;
     let lie = |name: &str, bytes: Vec<u8>| match name {
         "p/linux-amd64/lab-default/results.json" => {

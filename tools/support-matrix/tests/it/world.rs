@@ -80,6 +80,12 @@ impl World {
         self.call(&["record", &dir, "--history", &history, "--index", &index])
     }
 
+    /// Puts a run into the history as somebody's copy would, whatever it says.
+    pub(crate) fn keep(&self, run: &Run) {
+        let closed = kit::bundle::seal(&run.dir).unwrap();
+        kit::bundle::History::create(self.path("history")).unwrap().store(&closed).unwrap();
+    }
+
     /// A question about this world, asked of the library.
     pub(crate) fn ask(&self, args: &[&str]) -> Result<Done> {
         let [history, index, ci] = ["history", "index", "ci"].map(|name| self.path(name).display().to_string());
