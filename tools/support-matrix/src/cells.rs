@@ -223,8 +223,7 @@ fn cell<'a>(library: &Library, book: &Book<'a>, entry: &Entry<'a>, rules: &Rules
     told.iter().for_each(|told| sheet.enter(*told, &rules.suites));
     let judged = state::levels(&sheet, rules);
     let Status { state, reason, mut claims } = Status::of(&basis, &sheet, rules.now)?;
-    let red = matches!(state, State::Failing | State::Infrastructure);
-    let decided = reason.by().and_then(|judged| judged.by).filter(|_| red);
+    let decided = reason.trouble().and_then(|judged| judged.by);
     let mut reason = reason.words(library)?;
     if let Some(doubts) = state::doubts(&sheet, rules).filter(|_| state != State::Failing) {
         reason = format!("{reason}; {doubts}");

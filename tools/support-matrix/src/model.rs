@@ -196,7 +196,8 @@ pub struct Beside {
     pub first_seen: Option<Timestamp>,
     /// When the newest run that does ended.
     pub seen: Option<Timestamp>,
-    /// Where it is red: the digest of the bundle that decided, and the number of the statement in it.
+    /// Where it fails, or each try of something was lost: the digest of the bundle that decided, and the number of the
+    /// statement in it.
     pub decided: Option<(String, u16)>,
     /// A newer version of its line was tried there since.
     pub superseded: bool,
@@ -299,7 +300,8 @@ pub enum State {
     TestedNatively,
     /// What was shown is too old.
     Stale,
-    /// It was to be tested, and each try was lost to the infrastructure.
+    /// Nothing was shown of it, because each try was lost to the infrastructure. Of what was shown before, such a loss
+    /// changes nothing.
     Infrastructure,
     /// Its tests passed, but emulated or on nodes of unknown nature: that never counts as native.
     TestedNotNatively,

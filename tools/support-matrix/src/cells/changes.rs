@@ -211,13 +211,7 @@ fn line(
 ) -> Result<LogEntry> {
     let (was, is) = (before.and_then(Status::claim), after.claim());
     let state = |status: Option<&Status<'_>>| status.map_or(State::Unknown, |status| status.state);
-    let direction = match (is.cmp(&was), state(Some(after)).worth().cmp(&state(before).worth())) {
-        (std::cmp::Ordering::Greater, _) | (std::cmp::Ordering::Equal, std::cmp::Ordering::Greater) => {
-            Direction::Promotion
-        }
-        (std::cmp::Ordering::Less, _) | (std::cmp::Ordering::Equal, std::cmp::Ordering::Less) => Direction::Demotion,
-        _ => Direction::Change,
-    };
+    let direction = Direction::between((&was, state(before)), (&is, after.state));
     let reason = after.reason.words(basis.library)?;
     let rested = after.reason.by().and_then(|judged| judged.by).map(|by| by.run.digest.to_string());
     let rule = match before {

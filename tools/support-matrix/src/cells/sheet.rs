@@ -134,7 +134,11 @@ impl<'a> Sheet<'a> {
     /// The moments from which evidence gets old.
     pub(crate) fn moments(&self) -> Vec<Timestamp> {
         let lines = self.levels.values().flat_map(|lines| lines.suites.values().chain([&lines.any]));
-        let deciding = lines.flat_map(|line| [line.native, line.shown, line.taught]);
+        // Where nothing was ever learnt, what taught nothing decides.
+        let idle = |line: &Line<'a>| {
+            [line.lost, line.not_reached, line.untried].map(|told| told.filter(|_| line.taught.is_none()))
+        };
+        let deciding = lines.flat_map(|line| [line.native, line.shown, line.taught].into_iter().chain(idle(line)));
         let mut moments: Vec<_> = deciding.flatten().map(|told| told.attempt.at).collect();
         moments.sort_unstable();
         moments.dedup();

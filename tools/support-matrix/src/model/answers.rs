@@ -1,5 +1,7 @@
 //! What the questions are answered with, as JSON: `schemas/matrix-*.json`.
 
+use std::cmp::Ordering;
+
 use jiff::Timestamp;
 use kit::Platform;
 use schemars::JsonSchema;
@@ -49,6 +51,21 @@ pub enum Direction {
     Demotion,
     /// Something else is said.
     Change,
+}
+
+impl Direction {
+    /// From what was shown before to what is now: how much may be claimed, and the state. Where no claim moved, to know
+    /// nothing is neither better nor worse.
+    pub(crate) fn between<C: Ord>(before: (&C, State), after: (&C, State)) -> Self {
+        let known = before.1.is_known() && after.1.is_known();
+        match (after.0.cmp(before.0), after.1.worth().cmp(&before.1.worth())) {
+            (Ordering::Greater, _) => Self::Promotion,
+            (Ordering::Less, _) => Self::Demotion,
+            (Ordering::Equal, Ordering::Greater) if known => Self::Promotion,
+            (Ordering::Equal, Ordering::Less) if known => Self::Demotion,
+            (Ordering::Equal, _) => Self::Change,
+        }
+    }
 }
 
 /// `log`: one change of one cell.
@@ -259,4 +276,23 @@ pub struct Need {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_knows_nothing_has_lost_nothing() {
+        let between =
+            |claims: (u8, u8), states: (State, State)| Direction::between((&claims.0, states.0), (&claims.1, states.1));
+        use State::{Built, Failing, Infrastructure, Installed, Stale, Unknown};
+        for states in [(Failing, Unknown), (Stale, Unknown), (Unknown, Failing), (Built, Infrastructure)] {
+            assert_eq!(between((1, 1), states), Direction::Change, "{states:?}");
+            assert_eq!(between((1, 0), states), Direction::Demotion, "{states:?}");
+        }
+        assert_eq!(between((0, 0), (Failing, Stale)), Direction::Promotion);
+        assert_eq!(between((0, 0), (Installed, Built)), Direction::Demotion);
+        assert_eq!(between((0, 1), (Installed, Built)), Direction::Promotion);
+    }
 }

@@ -173,7 +173,7 @@ fn a_part_alone_is_lost_only_with_its_run() {
     let killed = installed(&world, 12, "killed").asked("p", &[AMD64]);
     world.record(&part(killed, 1, "lab-a", passing(3), "sha256:1")).unwrap();
     let found = cell(&world, 12, "p", AMD64);
-    assert_eq!((found.state, found.lost_runs), (State::Infrastructure, 1));
+    assert_eq!((found.state, found.lost_runs), (State::Installed, 1));
     assert_eq!((row(&world, 12, AMD64).runs, row(&world, 12, AMD64).lost), (2, 1));
 }
 
@@ -214,7 +214,7 @@ fn what_a_pipeline_lost_is_counted_without_a_run_json() {
     concluded(&world, &run, &["lease=Failed", "install=None", "e2e=None"]);
     world.record(&run).unwrap();
     let found = cell(&world, 11, "p", "linux/s390x");
-    assert_eq!((found.state, found.lost_runs), (State::Infrastructure, 1));
+    assert_eq!((found.state, found.lost_runs), (State::Built, 1));
     assert!(found.reason.contains("stage 'lease' ended with cluster-unreachable"), "{}", found.reason);
     assert!(found.runs[0].complete);
     let counted = row(&world, 11, "linux/s390x");

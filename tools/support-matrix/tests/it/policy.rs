@@ -165,6 +165,26 @@ fn what_is_very_old_is_unknown() {
     assert!(cell(&world, 25, "linux/amd64").reason.contains("nothing is known since more than 20 days"));
 }
 
+/// What was lost, not reached or not looked at is forgotten as well, and the day of that is said before.
+#[test]
+fn the_day_on_which_a_lost_try_is_forgotten_is_said() {
+    let world = world("[states]\nunknown = 20\n");
+    let unbuilt = |images: &mut kit::record::Images| {
+        images.head = images.head.clone().failed(&kit::Error::new(Cause::Registry, "no answer"));
+        images.images.clear();
+    };
+    world.record(&world.run(1, "lost").built("p", "v1", unbuilt)).unwrap();
+    let lost = cell(&world, 2, "linux/amd64");
+    assert_eq!(lost.state, State::Infrastructure);
+    let change = lost.changes.unwrap();
+    assert_eq!((change.at.to_string().as_str(), change.state), ("2026-01-21T01:05:00Z", State::Unknown));
+    assert_eq!(cell(&world, 22, "linux/amd64").state, State::Unknown);
+    let (_, log) = world.json(&["log", "p@v1/linux-amd64", "--as-of", "2026-01-30"]);
+    let said: Vec<_> = log.as_array().unwrap().iter().map(|entry| (&entry["to"], &entry["direction"])).collect();
+    let change = serde_json::Value::from("change");
+    assert_eq!(said, [(&"infrastructure".into(), &change), (&"unknown".into(), &change)]);
+}
+
 #[test]
 fn the_date_of_the_next_change_is_said_and_true() {
     let world = world("");
