@@ -129,6 +129,20 @@ pub(crate) fn claims<'a>(basis: &Basis<'_, 'a>, sheet: &Sheet<'a>, now: Timestam
     basis.rules.policy.level.iter().map(|level| claim(level, basis, sheet, now)).collect()
 }
 
+/// Whether a claim is made or not by nothing but the comparison with the reference: then a run there can change it.
+///
+/// # Errors
+/// If the index is damaged.
+pub(crate) fn hangs_on_reference<'a>(basis: &Basis<'_, 'a>, sheet: &Sheet<'a>, now: Timestamp) -> Result<bool> {
+    for level in basis.rules.policy.level.iter().filter(|level| level.unlike_reference.is_some()) {
+        let alone = ci::Level { unlike_reference: None, ..level.clone() };
+        if claim(&alone, basis, sheet, now)?.met {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The claim `supported`, or that nothing defines it.
 pub(crate) fn supported(claims: &[Claim]) -> Claim {
     claims.iter().find(|claim| claim.name == SUPPORTED).cloned().unwrap_or_else(|| Claim {

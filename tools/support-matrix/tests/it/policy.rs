@@ -23,6 +23,11 @@ fn cell(world: &World, day: u8, on: &str) -> Cell {
     matrix.cells.iter().find(|cell| cell.platform == platform(on)).cloned().unwrap()
 }
 
+/// Two fields of each entry of a log.
+fn fields<'j>(log: &'j serde_json::Value, names: [&str; 2]) -> Vec<[&'j str; 2]> {
+    log.as_array().unwrap().iter().map(|entry| names.map(|name| entry[name].as_str().unwrap())).collect()
+}
+
 fn bad() -> Vec<Test> {
     let mut tests = passing(3);
     tests.push(test("TestBad", Status::Failed, Some(Cause::Product)));
@@ -116,6 +121,30 @@ fn what_passes_on_the_reference_must_pass_here_in_the_same_version() {
     assert!(amd64.unwrap().supported.met);
 }
 
+/// What a run on the reference platform makes of another platform's claim is a change like any other.
+#[test]
+fn the_log_knows_what_the_reference_changed() {
+    let world = world("unlike_reference = 0\n");
+    let digest = |day, on, count: usize| {
+        world.digest(&world.run(day, &format!("r{day}")).full("p", "v1", on, passing(count)))
+    };
+    digest(1, "linux/amd64", 1);
+    let none = digest(2, "linux/s390x", 3);
+    let (same, more) = (digest(3, "linux/amd64", 3), digest(4, "linux/amd64", 5));
+    let (_, log) = world.json(&["log", "p@v1/linux-s390x", "--as-of", "2026-01-05"]);
+    // Nothing that passes there and not here: so it is supported from the first day on.
+    let said = fields(&log, ["direction", "evidence"]);
+    assert_eq!(said[1..], [["promotion", none.as_str()], ["demotion", more.as_str()]], "{log:#}");
+    assert!(log[2]["rule"].as_str().unwrap().contains("2 tests pass on linux/amd64 and not here"), "{log:#}");
+    assert!(log[2]["run"].is_string(), "not by time alone");
+    for (date, supported) in [("2026-01-03", true), ("2026-01-04", false)] {
+        let (_, json) = world.json(&["why", "p@v1/linux-s390x", "--as-of", date]);
+        assert_eq!(json[0]["supported"]["met"], supported, "{date}, {same}");
+    }
+    let (_, notices) = world.json(&["notices", "--since", "2026-01-03", "--as-of", "2026-01-05"]);
+    assert!(notices.to_string().contains("and not here"), "{notices:#}");
+}
+
 #[test]
 fn owners_and_machines_are_counted() {
     let world = world("owners = 2\nmachines = 3\n");
@@ -180,9 +209,7 @@ fn the_day_on_which_a_lost_try_is_forgotten_is_said() {
     assert_eq!((change.at.to_string().as_str(), change.state), ("2026-01-21T01:05:00Z", State::Unknown));
     assert_eq!(cell(&world, 22, "linux/amd64").state, State::Unknown);
     let (_, log) = world.json(&["log", "p@v1/linux-amd64", "--as-of", "2026-01-30"]);
-    let said: Vec<_> = log.as_array().unwrap().iter().map(|entry| (&entry["to"], &entry["direction"])).collect();
-    let change = serde_json::Value::from("change");
-    assert_eq!(said, [(&"infrastructure".into(), &change), (&"unknown".into(), &change)]);
+    assert_eq!(fields(&log, ["to", "direction"]), [["infrastructure", "change"], ["unknown", "change"]]);
 }
 
 #[test]
