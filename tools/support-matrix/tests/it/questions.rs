@@ -107,6 +107,26 @@ fn log() {
     assert!(world.program(&["log", "--as-of", "2026-01-30"]).1.contains("by time alone"));
 }
 
+/// A log that is asked for alone believes no bundle that it has not looked at.
+#[test]
+fn the_log_does_not_rest_on_damaged_evidence() {
+    let world = world();
+    let last = |bundle: &std::path::Path| {
+        fs::read_to_string(bundle.join("bundle.json")).unwrap().contains("20260112-010000")
+    };
+    let path = world.bundles().into_iter().find(|bundle| last(bundle)).unwrap();
+    let path = path.join("pipeline/linux-amd64/lab-default/results.json");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, text.replacen("TestBad", "TestMad", 1)).unwrap();
+    let (code, json) = world.json(&["log", "pipeline@v1.9.0", "--as-of", "2026-01-13"]);
+    assert!(code == 0 && !json.as_array().unwrap().is_empty());
+    let (code, _) = world.program(&["log", "pipeline@v1.10.0", "--as-of", "2026-01-13"]);
+    assert_eq!(code, 0, "what is damaged changed nothing");
+    let (_, all) = world.json(&["log", "--as-of", "2026-01-13"]);
+    assert!(!all.to_string().contains("v1.10.0"), "{all:#}");
+}
+
 #[test]
 fn claims() {
     let world = world();
