@@ -283,11 +283,19 @@ fn cell<'a>(library: &Library, book: &Book<'a>, entry: &Entry<'a>, rules: &Rules
         beside: Beside {
             first_seen: told.first().map(|told| told.attempt.at),
             seen: told.iter().map(|told| told.run.finished).max(),
+            learnt: learnt(told),
             decided: decided.map(|by| (by.run.digest.to_string(), by.attempt.number)),
             newest: rows::newest(told),
             ..Beside::default()
         },
     })
+}
+
+/// When something was last learnt on a cluster; as long as nothing was, when it was first tried there.
+fn learnt(told: &[Told<'_>]) -> Option<Timestamp> {
+    let tried = || told.iter().filter(|told| is_run(told));
+    let taught = tried().filter(|told| matches!(told.attempt.verdict, Verdict::Shown | Verdict::Failed));
+    taught.map(|told| told.attempt.at).max().or_else(|| tried().map(|told| told.attempt.at).min())
 }
 
 /// The line of development that a version belongs to: `v1.9` of v1.9.0; everything that is no release is `main`.

@@ -21,7 +21,7 @@ pub use answers::{
 pub use runs::{RunResult, RunRow, StageRow, TestRow};
 
 /// Major and minor version of the schema. A new minor version only adds fields.
-pub const SCHEMA_VERSION: &str = "1.2";
+pub const SCHEMA_VERSION: &str = "1.3";
 
 /// What is supported, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -196,6 +196,8 @@ pub struct Beside {
     pub first_seen: Option<Timestamp>,
     /// When the newest run that does ended.
     pub seen: Option<Timestamp>,
+    /// When something was last learnt on a cluster; as long as nothing was, when it was first tried there.
+    pub learnt: Option<Timestamp>,
     /// Where it fails, or each try of something was lost: the digest of the bundle that decided, and the number of the
     /// statement in it.
     pub decided: Option<(String, u16)>,
@@ -483,6 +485,9 @@ pub struct Claim {
     /// When it ends, if nothing new comes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
+    /// When it ended by age: since then it is not met, and nothing else is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expired: Option<Timestamp>,
     /// The bundles that it rests on, by digest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<String>,

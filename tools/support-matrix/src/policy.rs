@@ -150,6 +150,7 @@ pub(crate) fn supported(claims: &[Claim]) -> Claim {
         met: false,
         reasons: vec!["ci/policy.toml does not say what it requires".into()],
         until: None,
+        expired: None,
         evidence: Vec::new(),
     })
 }
@@ -190,6 +191,7 @@ fn claim<'a>(level: &ci::Level, basis: &Basis<'_, 'a>, sheet: &Sheet<'a>, now: T
     let Basis { rules, key, owned, .. } = basis;
     let mut reasons = Vec::new();
     let mut until: Option<Timestamp> = None;
+    let mut old = 0;
     let asked: Vec<_> = level.evidence.iter().filter_map(|name| Level::find(name)).collect();
     for name in asked.iter().copied() {
         let suites = if name == Level::E2e { &level.suites[..] } else { &[] };
@@ -203,6 +205,7 @@ fn claim<'a>(level: &ci::Level, basis: &Basis<'_, 'a>, sheet: &Sheet<'a>, now: T
                 }
                 let Some(days) = level.max_age else { continue };
                 if older(at, now, days) {
+                    old += 1;
                     reasons.push(format!("{}: shown on {}, more than {days} days ago", name.name(), day(at)));
                 }
                 let end = after(at, days);
@@ -223,8 +226,9 @@ fn claim<'a>(level: &ci::Level, basis: &Basis<'_, 'a>, sheet: &Sheet<'a>, now: T
         reasons.push(format!("{} of at least {}", many(owned.machines as usize, "machine"), level.machines));
     }
     let met = reasons.is_empty();
-    let until = until.filter(|_| met);
-    Ok(Claim { name: level.name.clone(), met, reasons, until, evidence: Vec::new() })
+    let by_age = !met && reasons.len() == old;
+    let (until, expired) = (until.filter(|_| met), until.filter(|_| by_age));
+    Ok(Claim { name: level.name.clone(), met, reasons, until, expired, evidence: Vec::new() })
 }
 
 /// What is failing although the level does not ask for it: of a cell that fails, nothing is said that rests on tests.

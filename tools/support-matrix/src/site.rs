@@ -109,7 +109,7 @@ fn write(opened: &Opened, matrix: &Matrix, out: &Path) -> Result<Written> {
         folder.write(&format!("cells/{}.html", anchor(&id)), &page)?;
         folder.write(&format!("badges/{}.svg", anchor(&id)), &badge(cell))?;
     }
-    let alarms = alarms(matrix, &opened.rules.policy);
+    let alarms = alarms(matrix, &opened.rules);
     for row in &matrix.owners {
         let page = pages.owner(row, &log, &alarms)?;
         folder.write(&format!("owners/{}.html", rundir::slug(&row.owner)), &page)?;

@@ -208,10 +208,14 @@ pub struct Alarm {
 pub enum AlarmKind {
     /// In a whole night nothing ran at all.
     Night,
-    /// A cell had no run for longer than its rule allows.
+    /// A platform has a schedule, and nothing was ever tried there.
+    Never,
+    /// From a cell nothing was learnt for longer than its rule allows.
     Silent,
     /// A claim is about to end.
     Expiring,
+    /// A claim has ended by age.
+    Expired,
 }
 
 /// `notices`: what changed since the last report, for each owner.

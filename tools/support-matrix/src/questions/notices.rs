@@ -51,7 +51,7 @@ pub(crate) fn notices(args: &NoticesArgs, ui: &Ui) -> Result<Done> {
         Some(marked) => marked.unsaid(all),
         None => all.into_iter().filter(|entry| since.is_none_or(|since| entry.at > since)).collect(),
     };
-    let alarms = alarms(&matrix, &opened.rules.policy);
+    let alarms = alarms(&matrix, &opened.rules);
     let mut report = Notices { since, until: matrix.as_of, notices: Vec::new() };
     for row in &matrix.owners {
         let notice = notice(row, &matrix, &changes, &alarms);

@@ -214,6 +214,40 @@ fn stale() {
     assert_eq!(empty.program(&["stale"]).0, 1, "a night in which nothing ran, ever");
 }
 
+/// What ended is not forgotten, what is lost each night teaches nothing, and what never began is missed.
+#[test]
+fn alarms_do_not_go_quiet() {
+    let world = World::new();
+    world.config(
+        "architectures.toml",
+        "[[architecture]]\nplatform = 'linux/amd64'\nowners = ['A']\nschedule = '5 1 * * *'\n\
+         [[architecture]]\nplatform = 'linux/s390x'\nowners = ['Z']\nschedule = '5 2 * * *'\n\
+         [[architecture]]\nplatform = 'linux/arm64'\nowners = ['Arm']\n",
+    );
+    world.record(&world.run(1, "good").full("p", "v1", "linux/amd64", passing(4))).unwrap();
+    for day in 2..=9 {
+        world.record(&world.run(day, &format!("lost{day}")).lost("p", "v1", "linux/amd64")).unwrap();
+    }
+    let alarms = |date: &str| {
+        let (code, json) = world.json(&["stale", "--as-of", date]);
+        assert_eq!(code, 1);
+        let row = |row: &serde_json::Value| {
+            (row["kind"].as_str().unwrap().to_owned(), row["words"].as_str().unwrap().to_owned())
+        };
+        json.as_array().unwrap().iter().map(row).collect::<Vec<_>>()
+    };
+    let kinds = |date: &str| alarms(date).into_iter().map(|(kind, _)| kind).collect::<Vec<_>>();
+    assert_eq!(kinds("2026-01-03T02:00:00Z"), ["never"]);
+    assert!(alarms("2026-01-03T02:00:00Z")[0].1.starts_with("linux/s390x: "));
+    let silent = alarms("2026-01-05T02:00:00Z");
+    assert_eq!(silent[1].0, "silent");
+    assert!(silent[1].1.contains("nothing was learnt since 2026-01-01, for more than 3 days"), "{silent:?}");
+    assert_eq!(kinds("2026-01-07T02:00:00Z"), ["never", "silent", "expiring"]);
+    let late = alarms("2026-01-09T02:00:00Z");
+    assert_eq!(late.iter().map(|(kind, _)| kind.as_str()).collect::<Vec<_>>(), ["never", "silent", "expired"]);
+    assert!(late[2].1.ends_with("'supported' ended on 2026-01-08"), "{late:?}");
+}
+
 /// Only what has really taken a cell's place keeps it from being missed.
 #[test]
 fn a_cell_is_superseded_by_a_newer_version_on_the_same_kubernetes() {
