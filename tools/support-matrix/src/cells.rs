@@ -6,6 +6,7 @@ mod owners;
 pub(crate) mod rows;
 mod sheet;
 mod state;
+mod streams;
 mod superseded;
 
 use std::{
@@ -30,7 +31,8 @@ use crate::{
 pub(crate) use changes::{Status, log, verified as verified_log};
 pub(crate) use compare::{References, TestDifferences};
 pub(crate) use owners::owned;
-pub(crate) use sheet::{Judged, Sheet};
+pub(crate) use sheet::{Judged, Line, Sheet};
+pub(crate) use streams::{Runs, Streams};
 
 /// A try and the run that made it.
 #[derive(Clone, Copy)]
@@ -68,6 +70,7 @@ pub(crate) struct Rules {
 pub(crate) struct Book<'a> {
     pub(crate) cells: Vec<Entry<'a>>,
     pub(crate) references: References<'a>,
+    pub(crate) streams: Streams<'a>,
     groups: BTreeMap<Rc<Key>, Vec<Told<'a>>>,
 }
 
@@ -114,7 +117,8 @@ impl<'a> Book<'a> {
                 cells.push(Entry { key: Rc::clone(key), kubernetes: None, told: told.clone() });
             }
         }
-        Self { cells, references, groups }
+        let streams = Streams::new(&cells, &rules.suites);
+        Self { cells, references, streams, groups }
     }
 }
 
@@ -218,7 +222,8 @@ pub(crate) fn is_lost(told: &Told<'_>) -> bool {
 fn cell<'a>(library: &Library, book: &Book<'a>, entry: &Entry<'a>, rules: &Rules) -> Result<Cell> {
     let Entry { key, kubernetes, told } = entry;
     let owned = owned(&key.platform, rules);
-    let basis = Basis { library, references: &book.references, rules, key, owned: &owned };
+    let runs = book.streams.of(entry);
+    let basis = Basis { library, references: &book.references, runs, rules, key, owned: &owned };
     let mut sheet = Sheet::default();
     told.iter().for_each(|told| sheet.enter(*told, &rules.suites));
     let judged = state::levels(&sheet, rules);
@@ -235,7 +240,7 @@ fn cell<'a>(library: &Library, book: &Book<'a>, entry: &Entry<'a>, rules: &Rules
         Some(by) => book.references.row(library, key, by, rules.now)?,
         None => None,
     };
-    let (passed, valid) = sheet.line(Level::E2e, None).map_or((0, 0), |line| line.passed_of(20));
+    let recent = basis.recent(&sheet, None, 20);
     let runs: BTreeSet<_> = told.iter().map(|told| &told.run.digest).collect();
     let mut rests: BTreeSet<&str> = sheet.rests(rules.policy.states.failing).collect();
     rests.extend(compared.iter().map(|compared| compared.evidence.as_str()));
@@ -260,7 +265,7 @@ fn cell<'a>(library: &Library, book: &Book<'a>, entry: &Entry<'a>, rules: &Rules
         available: state::available(key.origin, &judged),
         tested: state::tested(library, &judged)?,
         compared,
-        pass_rate: (valid > 0).then_some(PassRow { passed, valid }),
+        pass_rate: (!recent.is_empty()).then(|| PassRow { passed: policy::passed(&recent), valid: recent.len() }),
         nodes: installs.attempt(library)?.map(|attempt| attempt.result.nodes).unwrap_or_default(),
         levels: Levels {
             index: evidence(0)?,

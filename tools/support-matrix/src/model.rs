@@ -154,7 +154,8 @@ pub struct Cell {
     /// Its tests beside those of the reference platform; nothing if those never ran, or if this is the reference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compared: Option<Comparison>,
-    /// How many of its last valid runs of tests passed, at most 20.
+    /// How many of the last valid runs of tests passed, at most 20: those of its line of versions there, up to its own
+    /// last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pass_rate: Option<PassRow>,
     /// Who answers for the platform.

@@ -9,7 +9,7 @@ use kit::{
 };
 
 use crate::{
-    cells::{Judged, References, Rules, Sheet},
+    cells::{Judged, Line, References, Rules, Runs, Sheet, Told},
     evidence::Key,
     history::Library,
     model::{Claim, Level, OriginKind, Owned, Verdict},
@@ -116,9 +116,25 @@ pub(crate) fn after(at: Timestamp, days: u32) -> Timestamp {
 pub(crate) struct Basis<'b, 'a> {
     pub(crate) library: &'b Library,
     pub(crate) references: &'b References<'a>,
+    /// Runs of tests on the cell's line of versions.
+    pub(crate) runs: Runs<'b, 'a>,
     pub(crate) rules: &'b Rules,
     pub(crate) key: &'b Key,
     pub(crate) owned: &'b Owned,
+}
+
+impl<'a> Basis<'_, 'a> {
+    /// The last valid runs of tests on the cell's line of versions, up to its own last one, newest first: of a commit
+    /// alone there is one run each night, and what comes after it says nothing of it.
+    pub(crate) fn recent(&self, sheet: &Sheet<'a>, suite: Option<&str>, most: usize) -> Vec<Told<'a>> {
+        let own = sheet.line(Level::E2e, suite).and_then(Line::newest);
+        own.map_or_else(Vec::new, |own| self.runs.last(suite, own.run.finished, most))
+    }
+}
+
+/// How many of them passed.
+pub(crate) fn passed(runs: &[Told<'_>]) -> usize {
+    runs.iter().filter(|told| told.attempt.verdict == Verdict::Shown).count()
 }
 
 /// Every claim, from weak to strong.
@@ -177,7 +193,12 @@ pub(crate) fn rests<'a>(
         let named = suites.iter().map(String::as_str);
         let tried = sheet.suites(name).filter(|_| suites.is_empty());
         let all = named.chain(tried).map(Some).chain(suites.is_empty().then_some(None));
-        found.extend(all.filter_map(|suite| sheet.line(name, suite)).flat_map(|line| line.rests(failing, most)));
+        for suite in all {
+            found.extend(sheet.line(name, suite).into_iter().flat_map(|line| line.rests(failing)));
+            if most > 0 {
+                found.extend(basis.recent(sheet, suite, most).iter().flat_map(Told::rests));
+            }
+        }
         if let Some(by) = judged.by.filter(|_| tests && level.unlike_reference.is_some())
             && let Some((there, _)) = basis.references.compare(basis.library, basis.key, by, now)?
         {
@@ -261,7 +282,8 @@ fn tests<'a>(
     let suite = by.attempt.suite.as_deref();
     let what = suite.map_or_else(|| "e2e".to_owned(), |suite| format!("e2e {suite}"));
     if let Some(rate) = level.pass_rate {
-        let (passed, all) = sheet.line(Level::E2e, suite).map_or((0, 0), |line| line.passed_of(rate.last));
+        let runs = basis.recent(sheet, suite, rate.last);
+        let (passed, all) = (passed(&runs), runs.len());
         if (passed as f64) < rate.least * all as f64 {
             let least = (rate.least * 100.0).round();
             reasons.push(format!("{what}: {passed} of the last {all} valid runs passed, fewer than {least} %"));

@@ -164,7 +164,8 @@ fn of_cell<'a>(
     log: &mut Vec<LogEntry>,
 ) -> Result<()> {
     let owned = owned(&entry.key.platform, rules);
-    let basis = Basis { library, references: &book.references, rules, key: &entry.key, owned: &owned };
+    let runs = book.streams.of(entry);
+    let basis = Basis { library, references: &book.references, runs, rules, key: &entry.key, owned: &owned };
     let mut sheet = Sheet::default();
     let mut last: Option<Status<'a>> = None;
     let mut clock = Timestamp::MIN;

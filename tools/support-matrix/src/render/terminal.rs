@@ -135,7 +135,7 @@ fn explain(cell: &Cell) -> String {
         line(format!("beside {}: {} good there and not here{tests}", compared.platform, many(compared.count, "test")));
     }
     if let Some(rate) = cell.pass_rate {
-        line(format!("pass rate: {} of the last {} valid runs", rate.passed, rate.valid));
+        line(format!("pass rate: {} of the last {} valid runs of line {}", rate.passed, rate.valid, cell.line));
     }
     for level in Level::ALL {
         let evidence = cell.levels.get(level);

@@ -464,6 +464,42 @@ fn each_nightly_commit_is_a_version_of_its_own() {
     assert!(cells(&world, 12, "p", "linux/s390x").iter().any(|cell| cell.version == format!("devel@{content}")));
 }
 
+/// Each night is a version of its own, and only all nights together have a pass rate and a history.
+#[test]
+fn nightly_commits_have_a_pass_rate_together() {
+    let world = World::new();
+    let policy = fs::read_to_string(world.path("ci/policy.toml")).unwrap();
+    world.config("policy.toml", &format!("{policy}pass_rate = {{ least = 0.8, last = 4 }}\n"));
+    let night = |day, letter: &str, tests| {
+        world.record(&nightly(&world, day, AMD64, Some(&letter.repeat(40)), tests)).unwrap();
+    };
+    let of = |letter: &str| {
+        let found = cells(&world, 8, "p", AMD64).into_iter().find(|cell| cell.version.ends_with(&letter.repeat(12)));
+        let found = found.unwrap();
+        let rate = found.pass_rate.unwrap();
+        (rate.passed, rate.valid, found.supported)
+    };
+    night(2, "a", passing(3));
+    night(3, "b", vec![test("TestBad", Status::Failed, Some(Cause::Product))]);
+    night(4, "c", passing(3));
+    night(5, "d", passing(3));
+    let (passed, valid, supported) = of("d");
+    assert_eq!((passed, valid), (3, 4));
+    assert_eq!(supported.reasons, ["e2e full: 3 of the last 4 valid runs passed, fewer than 80 %"]);
+    let (passed, valid, supported) = of("a");
+    assert!((passed, valid, supported.met) == (1, 1, true), "what comes after a commit says nothing of it");
+    night(6, "e", passing(3));
+    night(7, "f", passing(3));
+    assert!(of("f").2.met && of("f").2.evidence.len() >= 4, "of all that it rests on something is kept");
+    let site = world.path("site").display().to_string();
+    world.ask(&["site", "--out", &site, "--as-of", "2026-01-08"]).unwrap();
+    let pages = fs::read_dir(world.path("site/cells")).unwrap().map(|page| page.unwrap().path());
+    let newest = pages
+        .map(|page| fs::read_to_string(page).unwrap())
+        .find(|page| page.contains("ffffffffffff on linux&#x2f;amd64"));
+    assert!(newest.unwrap().contains("all passed in 5 of 6 valid runs, 0 were lost"));
+}
+
 #[test]
 fn a_version_that_is_something_else_each_day_is_compared_with_the_same_release_only() {
     let world = World::new();
