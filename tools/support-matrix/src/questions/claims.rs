@@ -144,10 +144,13 @@ fn check(args: &Claims, levels: &[String], matrix: &Matrix, file: &str, mention:
 
 fn requires(mention: &Mention) -> String {
     let said = format!("{} {}", mention.text, mention.heading).to_lowercase();
+    let words: Vec<_> = said.split(|c: char| !c.is_alphanumeric()).collect();
+    // 'latest' is no test.
+    let says = |all: &[&str]| words.iter().any(|word| all.contains(word));
     let level = match mention.kind {
         ClaimKind::Annotation => "tested",
-        ClaimKind::Prose if said.contains("support") => SUPPORTED,
-        ClaimKind::Prose if said.contains("test") => "tested",
+        ClaimKind::Prose if says(&["support", "supports", "supported", "supporting"]) => SUPPORTED,
+        ClaimKind::Prose if says(&["test", "tests", "tested", "testing"]) => "tested",
         ClaimKind::Prose => "available",
     };
     level.into()
@@ -188,4 +191,25 @@ fn words(found: &[ClaimFound], files: usize) -> String {
         crate::text::many(files, "file")
     ));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_whole_words() {
+        let level = |text: &str, heading: &str| {
+            requires(&Mention {
+                line: 1,
+                text: text.into(),
+                heading: heading.into(),
+                kind: ClaimKind::Prose,
+                platform: "linux/s390x".parse().unwrap(),
+            })
+        };
+        assert_eq!(level("the latest images are for s390x", "Download"), "available");
+        assert_eq!(level("s390x", "Tested on"), "tested");
+        assert_eq!(level("s390x (tested)", "Supported platforms"), "supported");
+    }
 }
