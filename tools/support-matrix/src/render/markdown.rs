@@ -68,7 +68,7 @@ pub(crate) fn escape(text: &str) -> String {
             '&' => escaped.push_str("&amp;"),
             '<' => escaped.push_str("&lt;"),
             '>' => escaped.push_str("&gt;"),
-            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '~' | '#' | '!' => escaped.extend(['\\', c]),
+            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '~' | '#' | '!' | '$' => escaped.extend(['\\', c]),
             // Neither a mention nor a link that nobody wrote.
             '@' => escaped.push_str("&#64;"),
             c if c.is_whitespace() => escaped.push(' '),
@@ -86,5 +86,6 @@ mod tests {
             super::escape("<b>|`x`_y_ [a](http://b) @c"),
             "&lt;b&gt;\\|\\`x\\`\\_y\\_ \\[a\\](http:&#47;/b) &#64;c"
         );
+        assert_eq!(super::escape("$a$"), "\\$a\\$", "nor a formula");
     }
 }

@@ -359,7 +359,7 @@ fn badge() {
     let world = world();
     let (code, svg) = world.program(&["badge", "pipeline@v1.9.0", "linux/amd64", "--as-of", "2026-01-13"]);
     assert!(
-        code == 0 && svg.starts_with("<svg ") && svg.contains("<title>pipeline v1.9.0 linux/amd64: supported</title>"),
+        code == 0 && svg.starts_with("<svg ") && svg.contains("<title>pipeline v1.9.0 linux/amd64: supported until 2026-01-17</title>"),
         "{svg}"
     );
     let (_, svg) = world.program(&["badge", "pipeline", "linux/amd64", "--as-of", "2026-01-13"]);
