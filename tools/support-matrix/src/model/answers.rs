@@ -7,7 +7,7 @@ use kit::Platform;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Change, OwnerRow, State};
+use super::{Change, OriginKind, OwnerRow, State};
 
 /// `can`: whether something may be said of a version on a platform.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -28,6 +28,12 @@ pub struct Answer {
     /// The cell that decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cell: Option<String>,
+    /// Who built its images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<OriginKind>,
+    /// Other cells of that version on that platform which are failing, by name.
+    #[serde(default)]
+    pub failing: Vec<String>,
     /// Its state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,

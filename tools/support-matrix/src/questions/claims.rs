@@ -8,10 +8,10 @@ use kit::{Cause, Done, Error, Output, Result, Ui, rundir};
 use super::{
     Input, Which,
     mentions::{Mention, mentions},
-    worth,
+    of_origin, parse_origin, worth,
 };
 use crate::{
-    model::{Cell, ClaimFound, ClaimKind, Matrix},
+    model::{Cell, ClaimFound, ClaimKind, Matrix, OriginKind},
     policy::SUPPORTED,
     text::{clean, clip, short},
 };
@@ -37,6 +37,10 @@ pub struct Claims {
     /// support, 'tested' for tests and annotations, otherwise 'available']
     #[arg(long, value_name = "LEVEL")]
     requires: Option<String>,
+    /// Only images of this origin: published, built-here or unknown [default: published where somebody looked at the
+    /// release that its project published, otherwise any]
+    #[arg(long, value_name = "ORIGIN", value_parser = parse_origin)]
+    origin: Option<OriginKind>,
     #[command(flatten)]
     input: Input,
 }
@@ -105,11 +109,12 @@ fn check(args: &Claims, levels: &[String], matrix: &Matrix, file: &str, mention:
     let wanted = if levels.contains(&wanted) { wanted } else { SUPPORTED.into() };
     let which = args.component.clone().map_or_else(|| about(matrix, file, mention), |which| vec![which]);
     let components = which.iter().map(|which| clean(&which.to_string())).collect();
-    let cells: Vec<Vec<&Cell>> = if which.is_empty() {
+    let mut cells: Vec<Vec<&Cell>> = if which.is_empty() {
         vec![matrix.cells.iter().collect()]
     } else {
         which.iter().map(|which| which.cells(matrix)).collect()
     };
+    cells.iter_mut().for_each(|cells| of_origin(cells, args.origin));
     let met = |cell: &Cell| cell.claims.iter().any(|claim| claim.name == wanted && claim.met);
     // Every component that is named has to have it.
     let best = cells.iter().map(|cells| {

@@ -58,6 +58,46 @@ fn can() {
     assert!(names.contains(&"matrix-can"), "{names:?}");
 }
 
+/// What we built says nothing of what the project published, unless somebody asks for it.
+#[test]
+fn can_tells_what_was_published_from_what_we_built() {
+    let world = World::new();
+    world.record(&world.run(10, "ours").full("p", "v1", "linux/amd64", passing(4))).unwrap();
+    let ask = |more: &[&str]| world.json(&[&["can", "p@v1", "linux/amd64", "--as-of", "2026-01-12"], more].concat());
+    let (code, json) = ask(&[]);
+    assert_eq!((code, &json["origin"]), (0, &"built-here".into()), "nobody looked at another");
+    let published = kit::digest::sha256(b"published");
+    let run = world.run(11, "theirs").built("p", "v1", |images| {
+        images.origin = kit::record::Origin::Published;
+        images.release.as_mut().unwrap().digest = published.clone();
+    });
+    world.record(&run).unwrap();
+    assert_eq!(ask(&[]).0, 1);
+    assert_eq!((ask(&["--origin", "built-here"]).0, ask(&["--origin", "unknown"]).0), (0, 1));
+    let (code, json) = ask(&["--claim", "available"]);
+    assert_eq!((code, &json["origin"]), (0, &"published".into()));
+    assert_eq!(world.program(&["can", "p@v1", "linux/amd64", "--origin", "mine"]).0, 2);
+    let (_, badge) = world.program(&["badge", "p@v1", "linux/amd64", "--as-of", "2026-01-12"]);
+    assert!(badge.contains(": available until"), "{badge}");
+}
+
+/// Good on one Kubernetes is not good on another.
+#[test]
+fn can_names_where_the_same_version_fails() {
+    let world = World::new();
+    world.record(&world.run(10, "good").full("p", "v1", "linux/amd64", passing(4))).unwrap();
+    let run = world.run(11, "bad").built("p", "v1", |_| ());
+    let run = run.installed("p", "v1", "linux/amd64", |install| install.cluster.kubernetes = "v1.40.0".into());
+    let bad = vec![test("TestBad", Status::Failed, Some(Cause::Product))];
+    world.record(&run.tested("p", "v1", "linux/amd64", bad, |results| results.suite = "full".into())).unwrap();
+    let (code, json) = world.json(&["can", "p@v1", "linux/amd64", "--as-of", "2026-01-12"]);
+    assert_eq!((code, &json["failing"][0]), (0, &"p@v1/linux-amd64/v1.40.0/built-here".into()));
+    let (_, text) = world.program(&["can", "p@v1", "linux/amd64", "--as-of", "2026-01-12"]);
+    assert!(text.starts_with("yes: ") && text.contains("v1.40.0/built-here is failing: e2e full"), "{text}");
+    let only = ["can", "p@v1", "linux/amd64", "--as-of", "2026-01-12", "--kubernetes", "v1.37.2"];
+    assert_eq!(world.json(&only).1["failing"], serde_json::json!([]));
+}
+
 #[test]
 fn diff() {
     let world = world();
