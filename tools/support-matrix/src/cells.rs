@@ -263,7 +263,7 @@ fn cell<'a>(library: &Library, book: &Book<'a>, entry: &Entry<'a>, rules: &Rules
         reason,
         changes: changes::next(&basis, &sheet, rules.now)?,
         available: state::available(key.origin, &judged),
-        tested: state::tested(library, &judged)?,
+        tested: state::tested(library, &sheet, &judged, rules)?,
         compared,
         pass_rate: (!recent.is_empty()).then(|| PassRow { passed: policy::passed(&recent), valid: recent.len() }),
         nodes: installs.attempt(library)?.map(|attempt| attempt.result.nodes).unwrap_or_default(),

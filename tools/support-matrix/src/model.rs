@@ -356,7 +356,8 @@ pub struct Available {
     pub evidence: Option<String>,
 }
 
-/// The last full native run of this very version.
+/// The last full native run of this very version: of a suite that 'supported' asks for, and as long as there was none, of
+/// any.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tested {

@@ -285,13 +285,18 @@ pub(crate) fn available(origin: OriginKind, judged: &[Judged<'_>; 7]) -> Availab
     Available { available, words: words.into(), at: contents.at(), evidence }
 }
 
-/// The axis of tests: the last native run.
+/// The axis of tests: the last full native run, which is one of the suites that 'supported' asks for; as long as there was
+/// none, the last of any suite.
 ///
 /// # Errors
 /// If the index is damaged.
-pub(crate) fn tested(library: &Library, judged: &[Judged<'_>; 7]) -> Result<Tested> {
-    let [_, _, _, _, e2e, ..] = judged;
-    let Some(by) = e2e.by.filter(|_| matches!(e2e.verdict, Verdict::Shown | Verdict::Failed)) else {
+pub(crate) fn tested(library: &Library, sheet: &Sheet<'_>, judged: &[Judged<'_>; 7], rules: &Rules) -> Result<Tested> {
+    let is_native = |judged: &Judged<'_>| matches!(judged.verdict, Verdict::Shown | Verdict::Failed);
+    let shown = |verdict| verdict == Verdict::Shown;
+    let full = rules.policy.level.iter().find(|level| level.name == policy::SUPPORTED);
+    let full = full.map(|level| sheet.worst(Level::E2e, &level.suites, rules.policy.states.failing, shown));
+    let e2e = full.filter(is_native).unwrap_or(judged[4]);
+    let Some(by) = e2e.by.filter(|_| is_native(&e2e)) else {
         let words = match e2e.verdict {
             Verdict::NotNative | Verdict::FailedNotNative => "never natively",
             Verdict::Infrastructure => "never to an end",

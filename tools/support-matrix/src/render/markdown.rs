@@ -1,6 +1,6 @@
 //! The matrix as Markdown (GitHub's), for a repository's documents.
 
-use super::{OLDER, basis, groups, infrastructure, last_test, older, reasons, title};
+use super::{OLDER, basis, groups, infrastructure, last_test, older, reason, shared, title};
 use crate::{
     model::{Cell, Matrix},
     text::{counts, day, short},
@@ -15,7 +15,7 @@ pub(crate) fn markdown(matrix: &Matrix) -> String {
         text.push_str("| --- | --- | --- | --- | --- | --- | --- | --- |\n");
         cells.iter().for_each(|cell| text.push_str(&row(cell)));
         text.push('\n');
-        for (platforms, reason) in reasons(cells) {
+        for (platforms, reason) in shared(cells, reason) {
             text.push_str(&format!("- **{}**: {}\n", escape(&platforms), escape(&reason)));
         }
     }

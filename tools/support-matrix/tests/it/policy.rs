@@ -125,9 +125,8 @@ fn what_passes_on_the_reference_must_pass_here_in_the_same_version() {
 #[test]
 fn the_log_knows_what_the_reference_changed() {
     let world = world("unlike_reference = 0\n");
-    let digest = |day, on, count: usize| {
-        world.digest(&world.run(day, &format!("r{day}")).full("p", "v1", on, passing(count)))
-    };
+    let digest =
+        |day, on, count: usize| world.digest(&world.run(day, &format!("r{day}")).full("p", "v1", on, passing(count)));
     digest(1, "linux/amd64", 1);
     let none = digest(2, "linux/s390x", 3);
     let (same, more) = (digest(3, "linux/amd64", 3), digest(4, "linux/amd64", 5));
@@ -183,6 +182,20 @@ fn doubts_are_of_a_suite() {
     world.record(&world.run(5, "d").full("p", "v1", "linux/amd64", bad())).unwrap();
     let failing = cell(&world, 5, "linux/amd64");
     assert!(failing.state == State::Failing && !failing.reason.contains("in a row"), "{}", failing.reason);
+}
+
+/// A smoke test after it does not hide when everything was tested last.
+#[test]
+fn tested_is_the_last_full_run() {
+    let world = world("");
+    world.record(&world.run(1, "smoke").good("p", "v1", passing(2))).unwrap();
+    let tested = |day| cell(&world, day, "linux/amd64").tested;
+    assert_eq!(tested(1).suite.as_deref(), Some("smoke"), "as long as there is nothing else");
+    world.record(&world.run(2, "full").full("p", "v1", "linux/amd64", passing(9))).unwrap();
+    world.record(&world.run(3, "smoke").good("p", "v1", bad())).unwrap();
+    let last = tested(3);
+    assert!((last.suite.as_deref(), last.counts.unwrap().asked, last.passed) == (Some("full"), 9, true), "{last:?}");
+    assert_eq!(cell(&world, 3, "linux/amd64").state, State::Failing);
 }
 
 #[test]
@@ -256,6 +269,8 @@ fn the_infrastructure_s_share_is_said_per_platform_and_owner() {
     for file in ["matrix.txt", "matrix.md"] {
         assert!(world.output(file).contains("1 of 1 run lost to the infrastructure (100.0 %)"), "{file}");
     }
+    let page = world.output("matrix.html");
+    assert!(page.contains("<th scope=\"row\">A</th>") && page.contains("<td>1 (25.0 %)</td>"), "per owner as well");
 }
 
 #[test]
