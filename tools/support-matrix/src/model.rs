@@ -15,12 +15,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use answers::{
-    Alarm, AlarmKind, Answer, ClaimFound, ClaimKind, Coming, Difference, Direction, LogEntry, Need, Notice, Notices,
-    Onboarding, Side,
+    Alarm, AlarmKind, Answer, ClaimFound, ClaimKind, Coming, Difference, Direction, Listing, LogEntry, Need, Notice,
+    Notices, Onboarding, Side,
 };
 pub use runs::{RunResult, RunRow, StageRow, TestRow};
 
-/// Major and minor version of the schema. A new minor version only adds fields.
+/// Major and minor version of the schemas. A new minor version only adds fields.
 pub const SCHEMA_VERSION: &str = "1.3";
 
 /// What is supported, and why.
@@ -507,10 +507,10 @@ pub fn schemas() -> Vec<(&'static str, schemars::Schema)> {
     vec![
         ("matrix", schema()),
         ("matrix-can", schemars::schema_for!(Answer)),
-        ("matrix-log", schemars::schema_for!(Vec<LogEntry>)),
-        ("matrix-diff", schemars::schema_for!(Vec<Difference>)),
-        ("matrix-claims", schemars::schema_for!(Vec<ClaimFound>)),
-        ("matrix-stale", schemars::schema_for!(Vec<Alarm>)),
+        ("matrix-log", schemars::schema_for!(Listing<LogEntry>)),
+        ("matrix-diff", schemars::schema_for!(Listing<Difference>)),
+        ("matrix-claims", schemars::schema_for!(Listing<ClaimFound>)),
+        ("matrix-stale", schemars::schema_for!(Listing<Alarm>)),
         ("matrix-notices", schemars::schema_for!(Notices)),
         ("matrix-onboard", schemars::schema_for!(Onboarding)),
     ]

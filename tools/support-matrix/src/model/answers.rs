@@ -7,12 +7,14 @@ use kit::Platform;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Change, OriginKind, OwnerRow, State};
+use super::{Change, OriginKind, OwnerRow, SCHEMA_VERSION, State};
 
 /// `can`: whether something may be said of a version on a platform.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Answer {
+    /// `major.minor` of this schema: that of the matrix.
+    pub schema_version: String,
     /// Of which component.
     pub component: String,
     /// Of which version: what was asked for, or the newest one of the line that was.
@@ -45,6 +47,22 @@ pub struct Answer {
     pub until: Option<Timestamp>,
     /// The moment that it speaks of.
     pub as_of: Timestamp,
+}
+
+/// What `log`, `diff`, `claims` and `stale` list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Listing<T> {
+    /// `major.minor` of this schema: that of the matrix.
+    pub schema_version: String,
+    /// One by one.
+    pub items: Vec<T>,
+}
+
+impl<T> Listing<T> {
+    pub(crate) fn new(items: Vec<T>) -> Self {
+        Self { schema_version: SCHEMA_VERSION.into(), items }
+    }
 }
 
 /// Whether something got better.
@@ -228,6 +246,8 @@ pub enum AlarmKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Notices {
+    /// `major.minor` of this schema: that of the matrix.
+    pub schema_version: String,
     /// The moment of the last report; nothing the first time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
@@ -265,6 +285,8 @@ pub struct Coming {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Onboarding {
+    /// `major.minor` of this schema: that of the matrix.
+    pub schema_version: String,
     /// Which.
     pub platform: Platform,
     /// Whether nothing is missing.

@@ -7,7 +7,7 @@ use kit::{Cause, Done, Output, Result, Ui};
 use super::Input;
 use crate::{
     cells::Rules,
-    model::{Alarm, AlarmKind, Cell, Matrix, State},
+    model::{Alarm, AlarmKind, Cell, Listing, Matrix, State},
     policy,
     text::{age, day, many, when},
 };
@@ -24,9 +24,10 @@ pub(crate) fn stale(args: &Stale, ui: &Ui) -> Result<Done> {
     let opened = args.input.open(false, ui)?;
     let matrix = opened.matrix(ui)?;
     let found = alarms(&matrix, &opened.rules);
+    let quiet = found.is_empty();
     match ui.output {
-        Output::Json => ui.json(&found)?,
-        Output::Text if found.is_empty() => ui.result("no alarm")?,
+        Output::Json => ui.json(&Listing::new(found))?,
+        Output::Text if quiet => ui.result("no alarm")?,
         Output::Text => {
             let line = |alarm: &Alarm| {
                 let owners = if alarm.owners.is_empty() { "nobody".into() } else { alarm.owners.join(", ") };
@@ -35,7 +36,7 @@ pub(crate) fn stale(args: &Stale, ui: &Ui) -> Result<Done> {
             ui.result(&found.iter().map(line).collect::<String>())?;
         }
     }
-    Ok(if found.is_empty() { Done::good() } else { Done::found(Cause::PolicyRefused) })
+    Ok(if quiet { Done::good() } else { Done::found(Cause::PolicyRefused) })
 }
 
 /// Every alarm, the most general first.

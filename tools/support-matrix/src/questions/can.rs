@@ -5,7 +5,7 @@ use kit::{Cause, Done, Error, Output, Platform, Result, Ui};
 
 use super::{Input, Which, of_origin, parse_origin, worth};
 use crate::{
-    model::{Answer, Cell, Matrix, OriginKind, State},
+    model::{Answer, Cell, Matrix, OriginKind, SCHEMA_VERSION, State},
     policy::SUPPORTED,
     text::{clean, day, short},
 };
@@ -99,6 +99,7 @@ fn answer(args: &Can, matrix: &Matrix) -> Answer {
     let failing: Vec<&Cell> = cells.iter().filter(is_sibling).copied().collect();
     reasons.extend(failing.iter().map(|other| format!("{} is failing: {}", other.id, other.reason)));
     Answer {
+        schema_version: SCHEMA_VERSION.into(),
         component: clean(&args.what.component),
         version: version.or_else(|| args.what.version.as_deref().map(clean)).unwrap_or_else(|| "unknown".into()),
         platform: args.platform.clone(),

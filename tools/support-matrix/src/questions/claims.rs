@@ -11,7 +11,7 @@ use super::{
     of_origin, parse_origin, worth,
 };
 use crate::{
-    model::{Cell, ClaimFound, ClaimKind, Matrix, OriginKind},
+    model::{Cell, ClaimFound, ClaimKind, Listing, Matrix, OriginKind},
     policy::SUPPORTED,
     text::{clean, clip, short},
 };
@@ -61,11 +61,12 @@ pub(crate) fn claims(args: &Claims, ui: &Ui) -> Result<Done> {
         let name = file.display().to_string();
         found.extend(mentions(&name, &text).iter().map(|mention| check(args, &levels, &matrix, &name, mention)));
     }
+    let all_shown = found.iter().all(|claim| claim.shown);
     match ui.output {
-        Output::Json => ui.json(&found)?,
+        Output::Json => ui.json(&Listing::new(found))?,
         Output::Text => ui.result(&words(&found, files.len()))?,
     }
-    Ok(if found.iter().all(|claim| claim.shown) { Done::good() } else { Done::found(Cause::PolicyRefused) })
+    Ok(if all_shown { Done::good() } else { Done::found(Cause::PolicyRefused) })
 }
 
 fn files(named: &[PathBuf]) -> Result<Vec<PathBuf>> {

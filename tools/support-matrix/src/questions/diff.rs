@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use kit::{Cause, Done, Error, Output, Platform, Result, Ui};
 
 use super::{Input, Which, input::parse_date, worth};
-use crate::model::{Cell, Difference, Direction, Matrix, Side};
+use crate::model::{Cell, Difference, Direction, Listing, Matrix, Side};
 
 /// Compares two versions, or two dates.
 #[derive(Debug, Args)]
@@ -62,7 +62,7 @@ pub(crate) fn diff(args: &Diff, ui: &Ui) -> Result<Done> {
     let lost = found.iter().any(|difference| difference.direction == Direction::Demotion);
     found.retain(|difference| args.all || !same(difference));
     match ui.output {
-        Output::Json => ui.json(&found)?,
+        Output::Json => ui.json(&Listing::new(found))?,
         Output::Text => ui.result(&words(&found))?,
     }
     Ok(if lost { Done::found(Cause::PolicyRefused) } else { Done::good() })

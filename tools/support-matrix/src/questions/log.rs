@@ -9,7 +9,7 @@ use kit::{Cause, Done, Error, Output, Result, Ui};
 use super::{Input, input::parse_date};
 use crate::{
     cells,
-    model::{Direction, LogEntry},
+    model::{Direction, Listing, LogEntry},
     text::{clean, short, when},
 };
 
@@ -41,7 +41,7 @@ pub(crate) fn log(args: &Log, ui: &Ui) -> Result<Done> {
     }
     opened.library.warn(ui);
     match ui.output {
-        Output::Json => ui.json(&entries)?,
+        Output::Json => ui.json(&Listing::new(entries))?,
         Output::Text if entries.is_empty() => ui.result("nothing changed")?,
         Output::Text => ui.result(&entries.iter().map(words).collect::<String>())?,
     }

@@ -130,7 +130,7 @@ fn the_log_knows_what_the_reference_changed() {
     digest(1, "linux/amd64", 1);
     let none = digest(2, "linux/s390x", 3);
     let (same, more) = (digest(3, "linux/amd64", 3), digest(4, "linux/amd64", 5));
-    let (_, log) = world.json(&["log", "p@v1/linux-s390x", "--as-of", "2026-01-05"]);
+    let (_, log) = world.listed(&["log", "p@v1/linux-s390x", "--as-of", "2026-01-05"]);
     // Nothing that passes there and not here: so it is supported from the first day on.
     let said = fields(&log, ["direction", "evidence"]);
     assert_eq!(said[1..], [["promotion", none.as_str()], ["demotion", more.as_str()]], "{log:#}");
@@ -221,7 +221,7 @@ fn the_day_on_which_a_lost_try_is_forgotten_is_said() {
     let change = lost.changes.unwrap();
     assert_eq!((change.at.to_string().as_str(), change.state), ("2026-01-21T01:05:00Z", State::Unknown));
     assert_eq!(cell(&world, 22, "linux/amd64").state, State::Unknown);
-    let (_, log) = world.json(&["log", "p@v1/linux-amd64", "--as-of", "2026-01-30"]);
+    let (_, log) = world.listed(&["log", "p@v1/linux-amd64", "--as-of", "2026-01-30"]);
     assert_eq!(fields(&log, ["to", "direction"]), [["infrastructure", "change"], ["unknown", "change"]]);
 }
 

@@ -54,6 +54,7 @@ fn can() {
     }
     let (code, json) = world.json(&["can", "pipeline@v1.9.0", "linux/amd64", "--as-of", "2026-01-20"]);
     assert_eq!((code, &json["yes"], &json["state"]), (1, &false.into(), &"stale".into()));
+    assert_eq!(json["schemaVersion"], support_matrix::model::SCHEMA_VERSION);
     let names = support_matrix::schemas().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
     assert!(names.contains(&"matrix-can"), "{names:?}");
 }
@@ -110,7 +111,7 @@ fn diff() {
         code == 0 && text.contains("+ pipeline@v1.9.0/linux-amd64/v1.37.2/built-here: nothing -> tested natively"),
         "{text}"
     );
-    let (code, json) = world.json(&["diff", "2026-01-11", "2026-01-30", "--all"]);
+    let (code, json) = world.listed(&["diff", "2026-01-11", "2026-01-30", "--all"]);
     assert_eq!(code, 1);
     let gone = json.as_array().unwrap().iter().find(|row| row["name"].as_str().unwrap().contains("v1.9.0/linux-amd64"));
     assert_eq!(gone.unwrap()["after"]["state"], "stale");
@@ -122,7 +123,7 @@ fn diff() {
 #[test]
 fn log() {
     let world = world();
-    let (code, json) = world.json(&["log", "pipeline@v1.9.0/linux/amd64", "--as-of", "2026-01-30"]);
+    let (code, json) = world.listed(&["log", "pipeline@v1.9.0/linux/amd64", "--as-of", "2026-01-30"]);
     assert_eq!(code, 0);
     let entries = json.as_array().unwrap();
     let short: Vec<_> = entries
@@ -138,7 +139,7 @@ fn log() {
     assert!(short.iter().any(|(_, state, claim, _)| *state == "stale" && *claim == Some("built")), "{short:?}");
     assert!(entries.iter().all(|entry| entry["evidence"].is_string()));
     let (_, since) =
-        world.json(&["log", "pipeline@v1.9.0/linux/amd64", "--as-of", "2026-01-30", "--since", "2026-01-11"]);
+        world.listed(&["log", "pipeline@v1.9.0/linux/amd64", "--as-of", "2026-01-30", "--since", "2026-01-11"]);
     assert_eq!(since.as_array().unwrap().len(), entries.len() - 1);
     let quiet = world.program(&["log", "pipeline@v1.9.0", "--since", "2026-01-25", "--as-of", "2026-01-30"]);
     assert_eq!(quiet, (0, "nothing changed\n".into()));
@@ -151,19 +152,18 @@ fn log() {
 #[test]
 fn the_log_does_not_rest_on_damaged_evidence() {
     let world = world();
-    let last = |bundle: &std::path::Path| {
-        fs::read_to_string(bundle.join("bundle.json")).unwrap().contains("20260112-010000")
-    };
+    let last =
+        |bundle: &std::path::Path| fs::read_to_string(bundle.join("bundle.json")).unwrap().contains("20260112-010000");
     let path = world.bundles().into_iter().find(|bundle| last(bundle)).unwrap();
     let path = path.join("pipeline/linux-amd64/lab-default/results.json");
     let text = fs::read_to_string(&path).unwrap();
     fs::remove_file(&path).unwrap();
     fs::write(&path, text.replacen("TestBad", "TestMad", 1)).unwrap();
-    let (code, json) = world.json(&["log", "pipeline@v1.9.0", "--as-of", "2026-01-13"]);
+    let (code, json) = world.listed(&["log", "pipeline@v1.9.0", "--as-of", "2026-01-13"]);
     assert!(code == 0 && !json.as_array().unwrap().is_empty());
     let (code, _) = world.program(&["log", "pipeline@v1.10.0", "--as-of", "2026-01-13"]);
     assert_eq!(code, 0, "what is damaged changed nothing");
-    let (_, all) = world.json(&["log", "--as-of", "2026-01-13"]);
+    let (_, all) = world.listed(&["log", "--as-of", "2026-01-13"]);
     assert!(!all.to_string().contains("v1.10.0"), "{all:#}");
 }
 
@@ -180,7 +180,7 @@ fn claims() {
     file("deep/strange.yaml", "annotations:\n  tekton.dev/platforms: 'linux/amd64,linux/mips'\n");
     file("ignored.rs", "// s390x\n");
     let docs = world.path("docs").display().to_string();
-    let (code, json) = world.json(&["claims", &docs, "--component", "pipeline@v1.9.0", "--as-of", "2026-01-13"]);
+    let (code, json) = world.listed(&["claims", &docs, "--component", "pipeline@v1.9.0", "--as-of", "2026-01-13"]);
     assert_eq!(code, 1);
     let rows: Vec<_> = json
         .as_array()
@@ -231,7 +231,7 @@ fn claims() {
 fn stale() {
     let world = world();
     let kinds = |date: &str| {
-        let (code, json) = world.json(&["stale", "--as-of", date]);
+        let (code, json) = world.listed(&["stale", "--as-of", date]);
         let mut kinds: Vec<_> =
             json.as_array().unwrap().iter().map(|row| row["kind"].as_str().unwrap().to_owned()).collect();
         kinds.dedup();
@@ -269,7 +269,7 @@ fn alarms_do_not_go_quiet() {
         world.record(&world.run(day, &format!("lost{day}")).lost("p", "v1", "linux/amd64")).unwrap();
     }
     let alarms = |date: &str| {
-        let (code, json) = world.json(&["stale", "--as-of", date]);
+        let (code, json) = world.listed(&["stale", "--as-of", date]);
         assert_eq!(code, 1);
         let row = |row: &serde_json::Value| {
             (row["kind"].as_str().unwrap().to_owned(), row["words"].as_str().unwrap().to_owned())
@@ -301,7 +301,7 @@ fn a_cell_is_superseded_by_a_newer_version_on_the_same_kubernetes() {
         world.record(&run.tested(component, version, "linux/amd64", passing(2), full)).unwrap();
     };
     let alarms = |date: &str, kind: &str| -> Vec<String> {
-        let (_, json) = world.json(&["stale", "--as-of", date]);
+        let (_, json) = world.listed(&["stale", "--as-of", date]);
         let rows = json.as_array().unwrap().iter().filter(|row| row["kind"] == kind);
         rows.map(|row| row["cell"].as_str().unwrap().replace("/linux-amd64/", " ").replace("/built-here", "")).collect()
     };
@@ -399,7 +399,9 @@ fn badge() {
     let world = world();
     let (code, svg) = world.program(&["badge", "pipeline@v1.9.0", "linux/amd64", "--as-of", "2026-01-13"]);
     assert!(
-        code == 0 && svg.starts_with("<svg ") && svg.contains("<title>pipeline v1.9.0 linux/amd64: supported until 2026-01-17</title>"),
+        code == 0
+            && svg.starts_with("<svg ")
+            && svg.contains("<title>pipeline v1.9.0 linux/amd64: supported until 2026-01-17</title>"),
         "{svg}"
     );
     let (_, svg) = world.program(&["badge", "pipeline", "linux/amd64", "--as-of", "2026-01-13"]);

@@ -85,7 +85,11 @@ fn a_lost_try_takes_nothing_from_what_was_shown() {
     world.record(&world.run(8, "b").built("published", "v1", published)).unwrap();
     for component in ["built", "published"] {
         let run = world.run(10, component).asked(component, &["linux/amd64"]);
-        let run = run.built(component, "v1", |images| if component == "published" { published(images) });
+        let run = run.built(component, "v1", |images| {
+            if component == "published" {
+                published(images)
+            }
+        });
         let run = run.installed(component, "v1", "linux/amd64", |install| {
             install.head = install.head.clone().failed(&Error::new(Cause::ClusterUnreachable, "no answer"));
             install.cluster.kubernetes = String::new();
@@ -96,7 +100,7 @@ fn a_lost_try_takes_nothing_from_what_was_shown() {
         let found = cell(&world, 11, component, "linux/amd64");
         assert_eq!(found.state, state);
         assert!(found.reason.contains("installs: the only try was lost to the infrastructure"), "{}", found.reason);
-        let (_, log) = world.json(&["log", &format!("{component}@v1/linux-amd64"), "--as-of", "2026-01-11"]);
+        let (_, log) = world.listed(&["log", &format!("{component}@v1/linux-amd64"), "--as-of", "2026-01-11"]);
         let said: Vec<_> = log.as_array().unwrap().iter().map(|entry| entry["direction"].as_str().unwrap()).collect();
         assert_eq!(said, ["promotion"], "{log:#}");
     }
@@ -147,7 +151,7 @@ fn a_suite_that_failed_stays_failing_until_it_is_seen_to_be_good() {
         assert_eq!((found.state, tested.met), (State::Failing, false), "day {day}: {tested:?}");
         assert_eq!(tested.reasons, ["e2e smoke or full: not good"]);
     }
-    let (_, log) = world.json(&["log", "p@v1/linux-amd64", "--as-of", "2026-01-17"]);
+    let (_, log) = world.listed(&["log", "p@v1/linux-amd64", "--as-of", "2026-01-17"]);
     assert!(log.as_array().unwrap().iter().all(|entry| entry["to"] != "tested-natively"), "{log:#}");
     full(18, passing(9));
     assert_eq!(cell(&world, 18, "p", "linux/amd64").state, State::TestedNatively);

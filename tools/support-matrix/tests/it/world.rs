@@ -114,6 +114,13 @@ impl World {
         (code, serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
     }
 
+    /// What it lists then.
+    pub(crate) fn listed(&self, args: &[&str]) -> (i32, serde_json::Value) {
+        let (code, mut json) = self.json(args);
+        assert_eq!(json["schemaVersion"], support_matrix::model::SCHEMA_VERSION, "{json}");
+        (code, json["items"].take())
+    }
+
     /// All renderings as files, computed for a day of January 2026.
     pub(crate) fn render(&self, day: u8, more: &[&str]) -> Result<Done> {
         let [history, index, ci, out] =

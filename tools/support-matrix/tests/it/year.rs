@@ -124,7 +124,7 @@ pub(crate) fn year() -> World {
 #[test]
 fn every_state_comes_and_goes_and_the_log_says_why() {
     let world = year();
-    let (code, json) = world.json(&["log", "--as-of", "2025-12-31"]);
+    let (code, json) = world.listed(&["log", "--as-of", "2025-12-31"]);
     assert_eq!(code, 0);
     let text = |entry: &serde_json::Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
     let entries = json.as_array().unwrap();
