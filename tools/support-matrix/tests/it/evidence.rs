@@ -494,7 +494,9 @@ fn nightly_commits_have_a_pass_rate_together() {
     let site = world.path("site").display().to_string();
     world.ask(&["site", "--out", &site, "--as-of", "2026-01-08"]).unwrap();
     let pages = fs::read_dir(world.path("site/cells")).unwrap().map(|page| page.unwrap().path());
-    let newest = pages.map(|page| fs::read_to_string(page).unwrap()).find(|page| page.contains("ffffffffffff on linux&#x2f;amd64"));
+    let newest = pages
+        .map(|page| fs::read_to_string(page).unwrap())
+        .find(|page| page.contains("ffffffffffff on linux&#x2f;amd64"));
     assert!(newest.unwrap().contains("all passed in 5 of 6 valid runs, 0 were lost"));
 }
 
