@@ -2,6 +2,7 @@
 # How long support-matrix takes over a large history, and how much memory: building the index from nothing, adding a run,
 # the full matrix, a question, the site for the first time and after one more run; beside jq over the same records, which
 # is what there is without an index. Medians of N rounds, the commands taking turns; jq reads a part and is scaled up.
+# Ends with 1 if a limit of 50,000 runs of 1,000 tests is missed; for fewer the limits are the same.
 # usage: benches/history.sh [RUNS [TESTS [N]]]; BIN is the folder of the program (target/release), WORK where the made
 # history is kept and used again (a temporary folder, removed at the end). 50,000 runs of 1,000 tests need 12 GB.
 set -euo pipefail
@@ -144,10 +145,33 @@ if shutil.which("jq"):
 for number in range(rounds):
     for name, turn in turns.items():
         found.setdefault(name, []).append(turn(number))
+# Seconds that a command may take in the median, and MB that any may have in memory.
+limits = {
+    "index from nothing": 600,
+    "add a run": 0.05,
+    "full matrix (JSON)": 1,
+    "site after one more run": 5,
+}
+most_memory, most_index = 200, 2000
+missed = []
+def held(what, value, limit, unit):
+    if limit is None:
+        return ""
+    if value > limit:
+        missed.append(f"{what}: {value:.3f} {unit}, more than {limit}")
+    return f"{limit:g}{'' if value <= limit else ' MISSED'}"
+
 one = statistics.median(t for t, _ in found["full matrix (JSON)"])
-print(f"{runs} runs of {tests} tests, 10 components on 8 platforms, 36 versions in 3 years; index {os.path.getsize(index) / 1e6:.0f} MB")
-print(f"{'':42} {'seconds':>9} {'MB':>6} {'to the matrix':>14}")
+print(f"{runs} runs of {tests} tests, 10 components on 8 platforms, 36 versions in 3 years")
+print(f"{'':42} {'seconds':>9} {'limit':>12} {'MB':>6} {'limit':>12} {'to the matrix':>14}")
 for name, values in found.items():
     seconds, memory = statistics.median(t for t, _ in values), max(m for _, m in values)
-    print(f"{name:42} {seconds:9.3f} {memory:6.0f} {seconds / one:13.1f}x")
+    ours = not name.startswith("jq")
+    time_limit = held(name, seconds, limits.get(name), "s")
+    memory_limit = held(f"{name}, memory", memory, most_memory if ours else None, "MB")
+    print(f"{name:42} {seconds:9.3f} {time_limit:>12} {memory:6.0f} {memory_limit:>12} {seconds / one:13.1f}x")
+size = os.path.getsize(index) / 1e6
+print(f"{'the index on disk':42} {'':9} {'':12} {size:6.0f} {held('the index on disk', size, most_index, 'MB'):>12}")
+if missed:
+    sys.exit("limits missed:\n  " + "\n  ".join(missed))
 PYTHON

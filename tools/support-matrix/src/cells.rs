@@ -6,6 +6,7 @@ mod owners;
 pub(crate) mod rows;
 mod sheet;
 mod state;
+mod streams;
 mod superseded;
 
 use std::{
@@ -27,10 +28,11 @@ use crate::{
     policy::{self, Basis, Suites},
     text::clean,
 };
-pub(crate) use changes::{Status, log};
+pub(crate) use changes::{Status, log, verified as verified_log};
 pub(crate) use compare::{References, TestDifferences};
 pub(crate) use owners::owned;
-pub(crate) use sheet::{Judged, Sheet};
+pub(crate) use sheet::{Judged, Line, Sheet};
+pub(crate) use streams::{Runs, Streams};
 
 /// A try and the run that made it.
 #[derive(Clone, Copy)]
@@ -68,6 +70,7 @@ pub(crate) struct Rules {
 pub(crate) struct Book<'a> {
     pub(crate) cells: Vec<Entry<'a>>,
     pub(crate) references: References<'a>,
+    pub(crate) streams: Streams<'a>,
     groups: BTreeMap<Rc<Key>, Vec<Told<'a>>>,
 }
 
@@ -114,7 +117,8 @@ impl<'a> Book<'a> {
                 cells.push(Entry { key: Rc::clone(key), kubernetes: None, told: told.clone() });
             }
         }
-        Self { cells, references, groups }
+        let streams = Streams::new(&cells, &rules.suites);
+        Self { cells, references, streams, groups }
     }
 }
 
@@ -218,15 +222,15 @@ pub(crate) fn is_lost(told: &Told<'_>) -> bool {
 fn cell<'a>(library: &Library, book: &Book<'a>, entry: &Entry<'a>, rules: &Rules) -> Result<Cell> {
     let Entry { key, kubernetes, told } = entry;
     let owned = owned(&key.platform, rules);
-    let basis = Basis { library, references: &book.references, rules, key, owned: &owned };
+    let runs = book.streams.of(entry);
+    let basis = Basis { library, references: &book.references, runs, rules, key, owned: &owned };
     let mut sheet = Sheet::default();
     told.iter().for_each(|told| sheet.enter(*told, &rules.suites));
     let judged = state::levels(&sheet, rules);
     let Status { state, reason, mut claims } = Status::of(&basis, &sheet, rules.now)?;
-    let red = matches!(state, State::Failing | State::Infrastructure);
-    let decided = reason.by().and_then(|judged| judged.by).filter(|_| red);
+    let decided = reason.trouble().and_then(|judged| judged.by);
     let mut reason = reason.words(library)?;
-    if let Some(doubts) = state::doubts(&sheet, rules) {
+    if let Some(doubts) = state::doubts(&sheet, rules).filter(|_| state != State::Failing) {
         reason = format!("{reason}; {doubts}");
     }
     let [_, _, installs, _, e2e, ..] = &judged;
@@ -236,7 +240,7 @@ fn cell<'a>(library: &Library, book: &Book<'a>, entry: &Entry<'a>, rules: &Rules
         Some(by) => book.references.row(library, key, by, rules.now)?,
         None => None,
     };
-    let (passed, valid) = sheet.line(Level::E2e, None).map_or((0, 0), |line| line.passed_of(20));
+    let recent = basis.recent(&sheet, None, 20);
     let runs: BTreeSet<_> = told.iter().map(|told| &told.run.digest).collect();
     let mut rests: BTreeSet<&str> = sheet.rests(rules.policy.states.failing).collect();
     rests.extend(compared.iter().map(|compared| compared.evidence.as_str()));
@@ -259,9 +263,9 @@ fn cell<'a>(library: &Library, book: &Book<'a>, entry: &Entry<'a>, rules: &Rules
         reason,
         changes: changes::next(&basis, &sheet, rules.now)?,
         available: state::available(key.origin, &judged),
-        tested: state::tested(library, &judged)?,
+        tested: state::tested(library, &sheet, &judged, rules)?,
         compared,
-        pass_rate: (valid > 0).then_some(PassRow { passed, valid }),
+        pass_rate: (!recent.is_empty()).then(|| PassRow { passed: policy::passed(&recent), valid: recent.len() }),
         nodes: installs.attempt(library)?.map(|attempt| attempt.result.nodes).unwrap_or_default(),
         levels: Levels {
             index: evidence(0)?,
@@ -284,11 +288,19 @@ fn cell<'a>(library: &Library, book: &Book<'a>, entry: &Entry<'a>, rules: &Rules
         beside: Beside {
             first_seen: told.first().map(|told| told.attempt.at),
             seen: told.iter().map(|told| told.run.finished).max(),
+            learnt: learnt(told),
             decided: decided.map(|by| (by.run.digest.to_string(), by.attempt.number)),
             newest: rows::newest(told),
             ..Beside::default()
         },
     })
+}
+
+/// When something was last learnt on a cluster; as long as nothing was, when it was first tried there.
+fn learnt(told: &[Told<'_>]) -> Option<Timestamp> {
+    let tried = || told.iter().filter(|told| is_run(told));
+    let taught = tried().filter(|told| matches!(told.attempt.verdict, Verdict::Shown | Verdict::Failed));
+    taught.map(|told| told.attempt.at).max().or_else(|| tried().map(|told| told.attempt.at).min())
 }
 
 /// The line of development that a version belongs to: `v1.9` of v1.9.0; everything that is no release is `main`.

@@ -12,7 +12,7 @@ mod run;
 pub(crate) use attempts::attempts;
 pub(crate) use build::{origin, version};
 pub(crate) use platforms::is_plain;
-pub(crate) use run::{DASHBOARD, Run, is_link, read, verify};
+pub(crate) use run::{DASHBOARD, Run, check_date, is_ahead, is_link, read, verify};
 
 use jiff::Timestamp;
 use kit::{

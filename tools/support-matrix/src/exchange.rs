@@ -13,7 +13,7 @@ use std::{
 
 use clap::Args;
 use jiff::Timestamp;
-use kit::{Cause, Context, Done, Error, Output, Result, Ui, bundle::History};
+use kit::{Cause, Class, Context, Done, Error, Output, Result, Ui, bundle::History};
 use oci::{ARTIFACT_TYPE_RELEASE, ArtifactFile, Client, Reference};
 use serde::Serialize;
 
@@ -21,7 +21,7 @@ use crate::{
     evidence,
     index::{Facts, IndexOption},
     questions::{Input, history_or_default},
-    text::{clean, many, short},
+    text::{clean, list, many, short},
 };
 
 /// The type of a bundle as an artifact.
@@ -123,7 +123,8 @@ pub(crate) fn push(args: &Push, ui: &Ui) -> Result<Done> {
     let client = Client::new()?;
     let asked = args.release.as_deref().map(oci::parse).transpose()?;
     let mut moved = Vec::new();
-    let mut releases: BTreeMap<String, Beside> = BTreeMap::new();
+    let mut releases: BTreeMap<String, Option<Beside>> = BTreeMap::new();
+    let mut unreached: Vec<Error> = Vec::new();
     let mut passed_over = 0;
     for candidate in &candidates {
         let targets = asked.as_ref().map_or(candidate.pushed.as_slice(), std::slice::from_ref);
@@ -131,14 +132,19 @@ pub(crate) fn push(args: &Push, ui: &Ui) -> Result<Done> {
         for target in targets {
             let name = target.whole();
             if !releases.contains_key(&name) {
-                let found = oci::run(async {
-                    let release = release(&client, target).await?;
-                    let listed = oci::referrers(&client, &release.reference, Some(ARTIFACT_TYPE)).await?;
-                    Ok(Beside { release, listed })
-                })?;
+                let found = match beside(&client, target) {
+                    Ok(found) => Some(found),
+                    Err(error) if asked.is_some() || error.signal.is_some() => return Err(error),
+                    // An old release that is gone keeps no evidence from the others.
+                    Err(error) => {
+                        ui.warn(format!("passed over {name}: {}", clean(&error.summary())));
+                        unreached.push(error);
+                        None
+                    }
+                };
                 releases.insert(name.clone(), found);
             }
-            let Some(beside) = releases.get(&name) else { continue };
+            let Some(Some(beside)) = releases.get(&name) else { continue };
             if !candidate.releases.contains(&beside.release.file) {
                 continue;
             }
@@ -155,7 +161,21 @@ pub(crate) fn push(args: &Push, ui: &Ui) -> Result<Done> {
     if passed_over > 0 {
         ui.note(format!("{} not about a release that was pushed", many(passed_over, "run")));
     }
-    result(&moved, ui)
+    let done = result(&moved, ui)?;
+    let count = unreached.len();
+    match unreached.into_iter().next() {
+        Some(first) => Err(first.within(format!("{} passed over; the first", many(count, "release")))),
+        None => Ok(done),
+    }
+}
+
+/// A release in the registry, and what lies beside it.
+fn beside(client: &Client, target: &Reference) -> Result<Beside> {
+    oci::run(async {
+        let release = release(client, target).await?;
+        let listed = oci::referrers(client, &release.reference, Some(ARTIFACT_TYPE)).await?;
+        Ok(Beside { release, listed })
+    })
 }
 
 /// What is asked for; nothing if nothing was recorded yet. The index is closed again before anything goes over the
@@ -248,6 +268,17 @@ fn releases(facts: &Facts) -> impl Iterator<Item = &str> {
     built.chain(facts.attempts.iter().filter_map(|attempt| attempt.release.as_deref()))
 }
 
+/// What a run says something of beside the release in `file`: whoever attached it there may say anything of those.
+fn others(facts: &Facts, file: &str) -> Vec<String> {
+    let is_other = |release: &Option<String>| release.as_deref() != Some(file);
+    let builds = facts.builds.iter().filter(|build| is_other(&build.release));
+    let built = builds.map(|build| format!("{}@{}", build.component, build.version));
+    // What was tried without a release's digest is about what the run built.
+    let tried = facts.attempts.iter().filter(|attempt| attempt.release.is_some() && is_other(&attempt.release));
+    let tried = tried.map(|attempt| format!("{}@{}", attempt.key.component, attempt.key.version));
+    built.chain(tried).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
 fn result(moved: &[Moved], ui: &Ui) -> Result<Done> {
     match ui.output {
         Output::Json => ui.json(&moved)?,
@@ -272,6 +303,7 @@ pub(crate) fn pull(args: &Pull, ui: &Ui) -> Result<Done> {
     let release = oci::run(release(&client, &reference))?;
     let found = oci::run(oci::referrers(&client, &release.reference, Some(ARTIFACT_TYPE)))?;
     let (mut moved, mut refused) = (Vec::new(), 0);
+    let mut missed: Option<Error> = None;
     for descriptor in &found {
         kit::signal::check()?;
         let at = oci::pinned(&release.reference, descriptor.digest().as_ref());
@@ -291,9 +323,23 @@ pub(crate) fn pull(args: &Pull, ui: &Ui) -> Result<Done> {
                     None => adds = false,
                 }
                 ui.note(format!("pulled run {} ({})", facts.run, short(&facts.digest)));
+                let others = others(&facts, &release.file);
+                if key.is_none() && !others.is_empty() {
+                    ui.warn(format!(
+                        "run {} also speaks of {}, which is not the release that was asked for, and nobody has signed it: \
+                         it counts there as well; take only what is signed with --key",
+                        facts.run,
+                        list(&others, 5)
+                    ));
+                }
                 moved.push(Moved { bundle: facts.digest, run: facts.run, reference: at.whole(), new });
             }
             Err(error) if error.signal.is_some() || error.cause == Cause::HostDisk => return Err(error),
+            // Nobody has seen what that is: it may be good, and come the next time.
+            Err(error) if error.cause.class() == Class::Infrastructure => {
+                ui.warn(format!("could not fetch {}: {}", at.whole(), clean(&error.summary())));
+                missed.get_or_insert(error);
+            }
             Err(error) => {
                 refused += 1;
                 ui.warn(format!("refused {}: {}", at.whole(), clean(&error.summary())));
@@ -301,6 +347,10 @@ pub(crate) fn pull(args: &Pull, ui: &Ui) -> Result<Done> {
         }
     }
     let done = result(&moved, ui)?;
+    if let Some(error) = missed {
+        let also = if refused > 0 { format!("; {refused} refused") } else { String::new() };
+        return Err(error.within(format!("not all evidence could be fetched{also}")).next("pull again"));
+    }
     if refused > 0 {
         let what = format!("{} of {} refused", refused, many(found.len(), "piece of evidence"));
         return Err(Error::new(Cause::Usage, what).next("what is good was kept; see the warnings"));
@@ -342,9 +392,7 @@ fn fetch(
     if !releases(&facts).any(|about| about == release.file) {
         return Err(Error::new(Cause::Usage, "it says nothing of this release"));
     }
-    if facts.finished > jiff::Timestamp::now() {
-        return Err(Error::new(Cause::Usage, format!("it ended on {}, in the future", facts.finished)));
-    }
+    evidence::check_date(facts.finished)?;
     let stored = history.store(&closed)?;
     arriving.close().cause(Cause::HostDisk, || "cannot remove a temporary folder of the history")?;
     Ok((facts, stored.new))

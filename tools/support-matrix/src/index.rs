@@ -27,7 +27,7 @@ pub(crate) use facts::{Facts, StageFact};
 pub(crate) use tests::TestRun;
 
 /// The version of the file's content. Another version is built anew; a newer one is refused.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// Bytes of the database that are held in memory.
 const CACHE: usize = 32 << 20;
 /// Another process may be writing.

@@ -80,7 +80,7 @@ enum Verb {
     Log(Log),
     /// Find what documents say of architectures, and what of it has no evidence
     Claims(Claims),
-    /// Raise an alarm: cells without a run, nights without any, claims that are about to end
+    /// Raise an alarm: nights without a run, platforms and cells without any, claims that end or have ended
     Stale(Stale),
     /// Say what changed since the last report, for each owner
     Notices(NoticesArgs),

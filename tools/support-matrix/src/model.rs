@@ -15,13 +15,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use answers::{
-    Alarm, AlarmKind, Answer, ClaimFound, ClaimKind, Coming, Difference, Direction, LogEntry, Need, Notice, Notices,
-    Onboarding, Side,
+    Alarm, AlarmKind, Answer, ClaimFound, ClaimKind, Coming, Difference, Direction, Listing, LogEntry, Need, Notice,
+    Notices, Onboarding, Side,
 };
 pub use runs::{RunResult, RunRow, StageRow, TestRow};
 
-/// Major and minor version of the schema. A new minor version only adds fields.
-pub const SCHEMA_VERSION: &str = "1.2";
+/// Major and minor version of the schemas. A new minor version only adds fields.
+pub const SCHEMA_VERSION: &str = "1.3";
 
 /// What is supported, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -154,7 +154,8 @@ pub struct Cell {
     /// Its tests beside those of the reference platform; nothing if those never ran, or if this is the reference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compared: Option<Comparison>,
-    /// How many of its last valid runs of tests passed, at most 20.
+    /// How many of the last valid runs of tests passed, at most 20: those of its line of versions there, up to its own
+    /// last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pass_rate: Option<PassRow>,
     /// Who answers for the platform.
@@ -196,7 +197,10 @@ pub struct Beside {
     pub first_seen: Option<Timestamp>,
     /// When the newest run that does ended.
     pub seen: Option<Timestamp>,
-    /// Where it is red: the digest of the bundle that decided, and the number of the statement in it.
+    /// When something was last learnt on a cluster; as long as nothing was, when it was first tried there.
+    pub learnt: Option<Timestamp>,
+    /// Where it fails, or each try of something was lost: the digest of the bundle that decided, and the number of the
+    /// statement in it.
     pub decided: Option<(String, u16)>,
     /// A newer version of its line was tried there since.
     pub superseded: bool,
@@ -299,7 +303,8 @@ pub enum State {
     TestedNatively,
     /// What was shown is too old.
     Stale,
-    /// It was to be tested, and each try was lost to the infrastructure.
+    /// Nothing was shown of it, because each try was lost to the infrastructure. Of what was shown before, such a loss
+    /// changes nothing.
     Infrastructure,
     /// Its tests passed, but emulated or on nodes of unknown nature: that never counts as native.
     TestedNotNatively,
@@ -351,7 +356,8 @@ pub struct Available {
     pub evidence: Option<String>,
 }
 
-/// The last full native run of this very version.
+/// The last full native run of this very version: of a suite that 'supported' asks for, and as long as there was none, of
+/// any.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tested {
@@ -481,6 +487,9 @@ pub struct Claim {
     /// When it ends, if nothing new comes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
+    /// When it ended by age: since then it is not met, and nothing else is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expired: Option<Timestamp>,
     /// The bundles that it rests on, by digest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<String>,
@@ -498,10 +507,10 @@ pub fn schemas() -> Vec<(&'static str, schemars::Schema)> {
     vec![
         ("matrix", schema()),
         ("matrix-can", schemars::schema_for!(Answer)),
-        ("matrix-log", schemars::schema_for!(Vec<LogEntry>)),
-        ("matrix-diff", schemars::schema_for!(Vec<Difference>)),
-        ("matrix-claims", schemars::schema_for!(Vec<ClaimFound>)),
-        ("matrix-stale", schemars::schema_for!(Vec<Alarm>)),
+        ("matrix-log", schemars::schema_for!(Listing<LogEntry>)),
+        ("matrix-diff", schemars::schema_for!(Listing<Difference>)),
+        ("matrix-claims", schemars::schema_for!(Listing<ClaimFound>)),
+        ("matrix-stale", schemars::schema_for!(Listing<Alarm>)),
         ("matrix-notices", schemars::schema_for!(Notices)),
         ("matrix-onboard", schemars::schema_for!(Onboarding)),
     ]

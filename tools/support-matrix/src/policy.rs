@@ -9,7 +9,7 @@ use kit::{
 };
 
 use crate::{
-    cells::{Judged, References, Rules, Sheet},
+    cells::{Judged, Line, References, Rules, Runs, Sheet, Told},
     evidence::Key,
     history::Library,
     model::{Claim, Level, OriginKind, Owned, Verdict},
@@ -40,6 +40,9 @@ pub(crate) fn check(policy: &Policy) -> Result<()> {
             && !(rate.least > 0.0 && rate.least <= 1.0 && (1..=200).contains(&rate.last))
         {
             return refuse(level, "pass_rate needs a share above 0 and at most 1, and from 1 to 200 runs".into());
+        }
+        if level.pass_rate.is_some() && !level.native {
+            return refuse(level, "pass_rate is of native runs: it needs native = true".into());
         }
         let tests = level.evidence.iter().any(|name| name == Level::E2e.name());
         if !tests && (level.pass_rate.is_some() || level.max_skips.is_some() || level.unlike_reference.is_some()) {
@@ -113,9 +116,25 @@ pub(crate) fn after(at: Timestamp, days: u32) -> Timestamp {
 pub(crate) struct Basis<'b, 'a> {
     pub(crate) library: &'b Library,
     pub(crate) references: &'b References<'a>,
+    /// Runs of tests on the cell's line of versions.
+    pub(crate) runs: Runs<'b, 'a>,
     pub(crate) rules: &'b Rules,
     pub(crate) key: &'b Key,
     pub(crate) owned: &'b Owned,
+}
+
+impl<'a> Basis<'_, 'a> {
+    /// The last valid runs of tests on the cell's line of versions, up to its own last one, newest first: of a commit
+    /// alone there is one run each night, and what comes after it says nothing of it.
+    pub(crate) fn recent(&self, sheet: &Sheet<'a>, suite: Option<&str>, most: usize) -> Vec<Told<'a>> {
+        let own = sheet.line(Level::E2e, suite).and_then(Line::newest);
+        own.map_or_else(Vec::new, |own| self.runs.last(suite, own.run.finished, most))
+    }
+}
+
+/// How many of them passed.
+pub(crate) fn passed(runs: &[Told<'_>]) -> usize {
+    runs.iter().filter(|told| told.attempt.verdict == Verdict::Shown).count()
 }
 
 /// Every claim, from weak to strong.
@@ -126,6 +145,20 @@ pub(crate) fn claims<'a>(basis: &Basis<'_, 'a>, sheet: &Sheet<'a>, now: Timestam
     basis.rules.policy.level.iter().map(|level| claim(level, basis, sheet, now)).collect()
 }
 
+/// Whether a claim is made or not by nothing but the comparison with the reference: then a run there can change it.
+///
+/// # Errors
+/// If the index is damaged.
+pub(crate) fn hangs_on_reference<'a>(basis: &Basis<'_, 'a>, sheet: &Sheet<'a>, now: Timestamp) -> Result<bool> {
+    for level in basis.rules.policy.level.iter().filter(|level| level.unlike_reference.is_some()) {
+        let alone = ci::Level { unlike_reference: None, ..level.clone() };
+        if claim(&alone, basis, sheet, now)?.met {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The claim `supported`, or that nothing defines it.
 pub(crate) fn supported(claims: &[Claim]) -> Claim {
     claims.iter().find(|claim| claim.name == SUPPORTED).cloned().unwrap_or_else(|| Claim {
@@ -133,6 +166,7 @@ pub(crate) fn supported(claims: &[Claim]) -> Claim {
         met: false,
         reasons: vec!["ci/policy.toml does not say what it requires".into()],
         until: None,
+        expired: None,
         evidence: Vec::new(),
     })
 }
@@ -159,7 +193,12 @@ pub(crate) fn rests<'a>(
         let named = suites.iter().map(String::as_str);
         let tried = sheet.suites(name).filter(|_| suites.is_empty());
         let all = named.chain(tried).map(Some).chain(suites.is_empty().then_some(None));
-        found.extend(all.filter_map(|suite| sheet.line(name, suite)).flat_map(|line| line.rests(failing, most)));
+        for suite in all {
+            found.extend(sheet.line(name, suite).into_iter().flat_map(|line| line.rests(failing)));
+            if most > 0 {
+                found.extend(basis.recent(sheet, suite, most).iter().flat_map(Told::rests));
+            }
+        }
         if let Some(by) = judged.by.filter(|_| tests && level.unlike_reference.is_some())
             && let Some((there, _)) = basis.references.compare(basis.library, basis.key, by, now)?
         {
@@ -173,7 +212,9 @@ fn claim<'a>(level: &ci::Level, basis: &Basis<'_, 'a>, sheet: &Sheet<'a>, now: T
     let Basis { rules, key, owned, .. } = basis;
     let mut reasons = Vec::new();
     let mut until: Option<Timestamp> = None;
-    for name in level.evidence.iter().filter_map(|name| Level::find(name)) {
+    let mut old = 0;
+    let asked: Vec<_> = level.evidence.iter().filter_map(|name| Level::find(name)).collect();
+    for name in asked.iter().copied() {
         let suites = if name == Level::E2e { &level.suites[..] } else { &[] };
         // As the cell's state is: none of the suites may be failing, and any one of them is enough.
         let judged = sheet.worst(name, suites, rules.policy.states.failing, |verdict| counts(level, verdict));
@@ -185,12 +226,16 @@ fn claim<'a>(level: &ci::Level, basis: &Basis<'_, 'a>, sheet: &Sheet<'a>, now: T
                 }
                 let Some(days) = level.max_age else { continue };
                 if older(at, now, days) {
+                    old += 1;
                     reasons.push(format!("{}: shown on {}, more than {days} days ago", name.name(), day(at)));
                 }
                 let end = after(at, days);
                 until = Some(until.map_or(end, |until| until.min(end)));
             }
         }
+    }
+    if asked.contains(&Level::E2e) {
+        reasons.extend(failing(level, &asked, basis, sheet));
     }
     if level.origin.is_some() && key.origin != OriginKind::Published {
         reasons.push(format!("not a published release: {}", key.origin.words()));
@@ -202,8 +247,26 @@ fn claim<'a>(level: &ci::Level, basis: &Basis<'_, 'a>, sheet: &Sheet<'a>, now: T
         reasons.push(format!("{} of at least {}", many(owned.machines as usize, "machine"), level.machines));
     }
     let met = reasons.is_empty();
-    let until = until.filter(|_| met);
-    Ok(Claim { name: level.name.clone(), met, reasons, until, evidence: Vec::new() })
+    let by_age = !met && reasons.len() == old;
+    let (until, expired) = (until.filter(|_| met), until.filter(|_| by_age));
+    Ok(Claim { name: level.name.clone(), met, reasons, until, expired, evidence: Vec::new() })
+}
+
+/// What is failing although the level does not ask for it: of a cell that fails, nothing is said that rests on tests.
+fn failing(level: &ci::Level, asked: &[Level], basis: &Basis<'_, '_>, sheet: &Sheet<'_>) -> Vec<String> {
+    let failing = basis.rules.policy.states.failing;
+    let mut reasons = Vec::new();
+    for name in [Level::Index, Level::Contents, Level::Installs, Level::E2e] {
+        let worst = |suites: &[String]| sheet.worst(name, suites, failing, |verdict| counts(level, verdict));
+        let suites = if name == Level::E2e { &level.suites[..] } else { &[] };
+        let is_said = asked.contains(&name) && worst(suites).verdict == Verdict::Failed;
+        let judged = worst(&[]);
+        if judged.verdict == Verdict::Failed && !is_said {
+            let suite = judged.by.and_then(|by| by.attempt.suite.as_deref());
+            reasons.push(missing(name, &suite.into_iter().map(str::to_owned).collect::<Vec<_>>(), &judged));
+        }
+    }
+    reasons
 }
 
 /// What is asked of the tests beside that they passed.
@@ -219,7 +282,8 @@ fn tests<'a>(
     let suite = by.attempt.suite.as_deref();
     let what = suite.map_or_else(|| "e2e".to_owned(), |suite| format!("e2e {suite}"));
     if let Some(rate) = level.pass_rate {
-        let (passed, all) = sheet.line(Level::E2e, suite).map_or((0, 0), |line| line.passed_of(rate.last));
+        let runs = basis.recent(sheet, suite, rate.last);
+        let (passed, all) = (passed(&runs), runs.len());
         if (passed as f64) < rate.least * all as f64 {
             let least = (rate.least * 100.0).round();
             reasons.push(format!("{what}: {passed} of the last {all} valid runs passed, fewer than {least} %"));

@@ -30,9 +30,11 @@ pub use log::Log;
 pub use notices::NoticesArgs;
 pub use onboard::Onboard;
 
+use std::collections::BTreeSet;
+
 use kit::Platform;
 
-use crate::model::{Cell, Matrix};
+use crate::model::{Cell, Matrix, OriginKind};
 
 /// `component` and, after `@`, a version or a line of development.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,6 +136,29 @@ fn platform(parts: &[&str]) -> Option<Platform> {
         several => several.join("/"),
     };
     text.parse().ok()
+}
+
+/// Leaves the cells of that origin. Without one, what we built speaks for itself only: where somebody looked at the
+/// release that the project published, that is what is asked about.
+pub(crate) fn of_origin(cells: &mut Vec<&Cell>, origin: Option<OriginKind>) {
+    let published: BTreeSet<_> = cells
+        .iter()
+        .filter(|cell| cell.origin.kind == OriginKind::Published)
+        .map(|cell| (cell.component.clone(), cell.version.clone()))
+        .collect();
+    cells.retain(|cell| match origin {
+        Some(wanted) => cell.origin.kind == wanted,
+        None => {
+            cell.origin.kind == OriginKind::Published
+                || !published.contains(&(cell.component.clone(), cell.version.clone()))
+        }
+    });
+}
+
+/// `published`, `built-here` or `unknown`.
+pub(crate) fn parse_origin(text: &str) -> Result<OriginKind, String> {
+    let all = [OriginKind::Published, OriginKind::BuiltHere, OriginKind::Unknown];
+    all.into_iter().find(|kind| kind.name() == text).ok_or_else(|| "published, built-here or unknown".into())
 }
 
 /// How much may be said of a cell, to choose the best of several.

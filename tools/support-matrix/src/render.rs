@@ -74,29 +74,41 @@ pub(crate) fn last_test(cell: &Cell) -> String {
     }
 }
 
-/// Why cells are what they are, for each reason the platforms that share it.
-fn reasons(cells: &[Cell]) -> Vec<(String, String)> {
-    let mut reasons: Vec<(String, String)> = Vec::new();
+/// `built, verified; owned by nobody`: the axes beside that of tests.
+fn axes(cell: &Cell) -> String {
+    let at = cell.available.at.map_or_else(String::new, |at| format!(" on {}", day(at)));
+    let owners = if cell.owned.owners.is_empty() { "nobody".to_owned() } else { cell.owned.owners.join(", ") };
+    format!("{}{at}; owned by {owners}", cell.available.words)
+}
+
+/// What `say` says of cells, each once, with the platforms that share it.
+fn shared(cells: &[Cell], say: fn(&Cell) -> String) -> Vec<(String, String)> {
+    let mut found: Vec<(String, String)> = Vec::new();
     for cell in cells {
-        let claim = if cell.supported.met {
-            "Supported".to_owned()
-        } else {
-            format!("Not supported: {}", cell.supported.reasons.join("; "))
-        };
-        let evidence = [&cell.tested.evidence, &cell.available.evidence].into_iter().flatten().next();
-        let evidence = evidence.map_or_else(String::new, |digest| format!(" Evidence: {}.", short(digest)));
-        let nodes: Vec<_> = cell.nodes.iter().filter(|node| node.model.is_some()).map(NodeRow::words).collect();
-        let nodes = if nodes.is_empty() { String::new() } else { format!(" Ran on {}.", nodes.join("; ")) };
-        let until = cell.changes.as_ref().map_or_else(String::new, |change| {
-            format!(" If nothing new comes: {} after {}.", change.words, day(change.at))
-        });
-        let reason = format!("{}.{nodes} {claim}.{until}{evidence}", cell.reason);
-        match reasons.iter_mut().find(|(_, other)| *other == reason) {
+        let said = say(cell);
+        match found.iter_mut().find(|(_, other)| *other == said) {
             Some((platforms, _)) => *platforms = format!("{platforms}, {}", cell.platform),
-            None => reasons.push((cell.platform.to_string(), reason)),
+            None => found.push((cell.platform.to_string(), said)),
         }
     }
-    reasons
+    found
+}
+
+/// Why a cell is what it is.
+fn reason(cell: &Cell) -> String {
+    let claim = if cell.supported.met {
+        "Supported".to_owned()
+    } else {
+        format!("Not supported: {}", cell.supported.reasons.join("; "))
+    };
+    let evidence = [&cell.tested.evidence, &cell.available.evidence].into_iter().flatten().next();
+    let evidence = evidence.map_or_else(String::new, |digest| format!(" Evidence: {}.", short(digest)));
+    let nodes: Vec<_> = cell.nodes.iter().filter(|node| node.model.is_some()).map(NodeRow::words).collect();
+    let nodes = if nodes.is_empty() { String::new() } else { format!(" Ran on {}.", nodes.join("; ")) };
+    let until = cell.changes.as_ref().map_or_else(String::new, |change| {
+        format!(" If nothing new comes: {} after {}.", change.words, day(change.at))
+    });
+    format!("{}.{nodes} {claim}.{until}{evidence}", cell.reason)
 }
 
 /// Who lost how many runs to the infrastructure, in lines: platforms, then owners of several.

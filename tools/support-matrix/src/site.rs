@@ -105,11 +105,11 @@ fn write(opened: &Opened, matrix: &Matrix, out: &Path) -> Result<Written> {
         let id = entry.id();
         let Some(cell) = cells.get(id.as_str()) else { continue };
         let log = of_cell.get(id.as_str()).map(Vec::as_slice).unwrap_or_default();
-        let page = pages.cell(cell, entry, log, &skips)?;
+        let page = pages.cell(cell, entry, book.streams.of(entry).up_to(entry), (log, &skips))?;
         folder.write(&format!("cells/{}.html", anchor(&id)), &page)?;
         folder.write(&format!("badges/{}.svg", anchor(&id)), &badge(cell))?;
     }
-    let alarms = alarms(matrix, &opened.rules.policy);
+    let alarms = alarms(matrix, &opened.rules);
     for row in &matrix.owners {
         let page = pages.owner(row, &log, &alarms)?;
         folder.write(&format!("owners/{}.html", rundir::slug(&row.owner)), &page)?;

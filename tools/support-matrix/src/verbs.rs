@@ -134,6 +134,7 @@ pub(crate) fn record(args: &Record, ui: &Ui) -> Result<Done> {
     let closed = bundle::seal(&run)?;
     // What nobody can read is no evidence: said now, to whoever can still do something about it.
     let read = evidence::read(closed.clone())?;
+    evidence::check_date(read.finished).map_err(|error| error.within(format!("run {}", clean(closed.run()))))?;
     let folder = history_or_default(args.history.as_ref())?;
     let history = History::create(&folder)?;
     // The index first: where it cannot be used, the history stays as it was. Where somebody else has it, it is only late.

@@ -254,11 +254,12 @@ pub fn printable(text: &str) -> String {
 }
 
 /// Whether a character drives a terminal or changes how its neighbours are read: control characters, line and
-/// paragraph separators, marks of direction (Unicode Bidi_Control).
+/// paragraph separators, marks of direction (Unicode Bidi_Control), spaces without width, by which two names look alike.
 #[must_use]
 pub fn is_hostile(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(c, '\u{61c}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]
@@ -281,5 +282,6 @@ mod tests {
     #[test]
     fn a_terminal_cannot_be_driven_by_a_name() {
         assert_eq!(printable("a\x1b[2Jb\u{202e}"), "a\\u{1b}[2Jb\\u{202e}");
+        assert_eq!(printable("a\u{200b}b\u{feff}"), "a\\u{200b}b\\u{feff}");
     }
 }

@@ -11,9 +11,14 @@ use super::{
 };
 use crate::{
     history::Library,
+    index::RunRef,
     model::{Change, Claim, Direction, LogEntry, State},
     policy::{self, Basis},
 };
+
+/// Of so many entries the evidence is looked at, from the newest on: all that anybody reads of one cell, or of a year of
+/// nights. To read every bundle of a large history would take minutes.
+const CHECKED: usize = 1_000;
 
 /// What a cell is at a moment.
 pub(crate) struct Status<'a> {
@@ -107,6 +112,26 @@ fn why(before: &Status<'_>, after: &Status<'_>) -> Option<String> {
     }
 }
 
+/// The log, of which the bundles that its newest entries name were looked at; where one is damaged, it is left out and the
+/// log is made again.
+///
+/// # Errors
+/// As [`log`].
+pub(crate) fn verified(
+    library: &Library,
+    rules: &Rules,
+    wanted: &dyn Fn(&Entry<'_>) -> bool,
+    since: Option<Timestamp>,
+) -> Result<Vec<LogEntry>> {
+    loop {
+        let log = log(library, rules, wanted, since)?;
+        let named = log.iter().rev().take(CHECKED).filter_map(|entry| entry.evidence.as_deref());
+        if library.check(named)? {
+            return Ok(log);
+        }
+    }
+}
+
 /// Every change of every cell until `rules.now`, in the order of time: each promotion and demotion with the rule and the
 /// evidence. Only cells that `wanted` takes.
 ///
@@ -139,19 +164,25 @@ fn of_cell<'a>(
     log: &mut Vec<LogEntry>,
 ) -> Result<()> {
     let owned = owned(&entry.key.platform, rules);
-    let basis = Basis { library, references: &book.references, rules, key: &entry.key, owned: &owned };
+    let runs = book.streams.of(entry);
+    let basis = Basis { library, references: &book.references, runs, rules, key: &entry.key, owned: &owned };
     let mut sheet = Sheet::default();
     let mut last: Option<Status<'a>> = None;
     let mut clock = Timestamp::MIN;
     let mut entered: Vec<Told<'a>> = Vec::new();
-    for run in by_run(&entry.told) {
+    for Tick { run, told } in ticks(&entry.told, book.references.of(&entry.key)) {
         // What a run says is known when all of it is.
-        let Some(at) = run.first().map(|told| told.run.finished) else { continue };
+        let at = run.finished;
         last = age(&basis, &sheet, entry, (last, clock, at), since, log)?;
-        let in_order = entered.last().zip(run.first()).is_none_or(|(a, b)| a.attempt.at <= b.attempt.at);
-        entered.extend(&run);
+        clock = at;
+        // What the reference does before anything was tried here is no change of this cell; later it may be.
+        if told.is_empty() && (last.is_none() || !policy::hangs_on_reference(&basis, &sheet, at)?) {
+            continue;
+        }
+        let in_order = entered.last().zip(told.first()).is_none_or(|(a, b)| a.attempt.at <= b.attempt.at);
+        entered.extend(&told);
         if in_order {
-            run.iter().for_each(|told| sheet.enter(*told, &rules.suites));
+            told.iter().for_each(|told| sheet.enter(*told, &rules.suites));
         } else {
             // Two runs side by side, as the matrix sees them.
             entered.sort_by_key(|told| told.order());
@@ -161,24 +192,32 @@ fn of_cell<'a>(
         let status = Status::of(&basis, &sheet, at)?;
         if last.as_ref().is_none_or(|last| !last.same(&status)) {
             if since.is_none_or(|since| at > since) {
-                let evidence = run.last().map(|told| (told.run.digest.to_string(), told.run.run.to_string()));
-                log.push(line(&basis, entry, at, last.as_ref(), &status, evidence)?);
+                let evidence = (run.digest.to_string(), run.run.to_string());
+                log.push(line(&basis, entry, at, last.as_ref(), &status, Some(evidence))?);
             }
             last = Some(status);
         }
-        clock = at;
     }
     age(&basis, &sheet, entry, (last, clock, rules.now), since, log)?;
     Ok(())
 }
 
-/// The tries of each run, the runs in the order in which they ended.
-fn by_run<'a>(told: &[Told<'a>]) -> Vec<Vec<Told<'a>>> {
-    let mut runs: BTreeMap<(Timestamp, &str), Vec<Told<'a>>> = BTreeMap::new();
-    for told in told {
-        runs.entry((told.run.finished, &told.run.digest)).or_default().push(*told);
+/// A run after which a cell may be something else, and what it tried there: nothing, if it was on the reference platform.
+struct Tick<'a> {
+    run: &'a RunRef,
+    told: Vec<Told<'a>>,
+}
+
+/// The cell's runs with their tries, and those of the reference platform, in the order in which they ended.
+fn ticks<'a>(told: &[Told<'a>], references: &[Told<'a>]) -> Vec<Tick<'a>> {
+    let mut ticks: BTreeMap<(Timestamp, &str), Tick<'a>> = BTreeMap::new();
+    let both = told.iter().map(|told| (told, true)).chain(references.iter().map(|told| (told, false)));
+    for (told, is_own) in both {
+        let run = told.run;
+        let tick = ticks.entry((run.finished, &run.digest)).or_insert_with(|| Tick { run, told: Vec::new() });
+        tick.told.extend(is_own.then_some(*told));
     }
-    runs.into_values().collect()
+    ticks.into_values().collect()
 }
 
 /// Lets time pass from `clock` to `end`.
@@ -211,13 +250,7 @@ fn line(
 ) -> Result<LogEntry> {
     let (was, is) = (before.and_then(Status::claim), after.claim());
     let state = |status: Option<&Status<'_>>| status.map_or(State::Unknown, |status| status.state);
-    let direction = match (is.cmp(&was), state(Some(after)).worth().cmp(&state(before).worth())) {
-        (std::cmp::Ordering::Greater, _) | (std::cmp::Ordering::Equal, std::cmp::Ordering::Greater) => {
-            Direction::Promotion
-        }
-        (std::cmp::Ordering::Less, _) | (std::cmp::Ordering::Equal, std::cmp::Ordering::Less) => Direction::Demotion,
-        _ => Direction::Change,
-    };
+    let direction = Direction::between((&was, state(before)), (&is, after.state));
     let reason = after.reason.words(basis.library)?;
     let rested = after.reason.by().and_then(|judged| judged.by).map(|by| by.run.digest.to_string());
     let rule = match before {

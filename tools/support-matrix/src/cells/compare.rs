@@ -63,12 +63,18 @@ impl<'a> References<'a> {
         Self { platform, tries }
     }
 
+    /// Native tries of the same version on the reference platform; none if this is the reference.
+    pub(crate) fn of(&self, key: &Key) -> &[Told<'a>] {
+        let all = self.tries.get(&(key.component.clone(), key.version.clone(), key.origin));
+        all.filter(|_| key.platform != self.platform).map_or(&[], Vec::as_slice)
+    }
+
     /// The newest native run of the same suite, for the same release if there is one, otherwise for the same version if
     /// that is always the same.
     fn find(&self, key: &Key, here: Told<'a>, now: Timestamp) -> Option<Told<'a>> {
         let all = self.tries.get(&(key.component.clone(), key.version.clone(), key.origin))?;
         let of_suite = || {
-            let same = |told: &&Told<'a>| told.attempt.suite == here.attempt.suite && told.attempt.at <= now;
+            let same = |told: &&Told<'a>| told.attempt.suite == here.attempt.suite && told.run.finished <= now;
             all.iter().rev().filter(same)
         };
         let release = |told: &&Told<'a>| told.attempt.release.is_some() && told.attempt.release == here.attempt.release;

@@ -15,7 +15,7 @@ use crate::{
     policy::Suites,
 };
 
-/// Of so many valid runs the outcome is remembered: more than any policy asks for.
+/// Of so many native tries the outcome is remembered: more than any policy asks for.
 const REMEMBERED: usize = 200;
 
 /// The tries of a cell.
@@ -100,7 +100,7 @@ impl<'a> Sheet<'a> {
     /// Digests of every run that the judgements on all levels and suites rest on.
     pub(crate) fn rests(&self, failing: u32) -> impl Iterator<Item = &'a str> {
         let lines = self.levels.values().flat_map(|lines| lines.suites.values().chain([&lines.any]));
-        lines.flat_map(move |line| line.rests(failing, 0))
+        lines.flat_map(move |line| line.rests(failing))
     }
 
     /// The suites that were tried at `level`.
@@ -134,7 +134,11 @@ impl<'a> Sheet<'a> {
     /// The moments from which evidence gets old.
     pub(crate) fn moments(&self) -> Vec<Timestamp> {
         let lines = self.levels.values().flat_map(|lines| lines.suites.values().chain([&lines.any]));
-        let deciding = lines.flat_map(|line| [line.native, line.shown, line.taught]);
+        // Where nothing was ever learnt, what taught nothing decides.
+        let idle = |line: &Line<'a>| {
+            [line.lost, line.not_reached, line.untried].map(|told| told.filter(|_| line.taught.is_none()))
+        };
+        let deciding = lines.flat_map(|line| [line.native, line.shown, line.taught].into_iter().chain(idle(line)));
         let mut moments: Vec<_> = deciding.flatten().map(|told| told.attempt.at).collect();
         moments.sort_unstable();
         moments.dedup();
@@ -199,23 +203,17 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// Digests of the runs that a judgement rests on: the try that decides, the last `most` valid ones, as many as make
-    /// it failing at least, and whoever says what it was that they tried.
-    pub(crate) fn rests(&self, failing: u32, most: usize) -> impl Iterator<Item = &'a str> {
-        let last = self.outcomes.iter().rev().take(most.max(failing as usize)).copied();
+    /// Digests of the runs that a judgement rests on: the try that decides, as many as make it failing, and whoever says
+    /// what it was that they tried.
+    pub(crate) fn rests(&self, failing: u32) -> impl Iterator<Item = &'a str> {
+        let last = self.outcomes.iter().rev().take(failing as usize).copied();
         let told = self.judge(failing).by.into_iter().chain(last);
         told.flat_map(|told| told.rests()).collect::<BTreeSet<_>>().into_iter()
     }
 
-    /// Of the last `most` valid runs, how many passed and how many there are.
-    pub(crate) fn passed_of(&self, most: usize) -> (usize, usize) {
-        let last = self.outcomes.iter().rev().take(most);
-        let (mut passed, mut all) = (0, 0);
-        for told in last {
-            passed += usize::from(told.attempt.verdict == Verdict::Shown);
-            all += 1;
-        }
-        (passed, all)
+    /// The last native try that taught something.
+    pub(crate) fn newest(&self) -> Option<Told<'a>> {
+        self.outcomes.back().copied()
     }
 
     /// How many native tries in a row were not good.

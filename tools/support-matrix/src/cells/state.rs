@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use kit::{Result, record::Nature};
 
-use super::{Judged, Rules, Sheet};
+use super::{Judged, Rules, Sheet, sheet::Line};
 use crate::{
     evidence::{Attempt, Key},
     history::Library,
@@ -31,6 +31,8 @@ pub(crate) enum Reason<'a> {
     Forgotten(Judged<'a>, u32),
     /// All tries of this were lost.
     Lost(Judged<'a>),
+    /// That, although all tries of this were lost: what was shown before stands.
+    Despite(Box<Self>, Judged<'a>),
     /// This is known, but not from native nodes.
     NotNative(Judged<'a>),
     /// The images are good; this is not known from native nodes; whether tests ran.
@@ -47,7 +49,12 @@ pub(crate) enum Reason<'a> {
 pub(crate) fn state<'a>(key: &Key, judged: &[Judged<'a>; 7], rules: &Rules, now: Timestamp) -> (State, Reason<'a>) {
     let (state, reason) = fresh(key, judged, rules, now);
     let Some(days) = rules.policy.states.unknown else { return (state, reason) };
-    let newest = judged.iter().filter(|judged| judged.by.is_some()).max_by_key(|judged| judged.at());
+    // What taught nothing keeps nothing fresh, unless there is nothing else.
+    let taught = |judged: &&Judged<'a>| {
+        !matches!(judged.verdict, Verdict::Infrastructure | Verdict::NotReached | Verdict::NotTried)
+    };
+    let newest = judged.iter().filter(taught).max_by_key(|judged| judged.at());
+    let newest = newest.or_else(|| judged.iter().filter(|judged| judged.by.is_some()).max_by_key(|judged| judged.at()));
     match newest {
         Some(newest) if newest.at().is_some_and(|at| older(at, now, days)) => {
             (State::Unknown, Reason::Forgotten(*newest, days))
@@ -75,10 +82,10 @@ fn fresh<'a>(key: &Key, judged: &[Judged<'a>; 7], rules: &Rules, now: Timestamp)
         let days = rules.policy.states.stale.or_else(|| policy::max_age("built", rules));
         decays(contents, days, state, Reason::Images(*contents, other, tested))
     };
-    match (contents.verdict, installs.verdict, e2e.verdict) {
+    // The infrastructure makes nothing worse than it was shown to be: it only keeps it from being shown again.
+    let lost = [installs, e2e, contents].into_iter().find(|judged| judged.verdict == Verdict::Infrastructure);
+    let (state, reason) = match (contents.verdict, installs.verdict, e2e.verdict) {
         (_, _, Verdict::Shown) => decays(e2e, stale, State::TestedNatively, Reason::Good(*e2e)),
-        (_, Verdict::Infrastructure, _) => (State::Infrastructure, Reason::Lost(*installs)),
-        (_, _, Verdict::Infrastructure) => (State::Infrastructure, Reason::Lost(*e2e)),
         (_, _, Verdict::NotNative) => decays(e2e, stale, State::TestedNotNatively, Reason::NotNative(*e2e)),
         (Verdict::Shown, _, Verdict::FailedNotNative) => images(Some(*e2e), true),
         (_, _, Verdict::FailedNotNative) => (State::Unknown, Reason::NotNative(*e2e)),
@@ -86,16 +93,31 @@ fn fresh<'a>(key: &Key, judged: &[Judged<'a>; 7], rules: &Rules, now: Timestamp)
         (Verdict::Shown, Verdict::NotNative | Verdict::FailedNotNative, _) => images(Some(*installs), false),
         (_, Verdict::NotNative | Verdict::FailedNotNative, _) => (State::Unknown, Reason::Untested(*installs, false)),
         (Verdict::Shown, ..) => images(None, false),
-        (Verdict::Infrastructure, ..) => (State::Infrastructure, Reason::Lost(*contents)),
-        (Verdict::NotReached, ..) => (State::Unknown, Reason::NotBuilt(*contents)),
-        _ => (State::Unknown, Reason::Nothing),
+        _ => match lost {
+            Some(lost) => return (State::Infrastructure, Reason::Lost(*lost)),
+            None if contents.verdict == Verdict::NotReached => (State::Unknown, Reason::NotBuilt(*contents)),
+            None => (State::Unknown, Reason::Nothing),
+        },
+    };
+    match lost {
+        Some(lost) => (state, Reason::Despite(Box::new(reason), *lost)),
+        None => (state, reason),
     }
 }
 
-impl Reason<'_> {
-    /// The try that decided, if there is one.
-    pub(crate) fn by(&self) -> Option<&Judged<'_>> {
+impl<'a> Reason<'a> {
+    /// What somebody has to look at, if it is red: what failed, or was lost.
+    pub(crate) fn trouble(&self) -> Option<&Judged<'a>> {
         match self {
+            Self::Failing(judged) | Self::Lost(judged) | Self::Despite(_, judged) => Some(judged),
+            _ => None,
+        }
+    }
+
+    /// The try that decided, if there is one.
+    pub(crate) fn by(&self) -> Option<&Judged<'a>> {
+        match self {
+            Self::Despite(reason, _) => reason.by(),
             Self::Failing(judged)
             | Self::Good(judged)
             | Self::TooOld(judged, _)
@@ -133,11 +155,12 @@ impl Reason<'_> {
             }
             Self::Lost(judged) => {
                 let said = judged.said(library)?;
-                let tries = match judged.lost_since {
-                    0 => "the only try was".to_owned(),
-                    more => format!("all {} tries were", more + 1),
-                };
-                format!("{tries} lost to the infrastructure; {}: {}", said.name, said.words)
+                format!("{} lost to the infrastructure; {}: {}", all_tries(judged), said.name, said.words)
+            }
+            Self::Despite(reason, judged) => {
+                let (shown, said) = (reason.words(library)?, judged.said(library)?);
+                let tries = all_tries(judged);
+                format!("{shown}; {}: {tries} lost to the infrastructure: {}", said.name, said.words)
             }
             Self::NotNative(judged) => judged.said(library)?.not_native(judged),
             Self::Images(contents, other, tested) => {
@@ -185,6 +208,13 @@ fn failing_tests(said: &Said) -> String {
     let cause = |test: &crate::model::TestRow| test.cause.map_or("no cause", kit::Cause::name);
     let names: Vec<_> = failed.map(|test| format!("{} ({})", test.name, cause(test))).collect();
     if names.is_empty() { String::new() } else { format!("; {}", list(&names, 3)) }
+}
+
+fn all_tries(judged: &Judged<'_>) -> String {
+    match judged.lost_since {
+        0 => "the only try was".to_owned(),
+        more => format!("all {} tries were", more + 1),
+    }
 }
 
 fn lost(judged: &Judged<'_>) -> String {
@@ -255,13 +285,18 @@ pub(crate) fn available(origin: OriginKind, judged: &[Judged<'_>; 7]) -> Availab
     Available { available, words: words.into(), at: contents.at(), evidence }
 }
 
-/// The axis of tests: the last native run.
+/// The axis of tests: the last full native run, which is one of the suites that 'supported' asks for; as long as there was
+/// none, the last of any suite.
 ///
 /// # Errors
 /// If the index is damaged.
-pub(crate) fn tested(library: &Library, judged: &[Judged<'_>; 7]) -> Result<Tested> {
-    let [_, _, _, _, e2e, ..] = judged;
-    let Some(by) = e2e.by.filter(|_| matches!(e2e.verdict, Verdict::Shown | Verdict::Failed)) else {
+pub(crate) fn tested(library: &Library, sheet: &Sheet<'_>, judged: &[Judged<'_>; 7], rules: &Rules) -> Result<Tested> {
+    let is_native = |judged: &Judged<'_>| matches!(judged.verdict, Verdict::Shown | Verdict::Failed);
+    let shown = |verdict| verdict == Verdict::Shown;
+    let full = rules.policy.level.iter().find(|level| level.name == policy::SUPPORTED);
+    let full = full.map(|level| sheet.worst(Level::E2e, &level.suites, rules.policy.states.failing, shown));
+    let e2e = full.filter(is_native).unwrap_or(judged[4]);
+    let Some(by) = e2e.by.filter(|_| is_native(&e2e)) else {
         let words = match e2e.verdict {
             Verdict::NotNative | Verdict::FailedNotNative => "never natively",
             Verdict::Infrastructure => "never to an end",
@@ -282,9 +317,15 @@ pub(crate) fn tested(library: &Library, judged: &[Judged<'_>; 7]) -> Result<Test
     })
 }
 
-/// How many failures in a row there are which are not yet enough.
+/// How many failures in a row there are which are not yet enough, of the suite that has most of them.
 pub(crate) fn doubts(sheet: &Sheet<'_>, rules: &Rules) -> Option<String> {
-    let bad = sheet.line(Level::E2e, None)?.bad_in_a_row();
+    let suites = sheet.suites(Level::E2e).map(Some).chain([None]);
+    let levels = [Level::Index, Level::Contents, Level::Installs].map(|level| (level, None));
+    // What is of no suite counts for each of them; of all together the good ones would hide the others.
+    let has_suites = sheet.suites(Level::E2e).next().is_some();
+    let tests = suites.filter(|suite| suite.is_some() || !has_suites).map(|suite| (Level::E2e, suite));
+    let lines = tests.chain(levels).filter_map(|(level, suite)| sheet.line(level, suite));
+    let bad = lines.map(Line::bad_in_a_row).max()?;
     (bad > 0 && bad < rules.policy.states.failing).then(|| {
         format!(
             "{} in a row not good, of {} that make it failing",

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use super::line;
 use crate::model::{Cell, State};
 
 /// Marks cells that a newer version of the same line, tried there since, has superseded, and versions of which only
@@ -100,21 +101,33 @@ impl Version {
     }
 }
 
+/// The line of versions that a version belongs to: releases by their minor version, commits of one kind; any other word
+/// is a line of its own.
+pub(super) fn stream(version: &str) -> String {
+    match line(version) {
+        release if release != "main" => release,
+        _ if stamp(version).is_some() => "commits by their time".to_owned(),
+        _ => match version.rsplit_once('@').filter(|(_, commit)| is_commit(commit)) {
+            Some((name, _)) => format!("{name}@"),
+            None if is_commit(version) => "commits".to_owned(),
+            None => version.to_owned(),
+        },
+    }
+}
+
 /// The line of versions that a cell's belongs to, and its place there. What is no release has no numbers to go by:
-/// only commits of one kind come one after the other, and a word is a line of its own.
+/// only commits of one kind come one after the other, and a word is always the same one.
 fn place(cell: &Cell) -> (String, Order) {
     let version = cell.version.as_str();
-    let seen = || Rank::Seen(cell.beside.first_seen);
-    let (stream, rank) = if cell.line != "main" {
-        (cell.line.clone(), Rank::Release(Version::of(version)))
+    let stream = stream(version);
+    let rank = if cell.line != "main" {
+        Rank::Release(Version::of(version))
     } else if let Some(stamp) = stamp(version) {
-        ("commits by their time".to_owned(), Rank::Stamp(stamp.to_owned()))
-    } else if let Some((name, _)) = version.rsplit_once('@').filter(|(_, commit)| is_commit(commit)) {
-        (format!("{name}@"), seen())
-    } else if is_commit(version) {
-        ("commits".to_owned(), seen())
+        Rank::Stamp(stamp.to_owned())
+    } else if stream != version {
+        Rank::Seen(cell.beside.first_seen)
     } else {
-        (version.to_owned(), Rank::Same)
+        Rank::Same
     };
     (stream, (rank, Version::of(cell.kubernetes.as_deref().unwrap_or_default())))
 }
@@ -131,7 +144,7 @@ fn is_commit(text: &str) -> bool {
 }
 
 /// `1.37` of v1.37.2: clusters are brought from one patch to the next, and are the same clusters.
-fn minor(version: &str) -> String {
+pub(super) fn minor(version: &str) -> String {
     let numbers = Version::of(version).numbers;
     numbers.iter().take(2).map(ToString::to_string).collect::<Vec<_>>().join(".")
 }
@@ -147,6 +160,20 @@ mod tests {
             assert!(Version::of(pair[0]) < Version::of(pair[1]), "{pair:?}");
         }
         assert_eq!((minor("v1.37.2+k3s1"), minor("v1.36.4-gke.100")), ("1.37".into(), "1.36".into()));
+    }
+
+    #[test]
+    fn commits_of_one_kind_are_one_line() {
+        for (version, expected) in [
+            ("v1.9.3", "v1.9"),
+            ("v1.9.0-rc.1", "v1.9"),
+            ("devel@0123456789ab", "devel@"),
+            ("v0.0.0-20261123101010-0123456789ab", "commits by their time"),
+            ("0123456", "commits"),
+            ("some-branch", "some-branch"),
+        ] {
+            assert_eq!(stream(version), expected, "{version}");
+        }
     }
 
     #[test]

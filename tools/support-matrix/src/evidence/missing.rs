@@ -167,6 +167,9 @@ fn statement(
     (level, verdict, cause, words): (Level, Verdict, Option<Cause>, String),
 ) -> Attempt {
     let last = of_cell.last();
+    // Where it would have run is known if something was installed there; of several places, what claims least.
+    let installs = of_cell.iter().filter(|attempt| attempt.result.level == Some(Level::Installs));
+    let nature = installs.filter_map(|attempt| attempt.result.nature).max();
     let unknown = || Key {
         component: component.to_owned(),
         version: "unknown".into(),
@@ -182,7 +185,7 @@ fn statement(
         at: run.finished,
         record: None,
         release: last.and_then(|attempt| attempt.release.clone()),
-        result: RunResult { cause, ..result(Some(level), verdict, words) },
+        result: RunResult { cause, nature, ..result(Some(level), verdict, words) },
         logs: Vec::new(),
         all: Vec::new(),
     }

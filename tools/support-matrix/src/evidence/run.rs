@@ -1,6 +1,6 @@
 //! A bundle's records, read and checked.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kit::{
     Cause, Context, Error, Result,
     bundle::Closed,
@@ -9,6 +9,7 @@ use kit::{
 };
 
 use super::{limits, platforms};
+use crate::text::when;
 
 /// The file with the address of the run in the Tekton Dashboard.
 pub(crate) const DASHBOARD: &str = "dashboard";
@@ -18,6 +19,9 @@ const MAX_RECORDS: u64 = 64 << 20;
 const KINDS: &[&str] = &["unit", "examples", "upgrade", "script"];
 /// Part of a suite: as many as `e2e-runner run --shard` makes.
 const MAX_PARTS: u32 = 1_000;
+
+/// By so much the clocks of two machines may differ.
+const SKEW: SignedDuration = SignedDuration::from_mins(5);
 
 /// A record and the digest of its bytes.
 #[derive(Debug, Clone)]
@@ -246,6 +250,23 @@ fn dashboard(closed: &Closed) -> Result<Option<String>> {
     Ok(Some(text.trim().to_owned()).filter(|link| is_link(link)))
 }
 
+/// Whether a run ended after `now`, by more than clocks differ.
+pub(crate) fn is_ahead(finished: Timestamp, now: Timestamp) -> bool {
+    finished.duration_since(now) > SKEW
+}
+
+/// Refuses a run that nobody can have seen yet.
+///
+/// # Errors
+/// [`Cause::Usage`] if it ended in the future.
+pub(crate) fn check_date(finished: Timestamp) -> Result<()> {
+    if !is_ahead(finished, Timestamp::now()) {
+        return Ok(());
+    }
+    let error = Error::new(Cause::Usage, format!("it ended on {}, in the future", when(finished)));
+    Err(error.next("set the clock of the machine that it ran on, or of this one"))
+}
+
 /// Whether a text is an address of a page and nothing else.
 pub(crate) fn is_link(text: &str) -> bool {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
@@ -299,6 +320,13 @@ mod tests {
         parse("a.json").unwrap();
         let error = parse("b.json").unwrap_err();
         assert!(error.cause == Cause::Usage && error.to_string().contains("b.json: the records"), "{error}");
+    }
+
+    #[test]
+    fn clocks_may_differ_and_runs_of_tomorrow_are_none() {
+        let now = Timestamp::now();
+        check_date(now + SignedDuration::from_mins(4)).unwrap();
+        assert_eq!(check_date(now + SignedDuration::from_mins(7)).unwrap_err().cause, Cause::Usage);
     }
 
     #[test]

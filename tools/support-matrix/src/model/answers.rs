@@ -1,16 +1,20 @@
 //! What the questions are answered with, as JSON: `schemas/matrix-*.json`.
 
+use std::cmp::Ordering;
+
 use jiff::Timestamp;
 use kit::Platform;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Change, OwnerRow, State};
+use super::{Change, OriginKind, OwnerRow, SCHEMA_VERSION, State};
 
 /// `can`: whether something may be said of a version on a platform.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Answer {
+    /// `major.minor` of this schema: that of the matrix.
+    pub schema_version: String,
     /// Of which component.
     pub component: String,
     /// Of which version: what was asked for, or the newest one of the line that was.
@@ -26,6 +30,12 @@ pub struct Answer {
     /// The cell that decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cell: Option<String>,
+    /// Who built its images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<OriginKind>,
+    /// Other cells of that version on that platform which are failing, by name.
+    #[serde(default)]
+    pub failing: Vec<String>,
     /// Its state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,
@@ -39,6 +49,22 @@ pub struct Answer {
     pub as_of: Timestamp,
 }
 
+/// What `log`, `diff`, `claims` and `stale` list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Listing<T> {
+    /// `major.minor` of this schema: that of the matrix.
+    pub schema_version: String,
+    /// One by one.
+    pub items: Vec<T>,
+}
+
+impl<T> Listing<T> {
+    pub(crate) fn new(items: Vec<T>) -> Self {
+        Self { schema_version: SCHEMA_VERSION.into(), items }
+    }
+}
+
 /// Whether something got better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -49,6 +75,21 @@ pub enum Direction {
     Demotion,
     /// Something else is said.
     Change,
+}
+
+impl Direction {
+    /// From what was shown before to what is now: how much may be claimed, and the state. Where no claim moved, to know
+    /// nothing is neither better nor worse.
+    pub(crate) fn between<C: Ord>(before: (&C, State), after: (&C, State)) -> Self {
+        let known = before.1.is_known() && after.1.is_known();
+        match (after.0.cmp(before.0), after.1.worth().cmp(&before.1.worth())) {
+            (Ordering::Greater, _) => Self::Promotion,
+            (Ordering::Less, _) => Self::Demotion,
+            (Ordering::Equal, Ordering::Greater) if known => Self::Promotion,
+            (Ordering::Equal, Ordering::Less) if known => Self::Demotion,
+            (Ordering::Equal, _) => Self::Change,
+        }
+    }
 }
 
 /// `log`: one change of one cell.
@@ -191,16 +232,22 @@ pub struct Alarm {
 pub enum AlarmKind {
     /// In a whole night nothing ran at all.
     Night,
-    /// A cell had no run for longer than its rule allows.
+    /// A platform has a schedule, and nothing was ever tried there.
+    Never,
+    /// From a cell nothing was learnt for longer than its rule allows.
     Silent,
     /// A claim is about to end.
     Expiring,
+    /// A claim has ended by age.
+    Expired,
 }
 
 /// `notices`: what changed since the last report, for each owner.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Notices {
+    /// `major.minor` of this schema: that of the matrix.
+    pub schema_version: String,
     /// The moment of the last report; nothing the first time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
@@ -238,6 +285,8 @@ pub struct Coming {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Onboarding {
+    /// `major.minor` of this schema: that of the matrix.
+    pub schema_version: String,
     /// Which.
     pub platform: Platform,
     /// Whether nothing is missing.
@@ -259,4 +308,23 @@ pub struct Need {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_knows_nothing_has_lost_nothing() {
+        let between =
+            |claims: (u8, u8), states: (State, State)| Direction::between((&claims.0, states.0), (&claims.1, states.1));
+        use State::{Built, Failing, Infrastructure, Installed, Stale, Unknown};
+        for states in [(Failing, Unknown), (Stale, Unknown), (Unknown, Failing), (Built, Infrastructure)] {
+            assert_eq!(between((1, 1), states), Direction::Change, "{states:?}");
+            assert_eq!(between((1, 0), states), Direction::Demotion, "{states:?}");
+        }
+        assert_eq!(between((0, 0), (Failing, Stale)), Direction::Promotion);
+        assert_eq!(between((0, 0), (Installed, Built)), Direction::Demotion);
+        assert_eq!(between((0, 1), (Installed, Built)), Direction::Promotion);
+    }
 }

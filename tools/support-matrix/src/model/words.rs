@@ -121,7 +121,13 @@ impl State {
         }
     }
 
-    /// For people; `nature` is that of the nodes that tests ran on.
+    /// Whether anything is known: who knows nothing has not lost anything.
+    #[must_use]
+    pub const fn is_known(self) -> bool {
+        !matches!(self, Self::Unknown | Self::Infrastructure)
+    }
+
+    /// For people; `nature` is that of the nodes that tests ran on, if it is at hand.
     #[must_use]
     pub const fn words(self, nature: Option<Nature>) -> &'static str {
         match self {
@@ -131,7 +137,8 @@ impl State {
             Self::Infrastructure => "infrastructure",
             Self::TestedNotNatively => match nature {
                 Some(Nature::Emulated) => "tested, emulated",
-                _ => "tested, nodes of unknown nature",
+                Some(_) => "tested, nodes of unknown nature",
+                None => "tested, not natively",
             },
             Self::Installed => "installed, not tested",
             Self::Available => "available, not tested",
@@ -172,5 +179,18 @@ impl NodeRow {
             page,
         ];
         parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_calls_unknown_what_is_emulated() {
+        let words = |nature| State::TestedNotNatively.words(nature);
+        assert_eq!(words(None), "tested, not natively");
+        assert_eq!(words(Some(Nature::Emulated)), "tested, emulated");
+        assert_eq!(words(Some(Nature::Unknown)), "tested, nodes of unknown nature");
     }
 }

@@ -1,17 +1,19 @@
 //! `stale`: what somebody should look at, before a claim is lost in silence.
 
 use clap::Args;
-use jiff::SignedDuration;
-use kit::{Cause, Done, Output, Result, Ui, ci};
+use jiff::{SignedDuration, Timestamp};
+use kit::{Cause, Done, Output, Result, Ui};
 
 use super::Input;
 use crate::{
-    model::{Alarm, AlarmKind, Matrix, State},
+    cells::Rules,
+    model::{Alarm, AlarmKind, Cell, Listing, Matrix, State},
     policy,
     text::{age, day, many, when},
 };
 
-/// Raises an alarm for cells without a run, nights in which nothing ran, and claims that are about to end.
+/// Raises an alarm for nights in which nothing ran, platforms on which nothing ever did, cells of which nothing was learnt
+/// for long, and claims that are about to end or have ended.
 #[derive(Debug, Args)]
 pub struct Stale {
     #[command(flatten)]
@@ -21,10 +23,11 @@ pub struct Stale {
 pub(crate) fn stale(args: &Stale, ui: &Ui) -> Result<Done> {
     let opened = args.input.open(false, ui)?;
     let matrix = opened.matrix(ui)?;
-    let found = alarms(&matrix, &opened.rules.policy);
+    let found = alarms(&matrix, &opened.rules);
+    let quiet = found.is_empty();
     match ui.output {
-        Output::Json => ui.json(&found)?,
-        Output::Text if found.is_empty() => ui.result("no alarm")?,
+        Output::Json => ui.json(&Listing::new(found))?,
+        Output::Text if quiet => ui.result("no alarm")?,
         Output::Text => {
             let line = |alarm: &Alarm| {
                 let owners = if alarm.owners.is_empty() { "nobody".into() } else { alarm.owners.join(", ") };
@@ -33,72 +36,95 @@ pub(crate) fn stale(args: &Stale, ui: &Ui) -> Result<Done> {
             ui.result(&found.iter().map(line).collect::<String>())?;
         }
     }
-    Ok(if found.is_empty() { Done::good() } else { Done::found(Cause::PolicyRefused) })
+    Ok(if quiet { Done::good() } else { Done::found(Cause::PolicyRefused) })
 }
 
 /// Every alarm, the most general first.
-pub(crate) fn alarms(matrix: &Matrix, rules: &ci::Policy) -> Vec<Alarm> {
-    let now = matrix.as_of;
-    let limits = rules.alarms;
-    let mut found = Vec::new();
-    let night = SignedDuration::from_hours(i64::from(limits.night));
-    let everybody = || {
-        let mut owners: Vec<_> = matrix.owners.iter().map(|row| row.owner.clone()).collect();
-        owners.retain(|owner| owner != "nobody");
-        owners
-    };
-    match matrix.last_run {
-        Some(last) if now.duration_since(last) > night => found.push(Alarm {
-            kind: AlarmKind::Night,
-            cell: None,
-            platform: None,
-            owners: everybody(),
-            at: Some(last),
-            words: format!("nothing ran at all for more than {} h: the last run ended on {}", limits.night, when(last)),
-        }),
-        Some(_) => {}
-        None => found.push(Alarm {
-            kind: AlarmKind::Night,
-            cell: None,
-            platform: None,
-            owners: everybody(),
-            at: None,
-            words: "nothing ran at all, ever".into(),
-        }),
-    }
+pub(crate) fn alarms(matrix: &Matrix, rules: &Rules) -> Vec<Alarm> {
+    let limits = rules.policy.alarms;
+    let mut found: Vec<_> = night(matrix, limits.night).into_iter().collect();
+    found.extend(never(matrix, rules));
     for cell in &matrix.cells {
-        let alarm = |kind, at, words| Alarm {
-            kind,
-            cell: Some(cell.id.clone()),
-            platform: Some(cell.platform.clone()),
-            owners: cell.owned.owners.clone(),
-            at: Some(at),
-            words,
-        };
-        // Of what is unknown for long, or tested in a newer version by now, nobody expects a run. What is said of a
-        // release is said in documents, whether there is a newer one or not.
-        let (unknown, superseded) = (cell.state == State::Unknown, cell.beside.superseded);
-        let (unexpected, unsaid) = (unknown || superseded, unknown || (superseded && cell.line == "main"));
-        if let Some(last) = cell.last_run
-            && !unexpected
-            && now > policy::after(last, limits.silent)
-        {
-            let words = format!(
-                "{}: no run for more than {}, the last was {}",
-                cell.id,
-                many(limits.silent as usize, "day"),
-                age(last, now)
-            );
-            found.push(alarm(AlarmKind::Silent, last, words));
-        }
-        let strongest = cell.claims.iter().rev().find(|claim| claim.met);
-        if let Some((claim, until)) = strongest.and_then(|claim| Some((claim, claim.until?)))
-            && !unsaid
-            && until <= policy::after(now, limits.expiring)
-        {
-            let words = format!("{}: '{}' ends on {} if nothing new comes", cell.id, claim.name, day(until));
-            found.push(alarm(AlarmKind::Expiring, until, words));
-        }
+        found.extend(silent(cell, matrix.as_of, limits.silent));
+        found.extend(ending(cell, matrix.as_of, limits.expiring));
     }
     found
+}
+
+/// Nothing ran at all.
+fn night(matrix: &Matrix, hours: u32) -> Option<Alarm> {
+    let mut owners: Vec<_> = matrix.owners.iter().map(|row| row.owner.clone()).collect();
+    owners.retain(|owner| owner != "nobody");
+    let words = match matrix.last_run {
+        Some(last) if matrix.as_of.duration_since(last) > SignedDuration::from_hours(i64::from(hours)) => {
+            format!("nothing ran at all for more than {hours} h: the last run ended on {}", when(last))
+        }
+        Some(_) => return None,
+        None => "nothing ran at all, ever".into(),
+    };
+    Some(Alarm { kind: AlarmKind::Night, cell: None, platform: None, owners, at: matrix.last_run, words })
+}
+
+/// Platforms with a schedule on which nothing was ever tried: no cell of theirs can be missed.
+fn never<'r>(matrix: &'r Matrix, rules: &'r Rules) -> impl Iterator<Item = Alarm> + 'r {
+    let scheduled = rules.architectures.architecture.iter().filter(|architecture| architecture.schedule.is_some());
+    scheduled.filter_map(|architecture| {
+        let row = matrix.platforms.iter().find(|row| row.platform == architecture.platform && row.runs == 0)?;
+        Some(Alarm {
+            kind: AlarmKind::Never,
+            cell: None,
+            platform: Some(row.platform.clone()),
+            owners: row.owned.owners.clone(),
+            at: None,
+            words: format!("{}: ci/architectures.toml has a schedule for it, and nothing ever ran there", row.platform),
+        })
+    })
+}
+
+/// A cell of which nothing was learnt for so many days: what the infrastructure lost taught nothing.
+fn silent(cell: &Cell, now: Timestamp, days: u32) -> Option<Alarm> {
+    // Of what is unknown for long, or tested in a newer version by now, nobody expects a run.
+    let expected = cell.state != State::Unknown && !cell.beside.superseded;
+    let last = cell.beside.learnt.filter(|last| expected && now > policy::after(*last, days))?;
+    let many = many(days as usize, "day");
+    let words = match cell.last_run {
+        Some(tried) if tried > last => format!(
+            "{}: nothing was learnt since {}, for more than {many}; the last try was {}",
+            cell.id,
+            day(last),
+            age(tried, now)
+        ),
+        _ => format!("{}: no run for more than {many}, the last was {}", cell.id, age(last, now)),
+    };
+    Some(of_cell(AlarmKind::Silent, cell, last, words))
+}
+
+/// A claim that is about to end, or has ended although nothing but age speaks against it: the strongest.
+fn ending(cell: &Cell, now: Timestamp, days: u32) -> Option<Alarm> {
+    let (unknown, superseded) = (cell.state == State::Unknown, cell.beside.superseded);
+    let claim = cell.claims.iter().rev().find(|claim| claim.met || claim.expired.is_some())?;
+    // What is said of a release is said in documents, whether there is a newer one or not.
+    let unsaid = unknown || (superseded && cell.line == "main");
+    match (claim.expired, claim.until) {
+        (Some(end), _) if !unknown && !superseded => {
+            let words = format!("{}: '{}' ended on {}", cell.id, claim.name, day(end));
+            Some(of_cell(AlarmKind::Expired, cell, end, words))
+        }
+        (None, Some(until)) if !unsaid && until <= policy::after(now, days) => {
+            let words = format!("{}: '{}' ends on {} if nothing new comes", cell.id, claim.name, day(until));
+            Some(of_cell(AlarmKind::Expiring, cell, until, words))
+        }
+        _ => None,
+    }
+}
+
+fn of_cell(kind: AlarmKind, cell: &Cell, at: Timestamp, words: String) -> Alarm {
+    Alarm {
+        kind,
+        cell: Some(cell.id.clone()),
+        platform: Some(cell.platform.clone()),
+        owners: cell.owned.owners.clone(),
+        at: Some(at),
+        words,
+    }
 }

@@ -3,9 +3,9 @@
 use clap::Args;
 use kit::{Cause, Done, Error, Output, Platform, Result, Ui};
 
-use super::{Input, Which, worth};
+use super::{Input, Which, of_origin, parse_origin, worth};
 use crate::{
-    model::{Answer, Matrix},
+    model::{Answer, Cell, Matrix, OriginKind, SCHEMA_VERSION, State},
     policy::SUPPORTED,
     text::{clean, day, short},
 };
@@ -25,6 +25,10 @@ pub struct Can {
     /// On this version of Kubernetes only
     #[arg(long, value_name = "VERSION")]
     kubernetes: Option<String>,
+    /// Only images of this origin: published, built-here or unknown [default: published where somebody looked at the
+    /// release that its project published, otherwise any]
+    #[arg(long, value_name = "ORIGIN", value_parser = parse_origin)]
+    origin: Option<OriginKind>,
     #[command(flatten)]
     input: Input,
 }
@@ -48,12 +52,13 @@ pub(crate) fn can(args: &Can, ui: &Ui) -> Result<Done> {
 fn answer(args: &Can, matrix: &Matrix) -> Answer {
     let of_version = args.what.cells(matrix);
     let mut cells = of_version.clone();
+    of_origin(&mut cells, args.origin);
     cells.retain(|cell| {
         let kubernetes = args.kubernetes.as_ref();
         cell.platform == args.platform && kubernetes.is_none_or(|wanted| cell.kubernetes.as_ref() == Some(wanted))
     });
-    let claim = |cell: &crate::model::Cell| cell.claims.iter().find(|claim| claim.name == args.claim).cloned();
-    let is_met = |cell: &crate::model::Cell| claim(cell).is_some_and(|claim| claim.met);
+    let claim = |cell: &Cell| cell.claims.iter().find(|claim| claim.name == args.claim).cloned();
+    let is_met = |cell: &Cell| claim(cell).is_some_and(|claim| claim.met);
     let best = cells.iter().max_by_key(|cell| (is_met(cell), worth(cell)));
     let found = best.and_then(|cell| Some((*cell, claim(cell)?)));
     let version = of_version.first().map(|cell| cell.version.clone());
@@ -65,6 +70,10 @@ fn answer(args: &Can, matrix: &Matrix) -> Answer {
             if !claim.met {
                 reasons.push(format!("it is {}: {}", cell.state_words, cell.reason));
             }
+        }
+        None if args.origin.is_some() && !of_version.is_empty() => {
+            let origin = args.origin.map_or("", OriginKind::words);
+            reasons.push(format!("no run says anything of {}, {origin}", args.platform));
         }
         None if of_version.is_empty() => {
             let known: std::collections::BTreeSet<_> =
@@ -85,7 +94,12 @@ fn answer(args: &Can, matrix: &Matrix) -> Answer {
         }
     }
     let cell = found.as_ref().map(|(cell, _)| *cell);
+    // A yes is of one cell; whoever asks wants to know where the same version fails.
+    let is_sibling = |other: &&&Cell| other.state == State::Failing && cell.is_some_and(|cell| cell.id != other.id);
+    let failing: Vec<&Cell> = cells.iter().filter(is_sibling).copied().collect();
+    reasons.extend(failing.iter().map(|other| format!("{} is failing: {}", other.id, other.reason)));
     Answer {
+        schema_version: SCHEMA_VERSION.into(),
         component: clean(&args.what.component),
         version: version.or_else(|| args.what.version.as_deref().map(clean)).unwrap_or_else(|| "unknown".into()),
         platform: args.platform.clone(),
@@ -93,6 +107,8 @@ fn answer(args: &Can, matrix: &Matrix) -> Answer {
         yes,
         reasons,
         cell: cell.map(|cell| cell.id.clone()),
+        origin: cell.map(|cell| cell.origin.kind),
+        failing: failing.iter().map(|cell| cell.id.clone()).collect(),
         state: cell.map(|cell| cell.state),
         evidence: cell.and_then(|cell| cell.tested.evidence.clone().or_else(|| cell.available.evidence.clone())),
         until,
@@ -106,6 +122,10 @@ fn words(answer: &Answer) -> String {
     let is = if answer.yes { "is" } else { "is not" };
     let until = answer.until.map_or_else(String::new, |until| format!(" until {} if nothing new comes", day(until)));
     let mut text = format!("{verdict}: {component}@{version} {is} {claim} on {platform}{until}\n");
+    // What we built is not what its project published.
+    if let Some(origin) = answer.origin.filter(|origin| *origin != OriginKind::Published) {
+        text.push_str(&format!("  images: {}\n", origin.words()));
+    }
     answer.reasons.iter().for_each(|reason| text.push_str(&format!("  {reason}\n")));
     if let Some(evidence) = &answer.evidence {
         text.push_str(&format!("  evidence {}\n", short(evidence)));

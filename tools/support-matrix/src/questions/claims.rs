@@ -8,10 +8,10 @@ use kit::{Cause, Done, Error, Output, Result, Ui, rundir};
 use super::{
     Input, Which,
     mentions::{Mention, mentions},
-    worth,
+    of_origin, parse_origin, worth,
 };
 use crate::{
-    model::{Cell, ClaimFound, ClaimKind, Matrix},
+    model::{Cell, ClaimFound, ClaimKind, Listing, Matrix, OriginKind},
     policy::SUPPORTED,
     text::{clean, clip, short},
 };
@@ -37,6 +37,10 @@ pub struct Claims {
     /// support, 'tested' for tests and annotations, otherwise 'available']
     #[arg(long, value_name = "LEVEL")]
     requires: Option<String>,
+    /// Only images of this origin: published, built-here or unknown [default: published where somebody looked at the
+    /// release that its project published, otherwise any]
+    #[arg(long, value_name = "ORIGIN", value_parser = parse_origin)]
+    origin: Option<OriginKind>,
     #[command(flatten)]
     input: Input,
 }
@@ -57,11 +61,12 @@ pub(crate) fn claims(args: &Claims, ui: &Ui) -> Result<Done> {
         let name = file.display().to_string();
         found.extend(mentions(&name, &text).iter().map(|mention| check(args, &levels, &matrix, &name, mention)));
     }
+    let all_shown = found.iter().all(|claim| claim.shown);
     match ui.output {
-        Output::Json => ui.json(&found)?,
+        Output::Json => ui.json(&Listing::new(found))?,
         Output::Text => ui.result(&words(&found, files.len()))?,
     }
-    Ok(if found.iter().all(|claim| claim.shown) { Done::good() } else { Done::found(Cause::PolicyRefused) })
+    Ok(if all_shown { Done::good() } else { Done::found(Cause::PolicyRefused) })
 }
 
 fn files(named: &[PathBuf]) -> Result<Vec<PathBuf>> {
@@ -105,11 +110,12 @@ fn check(args: &Claims, levels: &[String], matrix: &Matrix, file: &str, mention:
     let wanted = if levels.contains(&wanted) { wanted } else { SUPPORTED.into() };
     let which = args.component.clone().map_or_else(|| about(matrix, file, mention), |which| vec![which]);
     let components = which.iter().map(|which| clean(&which.to_string())).collect();
-    let cells: Vec<Vec<&Cell>> = if which.is_empty() {
+    let mut cells: Vec<Vec<&Cell>> = if which.is_empty() {
         vec![matrix.cells.iter().collect()]
     } else {
         which.iter().map(|which| which.cells(matrix)).collect()
     };
+    cells.iter_mut().for_each(|cells| of_origin(cells, args.origin));
     let met = |cell: &Cell| cell.claims.iter().any(|claim| claim.name == wanted && claim.met);
     // Every component that is named has to have it.
     let best = cells.iter().map(|cells| {
@@ -144,10 +150,13 @@ fn check(args: &Claims, levels: &[String], matrix: &Matrix, file: &str, mention:
 
 fn requires(mention: &Mention) -> String {
     let said = format!("{} {}", mention.text, mention.heading).to_lowercase();
+    let words: Vec<_> = said.split(|c: char| !c.is_alphanumeric()).collect();
+    // 'latest' is no test.
+    let says = |all: &[&str]| words.iter().any(|word| all.contains(word));
     let level = match mention.kind {
         ClaimKind::Annotation => "tested",
-        ClaimKind::Prose if said.contains("support") => SUPPORTED,
-        ClaimKind::Prose if said.contains("test") => "tested",
+        ClaimKind::Prose if says(&["support", "supports", "supported", "supporting"]) => SUPPORTED,
+        ClaimKind::Prose if says(&["test", "tests", "tested", "testing"]) => "tested",
         ClaimKind::Prose => "available",
     };
     level.into()
@@ -188,4 +197,25 @@ fn words(found: &[ClaimFound], files: usize) -> String {
         crate::text::many(files, "file")
     ));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_whole_words() {
+        let level = |text: &str, heading: &str| {
+            requires(&Mention {
+                line: 1,
+                text: text.into(),
+                heading: heading.into(),
+                kind: ClaimKind::Prose,
+                platform: "linux/s390x".parse().unwrap(),
+            })
+        };
+        assert_eq!(level("the latest images are for s390x", "Download"), "available");
+        assert_eq!(level("s390x", "Tested on"), "tested");
+        assert_eq!(level("s390x (tested)", "Supported platforms"), "supported");
+    }
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use kit::{Cause, Done, Error, Output, Platform, Result, Ui};
 
 use super::{Input, Which, input::parse_date, worth};
-use crate::model::{Cell, Difference, Direction, Matrix, Side};
+use crate::model::{Cell, Difference, Direction, Listing, Matrix, Side};
 
 /// Compares two versions, or two dates.
 #[derive(Debug, Args)]
@@ -62,7 +62,7 @@ pub(crate) fn diff(args: &Diff, ui: &Ui) -> Result<Done> {
     let lost = found.iter().any(|difference| difference.direction == Direction::Demotion);
     found.retain(|difference| args.all || !same(difference));
     match ui.output {
-        Output::Json => ui.json(&found)?,
+        Output::Json => ui.json(&Listing::new(found))?,
         Output::Text => ui.result(&words(&found))?,
     }
     Ok(if lost { Done::found(Cause::PolicyRefused) } else { Done::good() })
@@ -98,11 +98,12 @@ fn sides(before: &[&Cell], after: &[&Cell], name: &dyn Fn(&Cell) -> String) -> V
     let mut found = Vec::new();
     for (name, (before, after)) in both {
         let Some(platform) = after.or(before).map(|cell| cell.platform.clone()) else { continue };
-        let rank = |cell: Option<&Cell>| cell.map(worth);
-        let direction = match rank(after).cmp(&rank(before)) {
-            std::cmp::Ordering::Greater => Direction::Promotion,
-            std::cmp::Ordering::Less => Direction::Demotion,
-            std::cmp::Ordering::Equal => Direction::Change,
+        let direction = match (before, after) {
+            (Some(before), Some(after)) => {
+                Direction::between((&worth(before).0, before.state), (&worth(after).0, after.state))
+            }
+            (None, _) => Direction::Promotion,
+            (Some(_), None) => Direction::Demotion,
         };
         found.push(Difference { name, platform, direction, before: before.map(side), after: after.map(side) });
     }

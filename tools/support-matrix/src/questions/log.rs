@@ -9,7 +9,7 @@ use kit::{Cause, Done, Error, Output, Result, Ui};
 use super::{Input, input::parse_date};
 use crate::{
     cells,
-    model::{Direction, LogEntry},
+    model::{Direction, Listing, LogEntry},
     text::{clean, short, when},
 };
 
@@ -34,14 +34,14 @@ pub(crate) fn log(args: &Log, ui: &Ui) -> Result<Done> {
         known.set(known.get() || takes);
         takes
     };
-    let entries = cells::log(&opened.library, &opened.rules, &take, args.since)?;
+    let entries = cells::verified_log(&opened.library, &opened.rules, &take, args.since)?;
     if let Some(unknown) = args.cell.as_deref().filter(|_| !known.get()) {
         let error = Error::new(Cause::Usage, format!("no cell's name contains '{}'", clean(unknown)));
         return Err(error.next("support-matrix render shows what is known"));
     }
     opened.library.warn(ui);
     match ui.output {
-        Output::Json => ui.json(&entries)?,
+        Output::Json => ui.json(&Listing::new(entries))?,
         Output::Text if entries.is_empty() => ui.result("nothing changed")?,
         Output::Text => ui.result(&entries.iter().map(words).collect::<String>())?,
     }

@@ -20,8 +20,26 @@ const ANNOTATION: &str = "tekton.dev/platforms";
 /// Platforms of one annotation: there are not that many.
 const MAX_ANNOTATED: usize = 100;
 /// Words after which a sentence says the opposite.
-const NEGATIONS: &[&str] =
-    &["not", "no", "never", "without", "unsupported", "except", "lacks", "lack", "missing", "neither", "nor", "cannot"];
+const NEGATIONS: &[&str] = &[
+    "not",
+    "no",
+    "never",
+    "without",
+    "unsupported",
+    "untested",
+    "except",
+    "lacks",
+    "lack",
+    "missing",
+    "neither",
+    "nor",
+    "cannot",
+];
+/// What it is good to be without, one or many: `no extra steps`, `without any problems`. Words may stand before it.
+const BURDENS: &str = "caveat change configuration doubt effort emulation error failure flag issue limitation modification \
+                       need patch problem restriction setup step trouble";
+const BEFORE_BURDENS: &[&str] =
+    &["any", "extra", "further", "additional", "special", "known", "more", "manual", "major"];
 /// What people call machines, in small letters.
 const MACHINES: &[(&str, &str)] = &[
     ("ibm z", "s390x"),
@@ -39,8 +57,13 @@ pub(crate) fn mentions(name: &str, text: &str) -> Vec<Mention> {
     let lower = name.to_lowercase();
     let yaml = lower.ends_with(".yaml") || lower.ends_with(".yml");
     let (mut fenced, mut heading, mut found) = (false, String::new(), Vec::new());
+    // The column of an annotation whose value goes on below it.
+    let mut open: Option<usize> = None;
     for (index, line) in text.lines().enumerate() {
         let trimmed = line.trim_start();
+        let column = line.len() - trimmed.len();
+        let goes_on = open.is_some_and(|of| trimmed.is_empty() || column > of);
+        open = open.filter(|_| goes_on);
         if !yaml && (trimmed.starts_with("```") || trimmed.starts_with("~~~")) {
             fenced = !fenced;
             continue;
@@ -56,9 +79,20 @@ pub(crate) fn mentions(name: &str, text: &str) -> Vec<Mention> {
             platform,
         };
         if let Some(value) = annotation(line) {
-            found.extend(annotated(value).into_iter().map(|platform| mention(ClaimKind::Annotation, platform)));
+            open = ((yaml || fenced) && is_open(value)).then_some(column);
+            found.extend(annotated(scalar(value)).into_iter().map(|platform| mention(ClaimKind::Annotation, platform)));
+        } else if open.is_some() {
+            let value = if trimmed.starts_with('#') { "" } else { trimmed.trim_start_matches("- ") };
+            let new = annotated(value).into_iter().map(|platform| mention(ClaimKind::Annotation, platform));
+            found.extend(new);
         } else if !yaml && !fenced {
-            let said = sentences(&without_code(line)).into_iter().filter(|sentence| !negated(sentence));
+            // What stands under 'Unsupported platforms' is no promise.
+            let all = if negated(&heading) && !trimmed.starts_with('#') {
+                Vec::new()
+            } else {
+                sentences(&without_code(line))
+            };
+            let said = all.into_iter().filter(|sentence| !negated(sentence));
             let mut all: Vec<Platform> = Vec::new();
             for platform in said.flat_map(|sentence| platforms(&sentence)) {
                 if !all.contains(&platform) {
@@ -75,7 +109,23 @@ fn annotation(line: &str) -> Option<&str> {
     let (_, rest) = line.split_once(ANNOTATION)?;
     let rest = rest.trim_start_matches(['"', '\'']).trim_start();
     let value = rest.strip_prefix(':')?;
-    Some(value.split(" #").next().unwrap_or(value).trim().trim_matches(['"', '\'']))
+    Some(value.split(" #").next().unwrap_or(value).trim())
+}
+
+/// Whether a value of YAML goes on in the lines below: a block, a list, or what is not closed yet.
+fn is_open(value: &str) -> bool {
+    let quoted = |quote: char| value.starts_with(quote) && (value.len() == 1 || !value.ends_with(quote));
+    value.is_empty()
+        || value.starts_with(['|', '>'])
+        || value.ends_with(',')
+        || quoted('"')
+        || quoted('\'')
+        || (value.starts_with('[') && !value.ends_with(']'))
+}
+
+/// What of it stands in the first line: of a block only how it is folded.
+fn scalar(value: &str) -> &str {
+    if value.starts_with(['|', '>']) { "" } else { value.trim_matches(['"', '\'']) }
 }
 
 /// Every platform that an annotation promises. What we do not know is promised as well: nothing shows it.
@@ -121,8 +171,22 @@ fn sentences(line: &str) -> Vec<String> {
 }
 
 fn negated(sentence: &str) -> bool {
-    let words = sentence.split(|c: char| !c.is_alphanumeric() && c != '\'');
-    words.map(str::to_lowercase).any(|word| NEGATIONS.contains(&word.as_str()) || word.ends_with("n't"))
+    let words = sentence.split(|c: char| !c.is_alphanumeric() && c != '\'').filter(|word| !word.is_empty());
+    let words: Vec<_> = words.map(str::to_lowercase).collect();
+    let is_negation = |(place, word): (usize, &String)| {
+        let mut after = words[place + 1..].iter().skip_while(|word| BEFORE_BURDENS.contains(&word.as_str()));
+        match word.as_str() {
+            "no" | "without" => !after.next().is_some_and(|word| is_burden(word)),
+            "not" => after.next().is_none_or(|word| word != "only"),
+            word => NEGATIONS.contains(&word) || word.ends_with("n't"),
+        }
+    };
+    words.iter().enumerate().any(is_negation)
+}
+
+fn is_burden(word: &str) -> bool {
+    let one = word.strip_suffix('s').unwrap_or(word);
+    BURDENS.split_whitespace().any(|burden| burden == one)
 }
 
 /// The platforms that are named, each once, in order.
@@ -198,6 +262,36 @@ mod tests {
             assert!(names("x.md", text).is_empty(), "{text}: {:?}", names("x.md", text));
         }
         assert_eq!(names("x.md", "amd64 works, but s390x does not"), ["1:linux/amd64"]);
+        let list = "## Unsupported platforms\n\n- s390x\n- ppc64le\n\n## Supported platforms\n\n- amd64\n";
+        assert_eq!(names("x.md", list), ["8:linux/amd64"]);
+    }
+
+    #[test]
+    fn what_is_good_to_be_without_is_no_denial() {
+        for text in [
+            "s390x is supported, no extra steps are needed.",
+            "It runs on s390x without problems.",
+            "It runs on s390x without any known issues",
+            "Not only amd64 and s390x are supported",
+        ] {
+            assert!(names("x.md", text).contains(&"1:linux/s390x".to_owned()), "{text}");
+        }
+        for text in ["no further support for s390x", "no longer on s390x", "s390x: without images", "s390x is untested"]
+        {
+            assert!(names("x.md", text).is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn annotations_may_go_on_below() {
+        for value in [">-\n    linux/amd64,\n    linux/s390x\n", "\n    - linux/amd64\n    - linux/s390x\n"] {
+            let yaml = format!("  tekton.dev/platforms: {value}  other: linux/arm64\nspec:\n    linux/ppc64le: x\n");
+            assert_eq!(names("t.yaml", &yaml), ["2:linux/amd64", "3:linux/s390x"], "{yaml}");
+        }
+        let quoted = "  tekton.dev/platforms: \"linux/amd64,\n    linux/s390x\"\n  x: y\n";
+        assert_eq!(names("t.yaml", quoted), ["1:linux/amd64", "2:linux/s390x"]);
+        let fenced = "```yaml\ntekton.dev/platforms: |\n  linux/amd64\n```\nand s390x\n";
+        assert_eq!(names("x.md", fenced), ["3:linux/amd64", "5:linux/s390x"]);
     }
 
     #[test]

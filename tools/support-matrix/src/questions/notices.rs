@@ -11,7 +11,7 @@ use kit::{Cause, Done, Error, Output, Result, Ui};
 use super::{Input, alarms, input::parse_date};
 use crate::{
     cells,
-    model::{Alarm, Coming, Direction, LogEntry, Matrix, Notice, Notices, OwnerRow},
+    model::{Alarm, Coming, Direction, LogEntry, Matrix, Notice, Notices, OwnerRow, SCHEMA_VERSION},
     policy,
     render::escape_markdown as escape,
     text::{day, short, when},
@@ -45,14 +45,14 @@ pub(crate) fn notices(args: &NoticesArgs, ui: &Ui) -> Result<Done> {
         let what = format!("the last report is of {}, after this one", when(since));
         return Err(Error::new(Cause::Usage, what).next("name another file with --mark, or a later --as-of"));
     }
-    let all = cells::log(&opened.library, &opened.rules, &|_| true, None)?;
+    let all = cells::verified_log(&opened.library, &opened.rules, &|_| true, None)?;
     let new = mark::Mark::of(&all, matrix.as_of);
     let changes = match &marked {
         Some(marked) => marked.unsaid(all),
         None => all.into_iter().filter(|entry| since.is_none_or(|since| entry.at > since)).collect(),
     };
-    let alarms = alarms(&matrix, &opened.rules.policy);
-    let mut report = Notices { since, until: matrix.as_of, notices: Vec::new() };
+    let alarms = alarms(&matrix, &opened.rules);
+    let mut report = Notices { schema_version: SCHEMA_VERSION.into(), since, until: matrix.as_of, notices: Vec::new() };
     for row in &matrix.owners {
         let notice = notice(row, &matrix, &changes, &alarms);
         let silent = notice.changes.is_empty() && notice.alarms.is_empty() && notice.coming.is_empty();

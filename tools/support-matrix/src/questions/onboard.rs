@@ -5,7 +5,7 @@ use kit::{Cause, Done, Output, Platform, Result, Ui};
 
 use super::Input;
 use crate::{
-    model::{Matrix, Need, Onboarding, Verdict},
+    model::{Matrix, Need, Onboarding, SCHEMA_VERSION, Verdict},
     policy::SUPPORTED,
     text::{day, list, many},
 };
@@ -76,7 +76,7 @@ pub(crate) fn onboard(args: &Onboard, ui: &Ui) -> Result<Done> {
     });
     needs.extend(runs(platform, &matrix));
     let ready = needs.iter().all(|need| need.met);
-    let found = Onboarding { platform: platform.clone(), ready, needs };
+    let found = Onboarding { schema_version: SCHEMA_VERSION.into(), platform: platform.clone(), ready, needs };
     match ui.output {
         Output::Json => ui.json(&found)?,
         Output::Text => ui.result(&words(&found))?,

@@ -38,6 +38,7 @@ pub(crate) fn html(library: &Library, matrix: &Matrix) -> Result<String> {
         style => Value::from_safe_string(STYLE.to_owned()),
         basis => basis(matrix),
         platforms => Value::from(Serde(&matrix.platforms)),
+        owners => Value::from(Serde(&matrix.owners)),
         older => older(matrix),
         why_older => OLDER,
         left_out => Value::from(Serde(&matrix.left_out)),

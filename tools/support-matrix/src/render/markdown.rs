@@ -1,6 +1,6 @@
 //! The matrix as Markdown (GitHub's), for a repository's documents.
 
-use super::{OLDER, basis, groups, infrastructure, last_test, older, reasons, title};
+use super::{OLDER, basis, groups, infrastructure, last_test, older, reason, shared, title};
 use crate::{
     model::{Cell, Matrix},
     text::{counts, day, short},
@@ -15,7 +15,7 @@ pub(crate) fn markdown(matrix: &Matrix) -> String {
         text.push_str("| --- | --- | --- | --- | --- | --- | --- | --- |\n");
         cells.iter().for_each(|cell| text.push_str(&row(cell)));
         text.push('\n');
-        for (platforms, reason) in reasons(cells) {
+        for (platforms, reason) in shared(cells, reason) {
             text.push_str(&format!("- **{}**: {}\n", escape(&platforms), escape(&reason)));
         }
     }
@@ -68,7 +68,7 @@ pub(crate) fn escape(text: &str) -> String {
             '&' => escaped.push_str("&amp;"),
             '<' => escaped.push_str("&lt;"),
             '>' => escaped.push_str("&gt;"),
-            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '~' | '#' | '!' => escaped.extend(['\\', c]),
+            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '~' | '#' | '!' | '$' => escaped.extend(['\\', c]),
             // Neither a mention nor a link that nobody wrote.
             '@' => escaped.push_str("&#64;"),
             c if c.is_whitespace() => escaped.push(' '),
@@ -86,5 +86,6 @@ mod tests {
             super::escape("<b>|`x`_y_ [a](http://b) @c"),
             "&lt;b&gt;\\|\\`x\\`\\_y\\_ \\[a\\](http:&#47;/b) &#64;c"
         );
+        assert_eq!(super::escape("$a$"), "\\$a\\$", "nor a formula");
     }
 }

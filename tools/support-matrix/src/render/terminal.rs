@@ -1,6 +1,6 @@
 //! The matrix as a table for a terminal of 100 columns, and a cell with all its reasons.
 
-use super::{OLDER, basis, groups, infrastructure, last_test, older, reasons, title};
+use super::{OLDER, axes, basis, groups, infrastructure, last_test, older, reason, shared, title};
 use crate::{
     model::{Cell, Claim, Level, Matrix, State, Verdict},
     text::{clip, day, list, many, short, when},
@@ -17,7 +17,11 @@ pub(crate) fn terminal(matrix: &Matrix, colour: bool) -> String {
     let mut text = format!("Support matrix {}\n", basis(matrix));
     for cells in groups(matrix) {
         text.push_str(&format!("\n{}\n{}", title(&cells[0]), table(cells, colour)));
-        for (platforms, reason) in reasons(cells) {
+        // For these two axes a table of 100 columns has no room.
+        for (platforms, axes) in shared(cells, axes) {
+            text.push_str(&wrap(&format!("{platforms}: images {axes}")));
+        }
+        for (platforms, reason) in shared(cells, reason) {
             text.push_str(&wrap(&format!("{platforms}: {reason}")));
         }
     }
@@ -135,7 +139,7 @@ fn explain(cell: &Cell) -> String {
         line(format!("beside {}: {} good there and not here{tests}", compared.platform, many(compared.count, "test")));
     }
     if let Some(rate) = cell.pass_rate {
-        line(format!("pass rate: {} of the last {} valid runs", rate.passed, rate.valid));
+        line(format!("pass rate: {} of the last {} valid runs of line {}", rate.passed, rate.valid, cell.line));
     }
     for level in Level::ALL {
         let evidence = cell.levels.get(level);

@@ -15,7 +15,7 @@ const MAX_POINTS: usize = 400;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Point {
     pub(super) at: Timestamp,
-    /// Share of tests that passed, from 0 to 1; nothing where nothing was learnt.
+    /// Share of tests that passed, from 0 to 1; nothing where the infrastructure lost it.
     pub(super) passed: Option<f64>,
     /// How long the run's stages took, in minutes.
     pub(super) minutes: Option<f64>,

@@ -12,7 +12,7 @@ use minijinja::{Environment, Value, context, value::Serde};
 
 use super::{charts, newest, trends};
 use crate::{
-    cells::{Entry, Rules, Told, rows},
+    cells::{Entry, Rules, Told, is_lost, rows},
     history::Library,
     model::{Alarm, Cell, Level, LogEntry, Matrix, NodeRow, OwnerRow, RunResult, Verdict},
     render::{MACROS, OLDER, anchor, basis, environment, last_test},
@@ -137,9 +137,20 @@ impl<'a> Pages<'a> {
         self.matrix.cells.chunk_by(same).filter(|cells| cells[0].beside.older == older).map(row).collect()
     }
 
-    /// One cell.
-    pub(super) fn cell(&self, cell: &Cell, entry: &Entry<'_>, log: &[&LogEntry], skips: &Skips) -> Result<String> {
-        let points: Vec<_> = points(entry);
+    /// One cell; `runs` are those of tests on its line of versions.
+    pub(super) fn cell(
+        &self,
+        cell: &Cell,
+        entry: &Entry<'_>,
+        runs: &[Told<'_>],
+        (log, skips): (&[&LogEntry], &Skips),
+    ) -> Result<String> {
+        let (runs, native) = trends::of_one_nature(runs);
+        let points = points(&runs);
+        // To read the tests of a whole line for each commit of years would take minutes: of those that have no place on
+        // the first page only their own are.
+        let own = |told: &&Told<'_>| entry.told.iter().any(|own| own.run.digest == told.run.digest);
+        let tests: Vec<_> = runs.iter().filter(|told| !cell.beside.older || own(told)).copied().collect();
         let mut listed = Vec::new();
         for told in newest(entry) {
             listed.push(run_row(entry, told));
@@ -170,7 +181,7 @@ impl<'a> Pages<'a> {
                 cell => Value::from(Serde(cell)), last => last_test(cell), nodes, levels, log, skips, deciding,
                 origin => cell.origin.kind.words(), badge_file => anchor(&cell.id),
                 chart => charts::history(&points).map(Value::from_safe_string),
-                trends => safe_trends(&trends::trends(self.library, entry)?), runs => listed,
+                trends => safe_trends(&trends::trends(self.library, &tests)?), native, runs => listed,
                 becomes => cell.changes.as_ref().map(|change| change.words.as_str()),
             },
         )
@@ -329,24 +340,24 @@ fn run_row(entry: &Entry<'_>, of: &Told<'_>) -> Value {
     }
 }
 
-/// The runs of tests of a cell, oldest first.
-fn points(entry: &Entry<'_>) -> Vec<charts::Point> {
-    let tests = entry.told.iter().filter(|told| told.attempt.level == Some(Level::E2e));
+/// Runs of tests, oldest first: what taught something, and what the infrastructure lost. What did not get so far, or failed
+/// by a fault of ours, is no run of tests.
+fn points(runs: &[Told<'_>]) -> Vec<charts::Point> {
     let point = |told: &Told<'_>| {
-        let share = || {
-            let counts = told.attempt.counts()?;
+        let share = |counts: kit::record::Counts| {
             let all = counts.asked.saturating_sub(counts.skipped + counts.excluded);
             (all > 0).then(|| ((counts.passed + counts.flaky) as f64 / all as f64).clamp(0.0, 1.0))
         };
-        let learnt = matches!(told.attempt.verdict, Verdict::Shown | Verdict::Failed);
+        let passed = match told.attempt.verdict {
+            Verdict::Shown => told.attempt.counts().and_then(share).or(Some(1.0)),
+            Verdict::Failed => told.attempt.counts().and_then(share).or(Some(0.0)),
+            _ if is_lost(told) => None,
+            _ => return None,
+        };
         let length = told.run.finished.duration_since(told.run.started).as_secs_f64() / 60.0;
-        charts::Point {
-            at: told.attempt.at,
-            passed: learnt.then(share).flatten(),
-            minutes: learnt.then_some(length.max(0.0)),
-        }
+        Some(charts::Point { at: told.attempt.at, passed, minutes: passed.map(|_| length.max(0.0)) })
     };
-    tests.map(point).collect()
+    runs.iter().filter_map(point).collect()
 }
 
 fn minutes(facts: &crate::index::Facts) -> f64 {
@@ -382,7 +393,79 @@ fn safe_trends(found: &trends::Trends) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use kit::record::Nature;
+
     use super::*;
+
+    fn tried(verdict: Verdict, cause: Option<Cause>, nature: Option<Nature>) -> crate::index::Try {
+        let key = crate::evidence::Key {
+            component: "p".into(),
+            version: "v1".into(),
+            origin: crate::model::OriginKind::BuiltHere,
+            platform: "linux/amd64".parse().unwrap(),
+        };
+        crate::index::Try {
+            number: 0,
+            key: std::rc::Rc::new(key),
+            builder: None,
+            at: jiff::Timestamp::UNIX_EPOCH,
+            level: Some(Level::E2e),
+            verdict,
+            nature,
+            suite: None,
+            kubernetes: None,
+            release: None,
+            record: None,
+            counts: None,
+            cause,
+        }
+    }
+
+    fn run() -> crate::index::RunRef {
+        crate::index::RunRef {
+            digest: "sha256:1".into(),
+            run: "r".into(),
+            started: jiff::Timestamp::UNIX_EPOCH,
+            finished: jiff::Timestamp::UNIX_EPOCH,
+            complete: true,
+            files: 1,
+            asked: None,
+            records: Vec::new(),
+            built: Vec::new(),
+        }
+    }
+
+    /// Only what was lost is called lost.
+    #[test]
+    fn what_was_not_reached_is_no_run_of_tests() {
+        let tries = [
+            tried(Verdict::NotReached, None, None),
+            tried(Verdict::Infrastructure, Some(Cause::Usage), None),
+            tried(Verdict::Infrastructure, Some(Cause::Node), None),
+            tried(Verdict::Failed, Some(Cause::TestTimeout), None),
+        ];
+        let run = run();
+        let told: Vec<_> = tries.iter().map(|attempt| Told { run: &run, attempt, origin: None }).collect();
+        let passed: Vec<_> = points(&told).iter().map(|point| point.passed).collect();
+        assert_eq!(passed, [None, Some(0.0)]);
+    }
+
+    #[test]
+    fn native_and_emulated_runs_are_never_in_one_picture() {
+        let tries = [
+            tried(Verdict::Shown, None, Some(Nature::Emulated)),
+            tried(Verdict::Shown, None, Some(Nature::Native)),
+            tried(Verdict::Infrastructure, Some(Cause::Node), None),
+        ];
+        let run = run();
+        let told: Vec<_> = tries.iter().map(|attempt| Told { run: &run, attempt, origin: None }).collect();
+        let natures = |told: &[Told<'_>]| {
+            let (runs, native) = trends::of_one_nature(told);
+            (runs.iter().map(|told| told.attempt.nature).collect::<Vec<_>>(), native)
+        };
+        assert_eq!(natures(&told), (vec![Some(Nature::Native), None], true));
+        assert_eq!(natures(&told[..1]), (vec![Some(Nature::Emulated)], false));
+    }
 
     #[test]
     fn the_line_is_found_in_the_log() {

@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use kit::{Result, record::Status};
+use kit::{
+    Result,
+    record::{Nature, Status},
+};
 use serde::Serialize;
 
 use super::charts;
-use crate::{
-    cells::Entry,
-    history::Library,
-    model::{Level, Verdict},
-};
+use crate::{cells::Told, history::Library, model::Verdict};
 
 /// Runs that are looked at.
 const RUNS: usize = 30;
@@ -57,16 +56,25 @@ struct Seen {
     good: usize,
 }
 
+fn is_valid(told: &Told<'_>) -> bool {
+    matches!(told.attempt.verdict, Verdict::Shown | Verdict::Failed)
+}
+
+/// The runs on native nodes, if there is one that taught something, and whether there is; otherwise all. Times and failures
+/// of emulated nodes are of another kind. What taught nothing is of any.
+pub(super) fn of_one_nature<'a>(runs: &[Told<'a>]) -> (Vec<Told<'a>>, bool) {
+    let is_native = |told: &&Told<'a>| told.attempt.nature == Some(Nature::Native);
+    let native = runs.iter().filter(is_native).any(is_valid);
+    let wanted = |told: &&Told<'a>| !native || is_native(told) || !is_valid(told);
+    (runs.iter().filter(wanted).copied().collect(), native)
+}
+
 /// The tests of the suite that ran last.
 ///
 /// # Errors
 /// If the index is damaged.
-pub(super) fn trends(library: &Library, entry: &Entry<'_>) -> Result<Trends> {
-    let valid = |verdict| matches!(verdict, Verdict::Shown | Verdict::Failed);
-    let tests = || {
-        let of_level = entry.told.iter().filter(|told| told.attempt.level == Some(Level::E2e));
-        of_level.filter(move |told| valid(told.attempt.verdict))
-    };
+pub(super) fn trends(library: &Library, runs: &[Told<'_>]) -> Result<Trends> {
+    let tests = || runs.iter().filter(|told| is_valid(told));
     let Some(suite) = tests().next_back().map(|told| told.attempt.suite.clone()) else { return Ok(Trends::default()) };
     let mut runs: Vec<_> = tests().filter(|told| told.attempt.suite == suite).collect();
     let runs = runs.split_off(runs.len().saturating_sub(RUNS));
@@ -90,8 +98,11 @@ pub(super) fn trends(library: &Library, entry: &Entry<'_>) -> Result<Trends> {
     }
     let mut flaky: Vec<_> = all.iter().filter(|(_, seen)| seen.flaky > 0 || (seen.bad > 0 && seen.good > 0)).collect();
     flaky.sort_by_key(|(name, seen)| (std::cmp::Reverse(seen.bad + seen.flaky), **name));
-    let mut slow: Vec<_> = all.iter().filter(|(_, seen)| median(&seen.seconds) >= 1.0).collect();
-    slow.sort_by(|a, b| median(&b.1.seconds).total_cmp(&median(&a.1.seconds)).then(a.0.cmp(b.0)));
+    // Each median once: to sort by it asks for it often.
+    let timed = all.iter().map(|(name, seen)| (median(&seen.seconds), (name, seen)));
+    let mut slow: Vec<_> = timed.filter(|(seconds, _)| *seconds >= 1.0).collect();
+    slow.sort_by(|(a, (name, _)), (b, (other, _))| b.total_cmp(a).then(name.cmp(other)));
+    let slow: Vec<_> = slow.into_iter().map(|(_, test)| test).collect();
     let rows = |found: Vec<(&u32, &Seen)>, by_time: bool| -> Result<Vec<Trend>> {
         found.into_iter().take(LISTED).map(|(name, seen)| trend(library, *name, seen, by_time)).collect()
     };

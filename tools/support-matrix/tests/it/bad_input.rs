@@ -93,14 +93,15 @@ fn platforms_that_are_no_plain_words_are_refused() {
 }
 
 #[test]
-fn evidence_from_the_future_is_left_out_and_said() {
+fn evidence_from_the_future_is_refused_and_where_it_lies_already_left_out() {
     let world = World::new();
     let run = good(&world);
     let path = run.dir.path().join("stages.json");
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replace("\"finished\": \"2026-01-10T01:15:00Z\"", "\"finished\": \"2999-01-01T00:00:00Z\""))
         .unwrap();
-    world.record(&run).unwrap();
+    refused(&world, &run, "in the future");
+    world.keep(&run);
     let matrix = world.matrix(12);
     assert!(matrix.cells.is_empty());
     assert!(matrix.left_out[0].fault && matrix.left_out[0].reason.contains("future"), "{:?}", matrix.left_out);
@@ -122,7 +123,7 @@ fn later_runs_are_a_number_and_the_future_counts_at_no_date() {
         world.output("matrix.md")
     );
     assert_eq!(world.render(1, &[]).unwrap().exit(), Exit::GOOD, "the history is not empty");
-    world.record(&world.run_on("2999-01-01", "future").good("p", "v1", passing(2))).unwrap();
+    world.keep(&world.run_on("2999-01-01", "future").good("p", "v1", passing(2)));
     let (_, late) = world.json(&["render", "--format", "json", "--as-of", "3000-01-01"]);
     assert_eq!((&late["runs"], &late["leftOut"][0]["fault"]), (&3.into(), &true.into()));
 }

@@ -173,7 +173,7 @@ fn a_part_alone_is_lost_only_with_its_run() {
     let killed = installed(&world, 12, "killed").asked("p", &[AMD64]);
     world.record(&part(killed, 1, "lab-a", passing(3), "sha256:1")).unwrap();
     let found = cell(&world, 12, "p", AMD64);
-    assert_eq!((found.state, found.lost_runs), (State::Infrastructure, 1));
+    assert_eq!((found.state, found.lost_runs), (State::Installed, 1));
     assert_eq!((row(&world, 12, AMD64).runs, row(&world, 12, AMD64).lost), (2, 1));
 }
 
@@ -214,7 +214,7 @@ fn what_a_pipeline_lost_is_counted_without_a_run_json() {
     concluded(&world, &run, &["lease=Failed", "install=None", "e2e=None"]);
     world.record(&run).unwrap();
     let found = cell(&world, 11, "p", "linux/s390x");
-    assert_eq!((found.state, found.lost_runs), (State::Infrastructure, 1));
+    assert_eq!((found.state, found.lost_runs), (State::Built, 1));
     assert!(found.reason.contains("stage 'lease' ended with cluster-unreachable"), "{}", found.reason);
     assert!(found.runs[0].complete);
     let counted = row(&world, 11, "linux/s390x");
@@ -278,6 +278,29 @@ fn a_run_that_taught_something_is_not_lost() {
     assert_eq!((row(&world, 11, AMD64).runs, row(&world, 11, AMD64).lost), (1, 0));
     world.record(&tested(installed(&world, 11, "all"), Vec::new(), lost).ended()).unwrap();
     assert_eq!((row(&world, 11, AMD64).runs, row(&world, 11, AMD64).lost), (2, 1));
+}
+
+/// The product fails before there is a record: where that was, the installation knows.
+#[test]
+fn a_native_failure_without_a_record_is_native() {
+    let world = World::new();
+    world.record(&tested(installed(&world, 9, "good"), passing(3), |_| ()).ended()).unwrap();
+    for (day, asked) in [(10, true), (12, false)] {
+        let run = world.run(day, "timeout");
+        let run = if asked { run.asked("p", &[AMD64]) } else { run };
+        let run = run.built("p", "v1", |_| ()).installed("p", "v1", AMD64, |_| ());
+        let late = run.stage("test", "p", Some(AMD64), (6, 14), Outcome::Failed, Some(Cause::TestTimeout)).ended();
+        world.record(&late).unwrap();
+        let found = cell(&world, day, "p", AMD64);
+        assert_eq!((found.state, found.levels.e2e.verdict), (State::Failing, Verdict::Failed), "{}", found.reason);
+        world.record(&tested(installed(&world, day + 1, "mended"), passing(3), |_| ()).ended()).unwrap();
+    }
+    let slow = world.run(14, "slow").asked("p", &[AMD64]).built("p", "v2", |_| ());
+    let slow = slow.installed("p", "v2", AMD64, |install| install.nature = kit::record::Nature::Emulated);
+    let slow = slow.stage("test", "p", Some(AMD64), (6, 14), Outcome::Failed, Some(Cause::TestTimeout));
+    world.record(&slow.ended()).unwrap();
+    let found = world.matrix(14).cells.into_iter().find(|cell| cell.version == "v2" && cell.kubernetes.is_some());
+    assert_eq!(found.unwrap().levels.e2e.verdict, Verdict::FailedNotNative);
 }
 
 #[test]
@@ -439,6 +462,42 @@ fn each_nightly_commit_is_a_version_of_its_own() {
     world.record(&nightly(&world, 12, "linux/s390x", Some(&dirty), passing(3))).unwrap();
     let content = &kit::digest::sha256(dirty.as_bytes())[7..19];
     assert!(cells(&world, 12, "p", "linux/s390x").iter().any(|cell| cell.version == format!("devel@{content}")));
+}
+
+/// Each night is a version of its own, and only all nights together have a pass rate and a history.
+#[test]
+fn nightly_commits_have_a_pass_rate_together() {
+    let world = World::new();
+    let policy = fs::read_to_string(world.path("ci/policy.toml")).unwrap();
+    world.config("policy.toml", &format!("{policy}pass_rate = {{ least = 0.8, last = 4 }}\n"));
+    let night = |day, letter: &str, tests| {
+        world.record(&nightly(&world, day, AMD64, Some(&letter.repeat(40)), tests)).unwrap();
+    };
+    let of = |letter: &str| {
+        let found = cells(&world, 8, "p", AMD64).into_iter().find(|cell| cell.version.ends_with(&letter.repeat(12)));
+        let found = found.unwrap();
+        let rate = found.pass_rate.unwrap();
+        (rate.passed, rate.valid, found.supported)
+    };
+    night(2, "a", passing(3));
+    night(3, "b", vec![test("TestBad", Status::Failed, Some(Cause::Product))]);
+    night(4, "c", passing(3));
+    night(5, "d", passing(3));
+    let (passed, valid, supported) = of("d");
+    assert_eq!((passed, valid), (3, 4));
+    assert_eq!(supported.reasons, ["e2e full: 3 of the last 4 valid runs passed, fewer than 80 %"]);
+    let (passed, valid, supported) = of("a");
+    assert!((passed, valid, supported.met) == (1, 1, true), "what comes after a commit says nothing of it");
+    night(6, "e", passing(3));
+    night(7, "f", passing(3));
+    assert!(of("f").2.met && of("f").2.evidence.len() >= 4, "of all that it rests on something is kept");
+    let site = world.path("site").display().to_string();
+    world.ask(&["site", "--out", &site, "--as-of", "2026-01-08"]).unwrap();
+    let pages = fs::read_dir(world.path("site/cells")).unwrap().map(|page| page.unwrap().path());
+    let newest = pages
+        .map(|page| fs::read_to_string(page).unwrap())
+        .find(|page| page.contains("ffffffffffff on linux&#x2f;amd64"));
+    assert!(newest.unwrap().contains("all passed in 5 of 6 valid runs, 0 were lost"));
 }
 
 #[test]

@@ -157,7 +157,7 @@ fn evidence_that_is_not_what_it_says_does_not_come_in() {
     let other = World::new();
     other.record(&other.run(10, "other").good("q", "v7", passing(2))).unwrap();
     let future = World::new();
-    future.record(&future.run_on("2999-01-01", "future").full("p", "v1", "linux/amd64", passing(2))).unwrap();
+    future.keep(&future.run_on("2999-01-01", "future").full("p", "v1", "linux/amd64", passing(2)));
     let same = |_: &str, bytes: Vec<u8>| bytes;
     let lie = |name: &str, bytes: Vec<u8>| match name {
         "p/linux-amd64/lab-default/results.json" => {
@@ -212,6 +212,61 @@ fn what_is_no_release_and_who_is_not_there() {
     assert!(error.cause == Cause::Usage && error.to_string().contains("'nobody'"), "{error}");
     // Without --release each goes where its own build pushed its release: these were pushed nowhere.
     assert_eq!(world.ask(&["push"]).unwrap().exit(), Exit::NOTHING_RAN);
+}
+
+/// A release that somebody removed keeps nothing from the registry that is about others, and is said.
+#[test]
+fn an_old_release_that_is_gone_is_passed_over() {
+    let world = World::new();
+    let published = Published::new(true);
+    let gone = format!("{}/tekton/gone@sha256:{}", published.registry.host, "0".repeat(64));
+    for (day, at) in [(9, gone), (10, published.release.whole())] {
+        let run = world.run(day, "built").built("p", "v1", |images| {
+            images.release.as_mut().unwrap().artifact = Some(at);
+        });
+        world.record(&run.ended()).unwrap();
+    }
+    let error = world.ask(&["push"]).unwrap_err();
+    assert_eq!(error.exit(), Exit::INFRASTRUCTURE, "{error}");
+    assert!(error.to_string().contains("1 release passed over"), "{error}");
+    assert_eq!(published.referrers().len(), 1, "the other one is there");
+}
+
+/// What the registry does not give is no bad evidence.
+#[test]
+fn what_cannot_be_fetched_is_not_refused() {
+    let world = World::new();
+    world.record(&run(&world, 10, "here", "linux/amd64")).unwrap();
+    let published = Published::new(true);
+    world.ask(&["push", "--release", &published.tag()]).unwrap();
+    published.registry.trouble("GET /v2/tekton/p/blobs", 100, crate::support::Trouble::Status(403, ""));
+    let there = World::new();
+    let error = pull(&there, &published.tag(), &[]).unwrap_err();
+    assert!(error.exit() == Exit::INFRASTRUCTURE && error.to_string().contains("not all evidence"), "{error}");
+    assert!(there.bundles().is_empty());
+}
+
+/// Whoever may attach something to one release could speak of all others.
+#[test]
+fn unsigned_evidence_about_other_releases_is_pointed_out() {
+    let world = World::new();
+    let published = Published::new(true);
+    let keys = keys(&world);
+    let run =
+        run(&world, 10, "both", "linux/amd64").built("q", "v7", |_| ()).installed("q", "v7", "linux/amd64", |_| ());
+    world.record(&run.tested("q", "v7", "linux/amd64", passing(2), |_| ())).unwrap();
+    world.ask(&["push", "--release", &published.tag(), "--key", &keys[0]]).unwrap();
+    let warned = |more: &[&str]| {
+        let there = World::new();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_support-matrix"));
+        command.args(["pull", &published.tag()]).args(more);
+        command.arg("--history").arg(there.path("history")).arg("--index").arg(there.path("index"));
+        let mut said = String::new();
+        let process = kit::Process::new("support-matrix", command).on_line(|_, line| said.push_str(line));
+        assert!(process.finish().unwrap().good());
+        said.contains("also speaks of q@v7")
+    };
+    assert!(warned(&[]) && !warned(&["--key", &keys[1]]));
 }
 
 /// Two pairs of keys, made by openssl as a user would.

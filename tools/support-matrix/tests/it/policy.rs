@@ -23,6 +23,11 @@ fn cell(world: &World, day: u8, on: &str) -> Cell {
     matrix.cells.iter().find(|cell| cell.platform == platform(on)).cloned().unwrap()
 }
 
+/// Two fields of each entry of a log.
+fn fields<'j>(log: &'j serde_json::Value, names: [&str; 2]) -> Vec<[&'j str; 2]> {
+    log.as_array().unwrap().iter().map(|entry| names.map(|name| entry[name].as_str().unwrap())).collect()
+}
+
 fn bad() -> Vec<Test> {
     let mut tests = passing(3);
     tests.push(test("TestBad", Status::Failed, Some(Cause::Product)));
@@ -50,6 +55,29 @@ fn a_share_of_the_last_valid_runs_must_have_passed() {
     assert!(!cell(&world, 5, "linux/amd64").supported.met, "two of three newest and one bad");
     world.record(&world.run(6, "r6").full("p", "v1", "linux/amd64", passing(4))).unwrap();
     assert!(cell(&world, 6, "linux/amd64").supported.met, "three of the last four");
+}
+
+/// However good the suites are that a level names: what is failing is not supported.
+#[test]
+fn nothing_is_said_of_a_cell_that_fails() {
+    let world = world("");
+    world.record(&world.run(1, "full").full("p", "v1", "linux/amd64", passing(4))).unwrap();
+    world.record(&world.run(2, "smoke").good("p", "v1", bad())).unwrap();
+    let found = cell(&world, 2, "linux/amd64");
+    assert_eq!((found.state, found.claim.as_deref()), (State::Failing, None));
+    assert_eq!(found.supported.reasons, ["e2e smoke: not good"]);
+    let (code, said) = world.program(&["can", "p@v1", "linux/amd64", "--as-of", "2026-01-02"]);
+    assert!(code == 1 && said.contains("e2e smoke: not good"), "{said}");
+    // An image that lies, which this policy does not ask about.
+    let run = world.run(3, "lie").built("p", "v2", |images| {
+        images.images[0].platforms[0].program.as_mut().unwrap().machine = "arm64".into();
+    });
+    let run = run.installed("p", "v2", "linux/amd64", |_| ());
+    let full = |results: &mut kit::record::Results| results.suite = "full".into();
+    world.record(&run.tested("p", "v2", "linux/amd64", passing(4), full)).unwrap();
+    assert_eq!(world.program(&["can", "p@v2", "linux/amd64", "--as-of", "2026-01-03"]).0, 1);
+    world.record(&world.run(4, "again").good("p", "v1", passing(2))).unwrap();
+    assert_eq!(world.program(&["can", "p@v1", "linux/amd64", "--as-of", "2026-01-04"]).0, 0);
 }
 
 #[test]
@@ -93,6 +121,33 @@ fn what_passes_on_the_reference_must_pass_here_in_the_same_version() {
     assert!(amd64.unwrap().supported.met);
 }
 
+/// What a run on the reference platform makes of another platform's claim is a change like any other.
+#[test]
+fn the_log_knows_what_the_reference_changed() {
+    let world = world("unlike_reference = 0\n");
+    world.record(&world.run(1, "first").full("p", "v1", "linux/amd64", passing(1))).unwrap();
+    let none = world.digest(&world.run(2, "z").full("p", "v1", "linux/s390x", passing(3)));
+    // What is built speaks of every platform: these only test it.
+    let reference = |day, count: usize| {
+        let run = world.run(day, &format!("r{day}")).installed("p", "v1", "linux/amd64", |_| ());
+        let full = |results: &mut kit::record::Results| results.suite = "full".into();
+        world.digest(&run.tested("p", "v1", "linux/amd64", passing(count), full))
+    };
+    let (same, more) = (reference(3, 3), reference(4, 5));
+    let (_, log) = world.listed(&["log", "p@v1/linux-s390x", "--as-of", "2026-01-05"]);
+    // Nothing that passes there and not here: so it is supported from the first day on.
+    let said = fields(&log, ["direction", "evidence"]);
+    assert_eq!(said[1..], [["promotion", none.as_str()], ["demotion", more.as_str()]], "{log:#}");
+    assert!(log[2]["rule"].as_str().unwrap().contains("2 tests pass on linux/amd64 and not here"), "{log:#}");
+    assert!(log[2]["run"].is_string(), "not by time alone");
+    for (date, supported) in [("2026-01-03", true), ("2026-01-04", false)] {
+        let (_, json) = world.json(&["why", "p@v1/linux-s390x", "--as-of", date]);
+        assert_eq!(json[0]["supported"]["met"], supported, "{date}, {same}");
+    }
+    let (_, notices) = world.json(&["notices", "--since", "2026-01-03", "--as-of", "2026-01-05"]);
+    assert!(notices.to_string().contains("and not here"), "{notices:#}");
+}
+
 #[test]
 fn owners_and_machines_are_counted() {
     let world = world("owners = 2\nmachines = 3\n");
@@ -118,6 +173,35 @@ fn a_single_failure_can_be_a_doubt_and_two_are_failing() {
     assert_eq!(cell(&world, 3, "linux/amd64").state, State::Failing);
 }
 
+/// A good run of one suite takes no doubt from another, and a failing cell is beyond doubt.
+#[test]
+fn doubts_are_of_a_suite() {
+    let world = world("[states]\nfailing = 3\n");
+    world.record(&world.run(1, "a").full("p", "v1", "linux/amd64", passing(4))).unwrap();
+    world.record(&world.run(2, "b").full("p", "v1", "linux/amd64", bad())).unwrap();
+    world.record(&world.run(3, "c").full("p", "v1", "linux/amd64", bad())).unwrap();
+    world.record(&world.run(4, "smoke").good("p", "v1", passing(2))).unwrap();
+    let doubt = cell(&world, 4, "linux/amd64").reason;
+    assert!(doubt.ends_with("2 runs in a row not good, of 3 that make it failing"), "{doubt}");
+    world.record(&world.run(5, "d").full("p", "v1", "linux/amd64", bad())).unwrap();
+    let failing = cell(&world, 5, "linux/amd64");
+    assert!(failing.state == State::Failing && !failing.reason.contains("in a row"), "{}", failing.reason);
+}
+
+/// A smoke test after it does not hide when everything was tested last.
+#[test]
+fn tested_is_the_last_full_run() {
+    let world = world("");
+    world.record(&world.run(1, "smoke").good("p", "v1", passing(2))).unwrap();
+    let tested = |day| cell(&world, day, "linux/amd64").tested;
+    assert_eq!(tested(1).suite.as_deref(), Some("smoke"), "as long as there is nothing else");
+    world.record(&world.run(2, "full").full("p", "v1", "linux/amd64", passing(9))).unwrap();
+    world.record(&world.run(3, "smoke").good("p", "v1", bad())).unwrap();
+    let last = tested(3);
+    assert!((last.suite.as_deref(), last.counts.unwrap().asked, last.passed) == (Some("full"), 9, true), "{last:?}");
+    assert_eq!(cell(&world, 3, "linux/amd64").state, State::Failing);
+}
+
 #[test]
 fn what_is_very_old_is_unknown() {
     let world = world("[states]\nstale = 5\nunknown = 20\n");
@@ -125,6 +209,24 @@ fn what_is_very_old_is_unknown() {
     let states: Vec<_> = [5, 8, 25].iter().map(|day| cell(&world, *day, "linux/amd64").state).collect();
     assert_eq!(states, [State::TestedNatively, State::Stale, State::Unknown]);
     assert!(cell(&world, 25, "linux/amd64").reason.contains("nothing is known since more than 20 days"));
+}
+
+/// What was lost, not reached or not looked at is forgotten as well, and the day of that is said before.
+#[test]
+fn the_day_on_which_a_lost_try_is_forgotten_is_said() {
+    let world = world("[states]\nunknown = 20\n");
+    let unbuilt = |images: &mut kit::record::Images| {
+        images.head = images.head.clone().failed(&kit::Error::new(Cause::Registry, "no answer"));
+        images.images.clear();
+    };
+    world.record(&world.run(1, "lost").built("p", "v1", unbuilt)).unwrap();
+    let lost = cell(&world, 2, "linux/amd64");
+    assert_eq!(lost.state, State::Infrastructure);
+    let change = lost.changes.unwrap();
+    assert_eq!((change.at.to_string().as_str(), change.state), ("2026-01-21T01:05:00Z", State::Unknown));
+    assert_eq!(cell(&world, 22, "linux/amd64").state, State::Unknown);
+    let (_, log) = world.listed(&["log", "p@v1/linux-amd64", "--as-of", "2026-01-30"]);
+    assert_eq!(fields(&log, ["to", "direction"]), [["infrastructure", "change"], ["unknown", "change"]]);
 }
 
 #[test]
@@ -171,6 +273,8 @@ fn the_infrastructure_s_share_is_said_per_platform_and_owner() {
     for file in ["matrix.txt", "matrix.md"] {
         assert!(world.output(file).contains("1 of 1 run lost to the infrastructure (100.0 %)"), "{file}");
     }
+    let page = world.output("matrix.html");
+    assert!(page.contains("<th scope=\"row\">A</th>") && page.contains("<td>1 (25.0 %)</td>"), "per owner as well");
 }
 
 #[test]
@@ -214,6 +318,10 @@ fn policies_that_cannot_be_are_refused() {
         ("[states]\nfailing = 0\n", "at least one run"),
         ("colour = 1\n", "unknown field `colour`"),
         ("[alarms]\nnight = -1\n", "policy.toml"),
+        (
+            "[[level]]\nname = 'x'\nevidence = ['e2e']\npass_rate = { least = 0.5, last = 2 }\n",
+            "it needs native = true",
+        ),
         ("[[level]]\nname = 'x'\nevidence = ['index']\nmax_skips = 1\n", "it needs evidence 'e2e'"),
     ] {
         let world = world(more);

@@ -54,8 +54,49 @@ fn can() {
     }
     let (code, json) = world.json(&["can", "pipeline@v1.9.0", "linux/amd64", "--as-of", "2026-01-20"]);
     assert_eq!((code, &json["yes"], &json["state"]), (1, &false.into(), &"stale".into()));
+    assert_eq!(json["schemaVersion"], support_matrix::model::SCHEMA_VERSION);
     let names = support_matrix::schemas().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
     assert!(names.contains(&"matrix-can"), "{names:?}");
+}
+
+/// What we built says nothing of what the project published, unless somebody asks for it.
+#[test]
+fn can_tells_what_was_published_from_what_we_built() {
+    let world = World::new();
+    world.record(&world.run(10, "ours").full("p", "v1", "linux/amd64", passing(4))).unwrap();
+    let ask = |more: &[&str]| world.json(&[&["can", "p@v1", "linux/amd64", "--as-of", "2026-01-12"], more].concat());
+    let (code, json) = ask(&[]);
+    assert_eq!((code, &json["origin"]), (0, &"built-here".into()), "nobody looked at another");
+    let published = kit::digest::sha256(b"published");
+    let run = world.run(11, "theirs").built("p", "v1", |images| {
+        images.origin = kit::record::Origin::Published;
+        images.release.as_mut().unwrap().digest = published.clone();
+    });
+    world.record(&run).unwrap();
+    assert_eq!(ask(&[]).0, 1);
+    assert_eq!((ask(&["--origin", "built-here"]).0, ask(&["--origin", "unknown"]).0), (0, 1));
+    let (code, json) = ask(&["--claim", "available"]);
+    assert_eq!((code, &json["origin"]), (0, &"published".into()));
+    assert_eq!(world.program(&["can", "p@v1", "linux/amd64", "--origin", "mine"]).0, 2);
+    let (_, badge) = world.program(&["badge", "p@v1", "linux/amd64", "--as-of", "2026-01-12"]);
+    assert!(badge.contains(": available until"), "{badge}");
+}
+
+/// Good on one Kubernetes is not good on another.
+#[test]
+fn can_names_where_the_same_version_fails() {
+    let world = World::new();
+    world.record(&world.run(10, "good").full("p", "v1", "linux/amd64", passing(4))).unwrap();
+    let run = world.run(11, "bad").built("p", "v1", |_| ());
+    let run = run.installed("p", "v1", "linux/amd64", |install| install.cluster.kubernetes = "v1.40.0".into());
+    let bad = vec![test("TestBad", Status::Failed, Some(Cause::Product))];
+    world.record(&run.tested("p", "v1", "linux/amd64", bad, |results| results.suite = "full".into())).unwrap();
+    let (code, json) = world.json(&["can", "p@v1", "linux/amd64", "--as-of", "2026-01-12"]);
+    assert_eq!((code, &json["failing"][0]), (0, &"p@v1/linux-amd64/v1.40.0/built-here".into()));
+    let (_, text) = world.program(&["can", "p@v1", "linux/amd64", "--as-of", "2026-01-12"]);
+    assert!(text.starts_with("yes: ") && text.contains("v1.40.0/built-here is failing: e2e full"), "{text}");
+    let only = ["can", "p@v1", "linux/amd64", "--as-of", "2026-01-12", "--kubernetes", "v1.37.2"];
+    assert_eq!(world.json(&only).1["failing"], serde_json::json!([]));
 }
 
 #[test]
@@ -70,7 +111,7 @@ fn diff() {
         code == 0 && text.contains("+ pipeline@v1.9.0/linux-amd64/v1.37.2/built-here: nothing -> tested natively"),
         "{text}"
     );
-    let (code, json) = world.json(&["diff", "2026-01-11", "2026-01-30", "--all"]);
+    let (code, json) = world.listed(&["diff", "2026-01-11", "2026-01-30", "--all"]);
     assert_eq!(code, 1);
     let gone = json.as_array().unwrap().iter().find(|row| row["name"].as_str().unwrap().contains("v1.9.0/linux-amd64"));
     assert_eq!(gone.unwrap()["after"]["state"], "stale");
@@ -82,7 +123,7 @@ fn diff() {
 #[test]
 fn log() {
     let world = world();
-    let (code, json) = world.json(&["log", "pipeline@v1.9.0/linux/amd64", "--as-of", "2026-01-30"]);
+    let (code, json) = world.listed(&["log", "pipeline@v1.9.0/linux/amd64", "--as-of", "2026-01-30"]);
     assert_eq!(code, 0);
     let entries = json.as_array().unwrap();
     let short: Vec<_> = entries
@@ -98,13 +139,32 @@ fn log() {
     assert!(short.iter().any(|(_, state, claim, _)| *state == "stale" && *claim == Some("built")), "{short:?}");
     assert!(entries.iter().all(|entry| entry["evidence"].is_string()));
     let (_, since) =
-        world.json(&["log", "pipeline@v1.9.0/linux/amd64", "--as-of", "2026-01-30", "--since", "2026-01-11"]);
+        world.listed(&["log", "pipeline@v1.9.0/linux/amd64", "--as-of", "2026-01-30", "--since", "2026-01-11"]);
     assert_eq!(since.as_array().unwrap().len(), entries.len() - 1);
     let quiet = world.program(&["log", "pipeline@v1.9.0", "--since", "2026-01-25", "--as-of", "2026-01-30"]);
     assert_eq!(quiet, (0, "nothing changed\n".into()));
     assert_eq!(world.program(&["log", "nowhere"]).0, 2, "that is no cell");
     assert_eq!(world.program(&["log", "pipeline@v1.9.0/linux/arm"]).0, 2, "nor is the beginning of linux/arm64 one");
     assert!(world.program(&["log", "--as-of", "2026-01-30"]).1.contains("by time alone"));
+}
+
+/// A log that is asked for alone believes no bundle that it has not looked at.
+#[test]
+fn the_log_does_not_rest_on_damaged_evidence() {
+    let world = world();
+    let last =
+        |bundle: &std::path::Path| fs::read_to_string(bundle.join("bundle.json")).unwrap().contains("20260112-010000");
+    let path = world.bundles().into_iter().find(|bundle| last(bundle)).unwrap();
+    let path = path.join("pipeline/linux-amd64/lab-default/results.json");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, text.replacen("TestBad", "TestMad", 1)).unwrap();
+    let (code, json) = world.listed(&["log", "pipeline@v1.9.0", "--as-of", "2026-01-13"]);
+    assert!(code == 0 && !json.as_array().unwrap().is_empty());
+    let (code, _) = world.program(&["log", "pipeline@v1.10.0", "--as-of", "2026-01-13"]);
+    assert_eq!(code, 0, "what is damaged changed nothing");
+    let (_, all) = world.listed(&["log", "--as-of", "2026-01-13"]);
+    assert!(!all.to_string().contains("v1.10.0"), "{all:#}");
 }
 
 #[test]
@@ -120,7 +180,7 @@ fn claims() {
     file("deep/strange.yaml", "annotations:\n  tekton.dev/platforms: 'linux/amd64,linux/mips'\n");
     file("ignored.rs", "// s390x\n");
     let docs = world.path("docs").display().to_string();
-    let (code, json) = world.json(&["claims", &docs, "--component", "pipeline@v1.9.0", "--as-of", "2026-01-13"]);
+    let (code, json) = world.listed(&["claims", &docs, "--component", "pipeline@v1.9.0", "--as-of", "2026-01-13"]);
     assert_eq!(code, 1);
     let rows: Vec<_> = json
         .as_array()
@@ -171,7 +231,7 @@ fn claims() {
 fn stale() {
     let world = world();
     let kinds = |date: &str| {
-        let (code, json) = world.json(&["stale", "--as-of", date]);
+        let (code, json) = world.listed(&["stale", "--as-of", date]);
         let mut kinds: Vec<_> =
             json.as_array().unwrap().iter().map(|row| row["kind"].as_str().unwrap().to_owned()).collect();
         kinds.dedup();
@@ -194,6 +254,40 @@ fn stale() {
     assert_eq!(empty.program(&["stale"]).0, 1, "a night in which nothing ran, ever");
 }
 
+/// What ended is not forgotten, what is lost each night teaches nothing, and what never began is missed.
+#[test]
+fn alarms_do_not_go_quiet() {
+    let world = World::new();
+    world.config(
+        "architectures.toml",
+        "[[architecture]]\nplatform = 'linux/amd64'\nowners = ['A']\nschedule = '5 1 * * *'\n\
+         [[architecture]]\nplatform = 'linux/s390x'\nowners = ['Z']\nschedule = '5 2 * * *'\n\
+         [[architecture]]\nplatform = 'linux/arm64'\nowners = ['Arm']\n",
+    );
+    world.record(&world.run(1, "good").full("p", "v1", "linux/amd64", passing(4))).unwrap();
+    for day in 2..=9 {
+        world.record(&world.run(day, &format!("lost{day}")).lost("p", "v1", "linux/amd64")).unwrap();
+    }
+    let alarms = |date: &str| {
+        let (code, json) = world.listed(&["stale", "--as-of", date]);
+        assert_eq!(code, 1);
+        let row = |row: &serde_json::Value| {
+            (row["kind"].as_str().unwrap().to_owned(), row["words"].as_str().unwrap().to_owned())
+        };
+        json.as_array().unwrap().iter().map(row).collect::<Vec<_>>()
+    };
+    let kinds = |date: &str| alarms(date).into_iter().map(|(kind, _)| kind).collect::<Vec<_>>();
+    assert_eq!(kinds("2026-01-03T02:00:00Z"), ["never"]);
+    assert!(alarms("2026-01-03T02:00:00Z")[0].1.starts_with("linux/s390x: "));
+    let silent = alarms("2026-01-05T02:00:00Z");
+    assert_eq!(silent[1].0, "silent");
+    assert!(silent[1].1.contains("nothing was learnt since 2026-01-01, for more than 3 days"), "{silent:?}");
+    assert_eq!(kinds("2026-01-07T02:00:00Z"), ["never", "silent", "expiring"]);
+    let late = alarms("2026-01-09T02:00:00Z");
+    assert_eq!(late.iter().map(|(kind, _)| kind.as_str()).collect::<Vec<_>>(), ["never", "silent", "expired"]);
+    assert!(late[2].1.ends_with("'supported' ended on 2026-01-08"), "{late:?}");
+}
+
 /// Only what has really taken a cell's place keeps it from being missed.
 #[test]
 fn a_cell_is_superseded_by_a_newer_version_on_the_same_kubernetes() {
@@ -207,7 +301,7 @@ fn a_cell_is_superseded_by_a_newer_version_on_the_same_kubernetes() {
         world.record(&run.tested(component, version, "linux/amd64", passing(2), full)).unwrap();
     };
     let alarms = |date: &str, kind: &str| -> Vec<String> {
-        let (_, json) = world.json(&["stale", "--as-of", date]);
+        let (_, json) = world.listed(&["stale", "--as-of", date]);
         let rows = json.as_array().unwrap().iter().filter(|row| row["kind"] == kind);
         rows.map(|row| row["cell"].as_str().unwrap().replace("/linux-amd64/", " ").replace("/built-here", "")).collect()
     };
@@ -305,7 +399,9 @@ fn badge() {
     let world = world();
     let (code, svg) = world.program(&["badge", "pipeline@v1.9.0", "linux/amd64", "--as-of", "2026-01-13"]);
     assert!(
-        code == 0 && svg.starts_with("<svg ") && svg.contains("<title>pipeline v1.9.0 linux/amd64: supported</title>"),
+        code == 0
+            && svg.starts_with("<svg ")
+            && svg.contains("<title>pipeline v1.9.0 linux/amd64: supported until 2026-01-17</title>"),
         "{svg}"
     );
     let (_, svg) = world.program(&["badge", "pipeline", "linux/amd64", "--as-of", "2026-01-13"]);

@@ -65,14 +65,46 @@ fn infrastructure_only_ages() {
     };
     world.record(&lost(9, "one")).unwrap();
     let only = cell(&world, 10, "p", "linux/amd64");
-    assert_eq!((only.state, only.lost_runs), (State::Infrastructure, 1));
-    assert!(only.reason.contains("apiserver"), "{}", only.reason);
+    assert_eq!((only.state, only.lost_runs), (State::Installed, 1), "what was shown stands");
+    let said = "e2e smoke: the only try was lost to the infrastructure: apiserver";
+    assert!(only.reason.contains(said), "{}", only.reason);
     world.record(&world.run(10, "good").good("p", "v1", passing(5))).unwrap();
     world.record(&lost(11, "two")).unwrap();
     let after = cell(&world, 12, "p", "linux/amd64");
     assert_eq!(after.state, State::TestedNatively);
     assert_eq!(after.levels.e2e.lost_since, 1);
     assert_eq!(cell(&world, 25, "p", "linux/amd64").state, State::Stale);
+}
+
+/// What was installed, published or built stays that when the next step is lost, and nobody calls that a demotion.
+#[test]
+fn a_lost_try_takes_nothing_from_what_was_shown() {
+    let world = World::new();
+    let published = |images: &mut kit::record::Images| images.origin = Origin::Published;
+    world.record(&world.run(8, "a").built("built", "v1", |_| ())).unwrap();
+    world.record(&world.run(8, "b").built("published", "v1", published)).unwrap();
+    for component in ["built", "published"] {
+        let run = world.run(10, component).asked(component, &["linux/amd64"]);
+        let run = run.built(component, "v1", |images| {
+            if component == "published" {
+                published(images)
+            }
+        });
+        let run = run.installed(component, "v1", "linux/amd64", |install| {
+            install.head = install.head.clone().failed(&Error::new(Cause::ClusterUnreachable, "no answer"));
+            install.cluster.kubernetes = String::new();
+        });
+        world.record(&run.ended()).unwrap();
+    }
+    for (component, state) in [("built", State::Built), ("published", State::Available)] {
+        let found = cell(&world, 11, component, "linux/amd64");
+        assert_eq!(found.state, state);
+        assert!(found.reason.contains("installs: the only try was lost to the infrastructure"), "{}", found.reason);
+        let (_, log) = world.listed(&["log", &format!("{component}@v1/linux-amd64"), "--as-of", "2026-01-11"]);
+        let said: Vec<_> = log.as_array().unwrap().iter().map(|entry| entry["direction"].as_str().unwrap()).collect();
+        assert_eq!(said, ["promotion"], "{log:#}");
+    }
+    assert_eq!(world.program(&["diff", "2026-01-09", "2026-01-11"]), (0, "no difference\n".into()));
 }
 
 #[test]
@@ -119,7 +151,7 @@ fn a_suite_that_failed_stays_failing_until_it_is_seen_to_be_good() {
         assert_eq!((found.state, tested.met), (State::Failing, false), "day {day}: {tested:?}");
         assert_eq!(tested.reasons, ["e2e smoke or full: not good"]);
     }
-    let (_, log) = world.json(&["log", "p@v1/linux-amd64", "--as-of", "2026-01-17"]);
+    let (_, log) = world.listed(&["log", "p@v1/linux-amd64", "--as-of", "2026-01-17"]);
     assert!(log.as_array().unwrap().iter().all(|entry| entry["to"] != "tested-natively"), "{log:#}");
     full(18, passing(9));
     assert_eq!(cell(&world, 18, "p", "linux/amd64").state, State::TestedNatively);
@@ -346,7 +378,7 @@ fn a_run_that_did_not_come_to_its_end_is_recorded_as_that() {
     let run = world.run(10, "killed").asked("p", &["linux/amd64"]).built("p", "v1", |_| ());
     world.record(&run).unwrap();
     let amd64 = cell(&world, 11, "p", "linux/amd64");
-    assert_eq!(amd64.state, State::Infrastructure);
+    assert_eq!(amd64.state, State::Built);
     assert!(amd64.reason.contains("the run ended before it"), "{}", amd64.reason);
     assert!(!amd64.runs[0].complete);
     assert_eq!(cell(&world, 11, "p", "linux/arm64").state, State::Built);
@@ -364,7 +396,7 @@ fn a_stage_that_failed_says_why_the_next_was_not_reached() {
     let run = run.stage("lab", "", None, (1, 2), kit::Outcome::Failed, Some(Cause::Node)).ended();
     world.record(&run).unwrap();
     let amd64 = cell(&world, 11, "p", "linux/amd64");
-    assert_eq!(amd64.state, State::Infrastructure);
+    assert_eq!(amd64.state, State::Built);
     assert!(amd64.reason.contains("stage 'lab' ended with node"), "{}", amd64.reason);
     let matrix = world.matrix(11);
     let row = matrix.platforms.iter().find(|row| row.platform == platform("linux/amd64")).unwrap();
@@ -385,7 +417,7 @@ fn all_shards_make_a_suite() {
     let folder = run.cell("p", "linux/amd64");
     std::fs::rename(folder.join("results.json"), folder.join("results.1-of-2.json")).unwrap();
     world.record(&run).unwrap();
-    assert_eq!(cell(&world, 11, "p", "linux/amd64").state, State::Infrastructure);
+    assert_eq!(cell(&world, 11, "p", "linux/amd64").state, State::Installed);
     let run = run.tested("p", "v1", "linux/amd64", passing(4), shard(2));
     std::fs::rename(folder.join("results.json"), folder.join("results.2-of-2.json")).unwrap();
     world.record(&run).unwrap();

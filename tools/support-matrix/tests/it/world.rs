@@ -80,6 +80,12 @@ impl World {
         self.call(&["record", &dir, "--history", &history, "--index", &index])
     }
 
+    /// Puts a run into the history as somebody's copy would, whatever it says.
+    pub(crate) fn keep(&self, run: &Run) {
+        let closed = kit::bundle::seal(&run.dir).unwrap();
+        kit::bundle::History::create(self.path("history")).unwrap().store(&closed).unwrap();
+    }
+
     /// A question about this world, asked of the library.
     pub(crate) fn ask(&self, args: &[&str]) -> Result<Done> {
         let [history, index, ci] = ["history", "index", "ci"].map(|name| self.path(name).display().to_string());
@@ -106,6 +112,13 @@ impl World {
     pub(crate) fn json(&self, args: &[&str]) -> (i32, serde_json::Value) {
         let (code, text) = self.program(&[args, &["--output", "json"]].concat());
         (code, serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
+    }
+
+    /// What it lists then.
+    pub(crate) fn listed(&self, args: &[&str]) -> (i32, serde_json::Value) {
+        let (code, mut json) = self.json(args);
+        assert_eq!(json["schemaVersion"], support_matrix::model::SCHEMA_VERSION, "{json}");
+        (code, json["items"].take())
     }
 
     /// All renderings as files, computed for a day of January 2026.

@@ -45,6 +45,38 @@ const STORY: &[(&str, &str, &str, &str)] = &[
     ("2025-03-05", "climber", "linux/amd64", "good"),
 ];
 
+/// Every way from one state to another that the story goes; from a state to itself where only a claim ended.
+const STEPS: &[&str] = &[
+    " -> available: promotion",
+    " -> built: promotion",
+    " -> infrastructure: change",
+    "available -> stale: demotion",
+    "available -> tested-natively: promotion",
+    "built -> installed: promotion",
+    "built -> stale: demotion",
+    "built -> tested-natively: promotion",
+    "built -> tested-not-natively: promotion",
+    "failing -> failing: demotion",
+    "failing -> tested-natively: promotion",
+    "failing -> unknown: change",
+    "infrastructure -> built: promotion",
+    "installed -> stale: demotion",
+    "installed -> tested-natively: promotion",
+    "stale -> available: promotion",
+    "stale -> built: promotion",
+    "stale -> stale: demotion",
+    "stale -> tested-natively: promotion",
+    "stale -> tested-not-natively: promotion",
+    "stale -> unknown: change",
+    "tested-natively -> failing: demotion",
+    "tested-natively -> stale: demotion",
+    "tested-natively -> tested-natively: demotion",
+    "tested-not-natively -> stale: demotion",
+    "tested-not-natively -> tested-natively: promotion",
+    "unknown -> built: promotion",
+    "unknown -> tested-natively: promotion",
+];
+
 fn tests(kind: &str) -> Vec<Test> {
     let mut tests = passing(6);
     match kind {
@@ -124,7 +156,7 @@ pub(crate) fn year() -> World {
 #[test]
 fn every_state_comes_and_goes_and_the_log_says_why() {
     let world = year();
-    let (code, json) = world.json(&["log", "--as-of", "2025-12-31"]);
+    let (code, json) = world.listed(&["log", "--as-of", "2025-12-31"]);
     assert_eq!(code, 0);
     let text = |entry: &serde_json::Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
     let entries = json.as_array().unwrap();
@@ -145,6 +177,11 @@ fn every_state_comes_and_goes_and_the_log_says_why() {
     for state in all {
         assert!(left.contains(state), "nothing ever leaves '{state}'");
     }
+    let steps: BTreeSet<_> = entries
+        .iter()
+        .map(|entry| format!("{} -> {}: {}", text(entry, "from"), text(entry, "to"), text(entry, "direction")))
+        .collect();
+    assert_eq!(steps.iter().map(String::as_str).collect::<Vec<_>>(), STEPS);
     for entry in entries {
         assert!(!text(entry, "rule").is_empty() && !text(entry, "reason").is_empty(), "{entry}");
     }

@@ -1,6 +1,6 @@
 //! What the last report knew: evidence that comes late changes what was before it, and nobody has said that yet.
 
-use std::{cmp::Ordering, collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 use jiff::Timestamp;
 use kit::{Cause, Error, Result, record::SCHEMA_VERSION, rundir};
@@ -83,14 +83,14 @@ fn differs(said: Option<&Known>, entry: LogEntry) -> Option<LogEntry> {
     if said == Some(&Known::after(&entry)) {
         return None;
     }
-    let worth = |state: Option<State>| state.unwrap_or(State::Unknown).worth();
     let from = said.map(|known| known.state);
-    let direction = match worth(Some(entry.to)).cmp(&worth(from)) {
-        Ordering::Greater => Direction::Promotion,
-        Ordering::Less => Direction::Demotion,
-        Ordering::Equal => entry.direction,
-    };
     let claim_before = said.and_then(|known| known.claim.clone());
+    let before = (&claim_before.is_some(), from.unwrap_or(State::Unknown));
+    let direction = match Direction::between(before, (&entry.claim.is_some(), entry.to)) {
+        // How claims follow each other is not known here: the change itself says it.
+        Direction::Change if claim_before != entry.claim => entry.direction,
+        direction => direction,
+    };
     Some(LogEntry { direction, from, claim_before, ..entry })
 }
 
