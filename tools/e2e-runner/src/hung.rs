@@ -12,7 +12,7 @@ use std::{
 };
 
 use kit::{
-    Cause, Platform,
+    Cause,
     process::Stopper,
     record::{Status, TestLimit},
     ui,
@@ -50,26 +50,22 @@ impl Default for Limits {
 
 impl Limits {
     /// Exactly what the caller says; otherwise what is learnt from the `earlier` runs, and for all other tests what the
-    /// suite says, stretched. What was learnt on that very platform needs no stretching.
+    /// suite says, stretched. What was learnt on nodes that were as slow needs no stretching.
     #[must_use]
-    pub fn new(
-        exactly: Option<Duration>,
-        suite: Option<Duration>,
-        earlier: &[Found],
-        platform: &Platform,
-        pace: &Pace,
-    ) -> Self {
+    pub fn new(exactly: Option<Duration>, suite: Option<Duration>, earlier: &[Found], pace: &Pace) -> Self {
         if let Some(other) = exactly {
             return Self { other, learnt: BTreeMap::new() };
         }
         let mut learnt = BTreeMap::new();
         for results in earlier.iter().map(|found| &found.results) {
+            let then = results.conditions.stretch.as_ref().map_or(1, |stretch| stretch.factor.max(1));
+            let slower = pace.factor().div_ceil(then);
             let tests = results.tests.iter().filter(|test| top(&test.name) == test.name);
             for test in tests.filter(|test| test.status == Status::Passed) {
                 // A record may hold anything.
                 let Ok(took) = Duration::try_from_secs_f64(test.seconds) else { continue };
                 let limit = took.saturating_mul(LEARNT).max(LEAST);
-                let limit = if results.platform == *platform { limit } else { pace.stretch(limit) };
+                let limit = limit.saturating_mul(slower);
                 let longest = learnt.entry(test.name.clone()).or_insert(limit);
                 *longest = limit.max(*longest);
             }
@@ -335,6 +331,7 @@ impl Observer for Told {
 mod tests {
     use super::*;
     use crate::{report, runs};
+    use kit::record::Stretch;
 
     const fn minutes(number: u64) -> Duration {
         Duration::from_mins(number)
@@ -346,18 +343,22 @@ mod tests {
         let failed = kit::record::Test { seconds: 9e9, ..report::row("TestBad", "p", Status::Failed) };
         let tests = vec![passed("TestA", 60.0), passed("TestB", 1.0), passed("TestA/x", 900.0), failed];
         let results = runs::tests::results("x", "linux/s390x", tests);
-        let found = [Found { path: "x".into(), digest: "sha256:1".into(), results }];
-        let here: Platform = "linux/s390x".parse().unwrap();
-        let limits = |exactly, suite, platform: &Platform, slowdown| {
-            let limits = Limits::new(exactly, suite, &found, platform, &Pace::new(slowdown, None));
+        let mut found = [Found { path: "x".into(), digest: "sha256:1".into(), results }];
+        let limits = |found: &[Found], exactly, suite, slowdown| {
+            let limits = Limits::new(exactly, suite, found, &Pace::new(slowdown, None));
             ["TestA", "TestB", "TestBad", "TestA/x"].map(|test| limits.of(test).as_secs() / 60)
         };
-        assert_eq!(limits(None, None, &here, None), [5, 2, 20, 20]);
-        assert_eq!(limits(None, None, &here, Some(3.0)), [5, 2, 60, 60], "these are this platform's times");
-        assert_eq!(limits(None, Some(minutes(4)), &Platform::host(), Some(3.0)), [15, 6, 12, 12]);
-        assert_eq!(limits(Some(minutes(7)), Some(minutes(4)), &here, Some(3.0)), [7, 7, 7, 7]);
-        let late = Limits::new(None, None, &found, &here, &Pace::default()).and(minutes(10));
+        assert_eq!(limits(&found, None, None, None), [5, 2, 20, 20]);
+        assert_eq!(limits(&found, None, Some(minutes(4)), Some(3.0)), [15, 6, 12, 12]);
+        assert_eq!(limits(&found, Some(minutes(7)), Some(minutes(4)), Some(3.0)), [7, 7, 7, 7]);
+        let late = Limits::new(None, None, &found, &Pace::default()).and(minutes(10));
         assert_eq!(["TestA", "TestBad"].map(|test| late.of(test)), [minutes(15), minutes(30)]);
+        // Nodes that were as slow then took that time.
+        let stretch = Stretch { slowdown: 3.0, source: "x".into(), factor: 3, changes: Vec::new() };
+        found[0].results.conditions.stretch = Some(stretch);
+        assert_eq!(limits(&found, None, None, Some(3.0)), [5, 2, 60, 60]);
+        assert_eq!(limits(&found, None, None, None), [5, 2, 20, 20]);
+        assert_eq!(limits(&found, None, None, Some(12.0))[0], 20);
     }
 
     #[test]

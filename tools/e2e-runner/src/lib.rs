@@ -36,7 +36,6 @@ pub mod report;
 pub mod rounds;
 pub mod runs;
 mod script;
-mod secrets;
 pub mod select;
 pub mod session;
 pub mod settings;

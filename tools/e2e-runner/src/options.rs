@@ -10,7 +10,7 @@ use kit::{
     record::Results,
 };
 
-use crate::{environment, pace, secrets, shard::Shard};
+use crate::{environment, pace, shard::Shard};
 
 /// Which tests of a component.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -303,7 +303,7 @@ impl RunArgs {
             words.extend(value.into_iter().flat_map(|value| [option.to_owned(), value.clone()]));
         }
         words.extend(self.ci.arguments());
-        let env = self.env.iter().map(|(key, value)| format!("{key}={}", secrets::shown(key, value)));
+        let env = self.env.iter().map(|(key, value)| format!("{key}={}", kit::secrets::shown(key, value)));
         words.extend(env.flat_map(|pair| ["--env".to_owned(), pair]));
         let words: Vec<_> = words.iter().map(|word| quote(word)).collect();
         format!("cargo xtask e2e-runner run {}", words.join(" "))

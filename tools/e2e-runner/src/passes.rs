@@ -29,7 +29,6 @@ use crate::{
         log::{self, Allowance, Folder},
     },
     program::Program,
-    secrets,
     select::Selection,
 };
 
@@ -159,13 +158,12 @@ impl Runner<'_> {
     pub fn run_after(&self, failed: usize, tests: &[String], name: &str, ui: &Ui) -> Result<Ran> {
         let mut ran = Ran::default();
         let live = Live::start(ui, ui.step(name), tests.len());
-        let mut left = tests.to_vec();
+        // A test may run in several passes: it has ended in each for itself.
+        let mut left = vec![tests.to_vec(); self.passes.len()];
         for number in 1.. {
-            let Some(hung) = self.all_passes(&left, failed, &live, &mut ran)? else { break };
-            let ended =
-                |name: &String| ran.streams.iter().flat_map(|stream| &stream.tests).any(|test| *test.name == **name);
-            left.retain(|name| !ended(name));
-            if left.is_empty() || ran.stopped.is_some() || ran.signal.is_some() {
+            let Some(hung) = self.all_passes(&mut left, failed, &live, &mut ran)? else { break };
+            let over = left.iter().all(Vec::is_empty);
+            if over || ran.stopped.is_some() || ran.signal.is_some() {
                 break;
             }
             if number == hung::MOST {
@@ -173,25 +171,31 @@ impl Runner<'_> {
                 ran.stopped = Some(Stopped { cause: Some(Cause::TestTimeout), why });
                 break;
             }
-            ui.note(format!("{}; without it: {} tests", hung.why, left.len()));
+            ui.note(format!("{}; the others go on without it", hung.why));
         }
         Ok(ran)
     }
 
-    /// All passes with these tests, until one hangs.
-    fn all_passes(&self, tests: &[String], failed: usize, live: &Live, ran: &mut Ran) -> Result<Option<Hung>> {
-        for pass in &self.passes {
+    /// All passes, each with what is left for it, until a test hangs.
+    fn all_passes(&self, left: &mut [Vec<String>], failed: usize, live: &Live, ran: &mut Ran) -> Result<Option<Hung>> {
+        for (pass, left) in self.passes.iter().zip(left).filter(|(_, left)| !left.is_empty()) {
             if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 ran.stopped.get_or_insert(time_over());
             }
             if ran.stopped.is_some() || ran.signal.is_some() {
                 break;
             }
-            match self.pass(pass, tests, failed, live, ran) {
+            match self.pass(pass, left, failed, live, ran) {
                 // What the passes before it have found stays.
                 Err(error) if !ran.streams.is_empty() => ran.stopped = Some(Stopped::by(&error)),
-                Ok(None) => {}
-                hung => return hung,
+                // What has not run in it is none of its tests.
+                Ok(None) => left.clear(),
+                Ok(hung) => {
+                    let ended = ran.streams.last().map_or(&[][..], |stream| &stream.tests);
+                    left.retain(|name| !ended.iter().any(|test| *test.name == **name));
+                    return Ok(hung);
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(None)
@@ -231,7 +235,8 @@ impl Runner<'_> {
                 let line = if pipe == Pipe::Out { line.as_bytes() } else { line.trim_start_matches('{').as_bytes() };
                 if written.is_ok() {
                     written = stream.line(line);
-                    let enough = before + stream.failed() >= most;
+                    // Whom the end of a hung program cut off has not failed.
+                    let enough = before + stream.failed() >= most && guard.found().is_none();
                     if written.is_err() || (enough && !too_many) {
                         self.stopper.stop();
                     }
@@ -345,7 +350,7 @@ impl Runner<'_> {
     pub fn describe(&self, tests: &[String]) -> Result<String> {
         let mut text = format!("cd {}\n", quote(&self.program.folder.display().to_string()));
         for (name, value) in &self.environment {
-            let _ = writeln!(text, "export {name}={}", quote(&secrets::shown(name, &value.to_string_lossy())));
+            let _ = writeln!(text, "export {name}={}", quote(&kit::secrets::shown(name, &value.to_string_lossy())));
         }
         for pass in &self.passes {
             let program = self.program.path.display().to_string();

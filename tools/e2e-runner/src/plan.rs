@@ -262,7 +262,7 @@ impl<'a> Plan<'a> {
         let chosen = &self.args.env;
         // However few of a suite's tests they are: what hangs and prints now and then is ended, and says where it is.
         let limit = self.args.timeout.unwrap_or(pace.stretch(self.suite.limit()?.unwrap_or(LIMIT)));
-        let limits = self.test_limits(&values.platform, self.suite.test_limit()?, pace);
+        let limits = self.test_limits(self.suite.test_limit()?, pace);
         Ok(Runner {
             program,
             selection,
@@ -290,9 +290,9 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// How long each test may take there; `suite` says so of those that nothing is known of.
-    pub(crate) fn test_limits(&self, platform: &Platform, suite: Option<Duration>, pace: &Pace) -> Limits {
-        Limits::new(self.args.test_timeout, suite, &self.known, platform, pace)
+    /// How long each test may take; `suite` says so of those that nothing is known of.
+    pub(crate) fn test_limits(&self, suite: Option<Duration>, pace: &Pace) -> Limits {
+        Limits::new(self.args.test_timeout, suite, &self.known, pace)
     }
 
     pub(crate) fn values(&self, kubeconfig: PathBuf, platform: &Platform, registry: Option<String>) -> Values {

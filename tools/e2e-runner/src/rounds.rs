@@ -311,7 +311,7 @@ impl Attempts<'_> {
         match second {
             Ok(second) => {
                 // Whom we ended ourselves has not crashed.
-                let packages = ran.streams.iter_mut().flat_map(|stream| &mut stream.packages);
+                let packages = ran.streams.last_mut().into_iter().flat_map(|stream| &mut stream.packages);
                 packages.for_each(|package| package.crashed = false);
                 let mut new = attempts::rows(&second);
                 (self.judge)(&mut new);

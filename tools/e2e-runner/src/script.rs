@@ -34,7 +34,6 @@ use crate::{
     program,
     report::{self, PACKAGE, Row},
     rounds::Came,
-    secrets,
     session::{self, At},
     settle,
 };
@@ -101,7 +100,7 @@ impl Work {
     fn describe(&self) -> String {
         let mut text = format!("cd {}\n", quote(&self.root.display().to_string()));
         for (name, value) in &self.environment {
-            let value = secrets::shown(name, &value.to_string_lossy());
+            let value = kit::secrets::shown(name, &value.to_string_lossy());
             text.push_str(&format!("export {name}={}\n", quote(&value)));
         }
         let words: Vec<_> = self.command.iter().map(|word| quote(word)).collect();

@@ -41,7 +41,6 @@ use crate::{
     program::{self, Program},
     report::{self, PACKAGE},
     rounds::{Attempts, Before, Came},
-    secrets,
     select::{self, Choice, Selection},
     session::{self, At},
     settle,
@@ -139,7 +138,7 @@ pub(crate) fn dry_run(plan: &Plan<'_>, ui: &Ui) -> Result<Done> {
             "excluded": selection.excluded, "arguments": arguments,
         })
     });
-    let shown: BTreeMap<_, _> = env.iter().map(|(name, value)| (name, secrets::shown(name, value))).collect();
+    let shown: BTreeMap<_, _> = env.iter().map(|(name, value)| (name, kit::secrets::shown(name, value))).collect();
     match ui.output {
         Output::Json => ui.json(&serde_json::json!({
             "component": plan.args.component, "kind": "unit", "platform": platform.to_string(),
@@ -178,15 +177,15 @@ fn variables(plan: &Plan<'_>, unit: &Unit, values: &Values) -> Result<BTreeMap<S
 }
 
 /// How long each test may take. While the connection is away nothing is heard of the tests, which go on.
-fn test_limits(plan: &Plan<'_>, platform: &Platform, pace: &Pace) -> Limits {
-    let limits = plan.test_limits(platform, None, pace);
+fn test_limits(plan: &Plan<'_>, pace: &Pace) -> Limits {
+    let limits = plan.test_limits(None, pace);
     if plan.args.test_timeout.is_some() { limits } else { limits.and(pod::AWAY) }
 }
 
 /// The environment as one could type it, but for secrets.
 fn in_words(env: &BTreeMap<String, String>) -> String {
     let export = |(name, value): (&String, &String)| {
-        format!("export {name}={}\n", kit::process::quote(&secrets::shown(name, value)))
+        format!("export {name}={}\n", kit::process::quote(&kit::secrets::shown(name, value)))
     };
     env.iter().map(export).collect()
 }
@@ -206,7 +205,7 @@ pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, resu
     let (checkout, chosen) = chosen(plan, &place.platform, at.ui)?;
     results.head.inputs.push(Input { name: SOURCES.into(), digest: program::sources(&checkout.source) });
     results.conditions.stretch = session::stretch(&pace, &[]);
-    results.conditions.test_limit = Some(test_limits(plan, &place.platform, &pace).record());
+    results.conditions.test_limit = Some(test_limits(plan, &pace).record());
     // The pods go on without an API server, and wait for it longer than tests do that need one.
     let watch = async { Watch::start(place.opened.client.clone(), &place.platform, Stopper::default()).only_nodes() };
     let watch = at.runtime.block_on(watch);
@@ -352,7 +351,7 @@ impl Work<'_> {
             deadline: Some(Instant::now() + limit + pod::START),
             limit: Some(limit),
             silence: self.plan.args.silence.unwrap_or_else(|| self.pace.stretch(SILENCE)),
-            limits: test_limits(self.plan, &self.place.platform, &self.pace),
+            limits: test_limits(self.plan, &self.pace),
             max_failures: self.most().map(|most| most.saturating_sub(self.failures(came)).max(1)),
             stopper: Stopper::default(),
             judge: Judge::default().of_launcher().of_units(),

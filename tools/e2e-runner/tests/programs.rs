@@ -23,7 +23,7 @@ use e2e_runner::{
     rounds::{Attempts, Before},
     select::Selection,
 };
-use kit::{Cause, Platform, Ui, process::Stopper, record::Status};
+use kit::{Cause, Ui, process::Stopper, record::Status};
 use support::World;
 
 const SUITES: &str = "passes = [['-category=serial'], ['-category=parallel']]
@@ -369,7 +369,7 @@ fn a_test_that_hangs_takes_nobody_with_it() {
     let second = Some(Duration::from_secs(1));
     let asked = ["TestSerial", "TestParallel", "TestProvoked"];
     let (rows, ran) = made.run(&asked, &[("PROVOKE", "hang")], |runner| {
-        runner.limits = Limits::new(second, None, &[], &Platform::host(), &Pace::default());
+        runner.limits = Limits::new(second, None, &[], &Pace::default());
     });
     let hung = find(&rows, "TestProvoked");
     assert_eq!((hung.status, hung.cause, hung.attempts), (Status::Failed, Some(Cause::TestTimeout), 1));
@@ -379,8 +379,14 @@ fn a_test_that_hangs_takes_nobody_with_it() {
     // It waited for its turn, which came in another program.
     let other = find(&rows, "TestParallel");
     assert_eq!((other.status, other.attempts), (Status::Passed, 1), "{other:?}");
-    assert_eq!((rows.len(), ran.stopped, ran.streams.len()), (4, None, 4), "{rows:?}");
+    assert_eq!((rows.len(), ran.stopped, ran.streams.len()), (4, None, 3), "{rows:?}");
     assert_eq!(exit(&rows), 1);
+    // It has hung also where its end is the failure that is one too many.
+    let (rows, _) = made.run(&["TestOther", "TestProvoked"], &[("PROVOKE", "hang")], |runner| {
+        runner.limits = Limits::new(second, None, &[], &Pace::default());
+        runner.max_failures = Some(2);
+    });
+    assert_eq!(find(&rows, "TestProvoked").cause, Some(Cause::TestTimeout));
 }
 
 #[test]

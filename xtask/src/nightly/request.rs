@@ -180,7 +180,10 @@ impl Request {
             let component = ci.component(name)?;
             let (_, suite) =
                 component.suite(args.suite.as_deref()).map_err(|error| error.within(format!("component '{name}'")))?;
-            suite.limit().map_err(|error| error.within(format!("{}: component '{name}'", ci.folder().display())))?;
+            suite
+                .limit()
+                .and(suite.test_limit())
+                .map_err(|error| error.within(format!("{}: component '{name}'", ci.folder().display())))?;
             let mut order = Vec::new();
             collect_needs(name, &all, &mut Vec::new(), &mut order)?;
             needs.push((name.clone(), order));

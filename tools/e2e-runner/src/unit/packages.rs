@@ -131,6 +131,8 @@ pub(super) fn compile(
     let folder = cache.join(&digest::hex(key.as_bytes())[..KEY]);
     std::fs::create_dir_all(&folder).cause(Cause::HostDisk, || format!("cannot create {}", folder.display()))?;
     let file = folder.join("unit.test");
+    // Nobody else takes it for old while it is compiled.
+    cache::used(&file);
     // Another runner may be packing it: it is whole or not there.
     let new = tempfile::Builder::new().prefix(".new-").tempdir_in(&folder);
     let new = new.cause(Cause::HostDisk, || format!("cannot write to {}", folder.display()))?;

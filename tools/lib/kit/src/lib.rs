@@ -15,6 +15,7 @@ pub mod process;
 pub mod record;
 pub mod retry;
 pub mod rundir;
+pub mod secrets;
 pub mod signal;
 pub mod source;
 pub mod stage;

@@ -10,7 +10,7 @@ use crate::{
     Cause, Class, Exit, Outcome, Result, Ui, combine,
     process::quote,
     record::{SCHEMA_VERSION, Stage},
-    rundir,
+    rundir, secrets,
 };
 
 /// Folder of a run directory with a file for each stage that a wiring ran, named by the stage.
@@ -119,9 +119,13 @@ fn command(tool: &str, words: &[String]) -> String {
         if ["stage", "results-dir"].contains(&name) {
             continue;
         }
-        let word = match value.filter(|value| value.starts_with("/workspace/")) {
-            Some(path) => word.replace(path, &name.replace('-', "_").to_uppercase()),
-            None => quote(word),
+        let word = match value {
+            Some(path) if path.starts_with("/workspace/") => word.replace(path, &name.replace('-', "_").to_uppercase()),
+            Some(pair) if name == "env" => match pair.split_once('=') {
+                Some((key, value)) => quote(&word.replace(pair, &format!("{key}={}", secrets::shown(key, value)))),
+                None => quote(word),
+            },
+            _ => quote(word),
         };
         said.push_str(&format!(" {word}"));
     }
@@ -198,6 +202,7 @@ mod tests {
                 "run --run-dir=RUN_DIR --kubeconfig KUBECONFIG x",
             ),
             ("conclude /workspace/run/run --env=A=/workspace", "conclude RUN_DIR --env=A=/workspace"),
+            ("run --env=MY_TOKEN=x --env PASSWORD=y", "run '--env=MY_TOKEN=***' --env 'PASSWORD=***'"),
             ("run --stage /workspace/run/x.json --results-dir=/r --quiet", "run --quiet"),
         ] {
             let words: Vec<_> = words.split(' ').map(String::from).collect();

@@ -16,7 +16,7 @@ static USER: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"://[^/?#\s]*@").exp
 
 /// The value of a variable as it may be shown.
 #[must_use]
-pub(crate) fn shown(name: &str, value: &str) -> String {
+pub fn shown(name: &str, value: &str) -> String {
     let upper = name.to_uppercase();
     let part = |part: &str| PARTS.contains(&part);
     let secret = WORDS.iter().any(|word| upper.contains(word)) || upper.split(|c: char| !c.is_alphanumeric()).any(part);
@@ -25,7 +25,7 @@ pub(crate) fn shown(name: &str, value: &str) -> String {
 
 /// A text without the users and passwords of the URLs in it.
 #[must_use]
-pub(crate) fn without_users(text: &str) -> String {
+pub fn without_users(text: &str) -> String {
     USER.replace_all(text, format!("://{HIDDEN}@")).into_owned()
 }
 
