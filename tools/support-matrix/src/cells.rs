@@ -28,7 +28,7 @@ use crate::{
     policy::{self, Basis, Suites},
     text::clean,
 };
-pub(crate) use changes::{Status, log, verified as verified_log};
+pub(crate) use changes::{Status, verified as verified_log};
 pub(crate) use compare::{References, TestDifferences};
 pub(crate) use owners::owned;
 pub(crate) use sheet::{Judged, Line, Sheet};
@@ -296,9 +296,11 @@ fn cell<'a>(library: &Library, book: &Book<'a>, entry: &Entry<'a>, rules: &Rules
     })
 }
 
-/// When something was last learnt on a cluster; as long as nothing was, when it was first tried there.
+/// When something was last learnt on a cluster; as long as nothing was, when it was first tried there. Where it was ever
+/// tested, that it installs teaches nothing more.
 fn learnt(told: &[Told<'_>]) -> Option<Timestamp> {
-    let tried = || told.iter().filter(|told| is_run(told));
+    let tested = told.iter().any(|told| told.attempt.level == Some(Level::E2e));
+    let tried = || told.iter().filter(|told| is_run(told) && (!tested || told.attempt.level == Some(Level::E2e)));
     let taught = tried().filter(|told| matches!(told.attempt.verdict, Verdict::Shown | Verdict::Failed));
     taught.map(|told| told.attempt.at).max().or_else(|| tried().map(|told| told.attempt.at).min())
 }

@@ -21,7 +21,7 @@ pub use answers::{
 pub use runs::{RunResult, RunRow, StageRow, TestRow};
 
 /// Major and minor version of the schemas. A new minor version only adds fields.
-pub const SCHEMA_VERSION: &str = "1.3";
+pub const SCHEMA_VERSION: &str = "2.0";
 
 /// What is supported, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -139,18 +139,18 @@ fn platform(parts: &[&str]) -> Option<Platform> {
 }
 
 /// Leaves the cells of that origin. Without one, what we built speaks for itself only: where somebody looked at the
-/// release that the project published, that is what is asked about.
+/// release that the project published, on that platform, that is what is asked about.
 pub(crate) fn of_origin(cells: &mut Vec<&Cell>, origin: Option<OriginKind>) {
     let published: BTreeSet<_> = cells
         .iter()
         .filter(|cell| cell.origin.kind == OriginKind::Published)
-        .map(|cell| (cell.component.clone(), cell.version.clone()))
+        .map(|cell| (cell.component.clone(), cell.version.clone(), cell.platform.clone()))
         .collect();
     cells.retain(|cell| match origin {
         Some(wanted) => cell.origin.kind == wanted,
         None => {
             cell.origin.kind == OriginKind::Published
-                || !published.contains(&(cell.component.clone(), cell.version.clone()))
+                || !published.contains(&(cell.component.clone(), cell.version.clone(), cell.platform.clone()))
         }
     });
 }

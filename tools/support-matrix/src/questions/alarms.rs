@@ -46,6 +46,7 @@ pub(crate) fn alarms(matrix: &Matrix, rules: &Rules) -> Vec<Alarm> {
     found.extend(never(matrix, rules));
     for cell in &matrix.cells {
         found.extend(silent(cell, matrix.as_of, limits.silent));
+        found.extend(ended(cell));
         found.extend(ending(cell, matrix.as_of, limits.expiring));
     }
     found
@@ -99,23 +100,23 @@ fn silent(cell: &Cell, now: Timestamp, days: u32) -> Option<Alarm> {
     Some(of_cell(AlarmKind::Silent, cell, last, words))
 }
 
-/// A claim that is about to end, or has ended although nothing but age speaks against it: the strongest.
+/// The strongest claim that has ended although nothing but age speaks against it, unless a stronger one is made.
+fn ended(cell: &Cell) -> Option<Alarm> {
+    let expected = cell.state != State::Unknown && !cell.beside.superseded;
+    let claim = cell.claims.iter().rev().find(|claim| claim.met || claim.expired.is_some()).filter(|_| expected)?;
+    let end = claim.expired?;
+    let words = format!("{}: '{}' ended on {}", cell.id, claim.name, day(end));
+    Some(of_cell(AlarmKind::Expired, cell, end, words))
+}
+
+/// The strongest claim that is made, if it is about to end.
 fn ending(cell: &Cell, now: Timestamp, days: u32) -> Option<Alarm> {
-    let (unknown, superseded) = (cell.state == State::Unknown, cell.beside.superseded);
-    let claim = cell.claims.iter().rev().find(|claim| claim.met || claim.expired.is_some())?;
     // What is said of a release is said in documents, whether there is a newer one or not.
-    let unsaid = unknown || (superseded && cell.line == "main");
-    match (claim.expired, claim.until) {
-        (Some(end), _) if !unknown && !superseded => {
-            let words = format!("{}: '{}' ended on {}", cell.id, claim.name, day(end));
-            Some(of_cell(AlarmKind::Expired, cell, end, words))
-        }
-        (None, Some(until)) if !unsaid && until <= policy::after(now, days) => {
-            let words = format!("{}: '{}' ends on {} if nothing new comes", cell.id, claim.name, day(until));
-            Some(of_cell(AlarmKind::Expiring, cell, until, words))
-        }
-        _ => None,
-    }
+    let unsaid = cell.state == State::Unknown || (cell.beside.superseded && cell.line == "main");
+    let claim = cell.claims.iter().rev().find(|claim| claim.met).filter(|_| !unsaid)?;
+    let until = claim.until.filter(|until| *until <= policy::after(now, days))?;
+    let words = format!("{}: '{}' ends on {} if nothing new comes", cell.id, claim.name, day(until));
+    Some(of_cell(AlarmKind::Expiring, cell, until, words))
 }
 
 fn of_cell(kind: AlarmKind, cell: &Cell, at: Timestamp, words: String) -> Alarm {

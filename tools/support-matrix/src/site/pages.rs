@@ -19,6 +19,10 @@ use crate::{
     text::{clean, day},
 };
 
+/// Of so many runs a cell's page tells, newest first.
+const CHARTED: usize = 1_200;
+/// And of a version that has no place on the first page: of nightly commits there are as many as nights.
+const CHARTED_OLD: usize = 100;
 const TEMPLATES: [(&str, &str); 9] = [
     ("layout.html", include_str!("layout.html")),
     MACROS,
@@ -145,7 +149,8 @@ impl<'a> Pages<'a> {
         runs: &[Told<'_>],
         (log, skips): (&[&LogEntry], &Skips),
     ) -> Result<String> {
-        let (runs, native) = trends::of_one_nature(runs);
+        let most = if cell.beside.older { CHARTED_OLD } else { CHARTED };
+        let (runs, native) = trends::of_one_nature(&runs[runs.len().saturating_sub(most)..]);
         let points = points(&runs);
         // To read the tests of a whole line for each commit of years would take minutes: of those that have no place on
         // the first page only their own are.

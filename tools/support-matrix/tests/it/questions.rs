@@ -80,6 +80,10 @@ fn can_tells_what_was_published_from_what_we_built() {
     assert_eq!(world.program(&["can", "p@v1", "linux/amd64", "--origin", "mine"]).0, 2);
     let (_, badge) = world.program(&["badge", "p@v1", "linux/amd64", "--as-of", "2026-01-12"]);
     assert!(badge.contains(": available until"), "{badge}");
+    // Where nobody looked at what was published, what we built answers still.
+    world.record(&world.run(12, "there").full("p", "v1", "linux/riscv64", passing(4))).unwrap();
+    let (_, json) = world.json(&["can", "p@v1", "linux/riscv64", "--as-of", "2026-01-13"]);
+    assert_eq!(json["origin"], "built-here");
 }
 
 /// Good on one Kubernetes is not good on another.
