@@ -35,7 +35,8 @@ Examples:
   cargo xtask images                                            all images, all platforms, into target/images
   cargo xtask images --image cleanup --platform linux/s390x     one of them
   cargo xtask images --to registry.example/other-arch/steps     and push them, with SBOM and provenance
-  cargo xtask tekton --repo registry.example/nightly | kubectl apply -f -    what the pushed ones are for
+
+What the pushed ones are for: cargo xtask tekton.
 
 Rust's other targets are taken from rustup (`rustup target add TARGET`) where they are there, otherwise from Debian's
 packages (rustc-web, gcc-ARCH-linux-gnu), which root has installed and anybody else is told the names of.";

@@ -26,13 +26,13 @@ pub(crate) use workflow::workflow;
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask images --to registry.example/other-arch/steps
-  cargo xtask tekton --repo registry.example/nightly --repository https://git.example/other-arch | kubectl apply -f -
+  cargo xtask tekton --repo registry.example/nightly --repository https://git.example/other-arch --kubeconfig driver.yaml
   cargo xtask tekton --repo … --repository … --step-actions --lab NAME
   cargo xtask tekton --check
 
 With --kubeconfig or --lab it is an error, and nothing is printed, if the Tekton of that cluster lacks what is used. The
 namespace then needs a Secret target-OS-ARCH for each platform that is tested, with the target's kubeconfig as a file of
-that name, and for a registry that asks who one is a Secret other-arch-registry (kubectl create secret docker-registry).";
+that name, and for a registry that asks who one is a Secret other-arch-registry of type kubernetes.io/dockerconfigjson.";
 
 /// Print the Tasks, Pipelines and Triggers for a cluster, or check them
 #[derive(clap::Args)]
@@ -66,9 +66,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "QUANTITY", default_value = "20Gi")]
     storage: String,
     /// How a volume is mounted: ReadWriteMany where the cluster has several nodes and two runs may use one at once
-    #[arg(long, value_name = "MODE", default_value = "ReadWriteOnce")]
+    #[arg(long, value_name = "MODE", default_value = "ReadWriteOnce", value_parser = ["ReadWriteOnce", "ReadWriteMany"])]
     access_mode: String,
-    /// Print each stage as a StepAction as well, for Tasks of one's own; the cluster has to serve them
+    /// Print each stage as a StepAction as well, for Tasks of one's own, which bring folders, /tmp and what
+    /// other-arch-environment says; the cluster has to serve them
     #[arg(long, conflicts_with = "check")]
     step_actions: bool,
     /// The step images by digest, as `cargo xtask images --to` writes them [default: target/images/images.json]

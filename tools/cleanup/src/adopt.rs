@@ -9,7 +9,7 @@ use std::{
 
 use cluster::lease;
 use kit::{
-    Cause, Class, Done, Error, Outcome, Platform, Result, RunDir, Ui,
+    Cause, Done, Error, Outcome, Platform, Result, RunDir, Ui,
     ci::parse_duration,
     record::{Baseline, Install, Record, RunRecord},
     rundir::read_record,
@@ -59,9 +59,9 @@ pub(crate) fn run(args: &AdoptArgs, ui: &Ui) -> Result<Done> {
     let why = match back::run(&all, ui) {
         Ok(Done { cause: None, .. }) => return Ok(Done::good()),
         Ok(_) => String::new(),
-        Err(error) if error.cause.class() == Class::Infrastructure => return Err(error),
         // It is wrong with what was left, not with this call.
-        Err(error) => format!(": {}", error.summary()),
+        Err(error) if matches!(error.cause, Cause::Usage | Cause::NotAtBaseline) => format!(": {}", error.summary()),
+        Err(error) => return Err(error),
     };
     let what = format!("run {left} left the cluster, and it does not get back to what it was before{why}");
     Err(Error::new(Cause::LeaseHeld, what).next(format!("{command}, or make the cluster anew")))

@@ -16,7 +16,7 @@ const RESULTS: &str = "--results-dir=/tekton/results";
 /// An action for each step that calls a tool in these Tasks, named by the Task, and by the step where there are several.
 pub(super) fn actions(documents: &[Document]) -> Vec<Document> {
     let tasks = documents.iter().filter(|document| document.kind() == "Task");
-    tasks.flat_map(|task| of_task(task)).collect()
+    tasks.flat_map(of_task).collect()
 }
 
 fn of_task(task: &Document) -> Vec<Document> {
@@ -70,8 +70,14 @@ fn action(name: &str, task: &Value, step: &Value) -> Value {
         let what = list(&spec["workspaces"]).into_iter().find(|one| one["name"] == *workspace.as_str());
         let what = what.map(|one| text(&one["description"])).filter(|what| !what.is_empty());
         let description = what.map_or_else(|| format!("The folder {workspace}."), |what| format!("A folder: {what}"));
+        let is_optional =
+            list(&spec["workspaces"]).iter().any(|one| one["name"] == *workspace.as_str() && one["optional"] == true);
         let name = format!("{workspace}-folder");
-        params.push(entry([("name", name.into()), ("description", description.into())]));
+        let mut param = entry([("name", name.into()), ("description", description.into())]);
+        if is_optional {
+            param["default"] = "".into();
+        }
+        params.push(param);
     }
     if uses_results {
         let description = "A folder for outcome, cause and digest; empty if nobody wants them.";
@@ -89,7 +95,7 @@ fn action(name: &str, task: &Value, step: &Value) -> Value {
         context.remove("readOnlyRootFilesystem");
     }
     let spec = entry([
-        ("description", spec["description"].clone()),
+        ("description", described(name, task)),
         ("params", Value::Sequence(params)),
         ("results", Value::Sequence(results)),
         ("image", step["image"].clone()),
@@ -105,6 +111,12 @@ fn action(name: &str, task: &Value, step: &Value) -> Value {
         ("metadata", entry([("name", name.into())])),
         ("spec", spec),
     ])
+}
+
+/// A Task's description is that of all its steps.
+fn described(name: &str, task: &Value) -> Value {
+    let (whole, of) = (&task["spec"]["description"], text(&task["metadata"]["name"]));
+    if name == of { whole.clone() } else { format!("A step of the Task {of}.").into() }
 }
 
 fn entry<const N: usize>(fields: [(&str, Value); N]) -> Value {

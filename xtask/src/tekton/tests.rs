@@ -122,7 +122,7 @@ fn a_stage_as_an_action_is_the_same_call() {
         assert_eq!(unknown, None, "{name}");
         let idle = params.iter().find(|param| !variables.contains(&format!("params.{param}")));
         assert_eq!(idle, None, "{name}");
-        let program = text(&list(&spec["command"])[0]).trim_start_matches("/usr/local/bin/").to_owned();
+        let program = text(list(&spec["command"])[0]).trim_start_matches("/usr/local/bin/").to_owned();
         for empty in [false, true] {
             let arguments = arguments(spec, &spec["params"], empty);
             parse(&program, &arguments).unwrap_or_else(|error| panic!("{name} {}\n{error}", arguments.join(" ")));

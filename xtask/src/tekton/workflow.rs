@@ -80,6 +80,7 @@ pub(crate) fn workflow(ci: &Ci) -> Result<String> {
 fn matrix(components: &[String], runner: &str) -> String {
     let tests: Vec<_> = components.iter().map(|component| format!("test-{component}")).collect();
     let tests = tests.join(", ");
+    let key = "history-${{ github.run_id }}-${{ github.run_attempt }}";
     format!(
         "  matrix:
     needs: [{tests}]
@@ -88,16 +89,19 @@ fn matrix(components: &[String], runner: &str) -> String {
     timeout-minutes: 30
     steps:
     - uses: actions/checkout@v4
-    - uses: actions/cache@v4
-      with: {{path: history, key: \"history-${{{{ github.run_id }}}}\", restore-keys: history-}}
+    - uses: actions/cache/restore@v4
+      with: {{path: history, key: \"{key}\", restore-keys: history-}}
     - uses: actions/download-artifact@v4
-      with: {{path: runs, pattern: test-*}}
+      with: {{path: runs}}
     - run: |
         # A machine that was lost has left nothing, or half of it.
-        for run in runs/*/*/; do
+        for run in runs/build-*/ runs/test-*/*/; do
           cargo xtask support-matrix record \"$run\" --history history || echo \"$run is not recorded\"
         done
         cargo xtask support-matrix render --history history --format markdown >>\"$GITHUB_STEP_SUMMARY\"
+    - if: always()
+      uses: actions/cache/save@v4
+      with: {{path: history, key: \"{key}\"}}
 "
     )
 }
