@@ -91,8 +91,9 @@ for line in open(work + "/ko.yaml"):
     path, _, reference = line.strip().partition(": ")
     if reference and "@sha256:" in reference:
         bases += ["--base", f"{'default' if path == 'defaultBaseImage' else path}={reference}"]
-# What is compiled is the same for everyone (as links: Go's cache is named by content); what is linked and kept is not.
+# What is compiled is the same for everyone, and linked to, since it is large; what is linked and kept is not.
 for name in "ko", "kept":
+    shutil.rmtree(f"{work}/go-{name}", ignore_errors=True)
     shutil.copytree(work + "/go-ours", f"{work}/go-{name}", dirs_exist_ok=True, copy_function=os.link)
 program = os.environ.get("OTHER_ARCH_KO") or (glob.glob(cache + "/bin/ko/*/ko") or [shutil.which("ko")])[0]
 _, found = ko(f"bench-{stamp}/ko", work + "/go-ko", None)
