@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How long is waited for an API server or nodes that stayed away, before the tests that this stopped are given up.
-const RETURN: Duration = Duration::from_mins(10);
+const RETURN: Duration = Duration::from_mins(3);
 /// How many names of tests that run again are shown.
 const SHOWN: usize = 20;
 
