@@ -28,7 +28,7 @@ use crate::{
     policy::{self, Basis, Suites},
     text::clean,
 };
-pub(crate) use changes::{Status, verified as verified_log};
+pub(crate) use changes::{Status, log};
 pub(crate) use compare::{References, TestDifferences};
 pub(crate) use owners::owned;
 pub(crate) use sheet::{Judged, Line, Sheet};

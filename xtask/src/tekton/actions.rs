@@ -7,7 +7,7 @@ use serde_yaml_ng::{Mapping, Value};
 
 use super::{
     lint::{list, text},
-    render::{Document, IMAGE},
+    render::Document,
 };
 
 /// Where a Task has its results; an action's caller says where its own are.
@@ -66,15 +66,12 @@ fn action(name: &str, task: &Value, step: &Value) -> Value {
         args.iter().chain(env.iter().map(|one| &one["value"])).any(|word| text(word).contains(&variable))
     };
     let mut params: Vec<_> = list(&spec["params"]).into_iter().filter(named).cloned().collect();
-    for workspace in &used {
-        let what = list(&spec["workspaces"]).into_iter().find(|one| one["name"] == *workspace.as_str());
-        let what = what.map(|one| text(&one["description"])).filter(|what| !what.is_empty());
-        let description = what.map_or_else(|| format!("The folder {workspace}."), |what| format!("A folder: {what}"));
-        let is_optional =
-            list(&spec["workspaces"]).iter().any(|one| one["name"] == *workspace.as_str() && one["optional"] == true);
-        let name = format!("{workspace}-folder");
+    for workspace in list(&spec["workspaces"]).into_iter().filter(|one| used.contains(text(&one["name"]))) {
+        let (name, what) = (text(&workspace["name"]), text(&workspace["description"]));
+        let description = if what.is_empty() { format!("The folder {name}.") } else { format!("A folder: {what}") };
+        let name = format!("{name}-folder");
         let mut param = entry([("name", name.into()), ("description", description.into())]);
-        if is_optional {
+        if workspace["optional"] == true {
             param["default"] = "".into();
         }
         params.push(param);
@@ -104,7 +101,6 @@ fn action(name: &str, task: &Value, step: &Value) -> Value {
         ("env", Value::Sequence(env)),
         ("securityContext", context),
     ]);
-    debug_assert!(text(&spec["image"]).starts_with(IMAGE));
     entry([
         ("apiVersion", "tekton.dev/v1beta1".into()),
         ("kind", "StepAction".into()),

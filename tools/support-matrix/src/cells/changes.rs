@@ -116,15 +116,15 @@ fn why(before: &Status<'_>, after: &Status<'_>) -> Option<String> {
 /// log is made again.
 ///
 /// # Errors
-/// As [`log`].
-pub(crate) fn verified(
+/// As [`changes`].
+pub(crate) fn log(
     library: &Library,
     rules: &Rules,
     wanted: &dyn Fn(&Entry<'_>) -> bool,
     since: Option<Timestamp>,
 ) -> Result<Vec<LogEntry>> {
     loop {
-        let log = log(library, rules, wanted, since)?;
+        let log = changes(library, rules, wanted, since)?;
         let named = log.iter().rev().take(CHECKED).filter_map(|entry| entry.evidence.as_deref());
         if library.check(named)? {
             return Ok(log);
@@ -137,7 +137,7 @@ pub(crate) fn verified(
 ///
 /// # Errors
 /// If the index is damaged.
-pub(crate) fn log(
+fn changes(
     library: &Library,
     rules: &Rules,
     wanted: &dyn Fn(&Entry<'_>) -> bool,
