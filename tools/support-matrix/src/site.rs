@@ -1,5 +1,5 @@
 //! The matrix as a folder of pages that need no server and nothing from elsewhere. Written again, only what changed is
-//! written: the page of a run never does.
+//! written: the page of a run never does, and one of a cell only with what it is made from.
 
 mod charts;
 mod pages;
@@ -47,6 +47,9 @@ struct Memory {
     stamp: String,
     /// Runs that have a page.
     runs: BTreeSet<String>,
+    /// What the pages of cells are made from, by the cells' names.
+    #[serde(default)]
+    cells: BTreeMap<String, String>,
 }
 
 /// What `site` says with `--output json`.
@@ -100,14 +103,22 @@ fn write(opened: &Opened, matrix: &Matrix, out: &Path) -> Result<Written> {
     let cells: BTreeMap<&str, &Cell> = matrix.cells.iter().map(|cell| (cell.id.as_str(), cell)).collect();
     let mut of_cell: BTreeMap<&str, Vec<&LogEntry>> = BTreeMap::new();
     log.iter().for_each(|entry| of_cell.entry(&entry.cell).or_default().push(entry));
+    let known_stamp = memory.stamp == pages.stamp();
+    let mut stand = BTreeMap::new();
     for entry in &book.cells {
         kit::signal::check()?;
         let id = entry.id();
         let Some(cell) = cells.get(id.as_str()) else { continue };
         let log = of_cell.get(id.as_str()).map(Vec::as_slice).unwrap_or_default();
-        let page = pages.cell(cell, entry, book.streams.of(entry).up_to(entry), (log, &skips))?;
-        folder.write(&format!("cells/{}.html", anchor(&id)), &page)?;
-        folder.write(&format!("badges/{}.svg", anchor(&id)), &badge(cell))?;
+        let path = format!("cells/{}.html", anchor(&id));
+        let known = memory.cells.get(&id).filter(|_| known_stamp && out.join(&path).is_file());
+        let (stands, page) = pages.cell(cell, entry, book.streams.of(entry).up_to(entry), (log, &skips), known)?;
+        match page {
+            Some(page) => folder.write(&path, &page)?,
+            None => drop(folder.paths.insert(path)),
+        }
+        stand.insert(id, stands);
+        folder.write(&format!("badges/{}.svg", anchor(cell.id.as_str())), &badge(cell))?;
     }
     let alarms = alarms(matrix, &opened.rules);
     for row in &matrix.owners {
@@ -117,7 +128,6 @@ fn write(opened: &Opened, matrix: &Matrix, out: &Path) -> Result<Written> {
     folder.write("older.html", &pages.older()?)?;
     folder.write("log.html", &pages.log(&log)?)?;
     folder.write("skips.html", &pages.skips(&skips)?)?;
-    let known_stamp = memory.stamp == pages.stamp();
     for digest in &runs {
         kit::signal::check()?;
         let path = format!("runs/{}.html", pages::run_name(digest));
@@ -131,7 +141,7 @@ fn write(opened: &Opened, matrix: &Matrix, out: &Path) -> Result<Written> {
     // The way in comes last, when everything that it leads to is there.
     folder.write("index.html", &pages.index(&alarms, &log)?)?;
     folder.sweep()?;
-    rundir::write_json(&out.join(MEMORY), &Memory { stamp: pages.stamp().to_owned(), runs: runs.clone() })?;
+    rundir::write_json(&out.join(MEMORY), &Memory { stamp: pages.stamp().to_owned(), runs, cells: stand })?;
     let mut written = folder.written;
     written.pages = folder.paths.len();
     Ok(written)

@@ -141,17 +141,20 @@ impl<'a> Pages<'a> {
         self.matrix.cells.chunk_by(same).filter(|cells| cells[0].beside.older == older).map(row).collect()
     }
 
-    /// One cell; `runs` are those of tests on its line of versions.
+    /// One cell, and what its page is made from, as a digest; no page if that is `known`. `runs` are those of tests on
+    /// its line of versions.
+    ///
+    /// To read the tests of thirty runs for each of thousands of cells takes most of a site's time.
     pub(super) fn cell(
         &self,
         cell: &Cell,
         entry: &Entry<'_>,
         runs: &[Told<'_>],
         (log, skips): (&[&LogEntry], &Skips),
-    ) -> Result<String> {
+        known: Option<&String>,
+    ) -> Result<(String, Option<String>)> {
         let most = if cell.beside.older { CHARTED_OLD } else { CHARTED };
         let (runs, native) = trends::of_one_nature(&runs[runs.len().saturating_sub(most)..]);
-        let points = points(&runs);
         // To read the tests of a whole line for each commit of years would take minutes: of those that have no place on
         // the first page only their own are.
         let own = |told: &&Told<'_>| entry.told.iter().any(|own| own.run.digest == told.run.digest);
@@ -178,18 +181,29 @@ impl<'a> Pages<'a> {
             .iter()
             .map(|node| context! { words => NodeRow::words(node), evidence => node.evidence.as_deref() })
             .collect();
-        self.page(
+        let values = context! {
+            title => format!("{} {} on {}", cell.component, cell.version, cell.platform),
+            cell => Value::from(Serde(cell)), last => last_test(cell), nodes, levels, log, skips, deciding,
+            origin => cell.origin.kind.words(), badge_file => anchor(&cell.id), native, runs => listed,
+            becomes => cell.changes.as_ref().map(|change| change.words.as_str()),
+        };
+        // A statement of a bundle never changes: what is read of it below follows from its name.
+        let name = |told: &Told<'_>| (told.run.digest.to_string(), told.attempt.number);
+        let pictured: (Vec<_>, Vec<_>) = (runs.iter().map(name).collect(), tests.iter().map(name).collect());
+        let stands = serde_json::to_vec(&(&values, pictured)).cause(Cause::Internal, || "cannot write a page")?;
+        let stands = kit::digest::sha256(&stands);
+        if known == Some(&stands) {
+            return Ok((stands, None));
+        }
+        let page = self.page(
             "cell.html",
             1,
             context! {
-                title => format!("{} {} on {}", cell.component, cell.version, cell.platform),
-                cell => Value::from(Serde(cell)), last => last_test(cell), nodes, levels, log, skips, deciding,
-                origin => cell.origin.kind.words(), badge_file => anchor(&cell.id),
-                chart => charts::history(&points).map(Value::from_safe_string),
-                trends => safe_trends(&trends::trends(self.library, &tests)?), native, runs => listed,
-                becomes => cell.changes.as_ref().map(|change| change.words.as_str()),
+                chart => charts::history(&points(&runs)).map(Value::from_safe_string),
+                trends => safe_trends(&trends::trends(self.library, &tests)?), ..values
             },
-        )
+        )?;
+        Ok((stands, Some(page)))
     }
 
     /// One run.

@@ -204,6 +204,32 @@ fn what_is_written_again_is_only_what_changed() {
     assert!(!page(&new).exists() && world.path("site/index.html").is_file());
 }
 
+/// Pages of cells are not made again when nothing that they are made from changed: what is there has to be what would be.
+#[test]
+fn a_site_that_grew_is_the_site_from_nothing() {
+    let world = year();
+    let site = world.path("site");
+    let mut written = Vec::new();
+    for date in ["2025-02-03", "2025-06-20", "2025-06-21", "2025-06-21", "2027-03-01"] {
+        let run = world.run_on("2025-06-21", "new").full("fresh", "v1", "linux/amd64", passing(3));
+        if written.len() == 2 {
+            world.digest(&run);
+        }
+        written.push(write(&world, date)["written"].as_u64().unwrap());
+        let grown = pages(&site);
+        fs::rename(&site, world.path("grown")).unwrap();
+        write(&world, date);
+        assert_eq!(pages(&site), grown, "{date}");
+        fs::remove_dir_all(&site).unwrap();
+        fs::rename(world.path("grown"), &site).unwrap();
+    }
+    assert_eq!(written[3], 0, "{written:?}");
+    let (cell, text) = pages(&site).into_iter().find(|(path, _)| path.parent().unwrap().ends_with("cells")).unwrap();
+    fs::remove_file(&cell).unwrap();
+    write(&world, "2027-03-01");
+    assert_eq!(fs::read_to_string(&cell).unwrap(), text);
+}
+
 #[test]
 fn somebody_s_folder_is_left_alone() {
     let world = year();
