@@ -225,7 +225,7 @@ struct Asked {
 
 impl Resolve<'_> {
     /// The command with a clean environment: nothing of the caller's changes what is built.
-    fn command(&self, asked: &Path, cache: &Path) -> Command {
+    fn command(&self, asked: &Path) -> Command {
         let mut command = Command::new(self.program);
         let platforms: Vec<_> = self.platforms.iter().map(ToString::to_string).collect();
         command.arg("resolve").args(self.naming.option());
@@ -248,8 +248,6 @@ impl Resolve<'_> {
             command.env("KO_GO_PATH", go);
         }
         command.env("KO_DOCKER_REPO", self.repo).env("KO_CONFIG_PATH", self.folder.join("ko.yaml"));
-        // With it Go finds its earlier programs and links only what changed.
-        command.env("KOCACHE", cache);
         command
     }
 
@@ -276,7 +274,6 @@ impl Resolve<'_> {
     }
 
     fn build(&self, asked: &Path, ui: &Ui) -> Result<String> {
-        let cache = Cache::take(self.root)?;
         let step = ui.step(format!("ko builds {} images for {} platforms", self.images.len(), self.platforms.len()));
         let path = self.folder.join("ko.log");
         let log = fs::OpenOptions::new().create(true).append(true).open(&path);
@@ -284,7 +281,7 @@ impl Resolve<'_> {
         let mut lines = VecDeque::new();
         let mut built = 0;
         let total = self.images.len() * self.platforms.len();
-        let process = Process::new("build by ko", self.command(asked, &cache.folder)).cause(Cause::BuildFailure);
+        let process = Process::new("build by ko", self.command(asked)).cause(Cause::BuildFailure);
         let result = process.limit(BUILD_LIMIT).on_line(|stream, line| {
             if stream != Stream::Err {
                 return;
@@ -352,29 +349,6 @@ fn explain(lines: &[String], error: Error) -> Error {
         }
     }
     error
-}
-
-/// The folder where ko keeps programs between builds; only one build may use it at a time.
-struct Cache {
-    folder: PathBuf,
-    _lock: Option<fs::File>,
-    _temporary: Option<tempfile::TempDir>,
-}
-
-impl Cache {
-    fn take(root: &Path) -> Result<Self> {
-        let name = rundir::slug(&root.to_string_lossy().replace('/', "-"));
-        let folder = dirs::cache()?.join("ko").join(name.trim_matches('-'));
-        fs::create_dir_all(&folder).cause(Cause::HostDisk, || format!("cannot create {}", folder.display()))?;
-        let lock = fs::File::create(folder.join("lock"))
-            .cause(Cause::HostDisk, || format!("cannot lock {}", folder.display()))?;
-        if lock.try_lock().is_ok() {
-            return Ok(Self { folder, _lock: Some(lock), _temporary: None });
-        }
-        // Another build of the same sources is running: this one links everything itself.
-        let temporary = tempfile::tempdir().cause(Cause::HostDisk, || "cannot make a temporary folder")?;
-        Ok(Self { folder: temporary.path().into(), _lock: None, _temporary: Some(temporary) })
-    }
 }
 
 #[cfg(test)]
