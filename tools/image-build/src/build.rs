@@ -269,6 +269,12 @@ impl<'a> Build<'a> {
         let nothing = BTreeMap::new();
         let known = reuse.as_ref().map_or(&nothing, Reuse::known);
         let missing: BTreeMap<_, _> = expected.into_iter().filter(|(import, _)| !known.contains_key(import)).collect();
+        if !self.args.reuse && missing.len() > 1 {
+            let step =
+                self.ui.step(format!("Go compiles {} programs for {} platforms", missing.len(), self.platforms.len()));
+            reuse::compile(self, &bases, &missing)?;
+            step.done("");
+        }
         let fresh = (!missing.is_empty()).then(|| Fresh::build(self, &program, &bases, missing, &scratch.0));
         let fresh = fresh.transpose()?;
         let made = fresh.iter().flat_map(Fresh::images).map(|(image, _)| image);

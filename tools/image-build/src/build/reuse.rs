@@ -20,6 +20,7 @@ use kit::{Platform, Result, record::Image};
 use oci::Document;
 
 use self::inputs::Keys;
+pub(in crate::build) use self::inputs::compile;
 use super::{Build, bases::Bases, fresh::Fresh};
 
 /// Images looked for together.

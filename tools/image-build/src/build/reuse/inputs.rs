@@ -95,29 +95,9 @@ pub(super) fn keys(
         let why = why.summary();
         return Ok(images.keys().map(|import| (import.clone(), Err(unknown(why.clone())))).collect());
     }
-    let module = module(root)?;
     let (ko, environment) = (ko::identity(program)?, environment());
-    let mut known: BTreeMap<&str, Offering> = BTreeMap::new();
-    let mut calls: BTreeMap<Call, BTreeSet<String>> = BTreeMap::new();
-    let mut of_image: BTreeMap<&str, (&str, BTreeSet<Call>)> = BTreeMap::new();
-    for (import, platforms) in images {
-        let reference = bases.get(import).or_else(|| bases.get("default")).map_or(ko::DEFAULT_BASE, String::as_str);
-        if !known.contains_key(reference) {
-            known.insert(reference, base(build, reference)?);
-        }
-        let flags = flags(&settings, &module, import);
-        let mut its = BTreeSet::new();
-        for offered in known.get(reference).iter().flat_map(|base| base.platforms()) {
-            if platforms.iter().any(|asked| oci::offers(&offered, asked)) {
-                its.insert(call(&offered, flags));
-            }
-        }
-        for call in &its {
-            calls.entry(call.clone()).or_default().insert(import.clone());
-        }
-        of_image.insert(import, (reference, its));
-    }
-    let listed = list(root, &ko::go_flags(build.args.go_flags.as_deref()), &calls)?;
+    let Calls { bases: known, of_image, all } = Calls::new(build, &settings, bases, images)?;
+    let listed = list(root, &ko::go_flags(build.args.go_flags.as_deref()), &all)?;
     let arguments = build.args.others();
     let key = |import: &str, platforms: &[Platform]| -> Result<String> {
         let (reference, its) = of_image.get(import).ok_or_else(|| unknown("it has no base"))?;
@@ -147,6 +127,61 @@ pub(super) fn keys(
         Ok(digest::hex(&oci::canonical(&inputs)?))
     };
     Ok(images.iter().map(|(import, platforms)| (import.clone(), key(import, platforms))).collect())
+}
+
+/// Compiles the packages of some images, each once. ko builds several commands for a platform at the same time, and
+/// from scratch each compiles what they share. What does not work here is for ko to explain.
+///
+/// # Errors
+/// [`Cause::Auth`] or [`Cause::Registry`] for bases, [`Cause::Interrupted`].
+pub(in crate::build) fn compile(
+    build: &Build<'_>,
+    bases: &Bases,
+    images: &BTreeMap<String, Vec<Platform>>,
+) -> Result<()> {
+    let settings = Settings::read(&build.ko_config(bases)?)?;
+    let calls = Calls::new(build, &settings, bases, images)?;
+    list(&build.checkout.dir, &ko::go_flags(build.args.go_flags.as_deref()), &calls.all).map(drop)
+}
+
+/// How ko calls Go for some images.
+struct Calls<'a> {
+    /// Their bases, by reference.
+    bases: BTreeMap<&'a str, Offering>,
+    /// By import path: the base, and a call for each platform of it that is wanted.
+    of_image: BTreeMap<&'a str, (&'a str, BTreeSet<Call>)>,
+    /// With the commands of each.
+    all: BTreeMap<Call, BTreeSet<String>>,
+}
+
+impl<'a> Calls<'a> {
+    fn new(
+        build: &Build<'_>,
+        settings: &Settings,
+        bases: &'a Bases,
+        images: &'a BTreeMap<String, Vec<Platform>>,
+    ) -> Result<Self> {
+        let module = module(&build.checkout.dir)?;
+        let mut calls = Self { bases: BTreeMap::new(), of_image: BTreeMap::new(), all: BTreeMap::new() };
+        for (import, platforms) in images {
+            let reference = bases.get(import).or_else(|| bases.get("default")).map_or(ko::DEFAULT_BASE, String::as_str);
+            if !calls.bases.contains_key(reference) {
+                calls.bases.insert(reference, base(build, reference)?);
+            }
+            let flags = flags(settings, &module, import);
+            let mut its = BTreeSet::new();
+            for offered in calls.bases.get(reference).iter().flat_map(|base| base.platforms()) {
+                if platforms.iter().any(|asked| oci::offers(&offered, asked)) {
+                    its.insert(call(&offered, flags));
+                }
+            }
+            for call in &its {
+                calls.all.entry(call.clone()).or_default().insert(import.clone());
+            }
+            calls.of_image.insert(import, (reference, its));
+        }
+        Ok(calls)
+    }
 }
 
 /// Whether what ko does follows from what is looked at.
