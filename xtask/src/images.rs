@@ -114,6 +114,7 @@ pub(crate) struct Row {
     platform: Platform,
     packed: u64,
     own: u64,
+    most: programs::Megabytes,
     started: usize,
 }
 
@@ -151,12 +152,14 @@ pub(crate) fn make(args: &Args, ui: &Ui) -> Result<(Vec<Row>, Made)> {
         let shape = shape::read(&folder)?;
         for platform in &platforms {
             let part = shape.part(platform)?;
+            fits(name, platform, part.packed(), image.definition)?;
             let started = if args.no_start { 0 } else { start::all(name, image.definition, platform, &part, ui)? };
             rows.push(Row {
                 image: (*name).to_owned(),
                 platform: platform.clone(),
                 packed: part.packed(),
                 own: part.layers.iter().skip(1).map(|layer| layer.size).sum(),
+                most: image.definition.most,
                 started,
             });
         }
@@ -233,6 +236,24 @@ impl Image<'_> {
     }
 }
 
+/// Refuses an image that a node would fetch longer than it has to.
+fn fits(name: &str, platform: &Platform, packed: u64, image: &programs::Image) -> Result<()> {
+    let most = image.most;
+    if packed <= most.bytes() {
+        return Ok(());
+    }
+    let size = megabytes(packed);
+    let what = format!("step image {name} has {size} MB on {platform}, more than the {most} that it may have");
+    Err(Error::new(Cause::PolicyRefused, what).next(format!(
+        "leave out what it does not need ([build.{name}] in ci/step-images/images.toml), or raise `most` in \
+         ci/step-images/programs.toml and say why"
+    )))
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / 1e6)
+}
+
 /// Puts a program where it is to lie.
 fn put(from: &Path, to: &Path) -> Result<()> {
     let parent = to.parent().unwrap_or(to);
@@ -272,17 +293,17 @@ fn image_build(what: &str, arguments: &[String], ui: &Ui) -> Result<String> {
 }
 
 fn show(rows: &[Row], made: &Made, ui: &Ui) -> Result<()> {
-    let megabytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
     if ui.output == Output::Json {
         let rows = rows.iter().map(|row| {
             serde_json::json!({
                 "image": row.image, "platform": row.platform, "bytes": row.packed, "ownBytes": row.own,
+                "mostBytes": row.most.bytes(),
                 "started": row.started, "reference": made.images.get(&row.image),
             })
         });
         return ui.json(&rows.collect::<Vec<_>>());
     }
-    let mut lines = vec![["image", "platform", "MB", "of it ours", "started"].map(String::from).to_vec()];
+    let mut lines = vec![["image", "platform", "MB", "of it ours", "at most", "started"].map(String::from).to_vec()];
     for row in rows {
         let started = if row.started == 0 { "-".into() } else { format!("{} programs", row.started) };
         lines.push(vec![
@@ -290,6 +311,7 @@ fn show(rows: &[Row], made: &Made, ui: &Ui) -> Result<()> {
             row.platform.to_string(),
             megabytes(row.packed),
             megabytes(row.own),
+            row.most.to_string(),
             started,
         ]);
     }
@@ -308,6 +330,21 @@ fn arch(platform: &Platform) -> Result<&'static Arch> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_that_is_too_large_is_refused_with_what_to_do() {
+        let definitions = Definitions::read(&tools::root().join("ci/step-images")).unwrap();
+        let (image, platform) = (&definitions.image["cleanup"], "linux/s390x".parse().unwrap());
+        let most = image.most.bytes();
+        fits("cleanup", &platform, most, image).unwrap();
+        let error = fits("cleanup", &platform, most + 100_000, image).unwrap_err();
+        assert_eq!(error.cause, Cause::PolicyRefused);
+        let said = error.to_string();
+        let size = format!("step image cleanup has {} MB on linux/s390x", megabytes(most + 100_000));
+        for words in [&size, &format!("more than the {} that", image.most), "raise `most` in ci/step-images"] {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+    }
 
     #[test]
     fn images_that_are_pushed_again_replace_their_like_and_no_other() {

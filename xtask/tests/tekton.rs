@@ -6,6 +6,7 @@ mod support;
 
 use std::{
     io::Write,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -24,21 +25,52 @@ fn tekton_pipelines_from_source_to_a_matrix() {
     world.assert_matrix("pipeline", "linux/amd64", &["linux/arm64", "linux/s390x", "linux/ppc64le"]);
 }
 
-/// Whether Tekton's webhooks take what lies in `ci/tekton`: their own code, of the versions that we install.
-#[test]
-#[ignore = "compiles Tekton's types, minutes: cargo xtask test --tekton runs it"]
-fn tekton_s_own_admission_takes_our_tasks_and_pipelines() {
-    let folder = tempfile::tempdir().unwrap();
+/// The step images by digest, as `cargo xtask images --to` writes them, of images that nobody made.
+fn images(folder: &Path) -> PathBuf {
     let names = ["image-build", "cluster-install", "e2e-runner", "cleanup", "support-matrix", "trigger"];
     let images: serde_json::Map<_, _> = names
         .iter()
         .map(|name| ((*name).to_owned(), format!("r.example/{name}@sha256:{}", "0".repeat(64)).into()))
         .collect();
-    let file = folder.path().join("images.json");
+    let file = folder.join("images.json");
     std::fs::write(&file, serde_json::json!({ "images": images }).to_string()).unwrap();
+    file
+}
+
+/// With a kubectl that stands in for a cluster's; a real cluster is asked by the test of the guide for plumbing.
+#[test]
+fn what_an_old_cluster_lacks_is_named_and_nothing_is_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let kubectl = folder.path().join("kubectl");
+    let said = r#"{"items":[{"metadata":{"name":"tasks.tekton.dev"},
+        "spec":{"versions":[{"name":"v1beta1","served":true},{"name":"v1","served":false}]}}]}"#;
+    let script = format!("#!/bin/sh\ncase \"$*\" in\n*configmap*) printf v0.62.1 ;;\n*) echo '{said}' ;;\nesac\n");
+    std::fs::write(&kubectl, script).unwrap();
+    std::fs::set_permissions(&kubectl, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.args(["tekton", "--repo", "r.example/n", "--repository", "https://git.example/x", "--kubeconfig", "x"]);
+    let output = command.arg("--images").arg(images(folder.path())).env("PATH", path).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{said}");
+    for lacking in [
+        "tasks.tekton.dev v1 (served: v1beta1)",
+        "triggertemplates.triggers.tekton.dev v1beta1 (served: nothing)",
+        "Tekton Pipelines v1.0 (there is v0.62.1)",
+        "next: install Tekton Pipelines v1.0.0",
+    ] {
+        assert!(said.contains(lacking), "{lacking}: {said}");
+    }
+}
+
+/// Whether Tekton's webhooks take what lies in `ci/tekton`: their own code, of the versions that we install.
+#[test]
+#[ignore = "compiles Tekton's types, minutes: cargo xtask test --tekton runs it"]
+fn tekton_s_own_admission_takes_our_tasks_and_pipelines() {
+    let folder = tempfile::tempdir().unwrap();
     let mut render = Command::new(env!("CARGO_BIN_EXE_xtask"));
     render.args(["tekton", "--step-actions", "--repo", "r.example/n", "--repository", "https://git.example/x"]);
-    render.arg("--images").arg(&file);
+    render.arg("--images").arg(images(folder.path()));
     let rendered = render.output().unwrap();
     assert!(rendered.status.success(), "{}", String::from_utf8_lossy(&rendered.stderr));
     let admission = |text: &[u8]| {

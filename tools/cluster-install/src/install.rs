@@ -104,6 +104,9 @@ network's fault. What was applied until then stands in install.json";
 pub(crate) fn run(args: &Args, extent: Extent, ui: &Ui) -> Result<Done> {
     // Where images.json and release.yaml are expected, a folder that is not there is a mistake.
     let run = if args.release.is_some() { RunDir::create(&args.run_dir)? } else { RunDir::open(&args.run_dir)? };
+    if extent != Extent::Apply {
+        run.writable()?;
+    }
     args.cluster.source()?;
     args.probe.as_deref().map_or(Ok(()), probe::check_image)?;
     let declared = probe::declared(&args.ci)?;

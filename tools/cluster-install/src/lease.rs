@@ -86,6 +86,10 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
         Verb::Show(_) | Verb::Release { force: true, .. } => None,
         Verb::Take { .. } | Verb::Release { .. } => Some(whose.run()?),
     };
+    // A run whose id could not be kept would hold the cluster, and nobody could give it back.
+    if let (Verb::Take { .. }, None, Some(folder)) = (&args.verb, &whose.run, &whose.run_dir) {
+        RunDir::open(folder)?.writable()?;
+    }
     let unclean = match (&args.verb, &whose.run_dir) {
         (Verb::Release { if_clean: true, .. }, Some(folder)) => RunDir::open(folder)?.unclean(),
         _ => Vec::new(),

@@ -432,3 +432,44 @@ fn what_is_added_is_a_layer_of_its_own_that_belongs_to_root() {
     make(&["--add", "linux/amd64=nowhere"], "wrong").said(2, &["cannot read", "nowhere"]);
     assert!(!world.path("wrong").exists());
 }
+
+/// As step images are put together: what differs between two machines is in no byte of it.
+#[test]
+fn the_same_programs_make_the_same_image_whoever_laid_them_out_where_and_when() {
+    let world = World::new();
+    world.write("ci/images.toml", "[build.tool]\nfiles = { '/etc/x' = 'y' }\nuser = '65532:65532'\n");
+    let digest = |machine: &str, mask: u32, days: u64, backwards: bool| {
+        // Two layers for each platform, as of Go and of what is compiled here.
+        let mut files: Vec<_> = ["amd64", "s390x"]
+            .iter()
+            .flat_map(|arch| ["go/bin/go", "go/bin/gofmt", "usr/local/bin/tool"].map(|file| (*arch, file)))
+            .collect();
+        if backwards {
+            files.reverse();
+        }
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(days * 86400);
+        let layer = |arch: &str, file: &str| format!("{machine}/{arch}-{}", file.split('/').next().unwrap());
+        for (arch, file) in files {
+            let layer = layer(arch, file);
+            let path = world.write(&format!("{layer}/{file}"), elf(arch));
+            let within = world.path(&layer);
+            for path in Path::new(&path).ancestors().take_while(|path| path.starts_with(&within)) {
+                fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777 & !mask)).unwrap();
+                fs::File::open(path).unwrap().set_modified(time).unwrap();
+            }
+        }
+        let added = ["amd64", "s390x"]
+            .map(|arch| ["go", "usr"].map(|file| format!("--add=linux/{arch}={}", world.name(&layer(arch, file)))));
+        let layout = format!("{machine}/image");
+        let args = ["base", "build", "tool", "--ci", "ci", "--platform", PLATFORMS, "--layout", &layout];
+        let args = args.into_iter().chain(["--output", "json"]).chain(added.iter().flatten().map(String::as_str));
+        let cache = world.name(&format!("{machine}/cache"));
+        let env = [("OTHER_ARCH_CACHE", cache.as_str()), ("TZ", if backwards { "Asia/Tokyo" } else { "UTC" })];
+        let made = world.run(&args.collect::<Vec<_>>(), &env).answered(0);
+        let manifest = document(&world.path(&layout), &index(&world.path(&layout))["manifests"][1]);
+        assert_eq!(manifest["layers"].as_array().unwrap().len(), 3, "{manifest}");
+        made["digest"].clone()
+    };
+    let first = digest("here", 0o022, 1, false);
+    assert_eq!(digest("there", 0o077, 20_000, true), first);
+}

@@ -133,8 +133,9 @@ impl std::str::FromStr for Likely {
 }
 
 pub(crate) fn run(args: &Conclude, ui: &Ui) -> Result<Done> {
-    // A wiring whose first stage failed has nothing to show but that.
-    let run = if args.statuses.is_empty() { RunDir::open(&args.run_dir)? } else { RunDir::create(&args.run_dir)? };
+    // A wiring whose first stage failed has nothing to show but that. Who only asks needs no room.
+    let asks = args.statuses.is_empty() || (args.unless_failed && args.run_dir.is_dir());
+    let run = if asks { RunDir::open(&args.run_dir)? } else { RunDir::create(&args.run_dir)? };
     let mut stages = stage::read(run.path())?;
     add_unheard(&mut stages, args);
     let (cause, exit) = stage::conclude(&stages, &[], args.tests == Tests::Required);

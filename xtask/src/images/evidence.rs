@@ -30,18 +30,7 @@ pub(super) fn attach(
     definitions: &Definitions,
     ui: &Ui,
 ) -> Result<()> {
-    let image = &definitions.image[name];
-    let mut packages = debian(shape)?;
-    packages.extend(go(image, definitions));
-    if let Some(tool) = &image.tool {
-        packages.extend(rust(tool)?);
-    }
-    let subject = reference.split('@').next().unwrap_or(reference);
-    let documents = [
-        (SBOM, "spdx.json", sbom(name, &shape.digest, &packages)),
-        (PROVENANCE, "provenance.json", provenance(subject, name, shape, &commit())),
-    ];
-    for (kind, file, document) in documents {
+    for (kind, file, document) in documents(reference, name, shape, definitions)? {
         let path = folder.with_file_name(format!("{name}.{file}"));
         rundir::write_json(&path, &document)?;
         let words = ["attach", reference, "--type", kind].map(String::from);
@@ -49,6 +38,26 @@ pub(super) fn attach(
         super::image_build(&format!("{file} of {name}"), &words, ui)?;
     }
     Ok(())
+}
+
+/// Both, with type and name of the file.
+fn documents(
+    reference: &str,
+    name: &str,
+    shape: &Shape,
+    definitions: &Definitions,
+) -> Result<[(&'static str, &'static str, Value); 2]> {
+    let image = &definitions.image[name];
+    let mut packages = debian(shape)?;
+    packages.extend(go(image, definitions));
+    if let Some(tool) = &image.tool {
+        packages.extend(rust(tool)?);
+    }
+    let subject = reference.split('@').next().unwrap_or(reference);
+    Ok([
+        (SBOM, "spdx.json", sbom(name, &shape.digest, &packages)),
+        (PROVENANCE, "provenance.json", provenance(subject, name, shape, &commit())),
+    ])
 }
 
 /// Debian's packages, by what lies in the image's first layer for scanners.
@@ -186,6 +195,44 @@ mod tests {
         assert!(list.to_string().contains("pkg:golang/github.com/google/ko@v0.19.1"));
         assert_eq!(list["relationships"].as_array().unwrap().len(), 4);
         assert_eq!(sbom("image-build", "sha256:00", &packages), list);
+    }
+
+    /// A layout of one image with one layer, which holds this package as scanners find it.
+    fn layout(folder: &Path, package: &str) -> Shape {
+        fs::create_dir_all(folder.join("blobs/sha256")).unwrap();
+        let mut layer = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+        let mut header = tar::Header::new_gnu();
+        header.set_size(package.len() as u64);
+        header.set_mode(0o644);
+        layer.append_data(&mut header, "var/lib/dpkg/status.d/busybox", package.as_bytes()).unwrap();
+        let blob = |name: &str, bytes: &[u8]| {
+            fs::write(folder.join("blobs/sha256").join(name), bytes).unwrap();
+            json!({ "digest": format!("sha256:{name}"), "size": bytes.len() })
+        };
+        let layer = blob("a1", &layer.into_inner().unwrap().finish().unwrap());
+        let manifest = json!({ "config": blob("c0", b"{}"), "layers": [layer] });
+        let mut manifest = blob("b2", manifest.to_string().as_bytes());
+        manifest["platform"] = json!({ "os": "linux", "architecture": "s390x" });
+        let index = blob("d3", json!({ "manifests": [manifest] }).to_string().as_bytes());
+        fs::write(folder.join("index.json"), json!({ "manifests": [index] }).to_string()).unwrap();
+        super::super::shape::read(folder).unwrap()
+    }
+
+    #[test]
+    fn what_is_attached_follows_from_the_image_alone() {
+        let definitions = Definitions::read(&tools::root().join("ci/step-images")).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let of = |place: &str, days: u64| {
+            let shape = layout(&folder.path().join(place), "Package: busybox\nVersion: 1:1.35.0-4\n");
+            let layer = fs::File::open(shape.first_layers().next().unwrap()).unwrap();
+            layer.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(days * 86400)).unwrap();
+            let documents = documents("r.example/steps/trigger@sha256:d3", "trigger", &shape, &definitions).unwrap();
+            documents.map(|(kind, _, document)| (kind, document.to_string()))
+        };
+        let first = of("here", 1);
+        assert_eq!(of("elsewhere/deep", 20_000), first);
+        assert!(first[0].1.contains("pkg:deb/debian/busybox@1:1.35.0-4"), "{}", first[0].1);
+        assert!(first[1].1.contains("\"sha256\":\"d3\"") && first[1].1.contains("linux/s390x"), "{}", first[1].1);
     }
 
     #[test]

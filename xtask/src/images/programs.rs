@@ -1,6 +1,6 @@
 //! `ci/step-images/programs.toml`: what is compiled for each step image.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, fmt, path::Path};
 
 use kit::{Cause, Error, Result, config};
 use serde::Deserialize;
@@ -32,6 +32,37 @@ pub(crate) struct Image {
     pub(crate) programs: Vec<String>,
     /// Commands that must end well in it.
     pub(crate) starts: Vec<String>,
+    /// What a node fetches of it at most, on each platform.
+    pub(crate) most: Megabytes,
+}
+
+/// A size as people write it, `8 MB`: millions of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Megabytes(u64);
+
+impl Megabytes {
+    pub(crate) const fn bytes(self) -> u64 {
+        self.0 * 1_000_000
+    }
+}
+
+impl TryFrom<String> for Megabytes {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let number = text.strip_suffix(" MB").and_then(|number| number.parse::<u32>().ok());
+        number
+            .filter(|number| *number > 0)
+            .map(|number| Self(number.into()))
+            .ok_or_else(|| format!("'{text}' is no size as 8 MB"))
+    }
+}
+
+impl fmt::Display for Megabytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} MB", self.0)
+    }
 }
 
 /// A Go program: of a module by its version, or of a module of this repository.
@@ -123,8 +154,11 @@ mod tests {
     fn what_is_wrong_is_named() {
         let folder = tempfile::tempdir().unwrap();
         for (text, said) in [
-            ("[image.x]\ntool = 'y'\nstarts = []\n", "'y' is no tool"),
-            ("[image.x]\nprograms = ['y']\nstarts = []\n", "there is no [program.y]"),
+            ("[image.x]\ntool = 'y'\nstarts = []\nmost = '8 MB'\n", "'y' is no tool"),
+            ("[image.x]\nprograms = ['y']\nstarts = []\nmost = '8 MB'\n", "there is no [program.y]"),
+            ("[image.x]\nstarts = []\n", "missing field `most`"),
+            ("[image.x]\nstarts = []\nmost = '0 MB'\n", "'0 MB' is no size as 8 MB"),
+            ("[image.x]\nstarts = []\nmost = '8 GB'\n", "'8 GB' is no size as 8 MB"),
             ("[image]\n[program.y]\nmodule = 'm'\n", "needs either module and version"),
             ("[image]\nx = 1\n", "programs.toml:2"),
         ] {

@@ -40,14 +40,21 @@ fn find_id(root: &Path) -> Result<String> {
     let path = root.join("run-id");
     let name = root.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
     let fresh = name.filter(|name| is_run_id(name)).unwrap_or_else(new_run_id);
-    match fs::File::create_new(&path).and_then(|mut file| file.write_all(fresh.as_bytes())) {
+    match fs::File::create_new(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             let text = String::from_utf8_lossy(&read_limited(&path, 200)?).trim().to_owned();
             let safe = !text.is_empty() && slug(&text) == text;
             if safe { Ok(text) } else { Err(Error::new(Cause::Usage, format!("{} holds no run id", path.display()))) }
         }
+        Ok(mut file) => {
+            // On a full disk it would be there and empty, which the next tool could make nothing of.
+            if file.write_all(fresh.as_bytes()).is_err() {
+                let _ = fs::remove_file(&path);
+            }
+            Ok(fresh)
+        }
         // A folder that cannot be written to is only read; then no other tool has to find the same id.
-        Ok(()) | Err(_) => Ok(fresh),
+        Err(_) => Ok(fresh),
     }
 }
 
@@ -62,12 +69,28 @@ impl RunDir {
     /// The folder `root`, which is created if it is missing.
     ///
     /// # Errors
-    /// [`Cause::HostDisk`] if it cannot be, [`Cause::Usage`] if its id cannot be read.
+    /// [`Cause::HostDisk`] if it cannot be, or cannot be written to, [`Cause::Usage`] if its id cannot be read.
     pub fn create(root: impl Into<PathBuf>) -> Result<Self> {
         let root = root.into();
         fs::create_dir_all(&root)
             .cause(Cause::HostDisk, || format!("cannot create run directory {}", root.display()))?;
-        Ok(Self { id: find_id(&root)?, root })
+        let run = Self { id: find_id(&root)?, root };
+        run.writable()?;
+        Ok(run)
+    }
+
+    /// Refuses a folder that is read-only or full, before hours are spent on what could not be kept.
+    ///
+    /// # Errors
+    /// [`Cause::HostDisk`] naming the folder.
+    pub fn writable(&self) -> Result<()> {
+        let file = tempfile::Builder::new().prefix(".new-").tempfile_in(&self.root);
+        // Not empty: a full disk takes names.
+        let written = file.and_then(|mut file| {
+            file.write_all(&[b' '; 4096])?;
+            file.as_file().sync_data()
+        });
+        written.cause(Cause::HostDisk, || format!("cannot write to run directory {}", self.root.display()))
     }
 
     /// The folder `root`, which must exist.
