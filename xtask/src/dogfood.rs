@@ -28,6 +28,7 @@ Examples:
   cargo xtask dogfood --test-on linux/s390x                  an emulated node in the target
   cargo xtask dogfood --component pipeline --keep            Tekton itself; both labs stay up
   cargo xtask dogfood --release REFERENCE                    no build: only the run that tests a release
+  cargo xtask dogfood --shards 2                             the end-to-end tests in two parts at the same time
 
 The exit code is that of the runs together, as for `cargo xtask nightly`.";
 
@@ -47,6 +48,9 @@ pub(crate) struct Args {
     /// A variable for the tests, such as GREETER_TEST=fail
     #[arg(long, value_name = "KEY=VALUE", default_value = "")]
     env: String,
+    /// Parts in which the end-to-end tests run at the same time
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=4))]
+    shards: u8,
     /// Spoil the way to the target before it is tested
     #[arg(long, value_enum, value_name = "HOW")]
     target: Option<Spoilt>,

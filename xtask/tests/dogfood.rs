@@ -78,10 +78,26 @@ fn one_lab_drives_another_through_tekton() {
     let (code, runs) = labs.dogfood(&[]);
     assert_eq!((code, runs.len()), (0, 2), "{runs:?}");
     assert!(runs.iter().all(|run| run["outcome"] == "passed" && run["evidence"].is_string()), "{runs:?}");
+    // The Dashboard shows annotations of a run as well.
+    for run in &runs {
+        let said = &run["annotations"];
+        assert_eq!((&said["outcome"], &said["evidence"]), (&run["outcome"], &run["evidence"]), "{run}");
+        assert_eq!((&said["cause"], &said["test-on"]), (&Value::Null, &runs[0]["annotations"]["test-on"]), "{run}");
+    }
     assert!(runs[0]["release"].as_str().unwrap().contains("@sha256:"), "{runs:?}");
 
     let (code, runs) = labs.dogfood(&["--env", "GREETER_TEST=fail", "--no-compare"]);
     assert_eq!((code, &runs[1]["outcome"], &runs[1]["cause"]), (1, &"failed".into(), &"product".into()), "{runs:?}");
+    assert_eq!(
+        (&runs[1]["annotations"]["outcome"], &runs[1]["annotations"]["cause"]),
+        (&"failed".into(), &"product".into())
+    );
+    labs.is_as_it_was();
+
+    // In parts it comes to the same.
+    let (code, runs) = labs.dogfood(&["--shards", "2"]);
+    let parts = runs[1]["tasks"].as_array().unwrap().iter().filter(|task| task[0] == "e2e").count();
+    assert_eq!((code, parts, &runs[1]["outcome"]), (0, 2, &"passed".into()), "{runs:?}");
     labs.is_as_it_was();
 
     // Also where most of a run is skipped something fails for what was found, and says what.

@@ -73,10 +73,11 @@ fn tekton_s_own_admission_takes_our_tasks_and_pipelines() {
     render.arg("--images").arg(images(folder.path()));
     let rendered = render.output().unwrap();
     assert!(rendered.status.success(), "{}", String::from_utf8_lossy(&rendered.stderr));
-    let admission = |text: &[u8]| {
+    let asked = |text: &[u8], requests: &[String]| {
         let mut command = Command::new("go");
         command
             .args(["run", "."])
+            .args(requests)
             .current_dir(root().join("fixtures/tekton-admission"))
             .env("GOFLAGS", "-buildvcs=false");
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -84,6 +85,24 @@ fn tekton_s_own_admission_takes_our_tasks_and_pipelines() {
         let output = child.wait_with_output().unwrap();
         (output.status.success(), String::from_utf8(output.stdout).unwrap())
     };
+    let admission = |text: &[u8]| asked(text, &[]);
+    // What Tekton's EventListener makes of requests.
+    let test = r#""component":"greeter","testOn":"linux/s390x","release":"r.example/x@sha256:0""#;
+    let build = r#""component":"greeter","testOn":"linux/s390x","platforms":"linux/s390x""#;
+    let expected = [
+        (format!("{{{test}}}"), "other-arch-test finish"),
+        (format!("{{{test},\"shards\":1}}"), "other-arch-test finish"),
+        (format!("{{{test},\"shards\":3}}"), r#"other-arch-test finish ["1/3" "2/3" "3/3"]"#),
+        (format!("{{{build},\"shards\":2}}"), r#"other-arch-build close ["1/2" "2/2"]"#),
+        (format!("{{{build},\"shards\":4}}"), r#"other-arch-build close ["1/4" "2/4" "3/4" "4/4"]"#),
+        (format!("{{{build},\"shards\":5}}"), "refused: FailedPrecondition"),
+        (format!("{{{build},\"shards\":\"2\"}}"), "refused: FailedPrecondition"),
+        (format!("{{{build},\"shards\":1.5}}"), "refused: FailedPrecondition"),
+    ];
+    let (_, said) = asked(&rendered.stdout, &expected.clone().map(|(request, _)| request));
+    for (request, run) in expected {
+        assert!(said.contains(&format!("request {request}: {run}\n")), "{request}: {run}: {said}");
+    }
     let (good, said) = admission(&rendered.stdout);
     assert!(good && said.lines().filter(|line| line.ends_with(": good")).count() >= 25, "{said}");
     assert!(said.contains("StepAction other-arch-tests: good"), "{said}");

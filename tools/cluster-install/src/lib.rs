@@ -2,6 +2,7 @@
 //!
 //! What an installation is lies in `install`; each step of it in a file of its own.
 
+mod annotate;
 mod apply;
 mod clusters;
 mod diff;
@@ -60,6 +61,8 @@ enum Verb {
     Cluster(clusters::Args),
     /// Show, take or release the lease that keeps two runs apart
     Lease(lease::Args),
+    /// Say on a PipelineRun of Tekton what its run came to, as annotations
+    Annotate(annotate::Args),
 }
 
 impl Tool for Args {
@@ -83,5 +86,6 @@ pub fn run(args: Args, ui: &Ui) -> Result<Done> {
         Verb::Status(args) => status::run(&args, ui),
         Verb::Cluster(args) => clusters::run(&args, ui),
         Verb::Lease(args) => lease::run(&args, ui),
+        Verb::Annotate(args) => annotate::run(&args, ui),
     }
 }

@@ -47,6 +47,7 @@ pub fn around<T>(
         done
     });
     if place.is_mixed()
+        && place.here.is_last()
         && let Err(error) = runtime.block_on(give_back(place))
     {
         let why = format!("nodes are still set aside, the next run or cleanup gives them back: {}", error.summary());

@@ -42,6 +42,7 @@ pub mod settings;
 mod settle;
 pub mod shard;
 pub mod spool;
+pub mod turns;
 pub mod unit;
 mod upgrade;
 

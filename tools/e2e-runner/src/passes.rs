@@ -30,6 +30,7 @@ use crate::{
     },
     program::Program,
     select::Selection,
+    turns::Turns,
 };
 
 /// Said of tests that were stopped because the API server or a node did not come back.
@@ -84,6 +85,8 @@ pub struct Runner<'a> {
     pub stopper: Stopper,
     /// The rules.
     pub judge: Judge,
+    /// Other parts of the suite on the same cluster.
+    pub turns: Turns,
 }
 
 /// Why tests were not run that were asked for.
@@ -138,6 +141,7 @@ impl<'a> Runner<'a> {
             max_failures: None,
             stopper: self.stopper.clone(),
             judge: self.judge.clone(),
+            turns: self.turns.clone(),
         }
     }
 }
@@ -161,7 +165,7 @@ impl Runner<'_> {
         // A test may run in several passes: it has ended in each for itself.
         let mut left = vec![tests.to_vec(); self.passes.len()];
         for number in 1.. {
-            let Some(hung) = self.all_passes(&mut left, failed, &live, &mut ran)? else { break };
+            let Some(hung) = self.all_passes(&mut left, failed, (&live, ui), &mut ran)? else { break };
             let over = left.iter().all(Vec::is_empty);
             if over || ran.stopped.is_some() || ran.signal.is_some() {
                 break;
@@ -177,9 +181,24 @@ impl Runner<'_> {
     }
 
     /// All passes, each with what is left for it, until a test hangs.
-    fn all_passes(&self, left: &mut [Vec<String>], failed: usize, live: &Live, ran: &mut Ran) -> Result<Option<Hung>> {
-        for (pass, left) in self.passes.iter().zip(left).filter(|(_, left)| !left.is_empty()) {
-            if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+    fn all_passes(
+        &self,
+        left: &mut [Vec<String>],
+        failed: usize,
+        (live, ui): (&Live, &Ui),
+        ran: &mut Ran,
+    ) -> Result<Option<Hung>> {
+        for (number, (pass, left)) in self.passes.iter().zip(left).enumerate().filter(|(_, (_, left))| !left.is_empty())
+        {
+            // Why a component has several: a later one is not to run beside anything else.
+            let turn = match self.turns.take(number > 0, ui) {
+                Err(Error { signal: Some(number), .. }) => {
+                    (ran.signal, ran.stopped) = (Some(number), Some(by_signal(number)));
+                    break;
+                }
+                turn => turn?,
+            };
+            if self.left().is_some_and(|left| left.is_zero()) {
                 ran.stopped.get_or_insert(time_over());
             }
             if ran.stopped.is_some() || ran.signal.is_some() {
@@ -197,6 +216,7 @@ impl Runner<'_> {
                 }
                 Err(error) => return Err(error),
             }
+            drop(turn);
         }
         Ok(None)
     }
@@ -267,7 +287,7 @@ impl Runner<'_> {
             Ok(_) => None,
             Err(Error { signal: Some(number), .. }) => {
                 ran.signal = Some(number);
-                Some(Stopped { cause: Some(Cause::Interrupted), why: format!("stopped by signal {number}") })
+                Some(by_signal(number))
             }
             Err(error) => return Err(error),
         };
@@ -314,7 +334,8 @@ impl Runner<'_> {
     }
 
     fn left(&self) -> Option<Duration> {
-        self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+        let deadline = self.deadline.map(|deadline| deadline + self.turns.waited());
+        deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
     /// The command of a pass, for these tests.
@@ -385,6 +406,10 @@ pub(crate) fn clear(logs: &Path) -> Result<()> {
 
 fn enough(most: usize) -> String {
     format!("--max-failures, and {most} tests had failed")
+}
+
+fn by_signal(number: i32) -> Stopped {
+    Stopped { cause: Some(Cause::Interrupted), why: format!("stopped by signal {number}") }
 }
 
 fn time_over() -> Stopped {

@@ -13,6 +13,11 @@ use kit::{
 };
 use kube::api::{Patch, PatchParams};
 
+use crate::{
+    shard::Shard,
+    turns::{Presence, Turns},
+};
+
 /// How long a node may take to be ready for pods.
 const NODES: Duration = Duration::from_secs(30);
 
@@ -30,6 +35,10 @@ pub struct Place {
     pub lease: Option<Guard>,
     /// Whether the run held it before us, so that it goes on holding it after us.
     pub held_before: bool,
+    /// Other parts of the suite that run here at the same time.
+    pub turns: Turns,
+    /// How they know of us.
+    pub here: Presence,
 }
 
 /// What `install.json` says that matters here.
@@ -48,17 +57,28 @@ pub struct Installed {
 }
 
 impl Place {
-    /// Opens the cluster for `run`; `wanted` names the platform where its nodes have several.
+    /// Opens the cluster for a part of `run`; `wanted` names the platform where its nodes have several.
     ///
     /// # Errors
     /// As `cluster::open` says; [`Cause::Usage`] if the platform is not clear, [`Cause::Node`] if no node has it.
-    pub async fn open(options: &cluster::Options, wanted: Option<&Platform>, run: &str, ui: &Ui) -> Result<Self> {
+    pub async fn open(
+        options: &cluster::Options,
+        wanted: Option<&Platform>,
+        run: &str,
+        part: Shard,
+        ui: &Ui,
+    ) -> Result<Self> {
         let opened = cluster::open(options, ui).await?;
-        recover(&opened, run, ui).await?;
+        let uid = if part.is_part() { cluster::identity(&opened).await?.uid } else { String::new() };
+        let turns = Turns::new(part, &uid)?;
+        let here = turns.enter(ui)?;
+        if here.is_first() {
+            recover(&opened, run, ui).await?;
+        }
         let (id, platform) = nodes(&opened, wanted, ui).await?;
         let natures = id.nodes.iter().filter(|node| node.ready && node.platform == platform).map(|node| node.nature);
         let nature = natures.max().unwrap_or(Nature::Unknown);
-        Ok(Self { opened, id, platform, nature, lease: None, held_before: false })
+        Ok(Self { opened, id, platform, nature, lease: None, held_before: false, turns, here })
     }
 
     /// Whether the cluster has nodes of other platforms as well.

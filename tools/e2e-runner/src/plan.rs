@@ -27,7 +27,9 @@ use crate::{
     runs::{self, Found},
     script,
     select::{self, Choice, Selection, Wanted},
-    shard, unit, upgrade,
+    shard,
+    turns::Turns,
+    unit, upgrade,
 };
 
 /// How long a suite may take that says nothing of it, and a script.
@@ -287,6 +289,7 @@ impl<'a> Plan<'a> {
             max_failures: if self.args.fail_fast { Some(1) } else { self.args.max_failures },
             stopper: Stopper::default(),
             judge: Judge::new(server).of_namespace(self.namespace()),
+            turns: Turns::default(),
         })
     }
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use kit::{
     Error, Result, Ui,
     ci::{FIRST_ROUND, Round, Suite},
-    record::{RoundResult, SkipSource, Status},
+    record::{RoundResult, Setting, SkipSource, Status},
     ui,
 };
 use tokio::runtime::Runtime;
@@ -117,6 +117,7 @@ impl Rounds<'_> {
         let mut came = Came::default();
         if let Some(settings) = settings {
             let maps = self.suite.rounds.iter().flat_map(|round| round.settings.keys());
+            let _turn = self.runner.turns.take(false, self.ui)?;
             self.runtime.block_on(cluster::interruptible(settings.remember(self.suite.settings.keys().chain(maps))))?;
         }
         let mut ran = Ran::default();
@@ -130,7 +131,7 @@ impl Rounds<'_> {
                 self.never_began(&tests, &ran)
             } else {
                 let before = Before::of(&tests, &came.rows, self.others);
-                match self.set(settings, round).and_then(|set| Ok((set, self.round(round, &tests, before, watch)?))) {
+                match self.in_turn(settings, round, |set| Ok((set, self.round(round, &tests, before, watch)?))) {
                     Ok((set, (rows, now))) => {
                         ran = now;
                         let many = too_many(&rows, before, self.by_leaves);
@@ -155,7 +156,7 @@ impl Rounds<'_> {
         came.rows.extend(attempts::left_out(self.selection, &self.runner.program.package));
         if self.shadow && ran.stopped.is_none() && ran.signal.is_none() {
             // They are left out of the first round, not of the last one with its settings.
-            match self.set(settings, None).and_then(|_| self.shadows(&mut came.rows)) {
+            match self.in_turn(settings, None, |_| self.shadows(&mut came.rows)) {
                 Ok(now) => ran = now,
                 Err(error) => {
                     came.rows.extend(broken_off(self.name, "what ci/skips.toml leaves out", &error, &mut ran))
@@ -192,7 +193,32 @@ impl Rounds<'_> {
         diagnose::ask(rows, place, self.namespace, self.runtime, self.ui)
     }
 
-    fn set(&self, settings: Option<&Settings>, round: Option<&Round>) -> Result<Vec<kit::record::Setting>> {
+    /// Does `work` with the settings of a round. Beside other parts only the first may be: the others are set for us alone,
+    /// and what all have is back when their turn comes.
+    fn in_turn<T>(
+        &self,
+        settings: Option<&Settings>,
+        round: Option<&Round>,
+        work: impl FnOnce(Vec<Setting>) -> Result<T>,
+    ) -> Result<T> {
+        let turns = &self.runner.turns;
+        let turn = turns.take(round.is_some(), self.ui)?;
+        let set = self.set(settings, round)?;
+        if round.is_none() {
+            drop(turn);
+            return work(set);
+        }
+        let done = work(set);
+        if turns.is_part()
+            && let Err(error) = self.set(settings, None)
+        {
+            self.ui.warn(format!("other parts may run with the settings of this round: {error}"));
+        }
+        drop(turn);
+        done
+    }
+
+    fn set(&self, settings: Option<&Settings>, round: Option<&Round>) -> Result<Vec<Setting>> {
         let Some(settings) = settings else { return Ok(Vec::new()) };
         let set = self.suite.settings_of(round);
         let set = self.runtime.block_on(cluster::interruptible(settings.set(&set)))?;
@@ -248,6 +274,9 @@ impl Rounds<'_> {
 
     /// Puts the component's settings back, also after a signal; a row of the cluster's if that fails.
     fn put_back(&self, settings: &Settings, place: &Place) -> Option<Row> {
+        if !place.here.is_last() {
+            return None;
+        }
         let error = self.runtime.block_on(settings.put_back()).err()?;
         self.ui.warn(format!("the component's settings are not put back; the next run or cleanup does it: {error}"));
         Some(report::of_cluster(&place.opened.name, error.cause, format!("settings not put back: {}", error.summary())))

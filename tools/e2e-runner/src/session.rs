@@ -70,7 +70,7 @@ pub fn run(args: &RunArgs, ui: &Ui) -> Result<Done> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.cause(Cause::Internal, || "cannot start the runtime")?;
     let run = run_dir.id();
-    let open = Place::open(&args.cluster, args.platform.as_ref(), &run, ui);
+    let open = Place::open(&args.cluster, args.platform.as_ref(), &run, args.shard, ui);
     let place = runtime.block_on(cluster::interruptible(open));
     let mut results = plan.empty(&run);
     let name = match &place {
@@ -164,13 +164,17 @@ pub(crate) fn in_place(
     let registry = place.opened.lab.as_ref().map(|lab| lab.registry.clone());
     let values = plan.values(place.opened.kubeconfig.clone(), &place.platform, registry);
     let server = place.opened.server.trim_end_matches('/').rsplit("//").next().map(String::from);
-    let runner = plan.runner(&program, &selection, &values, home.logs(), server.as_deref(), &pace)?;
+    let mut runner = plan.runner(&program, &selection, &values, home.logs(), server.as_deref(), &pace)?;
+    runner.turns = place.turns.clone();
     let manifests = plan.component.tests.as_ref().map(|tests| tests.manifests.clone()).unwrap_or_default();
     if !manifests.is_empty() {
         let root = kit::source::checkout(&plan.ci, &plan.component, ui)?.dir;
         runtime.block_on(cluster::interruptible(place.apply(&root, &manifests, ui)))?;
     }
-    recover(plan, place, runtime, ui)?;
+    if place.here.is_first() {
+        recover(plan, place, runtime, ui)?;
+    }
+    place.here.stay()?;
     results.conditions.test_limit = Some(runner.limits.record());
     runner.record(&selection.asked)?;
     let came = observed(plan, place, at, results, check.map(upgrade::Check::namespace), |evidence| {

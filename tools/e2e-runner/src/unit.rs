@@ -44,6 +44,7 @@ use crate::{
     select::{self, Choice, Selection},
     session::{self, At},
     settle,
+    turns::Turns,
 };
 use packages::Package;
 pub use pod::{InPodArgs, in_pod};
@@ -355,6 +356,7 @@ impl Work<'_> {
             max_failures: self.most().map(|most| most.saturating_sub(self.failures(came)).max(1)),
             stopper: Stopper::default(),
             judge: Judge::default().of_launcher().of_units(),
+            turns: Turns::default(),
         };
         let args = self.plan.args;
         let attempts = Attempts {

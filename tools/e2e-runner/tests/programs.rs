@@ -264,6 +264,7 @@ impl Made {
             max_failures: None,
             stopper: Stopper::default(),
             judge: Judge::default(),
+            turns: e2e_runner::turns::Turns::default(),
         };
         change(&mut runner);
         runner.record(&selection.asked).unwrap();

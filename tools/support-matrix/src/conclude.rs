@@ -1,7 +1,7 @@
 //! `support-matrix conclude`: what the stages of a run come to, for wirings that cannot say it themselves: a Tekton
 //! Pipeline, a script. Each stage left a file (`--stage`); together they are `stages.json`.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use jiff::Timestamp;
 use kit::{
@@ -10,6 +10,9 @@ use kit::{
     rundir, stage,
     ui::{duration, table},
 };
+
+/// As many parts of a stage as anybody has machines.
+const MOST_PARTS: u32 = 1000;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -181,25 +184,44 @@ fn add_unheard(stages: &mut Vec<Stage>, args: &Conclude) {
     let judge = |name: &&String| args.judge.as_ref() == Some(*name);
     let (judges, others): (Vec<_>, Vec<_>) = tasks.chain(steps).partition(judge);
     for name in others.into_iter().chain(judges) {
-        let heard = stages.iter().any(|stage| stage.name == *name && stage.cause.is_some());
+        let silent = silent_parts(stages, name);
+        let heard = silent.is_empty() && stages.iter().any(|stage| stage.name == *name && stage.cause.is_some());
         let judged = judge(&name) && stage::conclude(stages, &[], args.tests == Tests::Required).0.is_some();
         if heard || judged {
             continue;
         }
-        let now = Timestamp::now();
         let likely = args.otherwise.iter().find(|likely| likely.stage == *name);
         let cause = likely.map_or(Cause::Interrupted, |likely| likely.cause);
-        stages.push(Stage {
-            name: name.clone(),
-            component: None,
-            platform: None,
-            started: now,
-            finished: now,
-            outcome: Outcome::Failed,
-            cause: Some(cause),
-            exit: i32::from(cause.exit().0),
-            command: String::new(),
-        });
+        match silent.is_empty() {
+            true => stages.push(unheard(name, None, cause)),
+            false => stages.extend(silent.into_iter().map(|part| unheard(name, Some(part), cause))),
+        }
+    }
+}
+
+/// The parts of a stage that left no file, where others did: what those found does not explain them.
+fn silent_parts(stages: &[Stage], name: &str) -> Vec<String> {
+    let parts = stages.iter().filter(|stage| stage.name == name).filter_map(|stage| stage.part.as_deref());
+    let known: BTreeSet<_> = parts.filter_map(stage::part).collect();
+    // A file may say anything.
+    let of = known.iter().map(|(_, of)| *of).max().filter(|of| *of <= MOST_PARTS).unwrap_or(0);
+    let silent = (1..=of).filter(|number| !known.contains(&(*number, of)));
+    silent.map(|number| format!("{number}/{of}")).collect()
+}
+
+fn unheard(name: &str, part: Option<String>, cause: Cause) -> Stage {
+    let now = Timestamp::now();
+    Stage {
+        name: name.into(),
+        component: None,
+        platform: None,
+        part,
+        started: now,
+        finished: now,
+        outcome: Outcome::Failed,
+        cause: Some(cause),
+        exit: i32::from(cause.exit().0),
+        command: String::new(),
     }
 }
 
@@ -220,8 +242,9 @@ fn text(stages: &[Stage]) -> String {
     let mut rows = vec![["stage", "component", "platform", "took", "outcome"].map(String::from).to_vec()];
     for stage in stages {
         let took = stage.finished.duration_since(stage.started).unsigned_abs();
+        let words = [Some(stage.name.as_str()), stage.part.as_deref()];
         rows.push(vec![
-            stage.name.clone(),
+            words.into_iter().flatten().collect::<Vec<_>>().join(" "),
             stage.component.clone().unwrap_or_default(),
             stage.platform.as_ref().map(ToString::to_string).unwrap_or_default(),
             duration(took),

@@ -109,6 +109,9 @@ impl<'a> Driver<'a> {
         let component = &asked.args.component;
         let mut request = tekton::payload(component, &asked.platforms, std::slice::from_ref(&asked.test_on));
         request["env"] = json!(asked.args.env);
+        if asked.args.shards > 1 {
+            request["shards"] = json!(asked.args.shards);
+        }
         let mut place = "build".to_owned();
         if let Some(release) = &asked.args.release {
             request["release"] = json!(release);

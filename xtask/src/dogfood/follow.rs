@@ -1,6 +1,6 @@
 //! PipelineRuns from outside: found, watched to their end, and what they said of it.
 
-use std::{fs, time::Duration};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use kit::{Cause, Context, Error, Result, Ui, retry};
 use serde::Serialize;
@@ -29,6 +29,8 @@ pub(super) struct Followed {
     pub(super) took: String,
     /// How each of its tasks ended.
     pub(super) tasks: Vec<(String, String)>,
+    /// Our annotations on it, without what their names begin with.
+    pub(super) annotations: BTreeMap<String, String>,
 }
 
 /// The run of a component at a place that was started since; it may have ended already.
@@ -139,7 +141,13 @@ fn read(name: &str, run: &Value, tasks: &[Value]) -> Result<Followed> {
         release: result("release"),
         took: took.map(kit::ui::duration).unwrap_or_default(),
         tasks: ended(tasks),
+        annotations: annotations(run),
     })
+}
+
+fn annotations(run: &Value) -> BTreeMap<String, String> {
+    let all = run["metadata"]["annotations"].as_object().into_iter().flatten();
+    all.filter_map(|(name, value)| Some((name.strip_prefix("other-arch.dev/")?.to_owned(), text(value)))).collect()
 }
 
 /// Keeps what a person would look at: the run, its TaskRuns, the log of each step.
@@ -187,6 +195,7 @@ mod tests {
     fn what_a_run_says_is_its_cause_and_a_run_that_says_nothing_was_stopped() {
         let run = |status: &str, results: Value| {
             json!({
+                "metadata": { "annotations": { "other-arch.dev/cause": "product", "x": "y" } },
                 "spec": { "pipelineRef": { "name": "other-arch-test" } },
                 "status": {
                     "conditions": [{ "status": status, "reason": "Failed" }], "results": results,
@@ -197,6 +206,7 @@ mod tests {
         let results = json!([{ "name": "cause", "value": "product" }, { "name": "outcome", "value": "failed" }]);
         let red = read("x", &run("False", results), &[]).unwrap();
         assert_eq!((red.cause, red.outcome.as_str()), (Some(Cause::Product), "failed"));
+        assert_eq!(red.annotations, [("cause".into(), "product".into())].into());
         let results = json!([{ "name": "cause", "value": "" }, { "name": "outcome", "value": "passed" }]);
         assert_eq!(read("x", &run("True", results), &[]).unwrap().cause, None);
         assert_eq!(read("x", &run("False", json!([])), &[]).unwrap().cause, Some(Cause::Interrupted));

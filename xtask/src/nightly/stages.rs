@@ -192,6 +192,7 @@ impl<'a> Runner<'a> {
                 name: work.name,
                 component: work.component,
                 platform: work.platform,
+                part: None,
                 started,
                 finished: jiff::Timestamp::now(),
                 outcome: if ended.good() { Outcome::Passed } else { Outcome::Failed },

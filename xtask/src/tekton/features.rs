@@ -3,7 +3,7 @@
 use kit::{Cause, Error, Result};
 use serde_json::Value;
 
-/// The oldest Tekton Pipelines with what we use: results of steps, projected workspaces, `onError`.
+/// The oldest Tekton Pipelines with what we use: results of steps, projected workspaces, `onError`, `matrix`.
 const PIPELINES: (u32, u32) = (1, 0);
 /// Served versions that `ci/tekton` is written in.
 const SERVED: [(&str, &str); 7] = [
@@ -31,7 +31,13 @@ pub(crate) fn features(kubectl: &dyn Fn(&[&str]) -> Result<String>, step_actions
     let path = "jsonpath={.data.version}";
     // One that nobody may read is taken as it is.
     let version = kubectl(&["get", "configmap", "pipelines-info", "--namespace", "tekton-pipelines", "--output", path]);
-    let lacks = lacks(&wanted, &definitions, &version.unwrap_or_default());
+    let path = "jsonpath={.data.enable-api-fields}";
+    let fields = kubectl(&["get", "configmap", "feature-flags", "--namespace", "tekton-pipelines", "--output", path]);
+    let mut lacks = lacks(&wanted, &definitions, &version.unwrap_or_default());
+    // Otherwise it is 'beta', as Tekton has it itself, or more.
+    if fields.is_ok_and(|fields| fields.trim() == "stable") {
+        lacks.push("matrix (its feature-flags say enable-api-fields: stable)".into());
+    }
     if lacks.is_empty() {
         return Ok(());
     }
@@ -100,8 +106,9 @@ mod tests {
     #[test]
     fn a_cluster_that_cannot_be_asked_is_no_good_one() {
         let of = |version: &'static str| {
-            move |words: &[&str]| match words[1] {
-                "configmap" => Ok::<_, Error>(version.to_owned()),
+            move |words: &[&str]| match words[2] {
+                "pipelines-info" => Ok::<_, Error>(version.to_owned()),
+                "feature-flags" => Ok("beta".into()),
                 _ => Ok(definitions(&SERVED).to_string()),
             }
         };
@@ -110,6 +117,12 @@ mod tests {
         assert!(error.to_string().contains("stepactions.tekton.dev v1beta1 (served: nothing)"), "{error}");
         let error = features(&of("v0.50.0"), false).unwrap_err();
         assert!(error.cause == Cause::Usage && error.to_string().contains("lacks what ci/tekton uses"), "{error}");
+        let stable = |words: &[&str]| match words[2] {
+            "feature-flags" => Ok("stable".into()),
+            _ => of("v1.9.0")(words),
+        };
+        let error = features(&stable, false).unwrap_err();
+        assert!(error.to_string().contains("matrix (its feature-flags say"), "{error}");
         let away = |_: &[&str]| Err(Error::new(Cause::Apiserver, "away"));
         assert_eq!(features(&away, false).unwrap_err().cause, Cause::Apiserver);
     }

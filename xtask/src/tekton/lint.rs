@@ -30,7 +30,10 @@ pub(super) fn problems(documents: &[Document]) -> Result<Vec<String>> {
         match document.kind() {
             "Task" => task(spec, &images, &mut found),
             "Pipeline" => pipeline(spec, &tasks, &mut found),
-            "TriggerTemplate" => template(spec, &pipelines, &of("TriggerBinding"), &mut found),
+            "TriggerTemplate" => {
+                template(spec, &pipelines, &of("TriggerBinding"), &mut found);
+                accounts(spec, documents, &mut found);
+            }
             "TriggerBinding" => binding(spec, &of("EventListener"), &mut found),
             _ => {}
         }
@@ -69,11 +72,16 @@ fn pipeline(spec: &Value, tasks: &BTreeMap<String, &Value>, found: &mut Vec<Stri
     let all: BTreeMap<_, _> = dag.iter().chain(&last).map(|task| (text(&task["name"]), *task)).collect();
     let spec_of = |name: &str| all.get(name).and_then(|task| tasks.get(text(&task["taskRef"]["name"])));
     for used in variables(spec) {
-        let parts: Vec<_> = used.split('.').collect();
+        let one = used.trim_end_matches("[*]");
+        let parts: Vec<_> = one.split('.').collect();
         let good = match parts[..] {
-            ["params", name] => names(&spec["params"]).contains(name),
+            // A list is used as one, and nothing else is.
+            ["params", name] => named(&spec["params"], name).is_some_and(|param| is_list(param) == (one != used)),
+            // Of a task that runs in parts there are only all results together, which nobody here needs.
             ["tasks" | "finally", task, "results", result] => {
-                spec_of(task).is_some_and(|spec| names(&spec["results"]).contains(result))
+                one == used
+                    && spec_of(task).is_some_and(|spec| names(&spec["results"]).contains(result))
+                    && all.get(task).is_some_and(|task| task["matrix"].is_null())
             }
             ["tasks", task, "status"] => dag.iter().any(|one| text(&one["name"]) == task),
             ["context", "pipelineRun", "name"] => true,
@@ -84,7 +92,8 @@ fn pipeline(spec: &Value, tasks: &BTreeMap<String, &Value>, found: &mut Vec<Stri
         }
     }
     let used = variables(spec);
-    let idle = |kind: &str, name: &str| !used.contains(&format!("{kind}.{name}"));
+    let idle =
+        |kind: &str, name: &str| !used.iter().any(|used| used.trim_end_matches("[*]") == format!("{kind}.{name}"));
     found.extend(
         names(&spec["params"])
             .iter()
@@ -96,7 +105,18 @@ fn pipeline(spec: &Value, tasks: &BTreeMap<String, &Value>, found: &mut Vec<Stri
             found.push(format!("{name}: there is no Task '{}'", text(&task["taskRef"]["name"])));
             continue;
         };
-        let (given, known) = (names(&task["params"]), names(&its["params"]));
+        let parts = list(&task["matrix"]["params"]);
+        let given = list(&task["params"]).into_iter().map(|param| (param, false));
+        let given: Vec<_> = given.chain(parts.iter().map(|param| (*param, true))).collect();
+        for (param, in_parts) in &given {
+            let name_of = text(&param["name"]);
+            let Some(known) = named(&its["params"], name_of) else { continue };
+            if param["value"].is_sequence() != (is_list(known) || *in_parts) || (is_list(known) && *in_parts) {
+                found.push(format!("{name}: param {name_of} is a list on one side only"));
+            }
+        }
+        let (given, known) =
+            (given.iter().map(|(param, _)| text(&param["name"]).to_owned()).collect(), names(&its["params"]));
         let needed = |entry: &&&Value| entry["default"].is_null();
         let required =
             list(&its["params"]).iter().filter(needed).map(|entry| text(&entry["name"]).to_owned()).collect();
@@ -164,6 +184,16 @@ fn template(
     }
 }
 
+/// A pod of an account that is not there does not begin, in silence.
+fn accounts(spec: &Value, documents: &[Document], found: &mut Vec<String>) {
+    let there = |name: &str| documents.iter().any(|one| one.kind() == "ServiceAccount" && one.name() == name);
+    for run in list(&spec["resourcetemplates"]) {
+        let tasks = list(&run["spec"]["taskRunSpecs"]).into_iter().map(|task| &task["serviceAccountName"]);
+        let named = tasks.chain([&run["spec"]["taskRunTemplate"]["serviceAccountName"]]).map(text);
+        found.extend(named.filter(|name| !there(name)).map(|name| format!("there is no ServiceAccount '{name}'")));
+    }
+}
+
 fn binding(spec: &Value, listeners: &BTreeMap<String, &Value>, found: &mut Vec<String>) {
     let interceptors = listeners.values().flat_map(|listener| list(&listener["triggers"]));
     let interceptors = interceptors.flat_map(|trigger| list(&trigger["interceptors"]));
@@ -177,6 +207,16 @@ fn binding(spec: &Value, listeners: &BTreeMap<String, &Value>, found: &mut Vec<S
 
 pub(super) fn list(value: &Value) -> Vec<&Value> {
     value.as_sequence().map(|list| list.iter().collect()).unwrap_or_default()
+}
+
+/// The entry of that name.
+fn named<'a>(entries: &'a Value, name: &str) -> Option<&'a Value> {
+    list(entries).into_iter().find(|entry| text(&entry["name"]) == name)
+}
+
+/// Whether a declared param is one.
+fn is_list(param: &Value) -> bool {
+    param["type"] == "array"
 }
 
 pub(super) fn text(value: &Value) -> &str {

@@ -36,6 +36,7 @@ fn sample(variable: &str) -> &'static str {
         "steps.record.results.digest" => "sha256:0000",
         "params.tests" => "none",
         "params.kind" => "unit",
+        "params.shard" => "2/3",
         _ if variable.ends_with(".path") => "/workspace/x",
         _ => "x",
     }
@@ -326,6 +327,93 @@ fn the_listener_s_filter_takes_every_request_of_ours() {
     assert_eq!(refused(&serde_json::json!({ "component": "x", "suite": "a b" })), Some("suite"));
 }
 
+/// As Tekton Triggers does it: text into text.
+#[test]
+fn a_number_of_shards_becomes_the_list_of_that_length_and_no_number_none() {
+    let all = all();
+    let of = |kind: &str| all.iter().find(|one| one.kind() == kind).unwrap();
+    let interceptor = &of("EventListener").value["spec"]["triggers"][0]["interceptors"][0];
+    let overlays = list(&interceptor["params"][1]["value"]);
+    let bindings = list(&of("TriggerBinding").value["spec"]["params"]);
+    let template = serde_json::to_string(&of("TriggerTemplate").value["spec"]["resourcetemplates"][0]).unwrap();
+    let rule =
+        regex::Regex::new(r"^has\(body\.shards\) && body\.shards == (\d) \? '([a-z-]+)' : '([a-z-]+)'$").unwrap();
+    for shards in [None, Some(1), Some(2), Some(3), Some(4)] {
+        let mut text = template.clone();
+        for overlay in &overlays {
+            let Some(said) = rule.captures(self::text(&overlay["expression"])) else { continue };
+            let value = if Some(said[1].parse().unwrap()) == shards { &said[2] } else { &said[3] };
+            let extension = format!("$(extensions.{})", self::text(&overlay["key"]));
+            let binding = bindings.iter().find(|binding| binding["value"] == extension.as_str()).unwrap();
+            text = text.replace(&format!("$(tt.params.{})", self::text(&binding["name"])), value);
+        }
+        let run: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let params = run["spec"]["params"].as_array().unwrap();
+        let lists: Vec<_> =
+            params.iter().filter(|param| param["name"] == "shards").map(|param| &param["value"]).collect();
+        let expected: Vec<_> = shards.filter(|of| *of > 1).map(parts).into_iter().collect();
+        assert_eq!(lists, expected.iter().collect::<Vec<_>>(), "{shards:?}");
+        let mut names: Vec<_> = params.iter().map(|param| param["name"].as_str().unwrap()).collect();
+        names.sort_unstable();
+        assert!(names.windows(2).all(|two| two[0] != two[1]), "{names:?}");
+    }
+    // As many as the filter lets pass, and one without being asked.
+    let filter = self::text(&interceptor["params"][0]["value"]);
+    assert!(filter.contains("body.shards in [1, 2, 3, 4])"), "{filter}");
+    for document in all.iter().filter(|one| one.kind() == "Pipeline") {
+        let params = list(&document.value["spec"]["params"]);
+        let shards = params.iter().find(|param| param["name"] == "shards").unwrap();
+        assert_eq!(serde_json::to_value(&shards["default"]).unwrap(), parts(1), "{}", document.file);
+    }
+}
+
+/// All parts, as e2e-runner takes each.
+fn parts(of: u32) -> serde_json::Value {
+    (1..=of).map(|number| format!("{number}/{of}")).collect()
+}
+
+#[test]
+fn one_step_of_a_run_has_a_token_and_may_only_write_on_pipelineruns() {
+    let all = all();
+    let mut with = Vec::new();
+    for document in all.iter().filter(|document| document.kind() == "Task") {
+        let spec = &document.value["spec"];
+        let tokens = list(&spec["volumes"]).into_iter().filter(|volume| {
+            list(&volume["projected"]["sources"]).iter().any(|source| !source["serviceAccountToken"].is_null())
+        });
+        let tokens: Vec<_> = tokens.map(|volume| text(&volume["name"])).collect();
+        for step in list(&spec["steps"]) {
+            let mounts = list(&step["volumeMounts"]);
+            if mounts.iter().any(|mount| tokens.contains(&text(&mount["name"]))) {
+                with.push((document.name(), text(&step["name"])));
+            }
+        }
+        let common = list(&spec["stepTemplate"]["volumeMounts"]);
+        assert!(!common.iter().any(|mount| tokens.contains(&text(&mount["name"]))), "{}", document.file);
+    }
+    with.sort_unstable();
+    assert_eq!(with, [("other-arch-close", "annotate"), ("other-arch-finish", "annotate")]);
+    let find = |kind: &str, name: &str| all.iter().find(|one| one.kind() == kind && one.name() == name).unwrap();
+    for account in all.iter().filter(|one| one.kind() == "ServiceAccount" && one.name() != "other-arch-listener") {
+        assert_eq!(account.value["automountServiceAccountToken"], false, "{}", account.name());
+    }
+    let rules = serde_json::to_value(&find("Role", "other-arch-end").value["rules"]).unwrap();
+    let expected = serde_json::json!([{
+        "apiGroups": ["tekton.dev"], "resources": ["pipelineruns"], "verbs": ["patch"],
+    }]);
+    assert_eq!(rules, expected);
+    let run = &find("TriggerTemplate", "other-arch").value["spec"]["resourcetemplates"][0]["spec"];
+    assert_eq!(run["taskRunTemplate"]["podTemplate"]["automountServiceAccountToken"], false);
+    assert_eq!(list(&run["taskRunSpecs"]).len(), 1);
+    // The name of the Task that has it, in each Pipeline.
+    let filter = &find("EventListener", "other-arch").value["spec"]["triggers"][0]["interceptors"][0]["params"][1];
+    let end = list(&filter["value"]).into_iter().find(|overlay| overlay["key"] == "end").unwrap();
+    assert_eq!(text(&end["expression"]), "has(body.release) ? 'finish' : 'close'");
+    for (pipeline, task) in [("other-arch-test", "finish"), ("other-arch-build", "close")] {
+        assert_eq!(find("Pipeline", pipeline).value["spec"]["finally"][0]["name"], task);
+    }
+}
+
 #[test]
 fn a_task_has_nothing_of_its_own_that_all_have() {
     let folder = tempfile::tempdir().unwrap();
@@ -389,6 +477,41 @@ fn what_does_not_fit_is_named() {
             "name: other-arch-tests",
             "name: other-arch-x",
             "there is no Task 'other-arch-x'",
+        ),
+        (
+            "Pipeline",
+            "other-arch-test",
+            "$(params.shards[*])",
+            "$(params.shards)",
+            "$(params.shards) is declared nowhere",
+        ),
+        (
+            "Pipeline",
+            "other-arch-test",
+            "$(params.suite)",
+            "$(params.suite[*])",
+            "$(params.suite[*]) is declared nowhere",
+        ),
+        (
+            "Pipeline",
+            "other-arch-build",
+            "- $(params.shards[*])",
+            "$(params.suite)",
+            "shards is a list on one side only",
+        ),
+        (
+            "Pipeline",
+            "other-arch-test",
+            "input: $(tasks.install.results",
+            "input: $(tasks.e2e.results",
+            "declared nowhere",
+        ),
+        (
+            "TriggerTemplate",
+            "other-arch",
+            "serviceAccountName: other-arch-end",
+            "serviceAccountName: x",
+            "no ServiceAccount 'x'",
         ),
         ("Pipeline", "other-arch-test", "install=$(tasks.install.status)", "", "does not hear how install ended"),
         ("TriggerTemplate", "other-arch", "finally:", "never:", "pipeline, tasks and finally are not all set"),

@@ -1,7 +1,11 @@
 //! A call of a tool as a stage of a run that somebody else wires (`--stage FILE`), and what the stages of a run come
 //! to. Every wiring uses the same two: `nightly`, a Tekton Pipeline, a script.
 
-use std::{ffi::OsString, io::Write, path::Path};
+use std::{
+    ffi::OsString,
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -13,12 +17,18 @@ use crate::{
     rundir, secrets,
 };
 
-/// Folder of a run directory with a file for each stage that a wiring ran, named by the stage.
+/// Folder of a run directory with a file for each stage that a wiring ran, named by the stage, and by the part if it ran
+/// in parts.
 pub const FOLDER: &str = "stages";
 /// Stages that run a component's own tests: a run in which none of them ran anything has shown nothing.
 const TESTS: &[&str] = &["test", "unit", "e2e", "examples", "upgrade"];
 /// Stages that only save time; whatever is wrong with them is said again by the one that needs their work.
 const EARLY: &str = "prepare";
+
+/// The option that makes a call a part of its stage.
+const PART: &str = "--shard";
+/// Options that only a wiring wants.
+const WIRING: [&str; 2] = ["stage", "results-dir"];
 
 /// A stage's file.
 #[derive(Serialize)]
@@ -46,11 +56,28 @@ impl Ended {
     }
 }
 
+/// A part of a stage, of several that run at the same time: its number, from 1, and how many there are. Only one is none.
+#[must_use]
+pub fn part(text: &str) -> Option<(u32, u32)> {
+    let (number, of) = text.split_once('/')?;
+    let (number, of) = (number.parse().ok()?, of.parse().ok()?);
+    (of > 1 && (1..=of).contains(&number)).then_some((number, of))
+}
+
+/// The file of a call: parts of a stage are told one file, and each has its own, as their records have.
+fn own(file: &Path, words: &[OsString]) -> PathBuf {
+    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    match value(&words, PART).as_deref().and_then(part) {
+        Some((number, of)) => file.with_extension(format!("{number}-of-{of}.json")),
+        None => file.to_path_buf(),
+    }
+}
+
 /// Writes the stage's file, says at the end of the log what was found and how to see it again, and returns the exit
 /// code of the call.
 pub(crate) fn end(file: &Path, tool: &str, words: &[OsString], started: Timestamp, ended: Ended, ui: &Ui) -> Exit {
     let stage = record(file, tool, words, started, ended);
-    if let Err(error) = rundir::write_json(file, &File { schema_version: SCHEMA_VERSION, stage: &stage }) {
+    if let Err(error) = rundir::write_json(&own(file, words), &File { schema_version: SCHEMA_VERSION, stage: &stage }) {
         crate::cli::report(ui, &error);
         return error.exit();
     }
@@ -88,6 +115,7 @@ fn record(file: &Path, tool: &str, words: &[OsString], started: Timestamp, ended
         name,
         component: value(&words, "--component"),
         platform: value(&words, "--platform").and_then(|platform| platform.parse().ok()),
+        part: value(&words, PART).filter(|text| part(text).is_some()),
         started,
         finished: Timestamp::now(),
         outcome: if good { Outcome::Passed } else { Outcome::Failed },
@@ -116,7 +144,8 @@ fn command(tool: &str, words: &[String]) -> String {
             None => (option, Some(word.as_str())),
         };
         option = if value.is_none() { name } else { "run-dir" };
-        if ["stage", "results-dir"].contains(&name) {
+        let whole = word.strip_prefix("--shard=").is_some_and(|text| part(text).is_none());
+        if WIRING.contains(&name) || whole {
             continue;
         }
         let word = match value {
@@ -204,6 +233,8 @@ mod tests {
             ("conclude /workspace/run/run --env=A=/workspace", "conclude RUN_DIR --env=A=/workspace"),
             ("run --env=MY_TOKEN=x --env PASSWORD=y", "run '--env=MY_TOKEN=***' --env 'PASSWORD=***'"),
             ("run --stage /workspace/run/x.json --results-dir=/r --quiet", "run --quiet"),
+            ("run --shard=1/1 --quiet", "run --quiet"),
+            ("run --shard=2/3 --quiet", "run --shard=2/3 --quiet"),
         ] {
             let words: Vec<_> = words.split(' ').map(String::from).collect();
             assert_eq!(command("x", &words), format!("cargo xtask x {again}"));
@@ -226,6 +257,28 @@ mod tests {
         let ended = Ended { cause: Some(Cause::Product), exit: Exit(1) };
         assert_eq!(end(&file, "cluster-install", &words, Timestamp::now(), ended, &Ui::silent()), Exit(0));
         assert_eq!(read(folder.path()).unwrap()[0].exit, 1);
+    }
+
+    #[test]
+    fn parts_of_a_stage_that_are_told_one_file_have_one_each() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("stages/e2e.json");
+        let ended = |cause: Option<Cause>| Ended { cause, exit: cause.map_or(Exit::GOOD, Cause::exit) };
+        for (number, cause) in [(1, None), (2, Some(Cause::Product))] {
+            let words: [OsString; 2] = ["run".into(), format!("--shard={number}/3").into()];
+            end(&file, "e2e-runner", &words, Timestamp::now(), ended(cause), &Ui::silent());
+        }
+        assert!(!file.exists() && folder.path().join("stages/e2e.2-of-3.json").exists());
+        let stages = read(folder.path()).unwrap();
+        let said: Vec<_> = stages.iter().map(|stage| (stage.name.as_str(), stage.part.as_deref())).collect();
+        assert_eq!(said, [("e2e", Some("1/3")), ("e2e", Some("2/3"))]);
+        assert_eq!(stages[1].command, "cargo xtask e2e-runner run --shard=2/3");
+        assert_eq!(conclude(&stages, &[], true), (Some(Cause::Product), Exit::NOT_GOOD));
+        end(&file, "e2e-runner", &["run".into(), "--shard=1/1".into()], Timestamp::now(), ended(None), &Ui::silent());
+        assert!(file.exists() && read(folder.path()).unwrap()[2].part.is_none());
+        for text in ["", "1", "1/1", "0/3", "4/3", "../3", "2/3/4"] {
+            assert_eq!(part(text), None, "{text}");
+        }
     }
 
     #[test]

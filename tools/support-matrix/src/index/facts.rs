@@ -131,7 +131,10 @@ fn stages(run: &Run) -> Vec<StageFact> {
     let begin = begin.or_else(|| stages.first().map(|stage| stage.started)).unwrap_or(run.started);
     let seconds = |from: Timestamp, to: Timestamp| to.duration_since(from).as_secs_f64().max(0.0);
     let fact = |stage: &Stage| {
-        let words = [Some(&stage.name), stage.component.as_ref()].into_iter().flatten().map(|word| clean(word));
+        let words = [Some(&stage.name), stage.component.as_ref(), stage.part.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|word| clean(word));
         StageFact {
             component: stage.component.as_deref().map(clean),
             platform: stage.platform.clone(),

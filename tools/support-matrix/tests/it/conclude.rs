@@ -83,6 +83,34 @@ fn what_failed_and_left_nothing_was_interrupted() {
 }
 
 #[test]
+fn parts_of_a_stage_speak_each_for_itself() {
+    let world = World::new();
+    let run = world.run(10, "parts");
+    let part = |number: u32, cause: Option<Cause>| {
+        stage(&run, "e2e", cause);
+        let file = run.dir.path().join("stages/e2e.json");
+        let (mut stage, _) = rundir::read_json::<serde_json::Value>(&file).unwrap();
+        stage["part"] = format!("{number}/3").into();
+        fs::write(file.with_extension(format!("{number}-of-3.json")), stage.to_string()).unwrap();
+        fs::remove_file(file).unwrap();
+    };
+    part(1, None);
+    part(3, Some(Cause::Flaky));
+    let of = |status: &str| conclude(&world, &run, &["--status", status]);
+    assert_eq!(of("e2e=Succeeded").1, Exit::GOOD, "nobody says that the second has failed");
+    // What another part found does not explain it.
+    assert_eq!(of("e2e=Failed"), (Some(Cause::Interrupted), Exit::INFRASTRUCTURE));
+    let (stages, _) = rundir::read_record::<Stages>(run.dir.path()).unwrap();
+    let parts: std::collections::BTreeSet<_> = stages.stages.iter().filter_map(|stage| stage.part.as_deref()).collect();
+    assert_eq!(parts, ["1/3", "2/3", "3/3"].into());
+    part(2, Some(Cause::Dns));
+    assert_eq!(of("e2e=Failed"), (Some(Cause::Dns), Exit::INFRASTRUCTURE));
+    part(1, Some(Cause::Product));
+    assert_eq!(of("e2e=Failed"), (Some(Cause::Product), Exit::NOT_GOOD));
+    assert_eq!(world.stages(&run).len(), 3);
+}
+
+#[test]
 fn who_judges_what_others_found_has_no_cause_of_its_own() {
     let world = World::new();
     let run = world.run(10, "judged");

@@ -184,6 +184,7 @@ fn stage(run: &Run, name: &str, on: Option<&str>, cause: Option<Cause>) {
         name: name.into(),
         component: on.map(|_| "p".into()),
         platform: on.map(platform),
+        part: None,
         started: at,
         finished: at,
         outcome: if cause.is_some() { Outcome::Failed } else { Outcome::Passed },

@@ -336,6 +336,7 @@ impl Run {
             name: name.into(),
             component: (!component.is_empty()).then(|| component.into()),
             platform: on.map(platform),
+            part: None,
             started: head.started,
             finished: head.finished,
             outcome,

@@ -67,6 +67,9 @@ pub struct Stage {
     /// On which platform, where it is on one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
+    /// Which part of it, as `2/3`, where parts run at the same time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
     /// When it began.
     pub started: Timestamp,
     /// When it ended.
