@@ -31,8 +31,9 @@ Examples:
   cargo xtask tekton --check
 
 With --kubeconfig or --lab it is an error, and nothing is printed, if the Tekton of that cluster lacks what is used. The
-namespace then needs a Secret target-OS-ARCH for each platform that is tested, with the target's kubeconfig as a file of
-that name, and for a registry that asks who one is a Secret other-arch-registry of type kubernetes.io/dockerconfigjson.";
+namespace then needs a Secret target-OS-ARCH for each platform that is tested, with the target's kubeconfig under that
+name, or as ssh-privatekey the key to the host of ci/architectures.toml that makes the target for each run; and for a
+registry that asks who one is a Secret other-arch-registry of type kubernetes.io/dockerconfigjson.";
 
 /// Print the Tasks, Pipelines and Triggers for a cluster, or check them
 #[derive(clap::Args)]

@@ -1,6 +1,9 @@
 //! `cluster-install lease`: who may use the cluster.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use cluster::{Guard, Options, lease};
 use jiff::Timestamp;
@@ -57,7 +60,21 @@ pub(crate) struct Patience {
     wait: Option<Duration>,
 }
 
+impl Args {
+    /// To give back the cluster of a kubeconfig at the end of a run.
+    pub(crate) fn release(run_dir: &Path, kubeconfig: &Path, if_clean: bool) -> Self {
+        let cluster = Options { kubeconfig: Some(kubeconfig.display().to_string()), ..Options::default() };
+        let whose = Whose { run: None, run_dir: Some(run_dir.into()), cluster };
+        Self { verb: Verb::Release { whose, if_clean, force: false } }
+    }
+}
+
 impl Patience {
+    /// How long that is.
+    pub(crate) fn limit(&self) -> Duration {
+        self.wait.unwrap_or_default()
+    }
+
     /// Takes the lease for `run`, and says who holds it as long as it is waited for.
     ///
     /// # Errors

@@ -59,6 +59,8 @@ enum Verb {
     Status(status::Args),
     /// Clusters by name: create, delete, status, kubeconfig
     Cluster(clusters::Args),
+    /// The cluster that a run works on, borrowed or made, by a Secret: take, release
+    Target(clusters::target::Args),
     /// Show, take or release the lease that keeps two runs apart
     Lease(lease::Args),
     /// Say on a PipelineRun of Tekton what its run came to, as annotations
@@ -85,6 +87,7 @@ pub fn run(args: Args, ui: &Ui) -> Result<Done> {
         Verb::Probe(args) => machines::run(&args, ui),
         Verb::Status(args) => status::run(&args, ui),
         Verb::Cluster(args) => clusters::run(&args, ui),
+        Verb::Target(args) => clusters::target::run(&args, ui),
         Verb::Lease(args) => lease::run(&args, ui),
         Verb::Annotate(args) => annotate::run(&args, ui),
     }

@@ -2,6 +2,9 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests start the real programs")]
 
+#[path = "support/night.rs"]
+#[allow(dead_code, reason = "shared with other tests")]
+mod night;
 #[path = "support/sshd.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
 mod sshd;
@@ -12,6 +15,7 @@ use std::{
     time::Instant,
 };
 
+use night::Night;
 use serde_json::{Value, json};
 use sshd::{Ended, World};
 
@@ -129,6 +133,31 @@ fn a_host_whose_side_drives_the_lab() {
     assert_eq!(state["deleted"], true);
     cluster("status", &[]).says(3, &["error[cluster-unreachable]", "is there"]);
     assert!(!own.join("clusters/z-1").exists());
+}
+
+/// What a run of `ci/tekton` does whose Secret holds a key: each step with the arguments of its Task.
+#[test]
+#[ignore = "needs a lab: cargo xtask test runs it"]
+fn the_tasks_of_a_run_on_a_host_whose_side_drives_the_lab() {
+    let name = "install-by-tasks";
+    let (world, lab) = host_of_a_lab(name);
+    let _down = Down(&lab, name);
+    let key = world.read("key");
+    let night = Night::new(&world, "r1", &[("ssh-privatekey", &key)]);
+    night.step("target", "target").says(0, &["z-1 is there for this run"]);
+    night.step("lease", "lease").says(0, &["run r1 holds the cluster"]);
+    let kubeconfig = night.at("target/kubeconfig").display().to_string();
+    let status = ["status", "--kubeconfig", &kubeconfig];
+    Ended::of(&mut world.command(&status)).says(0, &["z-1 at", "run r1 holds the cluster"]);
+
+    // It is ours as long as we hold it.
+    let other = Night::new(&world, "r2", &[("ssh-privatekey", &key)]);
+    let short = |word: String| word.replace("--wait-for-lease=2h", "--wait-for-lease=1s");
+    Ended::of(&mut other.command("target", "target", short)).says(3, &["error[lease-held]", "run r1 holds"]);
+
+    night.step("finish", "target").says(0, &[]);
+    assert!(!night.at("target").exists());
+    Ended::of(&mut world.command(&["cluster", "status", "z-1", "--ci", "ci"])).says(3, &["error[cluster-unreachable]"]);
 }
 
 /// Takes the lab down, also after a panic.

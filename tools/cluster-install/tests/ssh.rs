@@ -6,8 +6,12 @@
 #[path = "support/api.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
 mod api;
+#[path = "support/night.rs"]
+mod night;
 #[path = "support/sshd.rs"]
 mod sshd;
+#[path = "parts/target.rs"]
+mod target;
 
 use std::{
     os::unix::fs::PermissionsExt,
@@ -17,6 +21,7 @@ use std::{
 
 use api::Api;
 use kit::Platform;
+use night::Night;
 use serde_json::{Value, json};
 use sshd::{Agent, Ended, World, keygen, proxy, silent};
 

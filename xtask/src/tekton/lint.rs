@@ -12,6 +12,9 @@ use super::{
 };
 use crate::{images::Definitions, tools};
 
+/// Where every Task that uses the target has its Secret.
+const TARGET: &str = "/workspace/target";
+
 /// All problems, each with its file.
 ///
 /// # Errors
@@ -52,9 +55,13 @@ fn task(spec: &Value, images: &Definitions, found: &mut Vec<String>) {
     let named = |used: &&String| !used.starts_with("step") && !used.starts_with("context.");
     let used: BTreeSet<_> = used.iter().filter(named).map(first_two).collect();
     found.extend(used.difference(&declared).map(|name| format!("$({name}) is declared nowhere")));
+    // Who says where a workspace is mounted wants it there for something else than its path: a link that leads there.
+    let placed = list(&spec["workspaces"]).into_iter().filter(|one| !one["mountPath"].is_null());
+    let placed: BTreeSet<_> = placed.map(|one| format!("workspaces.{}", text(&one["name"]))).collect();
     // Results are written into Tekton's folder for them, not by name.
-    let idle = declared.difference(&used).filter(|name| !name.starts_with("results."));
+    let idle = declared.difference(&used).filter(|name| !name.starts_with("results.") && !placed.contains(*name));
     found.extend(idle.map(|name| format!("{name} is used by no step")));
+    linked(spec, found);
     for step in list(&spec["steps"]) {
         let name = text(&step["name"]);
         match text(&step["image"]).strip_prefix(IMAGE) {
@@ -64,6 +71,16 @@ fn task(spec: &Value, images: &Definitions, found: &mut Vec<String>) {
         if step["command"].is_null() && step["script"].is_null() {
             found.push(format!("step {name}: without a command Tekton has to ask a registry for the entrypoint"));
         }
+    }
+}
+
+/// What `cluster-install target take` leaves may be a link: its end has to be in the same place in every Task.
+fn linked(spec: &Value, found: &mut Vec<String>) {
+    let mut args = list(&spec["steps"]).into_iter().flat_map(|step| list(&step["args"]));
+    let uses = args.any(|word| text(word).contains("$(workspaces.run.path)/target"));
+    let target = list(&spec["workspaces"]).into_iter().find(|one| one["name"] == "target");
+    if uses && target.is_none_or(|target| target["mountPath"] != TARGET) {
+        found.push(format!("a target is used that may be a link: the workspace target has to be at {TARGET}"));
     }
 }
 

@@ -105,8 +105,8 @@ fn a_stage_as_an_action_is_the_same_call() {
     let tasks = all();
     let actions = actions::actions(&tasks);
     let named: Vec<_> = actions.iter().map(render::Document::name).collect();
-    for name in ["other-arch-build", "other-arch-tests", "other-arch-snapshot", "other-arch-finish-cleanup"] {
-        assert!(named.contains(&name), "{named:?}");
+    for name in ["build", "tests", "snapshot", "target", "finish-cleanup", "finish-target"] {
+        assert!(named.contains(&format!("other-arch-{name}").as_str()), "{named:?}");
     }
     let mut different = named.clone();
     different.sort_unstable();
@@ -171,6 +171,38 @@ fn every_stage_says_what_came_of_it_and_no_step_is_more_than_it_has_to_be() {
         let stages = steps.iter().filter(stage).count();
         let wiring = ["other-arch-sources", "other-arch-start", "other-arch-gate", "other-arch-close"];
         assert_eq!(stages == 0, wiring.contains(&document.name()), "{}", document.file);
+    }
+}
+
+/// One way to the target, whatever it is: only who comes by it and who gives it back know of its Secret.
+#[test]
+fn every_task_finds_the_target_where_the_first_has_left_it() {
+    let (mut users, mut keepers) = (0, Vec::new());
+    for document in all().iter().filter(|document| document.kind() == "Task") {
+        for step in list(&document.value["spec"]["steps"]) {
+            let words: Vec<_> = list(&step["args"]).into_iter().map(text).collect();
+            for word in words.iter().filter(|word| word.starts_with("--kubeconfig=")) {
+                assert_eq!(*word, "--kubeconfig=$(workspaces.run.path)/target/kubeconfig", "{}", document.file);
+                users += 1;
+            }
+            if words.iter().any(|word| word.contains("$(workspaces.target.path)")) {
+                for word in ["target", "--secret=$(workspaces.target.path)", "--folder=$(workspaces.run.path)/target"] {
+                    assert!(words.contains(&word), "{}: {word}", document.file);
+                }
+                keepers.push(format!("{} {}", document.name(), words[1]));
+            }
+        }
+    }
+    keepers.sort();
+    assert_eq!(keepers, ["other-arch-finish release", "other-arch-target take"]);
+    assert_eq!(users, 7);
+    // What an ended step leaves is heard of.
+    let finish = all().into_iter().find(|document| document.name() == "other-arch-finish").unwrap();
+    for step in
+        list(&finish.value["spec"]["steps"]).iter().filter(|step| ["conclude", "gate"].contains(&text(&step["name"])))
+    {
+        let heard = |word: &&Value| text(word) == "--step=target-release=$(steps.step-target.exitCode.path)";
+        assert!(list(&step["args"]).iter().any(heard), "{step:?}");
     }
 }
 
@@ -464,6 +496,15 @@ fn what_does_not_fit_is_named() {
     for (kind, name, from, to, said) in [
         ("Task", "other-arch-install", "$(params.probe)", "$(params.prob)", "$(params.prob) is declared nowhere"),
         ("Task", "other-arch-install", "step-image://", "docker.io/", "is no step image"),
+        ("Task", "other-arch-install", "mountPath: /workspace/target", "mountPath: /target", "at /workspace/target"),
+        (
+            "Task",
+            "other-arch-install",
+            "mountPath: /workspace/target",
+            "optional: false",
+            "workspaces.target is used by",
+        ),
+        ("Task", "other-arch-finish", "mountPath: /workspace/target", "optional: false", "at /workspace/target"),
         (
             "Pipeline",
             "other-arch-test",
@@ -515,7 +556,7 @@ fn what_does_not_fit_is_named() {
         ),
         ("Pipeline", "other-arch-test", "install=$(tasks.install.status)", "", "does not hear how install ended"),
         ("TriggerTemplate", "other-arch", "finally:", "never:", "pipeline, tasks and finally are not all set"),
-        ("TriggerTemplate", "other-arch", "tasks: 23h0m0s", "tasks: 4h0m0s", "shorter than its tasks and finally"),
+        ("TriggerTemplate", "other-arch", "tasks: 30h0m0s", "tasks: 4h0m0s", "shorter than its tasks and finally"),
         ("TriggerTemplate", "other-arch", "finally: 1h0m0s", "finally: 9m", "shorter than its finally"),
         // Which workspace is the last decides which node a pod waits for.
         ("TriggerTemplate", "other-arch", "- name: run\n", "- name: last\n", "its pod would find no node"),

@@ -8,6 +8,7 @@ mod lab;
 mod ssh;
 mod state;
 mod store;
+pub(crate) mod target;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -191,13 +192,17 @@ struct Named {
 impl Named {
     fn open(which: &Which) -> Result<Self> {
         let ci = which.ci.open()?;
-        let entry = ci.cluster(&which.name)?;
-        let store = Store::new(&which.name)?;
-        let wrong = || Error::new(Cause::Internal, format!("'{}' cannot be come by", which.name));
+        Self::of(ci.cluster(&which.name)?, &ci, Store::new(&which.name)?)
+    }
+
+    /// The cluster of this entry; what is fetched for it lies in `store`.
+    fn of(entry: Cluster, ci: &Ci, store: Store) -> Result<Self> {
+        let name = store.name();
+        let wrong = || Error::new(Cause::Internal, format!("'{name}' cannot be come by"));
         let provider: Box<dyn Provider> = match entry.provider().ok_or_else(wrong)? {
-            How::Kubeconfig(borrowed) => Box::new(borrowed::Lender::new(&which.name, borrowed, &ci)),
+            How::Kubeconfig(borrowed) => Box::new(borrowed::Lender::new(name, borrowed, ci)),
             How::Ssh(_) => Box::new(ssh::Host::new(&entry, &store)?),
-            How::Kind(kind) => Box::new(kind::InKind::new(&which.name, kind, &ci, &store)?),
+            How::Kind(kind) => Box::new(kind::InKind::new(name, kind, ci, &store)?),
             How::Lab(lab) => Box::new(lab::InLab::new(entry.lab_name().unwrap_or_default(), lab, &store)?),
         };
         Ok(Self { entry, provider, store })

@@ -15,7 +15,7 @@ use super::access::{Access, Fetched};
 
 /// Which run made it, for those who make clusters and do not remember themselves.
 const MADE: &str = "made.json";
-const KUBECONFIG: &str = "kubeconfig";
+pub(super) const KUBECONFIG: &str = "kubeconfig";
 const CERTIFICATE: &str = "registry.pem";
 /// In a folder of its own, which `DOCKER_CONFIG` can name.
 const LOGIN: &str = "docker/config.json";
@@ -56,7 +56,12 @@ struct Made {
 
 impl Store {
     pub(super) fn new(name: &str) -> Result<Self> {
-        Ok(Self { name: name.into(), folder: dirs::cluster(name)?, _temporary: None })
+        Ok(Self::at(name, dirs::cluster(name)?))
+    }
+
+    /// One in a folder of somebody's choice.
+    pub(super) fn at(name: &str, folder: PathBuf) -> Self {
+        Self { name: name.into(), folder, _temporary: None }
     }
 
     /// One that goes when it is dropped.
@@ -172,7 +177,7 @@ mod tests {
     #[test]
     fn what_was_fetched_is_private_and_goes() {
         let parent = tempfile::tempdir().unwrap();
-        let store = Store { name: "z".into(), folder: parent.path().join("z"), _temporary: None };
+        let store = Store::at("z", parent.path().join("z"));
         store.remember("r1").unwrap();
         // A folder that somebody else may look into does not stay so.
         fs::set_permissions(parent.path().join("z"), fs::Permissions::from_mode(0o755)).unwrap();

@@ -28,7 +28,7 @@ use crate::{KubeContext, NAMESPACE, cause_of};
 /// The lease's name, in [`NAMESPACE`].
 pub const LEASE: &str = "run";
 /// How long a holder that does not renew it keeps it.
-const DURATION: Duration = Duration::from_mins(15);
+pub const DURATION: Duration = Duration::from_mins(15);
 /// How often a working tool renews it.
 const RENEW: Duration = Duration::from_mins(1);
 /// Names the run whose lease expired: the cluster is dirty until cleanup has adopted it.

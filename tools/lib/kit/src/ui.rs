@@ -74,7 +74,7 @@ impl Ui {
         Self { output, colour, quiet, bars: (terminal && !quiet).then(MultiProgress::new) }
     }
 
-    /// Says nothing but warnings: for tests.
+    /// Says nothing but warnings: for tests, and for what is asked again and again.
     #[must_use]
     pub fn silent() -> Self {
         Self { output: Output::Text, colour: false, quiet: true, bars: None }

@@ -233,6 +233,19 @@ fn what_a_pipeline_lost_is_counted_without_a_run_json() {
 }
 
 #[test]
+fn a_host_that_makes_no_cluster_is_a_loss() {
+    let world = World::new();
+    let only = |images: &mut kit::record::Images| images.platforms = vec![platform("linux/s390x")];
+    let run = world.run(10, "target").built("p", "v1", only);
+    stage(&run, "target", Some("linux/s390x"), Some(Cause::Ssh));
+    concluded(&world, &run, &["target=Failed", "lease=None", "install=None"]);
+    world.record(&run).unwrap();
+    let found = cell(&world, 11, "p", "linux/s390x");
+    assert_eq!((found.state, found.lost_runs), (State::Built, 1));
+    assert!(found.reason.contains("stage 'target' ended with ssh"), "{}", found.reason);
+}
+
+#[test]
 fn a_pipeline_that_was_killed_before_its_end_is_not_complete() {
     let world = World::new();
     let run = installed(&world, 10, "killed");

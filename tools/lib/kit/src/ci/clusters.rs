@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use serde::{Deserialize, Deserializer};
 
-use super::{Ci, Declared, declared, parse_duration};
+use super::{Architectures, Ci, Declared, declared, parse_duration};
 use crate::{Cause, Error, Platform, Result, record::Nature, rundir::slug};
 
 /// A cluster of the file: how it is come by, what its nodes are, or both.
@@ -318,6 +318,29 @@ impl Ci {
         })
     }
 
+    /// The cluster that a host makes for tests on this platform: of those that the architecture names the first which is
+    /// described with `ssh`.
+    ///
+    /// # Errors
+    /// [`Cause::Usage`] if there is none.
+    pub fn made_for(&self, platform: &Platform) -> Result<Cluster> {
+        let Architectures { architecture, cluster } = self.architectures()?;
+        let names: Vec<_> = architecture
+            .into_iter()
+            .filter(|architecture| architecture.platform == *platform)
+            .flat_map(|architecture| architecture.clusters)
+            .collect();
+        let fits =
+            |cluster: &&Cluster| cluster.ssh.is_some() && cluster.platform.as_ref().is_none_or(|of| of == platform);
+        let named = |name: &String| cluster.iter().filter(fits).find(|cluster| cluster.name.as_ref() == Some(name));
+        names.iter().find_map(named).cloned().ok_or_else(|| {
+            let path = self.folder().join("architectures.toml").display().to_string();
+            let what = format!("no cluster of {platform} is made by a host: clusters = {names:?} in {path}");
+            Error::new(Cause::Usage, what)
+                .next("describe one by [[cluster]] and [cluster.ssh], and name it in the architecture's clusters")
+        })
+    }
+
     /// All clusters that one can come by.
     ///
     /// # Errors
@@ -379,6 +402,29 @@ mod tests {
         assert_eq!(ssh.limits.delete, Limits::default().delete);
         assert_eq!(clusters[3].lab_name(), Some("two"));
         assert_eq!(clusters[0].declared(), None);
+    }
+
+    #[test]
+    fn a_platform_s_tests_know_which_host_makes_their_cluster() {
+        let folder = tempfile::tempdir().unwrap();
+        let ssh = |name: &str, more: &str| {
+            format!(
+                "[[cluster]]\nname = '{name}'\nowner = 'me'\n{more}[cluster.ssh]\nhost = '{name}'\nuser = 'u'\n\
+                 host_keys = ['x y']\n"
+            )
+        };
+        let made = |clusters: &str| {
+            let architecture = format!("[[architecture]]\nplatform = 'linux/s390x'\nclusters = {clusters}\n");
+            let other = ssh("p", "platform = 'linux/ppc64le'\n");
+            let text = [architecture, ssh("z-1", ""), ssh("z-2", "platform = 'linux/s390x'\n"), other].concat();
+            std::fs::write(folder.path().join("architectures.toml"), text).unwrap();
+            Ci::new(folder.path()).made_for(&"linux/s390x".parse().unwrap())
+        };
+        assert_eq!(made("['lent', 'p', 'z-2', 'z-1']").unwrap().name.as_deref(), Some("z-2"));
+        for none in ["[]", "['lent']", "['p']"] {
+            let error = made(none).unwrap_err();
+            assert!(error.cause == Cause::Usage && error.to_string().contains("no cluster of linux/s390x"), "{error}");
+        }
     }
 
     #[test]

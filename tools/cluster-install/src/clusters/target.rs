@@ -1,0 +1,393 @@
+//! `cluster-install target`: the cluster that a run works on, for a wiring that holds a Secret for it: borrowed by a
+//! kubeconfig, or made for this run by a host that is reached with an ssh key. Either way its kubeconfig is
+//! `FOLDER/kubeconfig` then, and nobody else has to know which it is.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use cluster::lease;
+use jiff::Timestamp;
+use kit::{Cause, Context, Done, Error, Platform, Result, RunDir, Ui, ci::CiOptions};
+
+use super::{
+    Named, Run, SETTLE, heals,
+    state::{Phase, Seen},
+    store::{KUBECONFIG, Store},
+};
+use crate::lease::{self as whose, Patience};
+
+/// As Kubernetes names it in Secrets of type kubernetes.io/ssh-auth.
+const KEY: &str = "ssh-privatekey";
+/// Between two looks at a cluster that somebody else uses.
+const PAUSE: Duration = Duration::from_secs(15);
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cluster-install target take --platform linux/s390x --secret secret --folder target --run-dir run
+  cluster-install lease take --kubeconfig target/kubeconfig --run-dir run
+  cluster-install target release --platform linux/s390x --secret secret --folder target --run-dir run --if-clean
+
+The folder of --secret holds one of two files: 'kubeconfig' of a cluster that is there, or 'ssh-privatekey', with which
+the host lets us in that makes the cluster. That is the first of the architecture's 'clusters' in ci/architectures.toml
+which is described with 'ssh'.";
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Come by the cluster: borrow it, or have it made for this run and hold its lease
+    ///
+    /// One that is there is waited for while another run holds it. If the run that made it has died there it is made
+    /// anew; otherwise it is used as it is.
+    Take {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        patience: Patience,
+    },
+    /// Give it back: what this run made is removed, and of any other the lease is released
+    Release {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        patience: Patience,
+        /// Keep the lease of a borrowed one if cleanup has not brought it back
+        #[arg(long)]
+        if_clean: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Target {
+    /// The platform that is tested
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Platform,
+    /// The Secret's files
+    #[arg(long, value_name = "DIR")]
+    secret: PathBuf,
+    /// Where the kubeconfig is found: a link to the Secret's files, or a private folder that goes with the cluster
+    #[arg(long = "folder", value_name = "DIR")]
+    at: PathBuf,
+    /// The run's folder
+    #[arg(long, value_name = "DIR")]
+    run_dir: PathBuf,
+    #[command(flatten)]
+    ci: CiOptions,
+}
+
+/// How a Secret leads to a cluster.
+#[derive(Debug, PartialEq, Eq)]
+enum Way {
+    Borrowed,
+    /// By this key.
+    Made(PathBuf),
+}
+
+impl Way {
+    fn of(secret: &Path) -> Result<Self> {
+        let key = secret.join(KEY);
+        match (secret.join(KUBECONFIG).is_file(), key.is_file()) {
+            (true, false) => Ok(Self::Borrowed),
+            (false, true) => Ok(Self::Made(key)),
+            (both, _) => {
+                let what = if both { format!("both {KUBECONFIG} and {KEY}") } else { "no way to the target".into() };
+                let what = format!("the Secret in {} holds {what}", secret.display());
+                let one = format!("{KUBECONFIG} of a cluster that is there, or {KEY} for a host that makes it");
+                Err(Error::new(Cause::Usage, what).next(format!("put one into it: {one}")))
+            }
+        }
+    }
+}
+
+pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
+    match &args.verb {
+        Verb::Take { target, patience } => target.take(patience.limit(), ui)?,
+        Verb::Release { target, patience, if_clean } => target.release(patience.limit(), *if_clean, ui)?,
+    }
+    Ok(Done::good())
+}
+
+impl Target {
+    fn take(&self, limit: Duration, ui: &Ui) -> Result<()> {
+        let way = Way::of(&self.secret)?;
+        let Way::Made(key) = way else {
+            ui.note("the target is borrowed");
+            return link(&self.secret, &self.at);
+        };
+        let (named, run) = (self.named(&key)?, self.run()?);
+        // Before anything is made, so that `release` knows also after a kill that there may be something to remove.
+        named.store.remove()?;
+        named.store.remember(&run)?;
+        let mut away = None;
+        wait(limit, ui, || {
+            let tried = named.attempt(&run, &mut away, ui);
+            if !matches!(tried, Ok(Ok(()))) {
+                // A cluster that is only waited for is none that anybody here works on.
+                named.store.remove_secrets()?;
+            }
+            tried
+        })
+    }
+
+    fn release(&self, limit: Duration, if_clean: bool, ui: &Ui) -> Result<()> {
+        let Ok(found) = fs::symlink_metadata(&self.at) else {
+            ui.note("this run came by no target");
+            return Ok(());
+        };
+        if found.is_symlink() {
+            return self.give_back(if_clean, ui);
+        }
+        // What was fetched goes also when there is no way to the host any more.
+        let fetched = Store::at("", absolute(&self.at)?);
+        self.remove(limit, if_clean, ui).or_else(|error| fetched.remove_secrets().and(Err(error)))
+    }
+
+    /// Releases the lease.
+    fn give_back(&self, if_clean: bool, ui: &Ui) -> Result<()> {
+        whose::run(&whose::Args::release(&self.run_dir, &self.at.join(KUBECONFIG), if_clean), ui).map(drop)
+    }
+
+    /// Removes the cluster if this run made it.
+    fn remove(&self, limit: Duration, if_clean: bool, ui: &Ui) -> Result<()> {
+        let Way::Made(key) = Way::of(&self.secret)? else {
+            let secret = self.secret.display();
+            return Err(Error::new(
+                Cause::Usage,
+                format!("the target was made with a key, which {secret} has no more"),
+            ));
+        };
+        let (named, run) = (self.named(&key)?, self.run()?);
+        // What cannot be asked cannot be removed either, and `delete` says so.
+        let mut seen = Seen::default();
+        let looked = named.provider.look(&mut seen, ui);
+        let theirs = looked.is_ok() && seen.phase == Phase::Ready && seen.run.as_ref() != Some(&run);
+        let given = if theirs && self.at.join(KUBECONFIG).exists() { self.give_back(if_clean, ui) } else { Ok(()) };
+        // The lease of what we made goes with it: given back before, somebody could take it in between. A host may still
+        // be at work for a call that was killed.
+        wait(limit, ui, || match named.delete(Some(&run), ui) {
+            Err(error) if error.cause == Cause::LeaseHeld => Ok(Err(error)),
+            other => other.map(|_| Ok(())),
+        })?;
+        named.store.remove()?;
+        given
+    }
+
+    fn run(&self) -> Result<String> {
+        // Not a new one: it has to be the same for all that the run does.
+        RunDir::open(&self.run_dir)?;
+        let run = Run { run: None, run_dir: Some(self.run_dir.clone()) };
+        run.id()?.ok_or_else(|| Error::new(Cause::Internal, "a run without an id"))
+    }
+
+    /// The cluster, with what is fetched for it in our folder.
+    fn named(&self, key: &Path) -> Result<Named> {
+        let ci = self.ci.open()?;
+        let mut entry = ci.made_for(&self.platform)?;
+        if let Some(ssh) = &mut entry.ssh {
+            ssh.key = Some(absolute(key)?.display().to_string());
+        }
+        let store = Store::at(entry.name.as_deref().unwrap_or_default(), absolute(&self.at)?);
+        Named::of(entry, &ci, store)
+    }
+}
+
+impl Named {
+    /// One try to have the cluster for `run`; the inner error says why it has to be waited for. `away` is since when
+    /// somebody else's does not answer.
+    fn attempt(&self, run: &str, away: &mut Option<Instant>, ui: &Ui) -> Result<Result<()>> {
+        let name = self.store.name();
+        let held = |what: String| Ok(Err(Error::new(Cause::LeaseHeld, what)));
+        let mut seen = Seen::default();
+        self.provider.look(&mut seen, &Ui::silent())?;
+        let of = seen.run.as_ref().map_or_else(|| " for an unknown run".into(), |run| format!(" for run {run}"));
+        // Nobody can have renewed a lease there; whether it is broken the host knows.
+        let lost = away.is_some_and(|since| since.elapsed() > lease::DURATION);
+        match seen.phase {
+            Phase::Ready if !lost => {}
+            Phase::Creating | Phase::Deleting => return held(format!("cluster {name} is {}{of}", seen.phase.word())),
+            _ => match self.provider.create(run, ui) {
+                Ok(true) => seen.run = Some(run.to_owned()),
+                Ok(false) => return held(format!("cluster {name} is there, and another run's")),
+                Err(error) if error.cause == Cause::LeaseHeld => return Ok(Err(error)),
+                Err(error) => return Err(error),
+            },
+        }
+        let ours = seen.run.as_deref() == Some(run);
+        let error = match self.hold(run, seen.run.as_deref(), ui) {
+            Ok(false) => {
+                let stays = || format!("cluster {name} was there, made{of}: it is used, and stays");
+                ui.note(if ours { format!("cluster {name} is there for this run") } else { stays() });
+                return Ok(Ok(()));
+            }
+            Ok(true) => {
+                ui.note(format!("cluster {name} was made{of}, which has died: it is made anew"));
+                match self.provider.delete(seen.run.as_deref(), ui) {
+                    Ok(_) => return held(format!("cluster {name} is made anew")),
+                    Err(error) => error,
+                }
+            }
+            Err(error) => error,
+        };
+        let silent = !ours && heals(error.cause);
+        *away = silent.then(|| away.unwrap_or_else(Instant::now));
+        if silent || error.cause == Cause::LeaseHeld { Ok(Err(error)) } else { Err(error) }
+    }
+
+    /// Takes the lease for `run`; not of a cluster whose maker has died there, and then says so.
+    fn hold(&self, run: &str, maker: Option<&str>, ui: &Ui) -> Result<bool> {
+        let (ours, silent) = (maker == Some(run), Ui::silent());
+        // Of somebody else's it is asked again and again.
+        let ui = if ours { ui } else { &silent };
+        let options = self.store.keep(&self.provider.access(ui)?)?.options();
+        self.reach(&options, if ours { SETTLE } else { Duration::ZERO }, ui)?;
+        cluster::block_on(async {
+            let client = cluster::open(&options, ui).await?.client;
+            let dead = !ours && has_died(&lease::show(&client).await?, maker, Timestamp::now());
+            if !dead {
+                drop(lease::take(&client, run).await?);
+            }
+            Ok(dead)
+        })
+    }
+}
+
+/// Whether the run that made a cluster is known to have died there: it held it, did not give it back, and nobody else
+/// holds it now. Who made one by hand, or is not as far as to hold it, is not dead.
+fn has_died(lease: &lease::LeaseState, maker: Option<&str>, now: Timestamp) -> bool {
+    let free = lease.holder.is_none() || lease.expired(now);
+    free && maker.is_some_and(|maker| [&lease.holder, &lease.dirty].iter().any(|run| run.as_deref() == Some(maker)))
+}
+
+/// Tries until it is done, at most `limit`, and says why it waits, once for each reason.
+fn wait(limit: Duration, ui: &Ui, mut attempt: impl FnMut() -> Result<Result<()>>) -> Result<()> {
+    let (began, mut said) = (Instant::now(), String::new());
+    loop {
+        let Err(error) = attempt()? else { return Ok(()) };
+        let left = limit.saturating_sub(began.elapsed());
+        if left.is_zero() {
+            return Err(error);
+        }
+        if said != error.summary() {
+            said = error.summary();
+            ui.note(format!("waiting: {said}"));
+        }
+        let over = || Error::new(Cause::LeaseHeld, "over");
+        let paused = kit::retry::until::<()>(PAUSE.min(left), over, || Ok(None));
+        paused.or_else(|error| if error.cause == Cause::Interrupted { Err(error) } else { Ok(()) })?;
+    }
+}
+
+/// Makes `folder` lead to a Secret's files: they are copied nowhere.
+fn link(secret: &Path, folder: &Path) -> Result<()> {
+    let secret = absolute(secret)?;
+    let make = || -> std::io::Result<()> {
+        match fs::symlink_metadata(folder) {
+            Ok(found) if found.is_symlink() => fs::remove_file(folder)?,
+            Ok(_) => fs::remove_dir_all(folder)?,
+            Err(_) => fs::create_dir_all(folder.parent().unwrap_or(folder))?,
+        }
+        std::os::unix::fs::symlink(&secret, folder)
+    };
+    make().cause(Cause::HostDisk, || format!("cannot make {}", folder.display()))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).cause(Cause::Usage, || format!("'{}' is no path", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_leads_one_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let secret = folder.path();
+        let said = |wanted: &str| {
+            let error = Way::of(secret).unwrap_err();
+            assert!(error.cause == Cause::Usage && error.to_string().contains(wanted), "{error}");
+        };
+        said("no way to the target");
+        fs::write(secret.join(KEY), "x").unwrap();
+        assert_eq!(Way::of(secret).unwrap(), Way::Made(secret.join(KEY)));
+        fs::write(secret.join(KUBECONFIG), "x").unwrap();
+        said("both kubeconfig and ssh-privatekey");
+        fs::remove_file(secret.join(KEY)).unwrap();
+        assert_eq!(Way::of(secret).unwrap(), Way::Borrowed);
+    }
+
+    #[test]
+    fn a_borrowed_kubeconfig_is_not_copied() {
+        let folder = tempfile::tempdir().unwrap();
+        let (secret, at) = (folder.path().join("secret"), folder.path().join("run/target"));
+        fs::create_dir(&secret).unwrap();
+        fs::write(secret.join(KUBECONFIG), "hunter2").unwrap();
+        link(&secret, &at).unwrap();
+        // Tried again, also where something was made before.
+        link(&secret, &at).unwrap();
+        fs::remove_file(&at).unwrap();
+        fs::create_dir(&at).unwrap();
+        fs::write(at.join(KUBECONFIG), "old").unwrap();
+        link(&secret, &at).unwrap();
+        assert_eq!(fs::read_link(&at).unwrap(), secret);
+        assert_eq!(fs::read_to_string(at.join(KUBECONFIG)).unwrap(), "hunter2");
+    }
+
+    #[test]
+    fn only_a_maker_that_held_it_to_the_end_has_died() {
+        let at = |minute: i64| Timestamp::from_second(1_800_000_000 + minute * 60).unwrap();
+        let held = |holder: Option<&str>, dirty: Option<&str>| lease::LeaseState {
+            holder: holder.map(String::from),
+            since: Some(at(0)),
+            expires: Some(at(15)),
+            dirty: dirty.map(String::from),
+        };
+        for (holder, dirty, maker, minute, dead) in [
+            (Some("a"), None, Some("a"), 16, true),
+            (Some("a"), None, Some("a"), 14, false),
+            // It is not the maker's any more.
+            (Some("b"), None, Some("a"), 16, false),
+            (Some("b"), Some("a"), Some("a"), 14, false),
+            (Some("b"), Some("a"), Some("a"), 16, true),
+            // Somebody looked at what it left, and let it be.
+            (None, Some("a"), Some("a"), 16, true),
+            // Given back, or never taken: who made it may be about to use it.
+            (None, None, Some("a"), 16, false),
+            (Some("a"), None, None, 16, false),
+            (None, None, None, 16, false),
+        ] {
+            assert_eq!(
+                has_died(&held(holder, dirty), maker, at(minute)),
+                dead,
+                "{holder:?} {dirty:?} {maker:?} {minute}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_does_not_come_is_waited_for_so_long() {
+        let held = || Ok(Err(Error::new(Cause::LeaseHeld, "somebody has it")));
+        let mut tries = 0;
+        let error = wait(Duration::ZERO, &Ui::silent(), || {
+            tries += 1;
+            held()
+        });
+        assert_eq!((error.unwrap_err().cause, tries), (Cause::LeaseHeld, 1));
+        let mut left = 2;
+        let done = wait(Duration::from_millis(300), &Ui::silent(), || {
+            left -= 1;
+            if left == 0 { Ok(Ok(())) } else { held() }
+        });
+        assert!(done.is_ok() && left == 0);
+        let failed = wait(Duration::from_secs(9), &Ui::silent(), || Err(Error::new(Cause::Ssh, "gone")));
+        assert_eq!(failed.unwrap_err().cause, Cause::Ssh);
+    }
+}

@@ -1,0 +1,118 @@
+//! The target of a run of `ci/tekton`, made by a host or borrowed, by the arguments of the Tasks.
+
+use serde_json::{Value, json};
+
+use super::{Night, World, api::Api, good, kubeconfig, mode, sshd::Ended};
+
+const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/other-arch/leases/run";
+
+fn by_key<'a>(world: &'a World, run: &str) -> Night<'a> {
+    // The one that is described is another machine's.
+    world.describe("key = '/no/such/key'");
+    Night::new(world, run, &[("ssh-privatekey", &world.read("key"))])
+}
+
+/// The Task `target`, which waits so long for another run.
+fn take(night: &Night<'_>, wait: &str) -> Ended {
+    Ended::of(&mut night.command("target", "target", |word| word.replace("=2h", &format!("={wait}"))))
+}
+
+#[test]
+fn the_tasks_of_a_run_make_a_cluster_use_it_and_remove_it() {
+    let (world, api) = good();
+    let night = by_key(&world, "r1");
+    night.step("target", "target").says(0, &["z-1 is there for this run"]);
+    assert_eq!(std::fs::read_to_string(night.at("results/outcome")).unwrap(), "passed");
+    let file = night.at("target/kubeconfig");
+    assert_eq!((mode(&file), mode(&night.at("target"))), (0o600, 0o700));
+    assert!(!world.kept(), "it lies in the run's workspace and nowhere else");
+    assert_eq!(api.get(LEASE)["spec"]["holderIdentity"], "r1", "until the next Task begins nobody else takes it");
+    night.step("lease", "lease").says(0, &["run r1 holds the cluster"]);
+    // Tried again.
+    night.step("target", "target").says(0, &["z-1 is there for this run"]);
+    night.step("lease", "lease").says(0, &[]);
+
+    night.step("finish", "target").says(0, &[]);
+    let calls = world.calls();
+    assert_eq!(calls.iter().filter(|call| *call == "v1 create z-1 --run r1").count(), 1, "{calls:?}");
+    assert_eq!(calls.last().unwrap(), "v1 delete z-1 --run r1");
+    assert!(!night.at("target").exists() && !world.at("state/run").exists());
+    assert_eq!(night.cause("target-release"), Value::Null);
+    night.step("finish", "target").says(0, &["came by no target"]);
+}
+
+#[test]
+fn a_cluster_of_another_run_is_waited_for_and_made_anew_if_that_has_died() {
+    let (world, api) = good();
+    let (one, two) = (by_key(&world, "r1"), by_key(&world, "r2"));
+    take(&one, "1s").says(0, &[]);
+    take(&two, "5s").says(3, &["waiting: run r1 holds the cluster", "error[lease-held]"]);
+    assert_eq!(two.cause("target"), "lease-held");
+    assert!(!two.at("target/kubeconfig").exists());
+    two.step("finish", "target").says(0, &[]);
+    assert_eq!(world.read("state/run"), "r1");
+
+    let mut lease = api.get(LEASE);
+    lease["spec"]["renewTime"] = json!("2026-01-01T00:00:00.000000Z");
+    api.put(LEASE, lease);
+    take(&two, "2m").says(0, &["which has died: it is made anew", "z-1 is there for this run"]);
+    assert_eq!(world.read("state/run"), "r2");
+    // The other one was not dead after all: what it does not have any more is not removed by it.
+    one.step("finish", "target").says(3, &["error[lease-held]", "run r2 holds the cluster"]);
+    assert!(world.read("state/run") == "r2" && !one.at("target").exists());
+    two.step("finish", "target").says(0, &[]);
+    assert!(!world.at("state/run").exists());
+}
+
+#[test]
+fn a_cluster_that_nobody_holds_is_used_and_stays() {
+    let (world, api) = good();
+    let night = by_key(&world, "r1");
+    world.write("state/run", "by-hand");
+    night.step("target", "target").says(0, &["was there, made for run by-hand: it is used, and stays"]);
+    night.step("lease", "lease").says(0, &["run r1 holds the cluster"]);
+    night.step("finish", "target").says(0, &[]);
+    assert_eq!(world.read("state/run"), "by-hand");
+    assert!(api.get(LEASE)["spec"]["holderIdentity"].is_null(), "{}", api.get(LEASE));
+    assert!(!night.at("target").exists());
+}
+
+#[test]
+fn what_is_wrong_with_a_host_is_infrastructure_and_what_is_wrong_with_a_declaration_is_ours() {
+    let (world, _api) = good();
+    let night = by_key(&world, "r1");
+    night.step("target", "target").says(0, &[]);
+    world.describe("port = 1");
+    night.sources();
+    night.step("finish", "target").says(3, &["error[ssh]", "Connection refused", "cause: ssh"]);
+    assert_eq!(night.cause("target-release"), "ssh");
+    assert!(!night.at("target/kubeconfig").exists() && night.at("target").exists());
+    night.step("target", "target").says(3, &["error[ssh]"]);
+    assert_eq!(night.cause("target"), "ssh");
+    assert_eq!(std::fs::read_to_string(night.at("results/cause")).unwrap(), "ssh");
+
+    // Done again it would be no better.
+    let empty = Night::new(&world, "r2", &[]);
+    empty.step("target", "target").says(0, &["error[usage]", "no way to the target", "ssh-privatekey for a host"]);
+    assert_eq!(empty.cause("target"), "usage");
+    empty.step("finish", "target").says(0, &["came by no target"]);
+    let night = by_key(&world, "r3");
+    world.write("r3/src/ci/architectures.toml", "");
+    night.step("target", "target").says(0, &["error[usage]", "is made by a host"]);
+    night.step("finish", "target").says(0, &["came by no target"]);
+}
+
+#[test]
+fn a_borrowed_target_is_reached_through_its_secret() {
+    let world = World::new("");
+    let api = Api::start(kit::Arch::host().go, |_, _| Ok(Vec::new()));
+    let theirs = kubeconfig(&api.address, json!({"token": "hunter2"})).to_string();
+    let night = Night::new(&world, "r1", &[("kubeconfig", &theirs)]);
+    for _ in 0..2 {
+        night.step("target", "target").says(0, &["the target is borrowed"]);
+    }
+    assert_eq!(std::fs::read_link(night.at("target")).unwrap(), night.at("secret"));
+    night.step("lease", "lease").says(0, &["run r1 holds the cluster"]);
+    night.step("finish", "target").says(0, &["nobody holds the cluster"]);
+    assert!(night.at("secret/kubeconfig").exists() && world.calls().is_empty());
+}
