@@ -186,7 +186,8 @@ fn every_task_finds_the_target_where_the_first_has_left_it() {
                 users += 1;
             }
             if words.iter().any(|word| word.contains("$(workspaces.target.path)")) {
-                for word in ["target", "--secret=$(workspaces.target.path)", "--folder=$(workspaces.run.path)/target"] {
+                let folder = "--folder=$(workspaces.run.path)/target";
+                for word in ["target", "--secret=$(workspaces.target.path)", "--host=$(workspaces.host.path)", folder] {
                     assert!(words.contains(&word), "{}: {word}", document.file);
                 }
                 keepers.push(format!("{} {}", document.name(), words[1]));
@@ -195,6 +196,11 @@ fn every_task_finds_the_target_where_the_first_has_left_it() {
     }
     keepers.sort();
     assert_eq!(keepers, ["other-arch-finish release", "other-arch-target take"]);
+    // A component's tests may read all that their Task has: the key to a host is not among it.
+    let sees = |document: &render::Document| list(&document.value["spec"]["workspaces"]).iter().any(|one| one["name"] == "host");
+    let tasks = all().into_iter().filter(|document| document.kind() == "Task" && sees(document));
+    let names: Vec<_> = tasks.map(|document| document.name().to_owned()).collect();
+    assert_eq!(names, ["other-arch-finish", "other-arch-target"]);
     assert_eq!(users, 7);
     // What an ended step leaves is heard of.
     let finish = all().into_iter().find(|document| document.name() == "other-arch-finish").unwrap();

@@ -73,6 +73,9 @@ struct Target {
     /// The Secret's files
     #[arg(long, value_name = "DIR")]
     secret: PathBuf,
+    /// The Secret's ssh key, where tests do not see it [default: beside the others]
+    #[arg(long, value_name = "DIR")]
+    host: Option<PathBuf>,
     /// Where the kubeconfig is found: a link to the Secret's files, or a private folder that goes with the cluster
     #[arg(long = "folder", value_name = "DIR")]
     at: PathBuf,
@@ -92,8 +95,8 @@ enum Way {
 }
 
 impl Way {
-    fn of(secret: &Path) -> Result<Self> {
-        let key = secret.join(KEY);
+    fn of(secret: &Path, host: &Path) -> Result<Self> {
+        let key = host.join(KEY);
         match (secret.join(KUBECONFIG).is_file(), key.is_file()) {
             (true, false) => Ok(Self::Borrowed),
             (false, true) => Ok(Self::Made(key)),
@@ -117,7 +120,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
 
 impl Target {
     fn take(&self, limit: Duration, ui: &Ui) -> Result<()> {
-        let way = Way::of(&self.secret)?;
+        let way = self.way()?;
         let Way::Made(key) = way else {
             ui.note("the target is borrowed");
             return link(&self.secret, &self.at);
@@ -157,7 +160,7 @@ impl Target {
 
     /// Removes the cluster if this run made it.
     fn remove(&self, limit: Duration, if_clean: bool, ui: &Ui) -> Result<()> {
-        let Way::Made(key) = Way::of(&self.secret)? else {
+        let Way::Made(key) = self.way()? else {
             let secret = self.secret.display();
             return Err(Error::new(
                 Cause::Usage,
@@ -168,16 +171,31 @@ impl Target {
         // What cannot be asked cannot be removed either, and `delete` says so.
         let mut seen = Seen::default();
         let looked = named.provider.look(&mut seen, ui);
-        let theirs = looked.is_ok() && seen.phase == Phase::Ready && seen.run.as_ref() != Some(&run);
-        let given = if theirs && self.at.join(KUBECONFIG).exists() { self.give_back(if_clean, ui) } else { Ok(()) };
-        // The lease of what we made goes with it: given back before, somebody could take it in between. A host may still
-        // be at work for a call that was killed.
-        wait(limit, ui, || match named.delete(Some(&run), ui) {
-            Err(error) if error.cause == Cause::LeaseHeld => Ok(Err(error)),
-            other => other.map(|_| Ok(())),
-        })?;
+        let ready = looked.is_ok() && seen.phase == Phase::Ready;
+        let theirs = looked.is_ok() && seen.run.as_ref().is_some_and(|maker| *maker != run);
+        let given = if ready && seen.run.as_ref() != Some(&run) && self.at.join(KUBECONFIG).exists() {
+            self.give_back(if_clean, ui)
+        } else {
+            Ok(())
+        };
+        // Cleanup gave the lease back: who took it since keeps the cluster.
+        let taken = ready && !theirs && named.is_taken(&run);
+        if taken {
+            ui.warn(format!("cluster {} stays: another run has taken it", named.store.name()));
+        }
+        if !theirs && !taken {
+            // A host may still be at work for a call that was killed.
+            wait(limit, ui, || match named.delete(Some(&run), ui) {
+                Err(error) if error.cause == Cause::LeaseHeld => Ok(Err(error)),
+                other => other.map(|_| Ok(())),
+            })?;
+        }
         named.store.remove()?;
         given
+    }
+
+    fn way(&self) -> Result<Way> {
+        Way::of(&self.secret, self.host.as_ref().unwrap_or(&self.secret))
     }
 
     fn run(&self) -> Result<String> {
@@ -239,6 +257,19 @@ impl Named {
         let silent = !ours && heals(error.cause);
         *away = silent.then(|| away.unwrap_or_else(Instant::now));
         if silent || error.cause == Cause::LeaseHeld { Ok(Err(error)) } else { Err(error) }
+    }
+
+    /// Whether another run holds the cluster; if not, `run` does now. One that does not answer nobody can use.
+    fn is_taken(&self, run: &str) -> bool {
+        let silent = Ui::silent();
+        let take = || {
+            let options = self.store.keep(&self.provider.access(&silent)?)?.options();
+            cluster::block_on(async {
+                let client = cluster::open(&options, &silent).await?.client;
+                lease::take(&client, run).await.map(drop)
+            })
+        };
+        take().is_err_and(|error: Error| error.cause == Cause::LeaseHeld)
     }
 
     /// Takes the lease for `run`; not of a cluster whose maker has died there, and then says so.
@@ -312,16 +343,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let secret = folder.path();
         let said = |wanted: &str| {
-            let error = Way::of(secret).unwrap_err();
+            let error = Way::of(secret, secret).unwrap_err();
             assert!(error.cause == Cause::Usage && error.to_string().contains(wanted), "{error}");
         };
         said("no way to the target");
         fs::write(secret.join(KEY), "x").unwrap();
-        assert_eq!(Way::of(secret).unwrap(), Way::Made(secret.join(KEY)));
+        assert_eq!(Way::of(secret, secret).unwrap(), Way::Made(secret.join(KEY)));
+        assert_eq!(Way::of(&secret.join("other"), secret).unwrap(), Way::Made(secret.join(KEY)));
         fs::write(secret.join(KUBECONFIG), "x").unwrap();
         said("both kubeconfig and ssh-privatekey");
         fs::remove_file(secret.join(KEY)).unwrap();
-        assert_eq!(Way::of(secret).unwrap(), Way::Borrowed);
+        assert_eq!(Way::of(secret, secret).unwrap(), Way::Borrowed);
     }
 
     #[test]

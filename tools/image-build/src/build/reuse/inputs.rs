@@ -133,15 +133,21 @@ pub(super) fn keys(
 /// from scratch each compiles what they share. What does not work here is for ko to explain.
 ///
 /// # Errors
-/// [`Cause::Auth`] or [`Cause::Registry`] for bases, [`Cause::Interrupted`].
+/// [`kit::Cause::Interrupted`].
 pub(in crate::build) fn compile(
     build: &Build<'_>,
     bases: &Bases,
     images: &BTreeMap<String, Vec<Platform>>,
 ) -> Result<()> {
-    let settings = Settings::read(&build.ko_config(bases)?)?;
-    let calls = Calls::new(build, &settings, bases, images)?;
-    list(&build.checkout.dir, &ko::go_flags(build.args.go_flags.as_deref()), &calls.all).map(drop)
+    let compile = || {
+        let settings = Settings::read(&build.ko_config(bases)?)?;
+        let calls = Calls::new(build, &settings, bases, images)?;
+        list(&build.checkout.dir, &ko::go_flags(build.args.go_flags.as_deref()), &calls.all)
+    };
+    match compile() {
+        Err(error) if error.signal.is_some() => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// How ko calls Go for some images.
