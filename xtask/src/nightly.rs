@@ -149,6 +149,8 @@ impl Nightly<'_> {
         for component in request.components.iter().filter(|_| request.from <= From::Test) {
             let prepare = |name, more: &[String]| {
                 let work = Work::new(name, "e2e-runner", &["prepare"]).component(component);
+                let suite = request.suite.iter().flat_map(|suite| ["--suite".into(), suite.clone()]);
+                let work = work.args(&suite.collect::<Vec<_>>());
                 // Whatever is wrong here is said again, and recorded, by the stage that runs the tests.
                 self.stage(work.args(&request.ci_args()).args(more));
             };

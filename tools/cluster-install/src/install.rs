@@ -111,6 +111,9 @@ pub(crate) fn run(args: &Args, extent: Extent, ui: &Ui) -> Result<Done> {
     args.probe.as_deref().map_or(Ok(()), probe::check_image)?;
     let declared = probe::declared(&args.ci)?;
     let component = component(&args.ci, &args.component)?;
+    if let Some(component) = component.as_ref().filter(|_| args.release.is_none()) {
+        component.to_install(&args.component)?;
+    }
     let mut progress = Progress::new(&args.component, args.platform.as_ref());
     let call = Call { args, extent, ui, run: &run, declared: &declared, component: component.as_ref() };
     let result = release(args, &run).and_then(|release| {

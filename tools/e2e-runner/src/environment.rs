@@ -7,7 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use kit::{Cause, Error, Platform, Result, ci::Component, dirs, process};
+use kit::{
+    Cause, Error, Platform, Result,
+    ci::{self, Component},
+    dirs, process,
+};
 
 /// Variables of the caller that tests get as well.
 const KEPT: &[&str] = &[
@@ -38,25 +42,18 @@ pub struct Values {
     pub registry: Option<String>,
     /// The component's namespace.
     pub namespace: Option<String>,
+    /// The component's own programs that were built for the tests, by name.
+    pub builds: BTreeMap<String, PathBuf>,
 }
 
 impl Values {
-    /// Puts values in the place of `{kubeconfig}`, `{goarch}`, `{platform}`, `{repo}`, `{registry}`, `{namespace}`.
+    /// Puts values in the place of `{kubeconfig}`, `{goarch}`, `{platform}`, `{repo}`, `{registry}`, `{namespace}`, and of
+    /// the names of builds.
     ///
     /// # Errors
     /// [`Cause::Usage`] for a placeholder that is unknown, or whose value is.
     pub fn fill(&self, text: &str) -> Result<String> {
-        let mut filled = String::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once('{') {
-            let Some((name, after)) = after.split_once('}') else { break };
-            filled.push_str(before);
-            filled
-                .push_str(&self.value(name).map_err(|error| error.within(format!("'{text}' in ci/components.toml")))?);
-            rest = after;
-        }
-        filled.push_str(rest);
-        Ok(filled)
+        ci::fill(text, |name| self.value(name)).map_err(|error| error.within(format!("'{text}' in ci/components.toml")))
     }
 
     fn value(&self, name: &str) -> Result<String> {
@@ -70,8 +67,10 @@ impl Values {
             "repo" => needs(&self.repo, "add --repo REPOSITORY"),
             "registry" => needs(&self.registry, "add --repo REPOSITORY"),
             "namespace" => needs(&self.namespace, "add namespace to the tests of the component"),
-            _ => Err(Error::new(Cause::Usage, format!("{{{name}}} is no placeholder"))
-                .next("there are kubeconfig, goarch, platform, repo, registry, namespace")),
+            _ => match self.builds.get(name) {
+                Some(program) => Ok(program.display().to_string()),
+                None => Err(Error::new(Cause::Usage, format!("{{{name}}} is no placeholder"))),
+            },
         }
     }
 }
@@ -167,6 +166,7 @@ mod tests {
             repo: None,
             registry: None,
             namespace: Some("ns".into()),
+            builds: BTreeMap::from([("tkn".to_owned(), "/cache/tkn".into())]),
         }
     }
 
@@ -174,6 +174,7 @@ mod tests {
     fn placeholders_are_filled_or_refused() {
         assert_eq!(values().fill("-kubeconfig={kubeconfig}").unwrap(), "-kubeconfig=/k");
         assert_eq!(values().fill("{goarch} on {platform} in {namespace}{").unwrap(), "s390x on linux/s390x in ns{");
+        assert_eq!(values().fill("{tkn} -k {kubeconfig}").unwrap(), "/cache/tkn -k /k");
         for text in ["{repo}/x", "{colour}"] {
             assert_eq!(values().fill(text).unwrap_err().cause, Cause::Usage, "{text}");
         }

@@ -5,6 +5,7 @@
 
 pub mod arrange;
 pub mod attempts;
+mod builds;
 mod cache;
 pub mod cause;
 pub mod compare;

@@ -74,6 +74,9 @@ pub struct PrepareArgs {
     /// Build tags [default: those of ci/components.toml]
     #[arg(long, value_name = "TAG,…", value_delimiter = ',')]
     pub tags: Vec<String>,
+    /// The suite, where suites have packages of their own [default: the one marked so]
+    #[arg(long, value_name = "NAME")]
+    pub suite: Option<String>,
     /// How much slower the nodes are than this machine: lengths of time in the tests are stretched
     #[arg(long, value_name = "FACTOR", value_parser = slowdown)]
     pub slowdown: Option<f64>,
@@ -88,6 +91,7 @@ pub struct PrepareArgs {
   e2e-runner run --component pipeline --dry-run
   e2e-runner run --component pipeline --suite full --kubeconfig s390x.yaml --platform linux/s390x --shard 1/3
   e2e-runner run --component pipeline --only-failed target/runs/RUN
+  e2e-runner run --component cli --suite pipelinerun   # its own tkn is built for the tests
   e2e-runner run --component pipeline --kind unit --tests TestSecrets --platform linux/s390x --repo REGISTRY/PATH
   e2e-runner run --component pipeline --kind upgrade --phase prepare --run-dir RUN   # then install the newer release
   e2e-runner run --component pipeline --kind upgrade --phase check --run-dir RUN     # with the same run directory

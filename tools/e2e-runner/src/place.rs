@@ -5,9 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cluster::{Guard, KubeContext, Opened, objects::Object};
+use cluster::{Guard, KubeContext, Opened, inventory::Kept, objects::Object};
 use kit::{
-    Cause, Context, Error, Outcome, Platform, Result, Ui,
+    Cause, Context, Error, Outcome, Platform, Result, RunDir, Ui,
     record::{ClusterId, Input, Install, Nature, Record},
     rundir,
 };
@@ -18,6 +18,8 @@ use crate::{
     turns::{Presence, Turns},
 };
 
+/// A release, as the input of a record.
+const RELEASE: &str = "release.yaml";
 /// How long a node may take to be ready for pods.
 const NODES: Duration = Duration::from_secs(30);
 
@@ -48,12 +50,26 @@ pub struct Installed {
     pub release: Option<String>,
     /// Its version.
     pub version: Option<String>,
-    /// The record, by content.
-    pub input: Option<Input>,
+    /// The records, by content; of what has none here, the release.
+    pub inputs: Vec<Input>,
+    /// Of a component that is not installed itself, what it needs.
+    pub needs: Vec<String>,
     /// What the nodes are, as somebody looked.
     pub nature: Option<Nature>,
     /// How much slower they are than this machine.
     pub slowdown: Option<f64>,
+}
+
+impl Installed {
+    /// For people.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        match &self.release {
+            Some(release) => release.clone(),
+            None if self.needs.is_empty() => "no install.json".into(),
+            None => format!("none, tested with {}", self.needs.join(" and ")),
+        }
+    }
 }
 
 impl Place {
@@ -142,12 +158,46 @@ impl Place {
             let why = install.head.message.unwrap_or_default();
             return Err(Error::new(cause, what).line(why).next("install it first, with this run directory"));
         }
-        let input = Some(Input { name: Install::FILE.into(), digest });
+        let inputs = vec![Input { name: Install::FILE.into(), digest }];
         // Of the nodes of another platform it says nothing.
         let same = install.platform == self.platform;
         let (nature, slowdown) = (Some(install.nature).filter(|_| same), install.slowdown.filter(|_| same));
         let (release, version) = (Some(install.release), Some(install.version));
-        Ok(Installed { release, version, input, nature, slowdown })
+        Ok(Installed { release, version, inputs, needs: Vec::new(), nature, slowdown })
+    }
+
+    /// Of a component that is not installed itself: what it needs, by the records of this run, and otherwise by what the
+    /// cluster itself keeps of installations.
+    ///
+    /// # Errors
+    /// As [`Self::installed`]; [`Cause::Usage`] for something that nobody has installed: whatever the tests found, it would be
+    /// said of a component that had nothing to work with.
+    pub async fn installed_needs(&self, component: &str, needs: &[String], run: &RunDir) -> Result<Installed> {
+        let (mut all, mut kept) = (Installed::default(), None);
+        for need in needs {
+            let mut one = self.installed(&run.cell(need, &self.platform, &self.opened.name))?;
+            if one.release.is_none() {
+                if kept.is_none() {
+                    kept = Some(cluster::inventory::all(&self.opened.client).await?);
+                }
+                // What was sent is noted at the end of an installation.
+                let whole = |one: &&Kept| one.inventory.component == *need && !one.sent.is_empty();
+                let found = kept.iter().flatten().find(whole).map(|kept| &kept.inventory).ok_or_else(|| {
+                    let what = format!("{component} needs {need}, and we have not installed it on {}", self.id.name);
+                    Error::new(Cause::Usage, what)
+                        .next(format!("cluster-install install --component {need} on that cluster"))
+                })?;
+                (one.release, one.version) = (Some(found.release.clone()), Some(found.version.clone()));
+                one.inputs = vec![Input { name: RELEASE.into(), digest: found.release.clone() }];
+            }
+            let name = |input: Input| Input { name: format!("{} of {need}", input.name), ..input };
+            all.inputs.extend(one.inputs.into_iter().map(name));
+            let (version, release) = (one.version.unwrap_or_default(), one.release.unwrap_or_default());
+            all.needs.push(format!("{need} {version} ({release})"));
+            // They are about the same nodes.
+            (all.nature, all.slowdown) = (all.nature.or(one.nature), all.slowdown.or(one.slowdown));
+        }
+        Ok(all)
     }
 
     /// Refuses a cluster that holds another release of the component than this one: by its install.json, or by what the

@@ -1,7 +1,7 @@
 //! What is to be run, as far as it is known before a cluster is opened; and saying that instead of doing it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -17,6 +17,7 @@ use kit::{
 
 use crate::{
     TOOL, VERSION,
+    builds::Builds,
     cause::Judge,
     environment::{self, Values},
     hung::Limits,
@@ -165,7 +166,8 @@ impl<'a> Plan<'a> {
         let (name, suite) = self.component.suite_on(named, emulated)?;
         // Tests that are named need not be in the default suite.
         let everything = named.is_none() && !self.wanted.is_empty();
-        let suite = if everything { Suite { all: true, ..Suite::default() } } else { suite.clone() };
+        let package = suite.package.clone();
+        let suite = if everything { Suite { all: true, package, ..Suite::default() } } else { suite.clone() };
         (self.suite_name, self.suite) = (name.to_owned(), suite);
         Ok(())
     }
@@ -185,7 +187,7 @@ impl<'a> Plan<'a> {
     pub(crate) fn again(&self, test: Option<&str>, results: &Results) -> String {
         // A script runs as a whole.
         let test = test.filter(|_| self.args.kind != Kind::Script);
-        self.args.again(test, self.suite_that_sets(), &Learnt::of(results))
+        self.args.again(test, self.suite_that_matters(), &Learnt::of(results))
     }
 
     /// The command that runs a test of a package again, of which only some kinds have several.
@@ -201,15 +203,21 @@ impl<'a> Plan<'a> {
             // A test of the suite needs nothing of what was made before.
             (Kind::Upgrade, _) if test.is_some() => {
                 (args.kind, args.phase) = (Kind::E2e, None);
-                args.again(test, self.suite_that_sets(), &learnt)
+                args.again(test, self.suite_that_matters(), &learnt)
             }
             _ => self.again(test, results),
         }
     }
 
-    /// The suite's name, if its tests need its settings.
-    fn suite_that_sets(&self) -> Option<&str> {
-        self.suite.changes_settings().then_some(self.suite_name.as_str())
+    /// The suite's name, if its tests need its settings, or are in a package of its own.
+    fn suite_that_matters(&self) -> Option<&str> {
+        let matters = self.suite.changes_settings() || self.suite.package.is_some();
+        matters.then_some(self.suite_name.as_str())
+    }
+
+    /// The component's own programs that its tests call.
+    pub(crate) fn builds(&self, ui: &Ui) -> Result<Builds> {
+        Builds::of(&self.ci, &self.args.component, &self.component, ui)
     }
 
     /// The tests of this part, and what all parts together have.
@@ -308,6 +316,7 @@ impl<'a> Plan<'a> {
             repo: repo.or_else(|| registry.clone()),
             registry: registry.or(host),
             namespace,
+            builds: BTreeMap::new(),
         }
     }
 
@@ -336,11 +345,14 @@ impl<'a> Plan<'a> {
 /// What would run: nothing is opened, and `{kubeconfig}` stays a placeholder.
 pub(crate) fn dry_run(plan: &Plan<'_>, ui: &Ui) -> Result<Done> {
     let pace = Pace::new(plan.args.slowdown, None);
-    let program = program::prepare(&plan.ci, &plan.args.component, plan.args.kind, &plan.component, &pace, ui)?;
+    let Plan { args, ci, component, suite, .. } = plan;
+    let program = program::prepare(ci, &args.component, args.kind, component, suite, &pace, ui)?;
+    let builds = plan.builds(ui)?;
     let platform = plan.args.platform.clone().unwrap_or_else(Platform::host);
     let lab = matches!(plan.args.cluster.source(), Ok(cluster::Source::Lab(_))) && platform == Platform::host();
     let (selection, _) = plan.select(&program, &platform, lab, ui)?;
     let values = plan.values("KUBECONFIG-OF-THE-CLUSTER".into(), &platform, Some("REGISTRY".into()));
+    let values = Values { builds: builds.paths(), ..values };
     let runner = plan.runner(&program, &selection, &values, PathBuf::new(), None, &pace)?;
     let round =
         |round: &Round| serde_json::json!({"name": round.name, "settings": plan.suite.settings_of(Some(round))});
@@ -349,7 +361,7 @@ pub(crate) fn dry_run(plan: &Plan<'_>, ui: &Ui) -> Result<Done> {
         Output::Json => ui.json(&serde_json::json!({
             "component": plan.args.component, "suite": plan.suite_name(), "platform": platform.to_string(),
             "kind": plan.args.kind.name(), "shard": plan.args.shard.to_string(), "asked": selection.asked, "excluded": selection.excluded, "settings": plan.suite.settings,
-            "rounds": rounds, "script": runner.describe(&selection.asked)?,
+            "rounds": rounds, "builds": builds.paths(), "script": runner.describe(&selection.asked)?,
         }))?,
         Output::Text => {
             let part = plan.args.shard;
@@ -359,6 +371,7 @@ pub(crate) fn dry_run(plan: &Plan<'_>, ui: &Ui) -> Result<Done> {
             text.push_str(&format!("# left out: {}\n", selection.excluded.len()));
             text.extend(selection.excluded.iter().map(|(test, reason)| format!("#   {test}: {reason}\n")));
             text.push_str(&settings_in_words(&plan.suite));
+            text.push_str(&builds.in_words());
             ui.result(&(text + &runner.describe(&selection.asked)?))?;
         }
     }

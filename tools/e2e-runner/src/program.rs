@@ -12,8 +12,8 @@ use std::{
 };
 
 use kit::{
-    Cause, Context, Error, Process, Result, Stream, Ui,
-    ci::{Ci, Component, Tests},
+    Cause, Context, Error, Process, Result, Step, Stream, Ui,
+    ci::{Ci, Component, Suite, Tests},
     digest, dirs,
     record::{Source, SourceChange},
     retry,
@@ -63,28 +63,36 @@ pub fn section<'a>(ci: &Ci, name: &str, kind: Kind, component: &'a Component) ->
     })
 }
 
-/// Compiles the test program of a component for nodes of that pace, unless the cache has it.
+/// Compiles the test program of a component's suite for nodes of that pace, unless the cache has it.
 ///
 /// # Errors
 /// [`Cause::MissingProgram`] without Go, [`Cause::BuildFailure`] with the compiler's words,
 /// [`Cause::NothingRan`] for a package without tests.
-pub fn prepare(ci: &Ci, name: &str, kind: Kind, component: &Component, pace: &Pace, ui: &Ui) -> Result<Program> {
-    let tests = section(ci, name, kind, component)?;
+pub fn prepare(
+    ci: &Ci,
+    name: &str,
+    kind: Kind,
+    component: &Component,
+    suite: &Suite,
+    pace: &Pace,
+    ui: &Ui,
+) -> Result<Program> {
+    let tests = &section(ci, name, kind, component)?.of_suite(suite);
     source::go("compiling the tests")?;
     let checkout = source::checkout(ci, component, ui)?;
     let folder = checkout.dir.join(&tests.package);
     if !folder.is_dir() {
         return Err(Error::new(Cause::Usage, format!("{} has no package {}", checkout.dir.display(), tests.package))
-            .next(format!("see package of [{name}.tests]")));
+            .next(format!("see package of [{name}.tests] and of its suites")));
     }
     let overlaid = overlay::apply(&tests.overlay, &checkout.dir, pace)?;
     let go = ask_go(&checkout, tests)?;
-    let key = key(&checkout.source, tests, &go, &overlaid);
+    let key = key(&checkout, tests, &go, &overlaid);
     let cache = dirs::cache()?.join("tests");
     let path = cache.join(format!("{name}-{key}")).join("x.test");
     let mut compiled = !path.is_file();
     if compiled {
-        let _turn = take_turn(name, &path, ui)?;
+        let _turn = take_turn(&format!("{name}'s tests"), &path, ui)?;
         // Somebody else may have compiled it meanwhile.
         compiled = !path.is_file();
         if compiled {
@@ -118,12 +126,7 @@ struct Go {
 }
 
 fn ask_go(checkout: &Checkout, tests: &Tests) -> Result<Go> {
-    let ask = |arguments: &[&str]| -> Result<String> {
-        let mut command = go_test_command(&checkout.dir)?;
-        command.args(arguments);
-        let process = Process::new(format!("go {}", arguments[0]), command).limit(ASK_LIMIT);
-        Ok(process.cause(Cause::BuildFailure).read()?.trim().to_owned())
-    };
+    let ask = |arguments: &[&str]| ask(checkout, arguments);
     let said = ask(&["env", "GOVERSION", "GOROOT"])?;
     let (version, root) = said.split_once('\n').unwrap_or((&said, ""));
     let tags = format!("-tags={}", tests.tags.join(","));
@@ -136,33 +139,41 @@ fn ask_go(checkout: &Checkout, tests: &Tests) -> Result<Go> {
     })
 }
 
+/// What Go says of these sources.
+pub(crate) fn ask(checkout: &Checkout, arguments: &[&str]) -> Result<String> {
+    let mut command = go_command(&checkout.dir)?;
+    command.args(arguments);
+    let process = Process::new(format!("go {}", arguments[0]), command).limit(ASK_LIMIT);
+    Ok(process.cause(Cause::BuildFailure).read()?.trim().to_owned())
+}
+
 /// `go` as ko calls it: what both compile is compiled once (Go's cache tells cgo and -trimpath apart).
-fn go_test_command(dir: &Path) -> Result<Command> {
+pub(crate) fn go_command(dir: &Path) -> Result<Command> {
     let mut command = source::go_command("compiling the tests", dir)?;
     command.env("CGO_ENABLED", "0");
     Ok(command)
 }
 
 /// Changes with everything that the program is made of.
-fn key(source: &Source, tests: &Tests, go: &Go, overlaid: &Overlaid) -> String {
-    let text = format!("{source:?}\n{}\n{:?}\n{}\n{}", tests.package, tests.tags, go.version, overlaid.key());
+fn key(checkout: &Checkout, tests: &Tests, go: &Go, overlaid: &Overlaid) -> String {
+    let (source, dir) = (&checkout.source, place_in(checkout, tests));
+    let text = format!("{source:?}\n{}\n{:?}\n{}\n{}{dir}", tests.package, tests.tags, go.version, overlaid.key());
     digest::hex(text.as_bytes())[..16].to_owned()
 }
 
-/// Waits while another process compiles the same program: two at once take twice as long.
-fn take_turn(name: &str, path: &Path, ui: &Ui) -> Result<fs::File> {
+/// Waits while another process compiles the same: two at once take twice as long.
+pub(crate) fn take_turn(what: &str, path: &Path, ui: &Ui) -> Result<fs::File> {
     let folder = path.parent().unwrap_or(path);
     let lock = folder.join(".lock");
     let failed = || format!("cannot use {}", lock.display());
     fs::create_dir_all(folder).cause(Cause::HostDisk, failed)?;
     let file = fs::File::create(&lock).cause(Cause::HostDisk, failed)?;
     let mut waiting = None;
-    let late =
-        || Error::new(Cause::Internal, format!("another process has been compiling {name}'s tests for too long"));
+    let late = || Error::new(Cause::Internal, format!("{what}: another process has been compiling for too long"));
     retry::until(COMPILE_LIMIT, late, || match file.try_lock() {
         Ok(()) => Ok(Some(())),
         Err(fs::TryLockError::WouldBlock) => {
-            waiting.get_or_insert_with(|| ui.step(format!("{name}: another process compiles the tests")));
+            waiting.get_or_insert_with(|| ui.step(format!("{what}: another process compiles")));
             Ok(None)
         }
         Err(fs::TryLockError::Error(error)) => Err(error).cause(Cause::HostDisk, failed),
@@ -174,13 +185,10 @@ fn take_turn(name: &str, path: &Path, ui: &Ui) -> Result<fs::File> {
 }
 
 fn compile(name: &str, checkout: &Checkout, tests: &Tests, overlaid: &Overlaid, path: &Path, ui: &Ui) -> Result<()> {
-    let parent = path.parent().unwrap_or(path);
-    fs::create_dir_all(parent).cause(Cause::HostDisk, || format!("cannot create {}", parent.display()))?;
-    let new = tempfile::Builder::new().prefix(".new-").tempdir_in(parent);
-    let new = new.cause(Cause::HostDisk, || format!("cannot write to {}", parent.display()))?;
+    let new = folder_beside(path)?;
     let file = new.path().join("x.test");
-    let mut command = go_test_command(&checkout.dir)?;
-    command.args(["test", "-c", "-trimpath", &format!("-tags={}", tests.tags.join(","))]);
+    let mut command = go_command(&checkout.dir)?;
+    command.args(["test", "-c"]).args(trimpath(tests)).arg(format!("-tags={}", tests.tags.join(",")));
     if !overlaid.is_empty() {
         // Go knows its sources by where they really lie.
         let root =
@@ -189,8 +197,54 @@ fn compile(name: &str, checkout: &Checkout, tests: &Tests, overlaid: &Overlaid, 
     }
     command.arg("-o").arg(&file).arg(&tests.package);
     let step = ui.step(format!("{name}: compile the tests"));
+    let words = match run_compiler(&format!("{name}'s tests"), "do not compile", command, &step) {
+        Ok(words) => words,
+        Err(error) => {
+            step.failed("");
+            return Err(error);
+        }
+    };
+    if !file.is_file() {
+        step.failed("");
+        return Err(
+            Error::new(Cause::NothingRan, format!("{name}: the package {} has no tests", tests.package)).line(words)
+        );
+    }
+    step.done(format!("{} MB", keep(&file, path)? / 1_000_000));
+    Ok(())
+}
+
+/// A new folder beside that of a program.
+pub(crate) fn folder_beside(path: &Path) -> Result<tempfile::TempDir> {
+    let parent = path.parent().unwrap_or(path);
+    fs::create_dir_all(parent).cause(Cause::HostDisk, || format!("cannot create {}", parent.display()))?;
+    let new = tempfile::Builder::new().prefix(".new-").tempdir_in(parent);
+    new.cause(Cause::HostDisk, || format!("cannot write to {}", parent.display()))
+}
+
+/// Gives a program its name; returns its size.
+pub(crate) fn keep(file: &Path, path: &Path) -> Result<u64> {
+    fs::rename(file, path).cause(Cause::HostDisk, || format!("cannot write {}", path.display()))?;
+    Ok(fs::metadata(path).map_or(0, |file| file.len()))
+}
+
+/// Where the sources lie, if programs are to know it.
+pub(crate) fn place_in(checkout: &Checkout, tests: &Tests) -> String {
+    if tests.source_paths { checkout.dir.display().to_string() } else { String::new() }
+}
+
+/// Whether the paths of sources stay out of programs, as ko has it.
+pub(crate) fn trimpath(tests: &Tests) -> Option<&'static str> {
+    (!tests.source_paths).then_some("-trimpath")
+}
+
+/// Runs Go until `what` is compiled; returns what it said. In words, `failed` follows `what`.
+///
+/// # Errors
+/// [`Cause::BuildFailure`] with the compiler's words, or what is wrong with this machine.
+pub(crate) fn run_compiler(what: &str, failed: &str, command: Command, step: &Step) -> Result<String> {
     let mut words = Vec::new();
-    let process = Process::new(format!("compilation of {name}'s tests"), command).limit(COMPILE_LIMIT);
+    let process = Process::new(format!("compilation of {what}"), command).limit(COMPILE_LIMIT);
     let shown = process.display();
     let finished = process
         .on_line(|stream, line| {
@@ -201,28 +255,19 @@ fn compile(name: &str, checkout: &Checkout, tests: &Tests, overlaid: &Overlaid, 
             }
         })
         .finish()?;
-    if !finished.good() {
-        step.failed("");
-        let what = format!("{name}'s tests do not compile: {shown}");
-        // A full disk or a proxy that is away says nothing of the component.
-        let judged = Judge::default().package(&words.join("\n"));
-        let infrastructure = judged.cause.class() == kit::Class::Infrastructure;
-        let cause = if infrastructure { judged.cause } else { Cause::BuildFailure };
-        return Err(Error::new(cause, what).line(words.join("\n")));
+    let words = words.join("\n");
+    if finished.good() {
+        return Ok(words);
     }
-    if !file.is_file() {
-        step.failed("");
-        return Err(Error::new(Cause::NothingRan, format!("{name}: the package {} has no tests", tests.package))
-            .line(words.join("\n")));
-    }
-    fs::rename(&file, path).cause(Cause::HostDisk, || format!("cannot write {}", path.display()))?;
-    let size = fs::metadata(path).map_or(0, |file| file.len());
-    step.done(format!("{} MB", size / 1_000_000));
-    Ok(())
+    // A full disk or a proxy that is away says nothing of the component.
+    let judged = Judge::default().package(&words);
+    let infrastructure = judged.cause.class() == kit::Class::Infrastructure;
+    let cause = if infrastructure { judged.cause } else { Cause::BuildFailure };
+    Err(Error::new(cause, format!("{what} {failed}: {shown}")).line(words))
 }
 
 /// Whether a folder of the cache is that of a program of this component.
-fn is_of(name: &str, folder: &str) -> bool {
+pub(crate) fn is_of(name: &str, folder: &str) -> bool {
     folder.strip_prefix(name).and_then(|rest| rest.strip_prefix('-')).is_some_and(|key| key.len() == 16)
 }
 

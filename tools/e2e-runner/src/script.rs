@@ -22,6 +22,7 @@ use kit::{
 };
 
 use crate::{
+    builds::Builds,
     cause::{Judge, Verdict},
     compare::SOURCES,
     environment::{self, Values},
@@ -77,7 +78,8 @@ struct Work {
 }
 
 impl Work {
-    fn new(plan: &Plan<'_>, values: &Values, ui: &Ui) -> Result<Self> {
+    fn new(plan: &Plan<'_>, values: Values, builds: &Builds, ui: &Ui) -> Result<Self> {
+        let values = &Values { builds: builds.paths(), ..values };
         let (name, script) = section(plan)?;
         let checkout = source::checkout(&plan.ci, &plan.component, ui)?;
         let command = script.command.iter().map(|word| values.fill(word)).collect::<Result<Vec<_>>>()?;
@@ -133,13 +135,14 @@ impl Work {
 pub(crate) fn dry_run(plan: &Plan<'_>, ui: &Ui) -> Result<Done> {
     let platform = plan.args.platform.clone().unwrap_or_else(Platform::host);
     let values = plan.values("KUBECONFIG-OF-THE-CLUSTER".into(), &platform, Some("REGISTRY".into()));
-    let work = Work::new(plan, &values, ui)?;
+    let builds = plan.builds(ui)?;
+    let work = Work::new(plan, values, &builds, ui)?;
     match ui.output {
         Output::Json => ui.json(&serde_json::json!({
             "component": plan.args.component, "kind": "script", "name": work.name, "platform": platform.to_string(),
-            "script": work.describe(),
+            "builds": builds.paths(), "script": work.describe(),
         }))?,
-        Output::Text => ui.result(work.describe().trim_end())?,
+        Output::Text => ui.result((builds.in_words() + &work.describe()).trim_end())?,
     }
     Ok(Done::good())
 }
@@ -152,7 +155,7 @@ pub(crate) fn in_place(plan: &mut Plan<'_>, place: &mut Place, at: &At<'_>, resu
     let (installed, pace) = session::begin(plan, place, at, results)?;
     let registry = place.opened.lab.as_ref().map(|lab| lab.registry.clone());
     let values = plan.values(place.opened.kubeconfig.clone(), &place.platform, registry);
-    let work = Work::new(plan, &values, at.ui)?;
+    let work = Work::new(plan, values, &plan.builds(at.ui)?.make(at.ui)?, at.ui)?;
     results.head.inputs.push(Input { name: SOURCES.into(), digest: work.sources.clone() });
     results.conditions.stretch = session::stretch(&pace, &[]);
     let logs = at.home.logs();

@@ -12,7 +12,9 @@ use tokio::runtime::Runtime;
 
 use crate::{
     arrange::{self, Arranged},
+    builds::Builds,
     compare::SOURCES,
+    environment::Values,
     evidence::Evidence,
     home::Home,
     leaves,
@@ -36,12 +38,18 @@ pub fn prepare(args: &PrepareArgs, ui: &Ui) -> Result<Done> {
     let ci = args.ci.open()?;
     let component = plan::of_kind(ci.component(&args.component)?, args.kind, &args.tags);
     let pace = Pace::new(args.slowdown, None);
-    let program = program::prepare(&ci, &args.component, args.kind, &component, &pace, ui)?;
+    // Without a default suite, or of examples, it is the tests' own package.
+    let suite = match component.suite(args.suite.as_deref()) {
+        Err(error) if args.suite.is_some() => return Err(error),
+        suite => suite.map(|(_, suite)| suite.clone()).unwrap_or_default(),
+    };
+    let program = program::prepare(&ci, &args.component, args.kind, &component, &suite, &pace, ui)?;
+    let builds = Builds::of(&ci, &args.component, &component, ui)?.make(ui)?;
     let tests = program.list()?;
     match ui.output {
         Output::Json => ui.json(&serde_json::json!({
             "component": args.component, "program": program.path, "package": program.package,
-            "compiled": program.compiled, "changes": program.changes, "tests": tests,
+            "compiled": program.compiled, "changes": program.changes, "tests": tests, "builds": builds.paths(),
         }))?,
         Output::Text => ui.result(&program.path.display().to_string())?,
     }
@@ -84,7 +92,7 @@ pub fn run(args: &RunArgs, ui: &Ui) -> Result<Done> {
     let cell = run_dir.cell(&args.component, &results.platform, &name);
     let home = Home::new(&cell, args.kind, args.shard);
     let done = place.and_then(|mut place| {
-        let at = At { runtime: &runtime, cell: &cell, home: &home, ui };
+        let at = At { runtime: &runtime, run: &run_dir, cell: &cell, home: &home, ui };
         let done = match args.kind {
             Kind::E2e | Kind::Examples => in_place(&mut plan, &mut place, &at, &mut results, None),
             Kind::Unit => unit::in_place(&mut plan, &mut place, &at, &mut results),
@@ -111,6 +119,7 @@ pub fn run(args: &RunArgs, ui: &Ui) -> Result<Done> {
 /// What the work on a cluster has at hand.
 pub(crate) struct At<'a> {
     pub(crate) runtime: &'a Runtime,
+    pub(crate) run: &'a RunDir,
     /// The folder of the component on that platform of that cluster.
     pub(crate) cell: &'a Path,
     pub(crate) home: &'a Home,
@@ -127,10 +136,15 @@ pub(crate) fn begin(
     at: &At<'_>,
     results: &mut Results,
 ) -> Result<(Installed, Pace)> {
-    let installed = place.installed(at.cell)?;
+    let installed = if plan.component.config.is_some() {
+        place.installed(at.cell)?
+    } else {
+        let (name, needs) = (&plan.args.component, &plan.component.needs);
+        at.runtime.block_on(cluster::interruptible(place.installed_needs(name, needs, at.run)))?
+    };
     results.nature = installed.nature.unwrap_or(place.nature);
     results.release.clone_from(&installed.release);
-    results.head.inputs.extend(installed.input.clone());
+    results.head.inputs.extend(installed.inputs.iter().cloned());
     results.head.inputs.extend(plan.inputs.iter().cloned());
     let run = results.head.run.clone();
     if let Some(release) = &plan.args.release {
@@ -154,7 +168,9 @@ pub(crate) fn in_place(
     let (installed, pace) = begin(plan, place, at, results)?;
     plan.choose_suite(results.nature == Nature::Emulated)?;
     plan.suite_name().clone_into(&mut results.suite);
-    let program = program::prepare(&plan.ci, &plan.args.component, plan.args.kind, &plan.component, &pace, ui)?;
+    let builds = plan.builds(ui)?.make(ui)?;
+    let Plan { args, ci, component, suite, .. } = &*plan;
+    let program = program::prepare(ci, &args.component, args.kind, component, suite, &pace, ui)?;
     results.head.inputs.push(Input { name: SOURCES.into(), digest: program.sources.clone() });
     results.conditions.stretch = stretch(&pace, &program.changes);
     // Emulated nodes are machines of their own, whose store nobody fills.
@@ -163,6 +179,7 @@ pub(crate) fn in_place(
     results.whole = whole;
     let registry = place.opened.lab.as_ref().map(|lab| lab.registry.clone());
     let values = plan.values(place.opened.kubeconfig.clone(), &place.platform, registry);
+    let values = Values { builds: builds.paths(), ..values };
     let server = place.opened.server.trim_end_matches('/').rsplit("//").next().map(String::from);
     let mut runner = plan.runner(&program, &selection, &values, home.logs(), server.as_deref(), &pace)?;
     runner.turns = place.turns.clone();
@@ -308,10 +325,9 @@ pub(crate) fn conclude(
         Output::Text => ui.result(&report::summary(results, &rows, home.folder()))?,
     }
     let digest = written?;
-    let release = installed.release.as_deref().unwrap_or("no install.json");
     let took = results.head.finished.duration_since(results.head.started);
     let took = ui::duration(took.try_into().unwrap_or_default());
-    ui.note(format!("{} in {took}; release: {release}", home.record().display()));
+    ui.note(format!("{} in {took}; release: {}", home.record().display(), installed.in_words()));
     match interrupted {
         Some(error) => Err(error),
         None => Ok(Done { cause, exit: Some(exit), digest: Some(digest), ..Done::default() }),

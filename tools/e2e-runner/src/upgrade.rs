@@ -138,7 +138,7 @@ fn prepare(
         namespace_uid: String::new(),
         objects: Vec::new(),
     };
-    record.head.inputs.extend(installed.input.clone());
+    record.head.inputs.extend(installed.inputs.iter().cloned());
     let client = place.opened.client.clone();
     if let Some((known, digest)) = earlier(at.cell, &record)
         && at.runtime.block_on(cluster::interruptible(check::is_there(&client, &known)))?

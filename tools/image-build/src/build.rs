@@ -159,6 +159,7 @@ impl Args {
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
     let ci = args.ci.open()?;
     let component = ci.component(&args.component)?;
+    component.to_install(&args.component)?;
     let map = ci.images()?;
     args.repo.reference("x")?;
     args.check()?;
@@ -254,7 +255,7 @@ impl<'a> Build<'a> {
         record.source = self.checkout.source.clone();
         record.platforms.clone_from(&self.platforms);
         let program = ko::find(self.args.ko.as_deref(), self.ui)?;
-        let files = manifests::files(&self.checkout.dir, &self.component.config)?;
+        let files = manifests::files(&self.checkout.dir, self.component.to_install(&self.args.component)?)?;
         let expected = self.expected(&files)?;
         let bases = bases::needed(self, &expected);
         bases::check(self, &bases, &expected)?;
@@ -354,9 +355,6 @@ impl<'a> Build<'a> {
 
     /// ko's configuration, with our bases and the component's linker flags.
     fn ko_config(&self, bases: &bases::Bases) -> Result<String> {
-        let commit = self.component.commit.as_deref().unwrap_or_default();
-        let short = commit.get(..7).unwrap_or(commit);
-        let ldflags: Vec<_> = self.component.ldflags.iter().map(|flag| flag.replace("{commit7}", short)).collect();
-        self.config.with(bases, &ldflags)
+        self.config.with(bases, &self.component.ldflags(self.version()))
     }
 }

@@ -122,7 +122,7 @@ impl From {
 pub(crate) struct Request {
     pub(crate) ci: Ci,
     pub(crate) components: Vec<String>,
-    /// They and what they need, in the order in which they are installed.
+    /// What is installed of them and of what they need, in that order.
     pub(crate) builds: Vec<String>,
     needs: Vec<(String, Vec<String>)>,
     pub(crate) platforms: Vec<Platform>,
@@ -186,6 +186,10 @@ impl Request {
                 .map_err(|error| error.within(format!("{}: component '{name}'", ci.folder().display())))?;
             let mut order = Vec::new();
             collect_needs(name, &all, &mut Vec::new(), &mut order)?;
+            order.retain(|name| all.get(name).is_some_and(|component| component.config.is_some()));
+            if args.release.is_some() {
+                component.to_install(name).map_err(|error| error.within("--release"))?;
+            }
             needs.push((name.clone(), order));
         }
         let mut builds: Vec<String> = Vec::new();
@@ -308,7 +312,7 @@ impl Request {
         })
     }
 
-    /// A component after those that it needs.
+    /// What is installed for a component: it after those that it needs.
     pub(crate) fn with_needs<'a>(&'a self, component: &str) -> impl Iterator<Item = &'a String> {
         self.needs.iter().filter(move |(name, _)| *name == component).flat_map(|(_, order)| order)
     }
@@ -431,6 +435,20 @@ mod tests {
             assert_eq!(error.cause, Cause::Usage, "{line}");
             assert!(error.to_string().contains(said), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn a_tool_that_is_not_installed_is_tested_with_what_it_needs() {
+        let request = check("--component cli").unwrap();
+        assert_eq!(
+            (request.components.join(" "), request.builds.join(" ")),
+            ("cli".into(), "pipeline triggers".into())
+        );
+        assert_eq!(request.with_needs("cli").map(String::as_str).collect::<Vec<_>>(), ["pipeline", "triggers"]);
+        let both = check("--component cli --component pipeline").unwrap();
+        assert_eq!((both.builds.join(" "), both.with_needs("pipeline").count()), ("pipeline triggers".into(), 1));
+        let error = check("--component cli --release x.yaml").err().unwrap();
+        assert!(error.to_string().contains("there is nothing of cli to install"), "{error}");
     }
 
     #[test]

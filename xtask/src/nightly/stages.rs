@@ -172,7 +172,11 @@ impl<'a> Runner<'a> {
         for component in &request.components {
             for platform in &request.test_on {
                 for stage in stages {
-                    total += get(&format!("{stage} {component} {platform}"))?;
+                    let itself = std::slice::from_ref(component).iter().filter(|_| *stage != "install");
+                    let installed = request.with_needs(component).filter(|_| *stage == "install");
+                    for component in itself.chain(installed) {
+                        total += get(&format!("{stage} {component} {platform}"))?;
+                    }
                 }
             }
         }

@@ -18,10 +18,12 @@ pub(crate) fn payload(component: &str, platforms: &[Platform], test_on: &[Platfo
     json!({ "component": component, "platforms": list(platforms), "testOn": list(test_on) })
 }
 
-/// The components that are built every night: those that somebody publishes, and that have tests.
+/// The components that are built every night: those that somebody publishes, that are installed, and that have tests.
 pub(super) fn components(ci: &Ci) -> Result<Vec<String>> {
     let all = ci.components()?;
-    let nightly = all.into_iter().filter(|(_, component)| component.module.is_some() && component.tests.is_some());
+    let nightly = all
+        .into_iter()
+        .filter(|(_, component)| component.module.is_some() && component.config.is_some() && component.tests.is_some());
     Ok(nightly.map(|(name, _)| name).collect())
 }
 

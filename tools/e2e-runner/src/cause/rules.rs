@@ -181,7 +181,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         cause: Cause::Registry,
-        pattern: r#"(?:unexpected status code|status code) 5\d\d.*/v2/|/v2/\S*:? .*(?:connection refused|i/o timeout|connection reset)|toomanyrequests:|/@v/[^"]*": dial tcp"#,
+        pattern: r#"(?:unexpected status code|status code) 5\d\d.*/v2/|/v2/\S*:? .*(?:connection refused|i/o timeout|connection reset)|toomanyrequests:|/@v/[^"]*": dial tcp|reading https?://\S+/@v/\S+: (?:403|429|5\d\d) "#,
         except: &[],
         in_dumps: false,
         in_units: false,
@@ -189,6 +189,7 @@ pub const RULES: &[Rule] = &[
             r#"Get "http://10.1.2.2:5000/v2/": dial tcp 10.1.2.2:5000: connect: connection refused"#,
             "toomanyrequests: You have reached your pull rate limit",
             r#"x.go:3:2: y@v1.0.0: Get "https://proxy.example/y/@v/v1.0.0.zip": dial tcp 192.0.2.1:443: i/o timeout"#,
+            "x.go:3:2: y@v1.0.0: reading https://proxy.example/y/@v/v1.0.0.zip: 403 Forbidden",
         ],
     },
 ];

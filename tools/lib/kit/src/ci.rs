@@ -8,6 +8,7 @@ mod components;
 mod declared;
 mod distributions;
 mod images;
+mod placeholders;
 mod policy;
 mod versions;
 
@@ -26,6 +27,7 @@ pub use components::{
 pub use declared::Declared;
 pub use distributions::{Distribution, Distributions, Life};
 pub use images::{Build, ImageMap, ReplacedImage};
+pub use placeholders::fill;
 pub use policy::{Alarms, Level, PassRate, Policy, Retention, States};
 pub use versions::Versions;
 
@@ -329,6 +331,8 @@ mod tests {
         let (name, slow) = components["pipeline"].suite_on(None, true).unwrap();
         assert!(name == "emulated" && slow.tests.len() >= 20, "{}", slow.tests.len());
         assert_eq!(components["greeter"].suite_on(None, true).unwrap().0, "smoke");
+        let cli = &components["cli"];
+        assert!(cli.config.is_none() && cli.suites.values().all(|suite| suite.package.is_some()));
         let flags = components["pipeline"].settings_with(Some("alpha"), &Settings::new()).unwrap();
         assert_eq!(flags["feature-flags"]["enable-api-fields"], "alpha");
         let error = components["pipeline"].settings_with(Some("gamma"), &Settings::new()).unwrap_err();

@@ -5,6 +5,7 @@
 
 use std::{
     fs,
+    io::Read,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
@@ -213,11 +214,19 @@ fn copy_writable(from: &Path, to: &Path) -> std::io::Result<()> {
             copy_writable(&entry.path(), &target)?;
         } else if kind.is_file() {
             fs::copy(entry.path(), &target)?;
+            // A module's archive does not say what was executable (go.dev/ref/mod, "Module zip files"): scripts were.
+            let script = if is_script(&target)? { 0o111 } else { 0 };
             let mode = fs::metadata(&target)?.permissions().mode();
-            fs::set_permissions(&target, fs::Permissions::from_mode(mode | 0o200))?;
+            fs::set_permissions(&target, fs::Permissions::from_mode(mode | 0o200 | script))?;
         }
     }
     Ok(())
+}
+
+fn is_script(file: &Path) -> std::io::Result<bool> {
+    let mut start = Vec::new();
+    fs::File::open(file)?.take(2).read_to_end(&mut start)?;
+    Ok(start == b"#!")
 }
 
 /// `sha256:…` over names and contents of all files, in order; hidden files and folders and symbolic links are
@@ -311,13 +320,18 @@ mod tests {
     }
 
     #[test]
-    fn a_read_only_tree_is_copied_writable() {
+    fn a_read_only_tree_is_copied_writable_and_scripts_executable() {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let file = from.path().join("x.sh");
-        fs::write(&file, "x").unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o555)).unwrap();
-        copy_writable(from.path(), &to.path().join("new")).unwrap();
-        let mode = fs::metadata(to.path().join("new/x.sh")).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o755);
+        for (name, text, before, after) in
+            [("x", "x", 0o555, 0o755), ("text", "#", 0o444, 0o644), ("script", "#!/bin/sh\n", 0o444, 0o755)]
+        {
+            let file = from.path().join(name);
+            fs::write(&file, text).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(before)).unwrap();
+            let copy = to.path().join(name);
+            copy_writable(from.path(), &copy).unwrap();
+            let mode = fs::metadata(copy.join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, after, "{name}");
+        }
     }
 }

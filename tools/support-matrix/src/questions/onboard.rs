@@ -126,7 +126,7 @@ fn images(platform: &Platform, matrix: &Matrix, opened: &super::Opened) -> Resul
             words: said(&format!("bases {}", list(&bases, 5))),
             next: next(format!(
                 "cargo xtask image-build bases --component {} --platform {platform} (from Debian's {debian} packages)",
-                components.keys().next().map_or("NAME", String::as_str)
+                components.iter().find(|(_, one)| one.config.is_some()).map_or("NAME", |(name, _)| name)
             )),
         },
         Need {

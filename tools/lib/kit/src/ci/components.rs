@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::Deserialize;
 
+use super::placeholders;
 use crate::{Cause, Error, Platform, Result};
 
 /// `ci/components.toml`.
@@ -21,9 +22,9 @@ pub struct Component {
     pub commit: Option<String>,
     /// A folder of this repository, instead of a module.
     pub path: Option<String>,
-    /// What ko is given, relative to the sources.
-    pub config: Vec<String>,
-    /// Flags for Go's linker; `{commit7}` is replaced.
+    /// What ko is given, relative to the sources; without it there is nothing to install.
+    pub config: Option<Vec<String>>,
+    /// Flags for Go's linker; `{commit7}` and `{version}` are replaced.
     #[serde(default)]
     pub ldflags: Vec<String>,
     /// Base images by name in `ci/images.toml`: `default` and import paths.
@@ -60,6 +61,9 @@ pub struct Component {
     /// Programs that tests call, and which tests fail without them.
     #[serde(default)]
     pub programs: BTreeMap<String, String>,
+    /// Programs of its own that tests call, built for this machine: packages relative to the sources, by name.
+    #[serde(default)]
+    pub builds: BTreeMap<String, String>,
 }
 
 /// How a component's tests are run.
@@ -87,6 +91,9 @@ pub struct Tests {
     pub parallel: Option<u32>,
     /// Where the component lives.
     pub namespace: Option<String>,
+    /// Whether the program knows where its sources lie.
+    #[serde(default)]
+    pub source_paths: bool,
     /// What is changed in the tests' sources for slow nodes.
     #[serde(default)]
     pub overlay: Vec<Overlay>,
@@ -196,6 +203,8 @@ pub struct Suite {
     /// Taken when none is named and the nodes are emulated.
     #[serde(default)]
     pub default_emulated: bool,
+    /// The Go package of its tests, instead of the tests' own.
+    pub package: Option<String>,
     /// Every test that the ledger does not name.
     #[serde(default)]
     pub all: bool,
@@ -227,6 +236,15 @@ pub struct Round {
     pub name: String,
     /// What is set for it, beside the suite's.
     pub settings: Settings,
+}
+
+impl Tests {
+    /// They as a suite has them: maybe in another package.
+    #[must_use]
+    pub fn of_suite(&self, suite: &Suite) -> Self {
+        let package = suite.package.as_ref().unwrap_or(&self.package).clone();
+        Self { package, ..self.clone() }
+    }
 }
 
 impl Suite {
@@ -312,8 +330,30 @@ impl Component {
         self
     }
 
+    /// What ko is given.
+    ///
+    /// # Errors
+    /// [`Cause::Usage`] if there is nothing to install.
+    pub fn to_install(&self, name: &str) -> Result<&[String]> {
+        self.config.as_deref().ok_or_else(|| {
+            Error::new(Cause::Usage, format!("there is nothing of {name} to install: it has no config"))
+                .next(format!("install what it needs: {}", self.needs.join(", ")))
+        })
+    }
+
+    /// Flags for Go's linker, of a build of that version.
+    #[must_use]
+    pub fn ldflags(&self, version: &str) -> Vec<String> {
+        let commit = self.commit.as_deref().unwrap_or_default();
+        let short = commit.get(..7).unwrap_or(commit);
+        self.ldflags.iter().map(|flag| flag.replace("{commit7}", short).replace("{version}", version)).collect()
+    }
+
     /// What is wrong with its suites, scripts or other tests, if anything is.
     pub(super) fn problem(&self) -> Option<String> {
+        if let Some(problem) = self.problem_of_builds().or_else(|| placeholders::problem(self)) {
+            return Some(problem);
+        }
         for (name, script) in &self.scripts {
             if script.command.is_empty() {
                 return Some(format!("script {name}: there is nothing to run"));
@@ -345,6 +385,9 @@ impl Component {
                 return Some(format!("more than one suite is the default{when}"));
             }
         }
+        if let Some((name, _)) = self.suites.iter().find(|(_, suite)| suite.package.is_some() && self.tests.is_none()) {
+            return Some(format!("suite {name}: its package is one of the component's tests, and there are none"));
+        }
         let namespace = self.tests.as_ref().and_then(|tests| tests.namespace.as_ref());
         self.suites.iter().find_map(|(name, suite)| {
             let mut names: Vec<_> = suite.rounds.iter().map(|round| round.name.as_str()).collect();
@@ -354,6 +397,31 @@ impl Component {
             }
             let homeless = suite.changes_settings() && namespace.is_none();
             homeless.then(|| format!("suite {name}: settings need the namespace of the component's tests"))
+        })
+    }
+
+    /// What is wrong with its programs, or with what is only of components that are installed.
+    fn problem_of_builds(&self) -> Option<String> {
+        if self.config.is_none() {
+            let of_images = !(self.bases.is_empty() && self.platforms.is_empty());
+            if of_images || !self.settings.is_empty() || !self.flags.is_empty() {
+                return Some(
+                    "bases, platforms, settings and flags are of what config installs, and it has none".into(),
+                );
+            }
+            if self.builds.is_empty() {
+                return Some("needs config, what is installed of it, or builds, what is tested of it".into());
+            }
+        }
+        self.builds.iter().find_map(|(name, package)| {
+            if crate::rundir::slug(name) != *name || placeholders::KNOWN.contains(&name.as_str()) {
+                let known = placeholders::KNOWN.join(", ");
+                return Some(format!(
+                    "builds: '{name}' is no name: letters, digits, '-', '_' and '.', and not {known}"
+                ));
+            }
+            let inside = package.starts_with("./") && !package.contains("..");
+            (!inside).then(|| format!("builds: {name}: '{package}' is no package of its own, as in ./cmd/{name}"))
         })
     }
 
