@@ -197,7 +197,9 @@ fn every_task_finds_the_target_where_the_first_has_left_it() {
     keepers.sort();
     assert_eq!(keepers, ["other-arch-finish release", "other-arch-target take"]);
     // A component's tests may read all that their Task has: the key to a host is not among it.
-    let sees = |document: &render::Document| list(&document.value["spec"]["workspaces"]).iter().any(|one| one["name"] == "host");
+    let sees = |document: &render::Document| {
+        list(&document.value["spec"]["workspaces"]).iter().any(|one| one["name"] == "host")
+    };
     let tasks = all().into_iter().filter(|document| document.kind() == "Task" && sees(document));
     let names: Vec<_> = tasks.map(|document| document.name().to_owned()).collect();
     assert_eq!(names, ["other-arch-finish", "other-arch-target"]);
