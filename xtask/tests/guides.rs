@@ -292,7 +292,8 @@ fn replacements(theirs: &[Value], ours: &[Value], secret: &Value) -> Vec<(&'stat
     let (ci, text) = (Ci::new(root().join("ci")), fs::read_to_string(root().join("ci/components.toml")).unwrap());
     let scheduled = ci.architectures().unwrap().architecture.iter().filter(|one| one.schedule.is_some()).count();
     let components = ci.components().unwrap();
-    let nightly = components.iter().filter(|(_, one)| one.module.is_some() && one.tests.is_some());
+    let nightly =
+        components.iter().filter(|(_, one)| one.module.is_some() && one.config.is_some() && one.tests.is_some());
     let nightly: BTreeSet<_> = nightly.map(|(name, _)| name.clone()).collect();
     let asked = |cron: &Value| -> BTreeSet<String> {
         let arguments = &cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["args"];
@@ -309,8 +310,8 @@ fn replacements(theirs: &[Value], ours: &[Value], secret: &Value) -> Vec<(&'stat
         results.contains(&"outcome") && results.contains(&"cause")
     };
     let finish = all(ours, "Task").into_iter().find(|task| task["name"] == "other-arch-finish").unwrap();
-    let [lease, install, sources] =
-        ["lease", "install", "sources"].map(|name| task(ours, &format!("other-arch-{name}")));
+    let [target, lease, install, sources] =
+        ["target", "lease", "install", "sources"].map(|name| task(ours, &format!("other-arch-{name}")));
     let template = all(ours, "TriggerTemplate")[0].to_string();
     vec![
         (
@@ -329,11 +330,13 @@ fn replacements(theirs: &[Value], ours: &[Value], secret: &Value) -> Vec<(&'stat
             all(theirs, "Secret").iter().all(|secret| secret["data"]["privatekey"].is_string())
                 && counts("Secret").0 == plumbing::PLACES.len()
                 && secret["data"]["kubeconfig"].is_string()
+                && template.contains(r#""key":"ssh-privatekey""#)
                 && template.contains("target-$(tt.params.place)"),
         ),
         (
             "create cluster",
             !task(theirs, "create-delete-k8s-cluster-s390x").is_empty()
+                && target.contains(r#""target","take""#)
                 && lease.contains(r#""lease","take""#)
                 && lease.contains(r#""adopt""#),
         ),
@@ -345,6 +348,10 @@ fn replacements(theirs: &[Value], ours: &[Value], secret: &Value) -> Vec<(&'stat
         ),
         ("clone `main`", !task(theirs, "git-clone").is_empty() && sources.contains(r#""name":"commit""#)),
         ("a patch of feature flags", text.contains(".rounds.settings.feature-flags]")),
+        (
+            "cli's suites",
+            text.contains("[cli.suites.task]") && text.contains("[cli.builds]") && !nightly.contains("cli"),
+        ),
         (
             "a task that deletes",
             !task(theirs, "cleanup-tekton-nightly").is_empty() && finish["spec"]["steps"][0]["args"][0] == "run",

@@ -65,8 +65,9 @@ impl<'a> Night<'a> {
     fn fill(&self, word: &str) -> String {
         let path = |name: &str| self.at(name).display().to_string();
         let word = word.replace("$(workspaces.run.path)", &self.world.at(&self.run).display().to_string());
+        let word = word.replace("$(workspaces.target.path)", &path("secret"));
         let word =
-            word.replace("$(workspaces.target.path)", &path("secret")).replace("/tekton/results", &path("results"));
+            word.replace("$(workspaces.host.path)", &path("secret")).replace("/tekton/results", &path("results"));
         let word = word.replace("$(params.platform)", &Platform::host().to_string());
         assert!(!word.contains("$("), "{word}");
         word
