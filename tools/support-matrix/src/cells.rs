@@ -10,7 +10,7 @@ mod streams;
 mod superseded;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     rc::Rc,
 };
 
@@ -71,14 +71,17 @@ pub(crate) struct Book<'a> {
     pub(crate) cells: Vec<Entry<'a>>,
     pub(crate) references: References<'a>,
     pub(crate) streams: Streams<'a>,
-    groups: BTreeMap<Rc<Key>, Vec<Told<'a>>>,
+    groups: Groups<'a>,
 }
+
+/// Tries by what they were about, in the order of time.
+type Groups<'a> = BTreeMap<Rc<Key>, Rc<[Told<'a>]>>;
 
 /// A cell's tries, in the order of time.
 pub(crate) struct Entry<'a> {
     pub(crate) key: Rc<Key>,
     pub(crate) kubernetes: Option<Rc<str>>,
-    pub(crate) told: Vec<Told<'a>>,
+    pub(crate) told: Rc<[Told<'a>]>,
 }
 
 impl Entry<'_> {
@@ -92,34 +95,53 @@ impl Entry<'_> {
 impl<'a> Book<'a> {
     /// What `known` comes to, cell by cell.
     pub(crate) fn new(known: &Known<'a>, rules: &Rules) -> Self {
-        let mut groups: BTreeMap<Rc<Key>, Vec<Told<'a>>> = BTreeMap::new();
-        for loaded in &known.runs {
-            for attempt in &loaded.tries {
-                let (key, origin) = known.key(attempt);
-                groups.entry(key).or_default().push(Told { run: &loaded.run, attempt, origin });
-            }
-        }
+        let mut groups = grouped(known);
         adopt_unknown(&mut groups);
-        for told in groups.values_mut() {
+        let sorted = |(key, mut told): (Rc<Key>, Vec<Told<'a>>)| {
             told.sort_by_key(|told| told.order());
-        }
-        let all = groups.iter().map(|(key, told)| (&**key, told.as_slice()));
+            (key, Rc::from(told))
+        };
+        let groups: Groups<'a> = groups.into_iter().map(sorted).collect();
+        let all = groups.iter().map(|(key, told)| (&**key, &**told));
         let references = References::new(rules.policy.reference.clone(), all);
-        let mut cells = Vec::new();
-        for (key, told) in &groups {
-            let versions: BTreeSet<_> = told.iter().filter_map(|told| told.attempt.kubernetes.clone()).collect();
-            for version in &versions {
-                let of = |told: &&Told<'_>| told.attempt.kubernetes.as_ref().is_none_or(|found| found == version);
-                let told: Vec<_> = told.iter().filter(of).copied().collect();
-                cells.push(Entry { key: Rc::clone(key), kubernetes: Some(Rc::clone(version)), told });
+        let mut cells = Vec::with_capacity(groups.len());
+        for (key, all) in &groups {
+            let versions: BTreeSet<_> = all.iter().filter_map(|told| told.attempt.kubernetes.as_ref()).collect();
+            let mut enter = |kubernetes, told| cells.push(Entry { key: Rc::clone(key), kubernetes, told });
+            if versions.len() < 2 {
+                enter(versions.first().copied().cloned(), Rc::clone(all));
+                continue;
             }
-            if versions.is_empty() {
-                cells.push(Entry { key: Rc::clone(key), kubernetes: None, told: told.clone() });
+            for version in versions {
+                let of = |told: &&Told<'_>| told.attempt.kubernetes.as_ref().is_none_or(|found| found == version);
+                enter(Some(Rc::clone(version)), all.iter().filter(of).copied().collect());
             }
         }
         let streams = Streams::new(&cells, &rules.suites);
         Self { cells, references, streams, groups }
     }
+}
+
+/// Tries by what they were about, in the order of runs. What each of these things comes to is found once, by its address:
+/// there are hundreds of thousands of tries.
+fn grouped<'a>(known: &Known<'a>) -> BTreeMap<Rc<Key>, Vec<Told<'a>>> {
+    let mut groups: Vec<(Rc<Key>, Vec<Told<'a>>)> = Vec::new();
+    let mut places: HashMap<Rc<Key>, usize> = HashMap::new();
+    let mut seen = HashMap::new();
+    for loaded in &known.runs {
+        for attempt in &loaded.tries {
+            let (place, origin) = *seen.entry(Rc::as_ptr(&attempt.about)).or_insert_with(|| {
+                let (key, origin) = known.key(&attempt.about);
+                let place = *places.entry(key).or_insert_with_key(|key| {
+                    groups.push((Rc::clone(key), Vec::new()));
+                    groups.len() - 1
+                });
+                (place, origin)
+            });
+            groups[place].1.push(Told { run: &loaded.run, attempt, origin });
+        }
+    }
+    groups.into_iter().collect()
 }
 
 /// A run that did not get as far as knowing the version says something about the version that was last seen there
@@ -192,7 +214,10 @@ fn rests(cell: &Cell) -> Vec<&str> {
 fn once(library: &Library, rules: &Rules) -> Result<Matrix> {
     let known = library.at(rules.now);
     let book = Book::new(&known, rules);
-    let mut cells = book.cells.iter().map(|entry| cell(library, &book, entry, rules)).collect::<Result<Vec<_>>>()?;
+    let mut cells = Vec::with_capacity(book.cells.len());
+    for entry in &book.cells {
+        cells.push(cell(library, &book, entry, rules)?);
+    }
     superseded::mark(&mut cells);
     Ok(Matrix {
         schema_version: SCHEMA_VERSION.into(),
@@ -227,7 +252,9 @@ fn cell<'a>(library: &Library, book: &Book<'a>, entry: &Entry<'a>, rules: &Rules
     let mut sheet = Sheet::default();
     told.iter().for_each(|told| sheet.enter(*told, &rules.suites));
     let judged = state::levels(&sheet, rules);
-    let Status { state, reason, mut claims } = Status::of(&basis, &sheet, rules.now)?;
+    let status = Status::of(&basis, &sheet, rules.now)?;
+    let changes = changes::next(&basis, &sheet, &status, rules.now)?;
+    let Status { state, reason, mut claims } = status;
     let decided = reason.trouble().and_then(|judged| judged.by);
     let mut reason = reason.words(library)?;
     if let Some(doubts) = state::doubts(&sheet, rules).filter(|_| state != State::Failing) {
@@ -241,7 +268,7 @@ fn cell<'a>(library: &Library, book: &Book<'a>, entry: &Entry<'a>, rules: &Rules
         None => None,
     };
     let recent = basis.recent(&sheet, None, 20);
-    let runs: BTreeSet<_> = told.iter().map(|told| &told.run.digest).collect();
+    let (run_count, lost_runs) = owners::lost(told.iter());
     let mut rests: BTreeSet<&str> = sheet.rests(rules.policy.states.failing).collect();
     rests.extend(compared.iter().map(|compared| compared.evidence.as_str()));
     for (level, claim) in rules.policy.level.iter().zip(&mut claims) {
@@ -261,12 +288,12 @@ fn cell<'a>(library: &Library, book: &Book<'a>, entry: &Entry<'a>, rules: &Rules
         state,
         state_words: state.words(e2e_evidence.nature).into(),
         reason,
-        changes: changes::next(&basis, &sheet, rules.now)?,
+        changes,
         available: state::available(key.origin, &judged),
         tested: state::tested(library, &sheet, &judged, rules)?,
         compared,
         pass_rate: (!recent.is_empty()).then(|| PassRow { passed: policy::passed(&recent), valid: recent.len() }),
-        nodes: installs.attempt(library)?.map(|attempt| attempt.result.nodes).unwrap_or_default(),
+        nodes: installs.attempt(library)?.map(|attempt| attempt.result.nodes.clone()).unwrap_or_default(),
         levels: Levels {
             index: evidence(0)?,
             contents: evidence(1)?,
@@ -281,8 +308,8 @@ fn cell<'a>(library: &Library, book: &Book<'a>, entry: &Entry<'a>, rules: &Rules
         claims,
         owned,
         evidence: rests,
-        run_count: runs.len(),
-        lost_runs: owners::lost(told.iter()).1,
+        run_count,
+        lost_runs,
         last_run: told.iter().filter(|told| is_run(told)).map(|told| told.attempt.at).max(),
         runs: Vec::new(),
         beside: Beside {

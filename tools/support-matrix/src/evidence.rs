@@ -22,7 +22,7 @@ use kit::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{OriginKind, RunResult, Verdict},
+    model::{OriginKind, RunResult, TestRow, Verdict},
     text::clean,
 };
 
@@ -55,8 +55,12 @@ pub(crate) struct Attempt {
     pub(crate) release: Option<String>,
     /// What came of it.
     pub(crate) result: RunResult,
-    /// Logs of its tests: index in the result's tests, and path in the bundle.
+    /// Logs of its tests: index in `tests`, and path in the bundle.
     pub(crate) logs: Vec<(usize, String)>,
+    /// Every test that did not simply pass, which the result is shown with. The index keeps them apart: most questions
+    /// are about the totals.
+    #[serde(skip)]
+    pub(crate) tests: Vec<TestRow>,
     /// Every test and subtest, also those that passed; the index keeps them apart.
     #[serde(skip)]
     pub(crate) all: Vec<TestFact>,

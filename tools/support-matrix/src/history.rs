@@ -2,7 +2,8 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
+    mem::ManuallyDrop,
     rc::Rc,
 };
 
@@ -16,30 +17,34 @@ use kit::{
 use crate::{
     cells::TestDifferences,
     evidence::{self, Key},
-    index::{self, BATCH, Built, Facts, Index, Loaded, RunRef, TestRun, Try},
+    index::{self, About, BATCH, Built, Facts, Index, Loaded, RunRef, TestRun},
     kept::Kept,
-    model::{LeftOut, OriginKind},
+    model::{LeftOut, OriginKind, TestRow},
     text::{clean, when},
 };
 
 /// Rows of facts that are kept in memory: tests, stages and statements.
 const KEPT_ROWS: usize = 20_000;
+/// Tests that are kept in memory: the runs of the reference are compared with those of each platform.
+const KEPT_TESTS: usize = 200_000;
 /// Names of tests in comparisons that are kept in memory.
-const KEPT_NAMES: usize = 50_000;
+const KEPT_NAMES: usize = 10_000;
 
 /// Two statements that are compared: each by digest of the bundle and its number there.
-type Compared = (String, u16, String, u16);
+type Compared = (Rc<str>, u16, Rc<str>, u16);
 
 /// All that a history holds.
 pub(crate) struct Library {
     history: Option<History>,
     index: Option<Index>,
-    all: Vec<Loaded>,
+    /// Never freed: a process opens one history and ends with it, and to take it apart would take longer than some answers.
+    all: ManuallyDrop<Vec<Loaded>>,
     faulty: RefCell<Vec<LeftOut>>,
     /// Bundles that are not counted, and those that were looked at.
     excluded: RefCell<HashSet<String>>,
     checked: RefCell<HashSet<String>>,
     facts: RefCell<Kept<String, Facts>>,
+    tests: RefCell<Kept<(String, u16), Vec<TestRun>>>,
     compared: RefCell<Kept<Compared, TestDifferences>>,
 }
 
@@ -60,11 +65,12 @@ impl Library {
         Self {
             history: None,
             index: None,
-            all: Vec::new(),
+            all: ManuallyDrop::default(),
             faulty: RefCell::default(),
             excluded: RefCell::default(),
             checked: RefCell::default(),
             facts: RefCell::new(Kept::new(KEPT_ROWS)),
+            tests: RefCell::new(Kept::new(KEPT_TESTS)),
             compared: RefCell::new(Kept::new(KEPT_NAMES)),
         }
     }
@@ -75,18 +81,11 @@ impl Library {
     /// If the history or the index cannot be read. What is wrong with one bundle only leaves that one out.
     pub(crate) fn open(history: History, index: Index, thorough: bool, ui: &Ui) -> Result<Self> {
         let digests = history.digests()?;
-        let mut library = Self { all: index.load()?, ..Self::empty() };
-        let known: HashSet<&str> = library.all.iter().map(|loaded| &*loaded.run.digest).collect();
-        let here: HashSet<&str> = digests.iter().map(String::as_str).collect();
-        let new: Vec<&String> = digests.iter().filter(|digest| !known.contains(digest.as_str())).collect();
-        let gone: Vec<String> = known.difference(&here).map(|digest| (*digest).to_owned()).collect();
-        let changed = !new.is_empty() || !gone.is_empty();
-        index.forget(&gone)?;
-        library.faulty = RefCell::new(ingest(&history, &index, &new, ui)?);
-        if changed {
-            library.all = index.load()?;
+        let mut library = Self { all: ManuallyDrop::new(index.load()?), ..Self::empty() };
+        // Both are sorted.
+        if !digests.iter().map(String::as_str).eq(library.all.iter().map(|loaded| &*loaded.run.digest)) {
+            library.update(&digests, &history, &index, ui)?;
         }
-        library.miss(&digests);
         (library.history, library.index) = (Some(history), Some(index));
         if thorough {
             let step = (digests.len() > 200).then(|| ui.step(format!("checking {} runs", digests.len())));
@@ -102,6 +101,21 @@ impl Library {
             }
         }
         Ok(library)
+    }
+
+    /// Takes in what is new, and forgets what is gone.
+    fn update(&mut self, digests: &[String], history: &History, index: &Index, ui: &Ui) -> Result<()> {
+        let known: HashSet<&str> = self.all.iter().map(|loaded| &*loaded.run.digest).collect();
+        let here: HashSet<&str> = digests.iter().map(String::as_str).collect();
+        let new: Vec<&String> = digests.iter().filter(|digest| !known.contains(digest.as_str())).collect();
+        let gone: Vec<String> = known.difference(&here).map(|digest| (*digest).to_owned()).collect();
+        index.forget(&gone)?;
+        self.faulty = RefCell::new(ingest(history, index, &new, ui)?);
+        self.all.retain(|loaded| here.contains(&*loaded.run.digest));
+        self.all.extend(index.load_some(&new)?);
+        self.all.sort_by(|a, b| a.run.digest.cmp(&b.run.digest));
+        self.miss(digests);
+        Ok(())
     }
 
     /// Says of which bundles the index has nothing that can be used, although they could be read.
@@ -194,8 +208,21 @@ impl Library {
     ///
     /// # Errors
     /// If the index is damaged.
-    pub(crate) fn tests(&self, digest: &str, number: u16) -> Result<Vec<TestRun>> {
-        self.index()?.tests(digest, number)
+    pub(crate) fn tests(&self, digest: &str, number: u16) -> Result<Rc<Vec<TestRun>>> {
+        let name = (digest.to_owned(), number);
+        if let Some(found) = self.tests.borrow().get(&name) {
+            return Ok(found);
+        }
+        let tests = self.index()?.tests(digest, number)?;
+        Ok(self.tests.borrow_mut().keep(name, 1 + tests.len(), tests))
+    }
+
+    /// Those of them that did not simply pass, with all that is shown of them.
+    ///
+    /// # Errors
+    /// If the index is damaged.
+    pub(crate) fn listed(&self, digest: &str, number: u16) -> Result<Vec<TestRow>> {
+        self.index()?.listed(digest, number)
     }
 
     /// The name of a test.
@@ -292,7 +319,7 @@ fn ingest(history: &History, index: &Index, new: &[&String], ui: &Ui) -> Result<
 impl<'a> Known<'a> {
     /// What a try was about, and the run that says who built it. Whatever a run says of a release that it did not build,
     /// or only looked at, whoever built it knows better.
-    pub(crate) fn key(&self, tried: &Try) -> (Rc<Key>, Option<&'a RunRef>) {
+    pub(crate) fn key(&self, tried: &About) -> (Rc<Key>, Option<&'a RunRef>) {
         let release = tried.builder.as_deref().or(tried.release.as_deref());
         let Some((built, run)) = release.and_then(|release| self.origins.get(release)) else {
             return (Rc::clone(&tried.key), None);
@@ -329,15 +356,16 @@ fn supersede(mut runs: Vec<&Loaded>) -> Vec<&Loaded> {
     runs.sort_by(|a, b| {
         (a.run.finished, a.run.files, &a.run.digest).cmp(&(b.run.finished, b.run.files, &b.run.digest))
     });
-    let mut later: BTreeMap<&str, Vec<&Loaded>> = BTreeMap::new();
+    let mut later: HashMap<&str, &RunRef> = HashMap::with_capacity(runs.len());
     // From the last to the first, so that each meets only what came after it.
-    for loaded in runs.into_iter().rev() {
-        let same = later.entry(&*loaded.run.run).or_default();
-        if !same.last().is_some_and(|after| went_on(&loaded.run, &after.run)) {
-            same.push(loaded);
+    runs.reverse();
+    runs.retain(|Loaded { run, .. }| {
+        let counts = !later.get(&*run.run).is_some_and(|after| went_on(run, after));
+        if counts {
+            later.insert(&run.run, run);
         }
-    }
-    let mut runs: Vec<_> = later.into_values().flatten().collect();
+        counts
+    });
     runs.sort_by(|a, b| (a.run.finished, &a.run.digest).cmp(&(b.run.finished, &b.run.digest)));
     runs
 }

@@ -18,18 +18,19 @@ use std::{
 
 use kit::{Cause, Context, Error, Result, bundle::Closed, dirs, retry};
 use redb::{
-    Database, DatabaseError, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, StorageError,
-    TableDefinition, TableError, WriteTransaction,
+    Database, DatabaseError, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    StorageError, TableDefinition, TableError, WriteTransaction,
 };
 
-pub(crate) use brief::{Built, Loaded, RunRef, Try};
+use crate::model::TestRow;
+pub(crate) use brief::{About, Built, Loaded, RunRef, Try};
 pub(crate) use facts::{Facts, StageFact};
 pub(crate) use tests::TestRun;
 
 /// The version of the file's content. Another version is built anew; a newer one is refused.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 /// Bytes of the database that are held in memory.
-const CACHE: usize = 32 << 20;
+const CACHE: usize = 8 << 20;
 /// Another process may be writing.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// So long waits whoever only adds to it: the next reader does the same from the bundle.
@@ -42,6 +43,8 @@ const BRIEFS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("briefs");
 const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
 /// By digest and number of the statement, as `DIGEST/NUMBER`.
 const TESTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("tests");
+/// Those that did not simply pass, with all that is shown of them, by the same names.
+const LISTED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("listed");
 const NAMES: TableDefinition<'_, &str, u32> = TableDefinition::new("names");
 const NUMBERS: TableDefinition<'_, u32, &str> = TableDefinition::new("numbers");
 
@@ -162,7 +165,7 @@ impl Index {
             let mut meta = write.open_table(META)?;
             meta.insert("version", VERSION.to_string().as_bytes())?;
             meta.insert("place", place.as_bytes())?;
-            for table in [BRIEFS, FACTS, TESTS] {
+            for table in [BRIEFS, FACTS, TESTS, LISTED] {
                 write.open_table(table)?;
             }
             write.open_table(NAMES)?;
@@ -200,10 +203,28 @@ impl Index {
         let read = self.read()?;
         let Some(briefs) = table(&read, BRIEFS, &self.path)? else { return Ok(Vec::new()) };
         let mut loader = brief::Loader::default();
-        let mut all = Vec::new();
+        let count = briefs.len().map_err(|error| self.broken(error))?;
+        // The file may be damaged: no room for more than anybody has.
+        let mut all = Vec::with_capacity(usize::try_from(count).unwrap_or_default().min(100_000));
         for entry in briefs.iter().map_err(|error| self.broken(error))? {
             let (digest, bytes) = entry.map_err(|error| self.broken(error))?;
             all.extend(loader.load(digest.value(), bytes.value()));
+        }
+        Ok(all)
+    }
+
+    /// The same of some runs.
+    ///
+    /// # Errors
+    /// [`Cause::HostDisk`] if the index is damaged.
+    pub(crate) fn load_some(&self, digests: &[&String]) -> Result<Vec<Loaded>> {
+        let read = self.read()?;
+        let Some(briefs) = table(&read, BRIEFS, &self.path)? else { return Ok(Vec::new()) };
+        let mut loader = brief::Loader::default();
+        let mut all = Vec::with_capacity(digests.len());
+        for digest in digests {
+            let bytes = briefs.get(digest.as_str()).map_err(|error| self.broken(error))?;
+            all.extend(bytes.and_then(|bytes| loader.load(digest, bytes.value())));
         }
         Ok(all)
     }
@@ -234,6 +255,18 @@ impl Index {
         Ok(found.map(|bytes| tests::decode(bytes.value())).unwrap_or_default())
     }
 
+    /// The tests of one statement of a run that did not simply pass, with all that is shown of them.
+    ///
+    /// # Errors
+    /// [`Cause::HostDisk`] if the index is damaged.
+    pub(crate) fn listed(&self, digest: &str, number: u16) -> Result<Vec<TestRow>> {
+        let read = self.read()?;
+        let Some(all) = table(&read, LISTED, &self.path)? else { return Ok(Vec::new()) };
+        let found = all.get(format!("{digest}/{number}").as_str()).map_err(|error| self.broken(error))?;
+        let Some(bytes) = found else { return Ok(Vec::new()) };
+        serde_json::from_slice(bytes.value()).map_err(|_| self.garbled(digest))
+    }
+
     /// The name of a test by its number.
     ///
     /// # Errors
@@ -257,6 +290,7 @@ impl Index {
             let mut briefs = write.open_table(BRIEFS)?;
             let mut facts = write.open_table(FACTS)?;
             let mut test_runs = write.open_table(TESTS)?;
+            let mut listed = write.open_table(LISTED)?;
             let mut names = write.open_table(NAMES)?;
             let mut numbers = write.open_table(NUMBERS)?;
             let mut known: HashMap<String, u32> = HashMap::new();
@@ -287,6 +321,12 @@ impl Index {
                     }
                     test_runs.insert(format!("{}/{number}", run.digest).as_str(), tests::encode(&rows).as_slice())?;
                 }
+                for (number, attempt) in
+                    run.attempts.iter().enumerate().filter(|(_, attempt)| !attempt.tests.is_empty())
+                {
+                    let bytes = serde_json::to_vec(&attempt.tests).unwrap_or_default();
+                    listed.insert(format!("{}/{number}", run.digest).as_str(), bytes.as_slice())?;
+                }
                 let bytes = serde_json::to_vec(run).unwrap_or_default();
                 facts.insert(run.digest.as_str(), bytes.as_slice())?;
                 briefs.insert(run.digest.as_str(), brief::store(run).as_slice())?;
@@ -306,12 +346,14 @@ impl Index {
         self.write(|write| {
             let mut briefs = write.open_table(BRIEFS)?;
             let mut facts = write.open_table(FACTS)?;
-            let mut test_runs = write.open_table(TESTS)?;
+            let (mut tests, mut listed) = (write.open_table(TESTS)?, write.open_table(LISTED)?);
             for digest in digests {
                 briefs.remove(digest.as_str())?;
                 facts.remove(digest.as_str())?;
-                test_runs
-                    .retain_in::<&str, _>(format!("{digest}/").as_str()..format!("{digest}0").as_str(), |_, _| false)?;
+                for table in [&mut tests, &mut listed] {
+                    let of_run = format!("{digest}/")..format!("{digest}0");
+                    table.retain_in::<&str, _>(of_run.start.as_str()..of_run.end.as_str(), |_, _| false)?;
+                }
             }
             Ok(())
         })

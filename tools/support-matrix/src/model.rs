@@ -6,6 +6,8 @@ mod answers;
 mod runs;
 mod words;
 
+use std::rc::Rc;
+
 use jiff::Timestamp;
 use kit::{
     Platform,
@@ -207,7 +209,7 @@ pub struct Beside {
     /// All that is known of its version is superseded or forgotten.
     pub older: bool,
     /// Its newest runs, newest first: the digest of each, and the numbers of its statements about the cell.
-    pub newest: Vec<(String, Vec<u16>)>,
+    pub newest: Vec<(Rc<str>, Box<[u16]>)>,
 }
 
 /// What a cell becomes by time alone.

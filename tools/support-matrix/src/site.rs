@@ -89,9 +89,10 @@ fn write(opened: &Opened, matrix: &Matrix, out: &Path) -> Result<Written> {
         rundir::write_json(&out.join(MEMORY), &Memory::default())?;
     }
     let library = &opened.library;
+    // The log first: it has a book of its own, and two of them at once need twice the memory.
+    let log = cells::log(library, &opened.rules, &|_| true, None)?;
     let known = library.at(opened.rules.now);
     let book = Book::new(&known, &opened.rules);
-    let log = cells::log(library, &opened.rules, &|_| true, None)?;
     let skips = opened.ci.skips()?;
     let runs = runs(&book, matrix, &log);
     let pages = Pages::new(library, &opened.rules, matrix, &runs)?;

@@ -1,6 +1,6 @@
 //! Recording a run, and showing the matrix: files in, files and a result out.
 
-use std::{io::IsTerminal, path::PathBuf};
+use std::{io::IsTerminal, mem::ManuallyDrop, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 use kit::{
@@ -173,7 +173,8 @@ pub(crate) fn record(args: &Record, ui: &Ui) -> Result<Done> {
 
 pub(crate) fn render(args: &Render, ui: &Ui) -> Result<Done> {
     let opened = args.input.open(args.strict, ui)?;
-    let mut matrix = opened.matrix(ui)?;
+    // Never freed: with it the process ends.
+    let mut matrix = ManuallyDrop::new(opened.matrix(ui)?);
     if args.all {
         matrix.cells.iter_mut().for_each(|cell| cell.beside.older = false);
     }
@@ -193,18 +194,18 @@ pub(crate) fn render(args: &Render, ui: &Ui) -> Result<Done> {
                 let path = out.join(format.file());
                 match format {
                     Format::Json => listed.write(|listed| write_json(&path, listed))?,
-                    _ => write(&path, show(library, &matrix, *format, false)?.as_bytes())?,
+                    _ => write(&path, text(library, &matrix, *format, false)?.as_bytes())?,
                 };
                 ui.note(format!("wrote {}", path.display()));
             }
             match (ui.output, args.format) {
-                (Output::Json, _) => listed.write(|listed| ui.json(listed))?,
+                (Output::Json, _) => listed.show(ui)?,
                 (_, Format::All | Format::Terminal) => ui.result(&render::terminal(&matrix, colour()))?,
                 _ => {}
             }
         }
-        None if ui.output == Output::Json => listed.write(|listed| ui.json(listed))?,
-        None => ui.result(&show(library, &matrix, args.format, colour())?)?,
+        None if ui.output == Output::Json || args.format == Format::Json => listed.show(ui)?,
+        None => ui.result(&text(library, &matrix, args.format, colour())?)?,
     }
     let faulty = matrix.left_out.iter().any(|left| left.fault);
     Ok(if args.strict && faulty { Done::found(Cause::PolicyRefused) } else { Done::good() })
@@ -232,12 +233,12 @@ pub(crate) fn why(args: &Why, ui: &Ui) -> Result<Done> {
     Ok(Done::good())
 }
 
-fn show(library: &Library, matrix: &Matrix, format: Format, colour: bool) -> Result<String> {
+/// For people; JSON is written piece by piece.
+fn text(library: &Library, matrix: &Matrix, format: Format, colour: bool) -> Result<String> {
     Ok(match format {
-        Format::Terminal | Format::All => render::terminal(matrix, colour),
         Format::Markdown => render::markdown(matrix),
         Format::Html => render::html(library, matrix)?,
-        Format::Json => Listed::new(library, matrix).text()?,
+        Format::Terminal | Format::All | Format::Json => render::terminal(matrix, colour),
     })
 }
 

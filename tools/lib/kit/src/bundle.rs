@@ -281,8 +281,9 @@ impl History {
             self.sweep();
         }
         names.retain(|name| is_folder_name(name));
-        names.sort();
-        Ok(names.into_iter().map(|name| name.replacen('-', ":", 1)).collect())
+        names.sort_unstable();
+        names.iter_mut().for_each(|name| name.replace_range(6..7, ":"));
+        Ok(names)
     }
 
     /// The bundle with this digest.

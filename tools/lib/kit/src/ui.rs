@@ -250,7 +250,11 @@ pub fn table(rows: &[Vec<String>]) -> String {
 #[must_use]
 pub fn printable(text: &str) -> String {
     let shown = |c: char| c == '\n' || c == '\t' || !is_hostile(c);
-    text.chars().map(|c| if shown(c) { c.to_string() } else { c.escape_unicode().to_string() }).collect()
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if shown(c) { safe.push(c) } else { safe.extend(c.escape_unicode()) }
+    }
+    safe
 }
 
 /// Whether a character drives a terminal or changes how its neighbours are read: control characters, line and

@@ -53,13 +53,17 @@ impl<'a> Status<'a> {
     }
 }
 
-/// The next change that comes by time alone, and which.
+/// The next change of what it is now, `before`, that comes by time alone, and which.
 ///
 /// # Errors
 /// If the index is damaged.
-pub(super) fn next<'a>(basis: &Basis<'_, 'a>, sheet: &Sheet<'a>, now: Timestamp) -> Result<Option<Change>> {
-    let before = Status::of(basis, sheet, now)?;
-    let Some((at, after)) = by_time(basis, sheet, &before, now, Timestamp::MAX)? else { return Ok(None) };
+pub(super) fn next<'a>(
+    basis: &Basis<'_, 'a>,
+    sheet: &Sheet<'a>,
+    before: &Status<'a>,
+    now: Timestamp,
+) -> Result<Option<Change>> {
+    let Some((at, after)) = by_time(basis, sheet, before, now, Timestamp::MAX)? else { return Ok(None) };
     let lost = before.claims.iter().zip(&after.claims).rev().find(|(before, after)| before.met && !after.met);
     let lost = lost.map(|(claim, _)| format!("no longer '{}'", claim.name));
     let state = (before.state != after.state).then(|| after.state.words(None).to_owned());
@@ -68,7 +72,7 @@ pub(super) fn next<'a>(basis: &Basis<'_, 'a>, sheet: &Sheet<'a>, now: Timestamp)
         words: state.into_iter().chain(lost).collect::<Vec<_>>().join(", "),
         state: after.state,
         claim: after.claim_name(),
-        why: why(&before, &after).unwrap_or_else(|| after.reason.words(basis.library).unwrap_or_default()),
+        why: why(before, &after).unwrap_or_else(|| after.reason.words(basis.library).unwrap_or_default()),
     }))
 }
 

@@ -1,9 +1,6 @@
 //! The tests of a cell beside those of the reference platform, for the very same version.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    rc::Rc,
-};
+use std::{collections::BTreeMap, rc::Rc};
 
 use jiff::Timestamp;
 use kit::{Platform, Result, record::Nature};
@@ -12,6 +9,7 @@ use super::{Told, line};
 use crate::{
     evidence::Key,
     history::Library,
+    index::TestRun,
     model::{Comparison, Level, OriginKind, TestDifference, Verdict},
 };
 
@@ -103,7 +101,7 @@ impl<'a> References<'a> {
         }
         let Some(there) = self.find(key, here, now) else { return Ok(None) };
         let (a, b) = (here, there);
-        let names = (a.run.digest.to_string(), a.attempt.number, b.run.digest.to_string(), b.attempt.number);
+        let names = (Rc::clone(&a.run.digest), a.attempt.number, Rc::clone(&b.run.digest), b.attempt.number);
         let found = library.compared(names, || differences(library, here, there))?;
         Ok(Some((there, found)))
     }
@@ -142,11 +140,19 @@ fn names_one(version: &str) -> bool {
 
 /// Top-level tests that are good there and not here.
 fn differences(library: &Library, here: Told<'_>, there: Told<'_>) -> Result<TestDifferences> {
-    let mine: HashMap<u32, _> =
-        library.tests(&here.run.digest, here.attempt.number)?.into_iter().map(|test| (test.name, test)).collect();
+    // By number, side by side: runs of one suite mostly have it so already.
+    let tests = |told: Told<'_>| -> Result<Rc<Vec<TestRun>>> {
+        let mut tests = library.tests(&told.run.digest, told.attempt.number)?;
+        if !tests.is_sorted_by_key(|test| test.name) {
+            Rc::make_mut(&mut tests).sort_by_key(|test| test.name);
+        }
+        Ok(tests)
+    };
+    let (mine, mut next) = (tests(here)?, 0);
     let mut found: Vec<TestDifference> = Vec::new();
-    for test in library.tests(&there.run.digest, there.attempt.number)?.into_iter().filter(|test| test.good()) {
-        let other = mine.get(&test.name);
+    for test in tests(there)?.iter().filter(|test| test.good()) {
+        next += mine[next..].iter().take_while(|other| other.name <= test.name).count();
+        let other = next.checked_sub(1).map(|last| mine[last]).filter(|other| other.name == test.name);
         if other.is_some_and(|other| other.good()) {
             continue;
         }

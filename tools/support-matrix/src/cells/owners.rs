@@ -1,20 +1,15 @@
 //! Platforms and those who answer for them, with the share of runs that their infrastructure lost.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    rc::Rc,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use kit::Platform;
 
-use super::{Rules, Told, is_lost, is_run};
+use super::{Groups, Rules, Told, is_lost, is_run};
 use crate::{
-    evidence::Key,
+    index::RunRef,
     model::{Level, Owned, OwnerRow, PlatformRow, Verdict},
     text::clean,
 };
-
-type Groups<'a> = BTreeMap<Rc<Key>, Vec<Told<'a>>>;
 
 /// Who answers for `platform`.
 pub(crate) fn owned(platform: &Platform, rules: &Rules) -> Owned {
@@ -65,7 +60,7 @@ pub(super) fn owners(groups: &Groups<'_>, rules: &Rules) -> Vec<OwnerRow> {
 
 /// Runs that were to try something on these platforms, and those of them that the infrastructure lost.
 fn lost_on(groups: &Groups<'_>, of: &dyn Fn(&Platform) -> bool) -> (usize, usize) {
-    let here = groups.iter().filter(|(key, _)| of(&key.platform)).flat_map(|(_, told)| told);
+    let here = groups.iter().filter(|(key, _)| of(&key.platform)).flat_map(|(_, told)| &**told);
     lost(here.filter(|told| is_run(told)))
 }
 
@@ -78,9 +73,9 @@ pub(super) fn lost<'t, 'a: 't>(told: impl Iterator<Item = &'t Told<'a>>) -> (usi
         furthest: u8,
         taught: bool,
     }
-    let mut runs: BTreeMap<&str, Run> = BTreeMap::new();
+    let mut runs: HashMap<*const RunRef, Run> = HashMap::new();
     for told in told {
-        let run = runs.entry(&*told.run.digest).or_default();
+        let run = runs.entry(told.run).or_default();
         run.lost |= is_lost(told);
         let far = match told.attempt.level {
             None => continue,

@@ -1,8 +1,7 @@
 //! A cell's runs, as the matrix lists them.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, rc::Rc};
 
-use jiff::Timestamp;
 use kit::{Platform, Result};
 
 use super::Told;
@@ -22,16 +21,12 @@ const MAX_LOGS: usize = 20;
 const MAX_LOG: u64 = 64 << 20;
 
 /// The newest runs, newest first, and the numbers of what they say. That costs nothing: [`listed`] reads it.
-pub(super) fn newest(told: &[Told<'_>]) -> Vec<(String, Vec<u16>)> {
-    let mut runs: BTreeMap<(Timestamp, &str), Vec<u16>> = BTreeMap::new();
-    for told in told {
-        runs.entry((told.run.finished, &told.run.digest)).or_default().push(told.attempt.number);
-    }
-    let row = |((_, digest), mut numbers): ((Timestamp, &str), Vec<u16>)| {
-        numbers.sort_unstable();
-        (digest.to_owned(), numbers)
-    };
-    runs.into_iter().rev().take(MAX_RUNS).map(row).collect()
+pub(super) fn newest(told: &[Told<'_>]) -> Vec<(Rc<str>, Box<[u16]>)> {
+    let mut told: Vec<_> = told.iter().collect();
+    told.sort_by_key(|told| (Reverse((told.run.finished, &told.run.digest)), told.attempt.number));
+    let runs = told.chunk_by(|a, b| a.run.digest == b.run.digest).take(MAX_RUNS);
+    let numbers = |told: &[&Told<'_>]| told.iter().map(|told| told.attempt.number).collect();
+    runs.map(|told| (Rc::clone(&told[0].run.digest), numbers(told))).collect()
 }
 
 /// A cell's newest runs with all that they say of it. The ends of logs are read for the newest run that has any: they
@@ -44,13 +39,15 @@ pub(crate) fn listed(library: &Library, cell: &Cell) -> Result<Vec<RunRow>> {
     let mut rows = Vec::new();
     for (digest, numbers) in &cell.beside.newest {
         let facts = library.facts(digest)?;
-        let of_cell = || numbers.iter().filter_map(|number| facts.attempts.get(usize::from(*number)));
+        let of_cell = || numbers.iter().filter_map(|number| Some((*number, facts.attempts.get(usize::from(*number))?)));
         rows.push(RunRow {
-            results: of_cell().map(|attempt| result(library, &facts, attempt, with_logs)).collect(),
+            results: of_cell()
+                .map(|(number, attempt)| result(library, digest, (number, attempt), with_logs))
+                .collect::<Result<_>>()?,
             stages: stages(&facts, Some((&cell.component, &cell.platform))),
             ..head(&facts)
         });
-        with_logs &= of_cell().all(|attempt| attempt.logs.is_empty());
+        with_logs &= of_cell().all(|(_, attempt)| attempt.logs.is_empty());
     }
     Ok(rows)
 }
@@ -69,15 +66,27 @@ pub(crate) fn head(facts: &Facts) -> RunRow {
     }
 }
 
-/// One of a run's statements, with the ends of its logs if they are wanted.
-pub(crate) fn result(library: &Library, facts: &Facts, attempt: &Attempt, with_logs: bool) -> RunResult {
+/// One of a run's statements, which has that number, with its tests, and the ends of their logs if they are wanted.
+///
+/// # Errors
+/// If the index is damaged.
+pub(crate) fn result(
+    library: &Library,
+    digest: &str,
+    (number, attempt): (u16, &Attempt),
+    with_logs: bool,
+) -> Result<RunResult> {
     let mut result = attempt.result.clone();
+    // Only tests have totals.
+    if result.counts.is_some() {
+        result.tests = library.listed(digest, number)?;
+    }
     let logs = attempt.logs.iter().take(if with_logs { MAX_LOGS } else { 0 });
     let mut logs = logs.peekable();
     if logs.peek().is_none() {
-        return result;
+        return Ok(result);
     }
-    let bundle = library.bundle(&facts.digest);
+    let bundle = library.bundle(digest);
     for (index, path) in logs {
         let shown = match &bundle {
             Ok(bundle) if bundle.is_shed() => "this log was removed: [retention] in ci/policy.toml".to_owned(),
@@ -88,7 +97,7 @@ pub(crate) fn result(library: &Library, facts: &Facts, attempt: &Attempt, with_l
             test.log_tail = Some(shown);
         }
     }
-    result
+    Ok(result)
 }
 
 /// The stages of a run that concern a component on a platform, or all.

@@ -1,12 +1,15 @@
 //! A cell in one word, with the reason; and its axes.
 
+use std::rc::Rc;
+
 use jiff::Timestamp;
 use kit::{Result, record::Nature};
 
-use super::{Judged, Rules, Sheet, sheet::Line};
+use super::{Judged, Rules, Sheet, Told, sheet::Line};
 use crate::{
     evidence::{Attempt, Key},
     history::Library,
+    index::Facts,
     model::{Available, Evidence, Level, OriginKind, State, Tested, Verdict},
     policy,
     text::{day, list, many, older},
@@ -139,7 +142,7 @@ impl<'a> Reason<'a> {
         Ok(match self {
             Self::Failing(judged) => {
                 let said = judged.said(library)?;
-                format!("{}: {}{}", said.name, said.dated, failing_tests(&said))
+                format!("{}: {}{}", said.name, said.dated, failing_tests(library, judged.by)?)
             }
             Self::Good(judged) => {
                 let said = judged.said(library)?;
@@ -181,13 +184,26 @@ impl<'a> Reason<'a> {
     }
 }
 
+/// One of a run's statements. It is not copied: each level of each cell asks for one.
+pub(crate) struct Statement {
+    facts: Rc<Facts>,
+    number: usize,
+}
+
+impl std::ops::Deref for Statement {
+    type Target = Attempt;
+
+    fn deref(&self) -> &Attempt {
+        &self.facts.attempts[self.number]
+    }
+}
+
 /// What the deciding try's own record says.
 struct Said {
     name: String,
     words: String,
     dated: String,
     nature: Nature,
-    attempt: Option<Attempt>,
 }
 
 impl Said {
@@ -202,12 +218,13 @@ impl Said {
     }
 }
 
-fn failing_tests(said: &Said) -> String {
-    let tests = said.attempt.iter().flat_map(|attempt| &attempt.result.tests);
-    let failed = tests.filter(|test| test.status == kit::record::Status::Failed && !test.name.contains('/'));
+fn failing_tests(library: &Library, by: Option<Told<'_>>) -> Result<String> {
+    let Some(by) = by else { return Ok(String::new()) };
+    let tests = library.listed(&by.run.digest, by.attempt.number)?;
+    let failed = tests.iter().filter(|test| test.status == kit::record::Status::Failed && !test.name.contains('/'));
     let cause = |test: &crate::model::TestRow| test.cause.map_or("no cause", kit::Cause::name);
     let names: Vec<_> = failed.map(|test| format!("{} ({})", test.name, cause(test))).collect();
-    if names.is_empty() { String::new() } else { format!("; {}", list(&names, 3)) }
+    Ok(if names.is_empty() { String::new() } else { format!("; {}", list(&names, 3)) })
 }
 
 fn all_tries(judged: &Judged<'_>) -> String {
@@ -230,10 +247,10 @@ impl Judged<'_> {
     ///
     /// # Errors
     /// If the index is damaged.
-    pub(crate) fn attempt(&self, library: &Library) -> Result<Option<Attempt>> {
+    pub(crate) fn attempt(&self, library: &Library) -> Result<Option<Statement>> {
         let Some(by) = self.by else { return Ok(None) };
-        let facts = library.facts(&by.run.digest)?;
-        Ok(facts.attempts.get(usize::from(by.attempt.number)).cloned())
+        let (facts, number) = (library.facts(&by.run.digest)?, usize::from(by.attempt.number));
+        Ok((number < facts.attempts.len()).then_some(Statement { facts, number }))
     }
 
     fn said(&self, library: &Library) -> Result<Said> {
@@ -246,7 +263,6 @@ impl Judged<'_> {
             dated: format!("{words}{date}"),
             nature: result.and_then(|result| result.nature).unwrap_or(Nature::Unknown),
             words,
-            attempt,
         })
     }
 
@@ -312,7 +328,7 @@ pub(crate) fn tested(library: &Library, sheet: &Sheet<'_>, judged: &[Judged<'_>;
         suite: by.attempt.suite.as_deref().map(str::to_owned),
         counts: by.attempt.counts(),
         release: by.attempt.release.as_deref().map(str::to_owned),
-        cluster: attempt.and_then(|attempt| attempt.cluster),
+        cluster: attempt.and_then(|attempt| attempt.cluster.clone()),
         evidence: Some(by.run.digest.to_string()),
     })
 }

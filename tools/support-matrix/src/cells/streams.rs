@@ -49,11 +49,9 @@ impl<'a> Streams<'a> {
         for told in all.values_mut() {
             told.sort_by_key(|told| (told.run.finished, &told.run.digest, told.attempt.number));
             // What is of no version of Kubernetes is in several cells, and a run that goes on from another holds copies.
-            let (mut seen, mut records) = (HashSet::new(), HashSet::new());
-            told.retain(|told| {
-                seen.insert((&told.run.digest, told.attempt.number))
-                    && told.attempt.record.is_none_or(|record| records.insert(record))
-            });
+            told.dedup_by(|a, b| a.run.digest == b.run.digest && a.attempt.number == b.attempt.number);
+            let mut records = HashSet::new();
+            told.retain(|told| told.attempt.record.is_none_or(|record| records.insert(record)));
         }
         Self(all)
     }

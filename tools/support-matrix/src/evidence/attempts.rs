@@ -290,9 +290,9 @@ fn tested(run: &Run, parts: &[Part<'_>]) -> Attempt {
     for (status, most) in LISTED {
         for (part, test) in all().filter(|(_, test)| test.status == status).take(most) {
             if let Some(log) = test.log.as_deref().filter(|_| has_log(test)) {
-                attempt.logs.push((attempt.result.tests.len(), format!("{}{log}", part.tests.folder)));
+                attempt.logs.push((attempt.tests.len(), format!("{}{log}", part.tests.folder)));
             }
-            attempt.result.tests.push(row(test));
+            attempt.tests.push(row(test));
         }
     }
     let clusters: BTreeSet<_> = each.iter().filter_map(|part| cluster(part.tried).map(name)).collect();
@@ -383,6 +383,7 @@ pub(super) fn attempt(
         release: None,
         result,
         logs: Vec::new(),
+        tests: Vec::new(),
         all: Vec::new(),
     }
 }

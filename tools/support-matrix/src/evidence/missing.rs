@@ -187,6 +187,7 @@ fn statement(
         release: last.and_then(|attempt| attempt.release.clone()),
         result: RunResult { cause, nature, ..result(Some(level), verdict, words) },
         logs: Vec::new(),
+        tests: Vec::new(),
         all: Vec::new(),
     }
 }

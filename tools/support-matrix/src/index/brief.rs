@@ -1,16 +1,21 @@
 //! A run in short: what cells are computed from. Thousands of these are read for every question.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
+    ops::Deref,
     rc::Rc,
 };
 
 use jiff::Timestamp;
 use kit::{
-    Cause,
+    Cause, Platform,
     record::{Counts, Nature},
 };
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Serialize,
+    de::value::{self, StrDeserializer},
+};
 
 use super::facts::{Facts, number};
 use crate::{
@@ -32,7 +37,7 @@ pub(crate) struct RunRef {
     pub(crate) asked: Option<u64>,
     pub(crate) records: Vec<u64>,
     /// Releases that it built or looked at.
-    pub(crate) built: Vec<Built>,
+    pub(crate) built: Box<[Built]>,
 }
 
 /// A release, as one run knows it.
@@ -51,18 +56,25 @@ pub(crate) struct Built {
 pub(crate) struct Try {
     /// Its place among the run's statements.
     pub(crate) number: u16,
-    pub(crate) key: Rc<Key>,
-    pub(crate) builder: Option<Rc<str>>,
+    /// Hundreds of thousands of tries are about a few thousand things.
+    pub(crate) about: Rc<About>,
     pub(crate) at: Timestamp,
     pub(crate) level: Option<Level>,
     pub(crate) verdict: Verdict,
     pub(crate) nature: Option<Nature>,
-    pub(crate) suite: Option<Rc<str>>,
-    pub(crate) kubernetes: Option<Rc<str>>,
-    pub(crate) release: Option<Rc<str>>,
     pub(crate) record: Option<u64>,
     pub(crate) counts: Option<[u32; 7]>,
     pub(crate) cause: Option<Cause>,
+}
+
+/// What a try was about.
+#[derive(Debug, Clone)]
+pub(crate) struct About {
+    pub(crate) key: Rc<Key>,
+    pub(crate) suite: Option<Rc<str>>,
+    pub(crate) kubernetes: Option<Rc<str>>,
+    pub(crate) release: Option<Rc<str>>,
+    pub(crate) builder: Option<Rc<str>>,
 }
 
 /// A run and what it tried.
@@ -70,6 +82,14 @@ pub(crate) struct Try {
 pub(crate) struct Loaded {
     pub(crate) run: RunRef,
     pub(crate) tries: Vec<Try>,
+}
+
+impl Deref for Try {
+    type Target = About;
+
+    fn deref(&self) -> &About {
+        &self.about
+    }
 }
 
 impl Try {
@@ -82,16 +102,23 @@ impl Try {
 
 /// The stored form: short names, because there are thousands; words once, and numbers for them.
 #[derive(Serialize, Deserialize)]
-struct Brief {
+struct Brief<'a> {
     /// Run, started, finished (in microseconds), complete, files.
-    r: (String, i64, i64, bool, usize),
+    #[serde(borrow)]
+    r: (Word<'a>, i64, i64, bool, usize),
     a: Option<u64>,
     x: Vec<u64>,
     b: Vec<(u16, OriginKind, u16)>,
-    k: Vec<Key>,
-    w: Vec<String>,
+    /// Component, version, origin, platform.
+    k: Vec<(u16, u16, OriginKind, u16)>,
+    #[serde(borrow)]
+    w: Vec<Word<'a>>,
     t: Vec<Row>,
 }
+
+/// Not copied where it is read: nearly each is known already.
+#[derive(Serialize, Deserialize)]
+struct Word<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// Key, level, verdict, nature, when, then suite, Kubernetes, release and builder as words.
 type Row = (
@@ -103,21 +130,21 @@ type Row = (
 );
 
 pub(super) fn store(run: &Facts) -> Vec<u8> {
-    let mut words: Vec<String> = Vec::new();
+    let mut words: Vec<Word<'_>> = Vec::new();
     let mut known: HashMap<String, usize> = HashMap::new();
     let mut word = |text: &str| {
         let place = known.get(text).copied().unwrap_or_else(|| {
-            words.push(text.to_owned());
+            words.push(Word(text.to_owned().into()));
             known.insert(text.to_owned(), words.len() - 1);
             words.len() - 1
         });
         u16::try_from(place).unwrap_or(u16::MAX)
     };
-    let mut keys: Vec<Key> = Vec::new();
+    let mut keys: Vec<&Key> = Vec::new();
     let mut rows = Vec::new();
     for attempt in &run.attempts {
-        let place = keys.iter().position(|key| *key == attempt.key).unwrap_or_else(|| {
-            keys.push(attempt.key.clone());
+        let place = keys.iter().position(|key| **key == attempt.key).unwrap_or_else(|| {
+            keys.push(&attempt.key);
             keys.len() - 1
         });
         let result = &attempt.result;
@@ -142,8 +169,16 @@ pub(super) fn store(run: &Facts) -> Vec<u8> {
     let built = run.builds.iter();
     let built = built.filter_map(|build| Some((word(build.release.as_deref()?), build.origin, word(&build.version))));
     let built = built.collect();
+    let key = |key: &&Key| (word(&key.component), word(&key.version), key.origin, word(&key.platform.to_string()));
+    let keys = keys.iter().map(key).collect();
     let brief = Brief {
-        r: (run.run.clone(), run.started.as_microsecond(), run.finished.as_microsecond(), run.complete, run.files),
+        r: (
+            Word(run.run.as_str().into()),
+            run.started.as_microsecond(),
+            run.finished.as_microsecond(),
+            run.complete,
+            run.files,
+        ),
         a: run.asked,
         x: run.records.clone(),
         b: built,
@@ -158,31 +193,29 @@ pub(super) fn store(run: &Facts) -> Vec<u8> {
 #[derive(Default)]
 pub(super) struct Loader {
     words: HashSet<Rc<str>>,
-    keys: HashMap<Key, Rc<Key>>,
+    /// By the addresses of their words.
+    keys: HashMap<(*const u8, *const u8, OriginKind, *const u8), Rc<Key>>,
+    abouts: HashMap<(*const Key, [Option<*const u8>; 4]), Rc<About>>,
 }
 
 impl Loader {
     /// Nothing if the bytes are not what [`store`] wrote.
     pub(super) fn load(&mut self, digest: &str, bytes: &[u8]) -> Option<Loaded> {
-        let brief: Brief = serde_json::from_slice(bytes).ok()?;
-        let words: Vec<Rc<str>> = brief.w.iter().map(|word| self.word(word)).collect();
-        let keys: Vec<Rc<Key>> = brief.k.into_iter().map(|key| self.key(key)).collect();
+        let brief: Brief<'_> = serde_json::from_slice(bytes).ok()?;
+        let words: Vec<Rc<str>> = brief.w.iter().map(|word| self.word(&word.0)).collect();
+        let keys = brief.k.into_iter().map(|key| self.key(key, &words)).collect::<Option<Vec<_>>>()?;
         let word = |place: Option<u16>| place.and_then(|place| words.get(usize::from(place)).cloned());
         let time = |micros| Timestamp::from_microsecond(micros).ok();
         let mut tries = Vec::with_capacity(brief.t.len());
         for (index, row) in brief.t.into_iter().enumerate() {
-            let ((key, level, verdict, nature, at), [suite, kubernetes, release, builder], record, counts, cause) = row;
+            let ((key, level, verdict, nature, at), about, record, counts, cause) = row;
             tries.push(Try {
                 number: u16::try_from(index).ok()?,
-                key: Rc::clone(keys.get(usize::from(key))?),
-                builder: word(builder),
+                about: self.about(keys.get(usize::from(key))?, about.map(word)),
                 at: time(at)?,
                 level,
                 verdict,
                 nature,
-                suite: word(suite),
-                kubernetes: word(kubernetes),
-                release: word(release),
                 record,
                 counts,
                 cause,
@@ -191,7 +224,7 @@ impl Loader {
         let (run, started, finished, complete, files) = brief.r;
         let run = RunRef {
             digest: digest.into(),
-            run: run.into(),
+            run: run.0.into(),
             started: time(started)?,
             finished: time(finished)?,
             complete,
@@ -218,7 +251,31 @@ impl Loader {
         word
     }
 
-    fn key(&mut self, key: Key) -> Rc<Key> {
-        Rc::clone(self.keys.entry(key).or_insert_with_key(|key| Rc::new(key.clone())))
+    fn about(&mut self, key: &Rc<Key>, words: [Option<Rc<str>>; 4]) -> Rc<About> {
+        let address = (Rc::as_ptr(key), words.each_ref().map(|word| word.as_deref().map(str::as_ptr)));
+        let about = self.abouts.entry(address).or_insert_with(|| {
+            let [suite, kubernetes, release, builder] = words;
+            Rc::new(About { key: Rc::clone(key), suite, kubernetes, release, builder })
+        });
+        Rc::clone(about)
+    }
+
+    fn key(
+        &mut self,
+        (component, version, origin, platform): (u16, u16, OriginKind, u16),
+        words: &[Rc<str>],
+    ) -> Option<Rc<Key>> {
+        let word = |place: u16| words.get(usize::from(place));
+        let (component, version, platform) = (word(component)?, word(version)?, word(platform)?);
+        let address = (component.as_ptr(), version.as_ptr(), origin, platform.as_ptr());
+        if let Some(key) = self.keys.get(&address) {
+            return Some(Rc::clone(key));
+        }
+        let (component, version) = (component.to_string(), version.to_string());
+        // As a record has it, not as somebody types it: there are platforms that nobody here knows.
+        let platform = Platform::deserialize(StrDeserializer::<value::Error>::new(platform)).ok()?;
+        let key = Rc::new(Key { component, version, origin, platform });
+        self.keys.insert(address, Rc::clone(&key));
+        Some(key)
     }
 }

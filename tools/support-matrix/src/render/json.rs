@@ -1,10 +1,13 @@
 //! The matrix as JSON, piece by piece: the runs of a cell are read when it is the cell's turn, so that those of all
 //! cells are never in memory at once.
 
-use std::cell::RefCell;
+use std::{
+    cell::RefCell,
+    io::{BufWriter, Write},
+};
 
 use jiff::Timestamp;
-use kit::{Cause, Context, Error, Result};
+use kit::{Cause, Context, Error, Result, Ui};
 use serde::{
     Serialize, Serializer,
     ser::{Error as _, SerializeSeq},
@@ -40,13 +43,19 @@ impl<'a> Listed<'a> {
         }
     }
 
-    /// As text, with a newline at its end.
+    /// To standard output, of which no more than a piece is in memory.
     ///
     /// # Errors
-    /// If the index is damaged.
-    pub(crate) fn text(&self) -> Result<String> {
-        let text = |listed: &Self| serde_json::to_string_pretty(listed).cause(Cause::Internal, || "cannot write JSON");
-        Ok(self.write(text)? + "\n")
+    /// If the index is damaged, or standard output closed.
+    pub(crate) fn show(&self, ui: &Ui) -> Result<()> {
+        let piece = |out: &mut dyn Write| {
+            // JSON comes in pieces of a few bytes: `out` is asked only for large ones.
+            let mut out = BufWriter::with_capacity(1 << 16, out);
+            let written = serde_json::to_writer_pretty(&mut out, self).map_err(std::io::Error::from);
+            let written = written.and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
+            written.cause(Cause::HostDisk, || "cannot write to standard output")
+        };
+        self.write(|_| ui.result_with(piece))
     }
 }
 
@@ -97,6 +106,11 @@ impl Serialize for Cells<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut list = serializer.serialize_seq(Some(self.cells.len()))?;
         for cell in self.cells {
+            // Those that nobody looks at are listed without runs.
+            if cell.beside.older {
+                list.serialize_element(cell)?;
+                continue;
+            }
             let filled = fill(self.listed.library, cell).map_err(|error| {
                 let said = S::Error::custom(&error);
                 *self.listed.failed.borrow_mut() = Some(error);
@@ -108,9 +122,8 @@ impl Serialize for Cells<'_> {
     }
 }
 
-/// A cell with its runs, unless it is one of those that nobody looks at.
+/// A cell with its runs.
 fn fill(library: &Library, cell: &Cell) -> Result<Cell> {
     kit::signal::check()?;
-    let runs = if cell.beside.older { Vec::new() } else { rows::listed(library, cell)? };
-    Ok(Cell { runs, ..cell.clone() })
+    Ok(Cell { runs: rows::listed(library, cell)?, ..cell.clone() })
 }

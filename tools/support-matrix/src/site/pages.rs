@@ -215,8 +215,8 @@ impl<'a> Pages<'a> {
         for (number, attempt) in facts.attempts.iter().enumerate() {
             let key = &attempt.key;
             let name = format!("{} {} on {}", key.component, key.version, key.platform);
-            let result = rows::result(self.library, &facts, attempt, true);
             let number = u16::try_from(number).unwrap_or(u16::MAX);
+            let result = rows::result(self.library, digest, (number, attempt), true)?;
             let value = self.result(digest, number, &result, &mut marks)?;
             match parts.iter_mut().find(|(other, _)| *other == name) {
                 Some((_, all)) => all.push(value),
@@ -251,7 +251,7 @@ impl<'a> Pages<'a> {
         }
         let skipped: Vec<_> = result.tests.iter().filter(|test| test.status == Status::Skipped).collect();
         let mut all = Vec::new();
-        for test in self.library.tests(digest, number)? {
+        for test in self.library.tests(digest, number)?.iter() {
             let name = self.library.test_name(test.name)?;
             let status = serde_json::to_value(test.status).ok().and_then(|status| status.as_str().map(String::from));
             all.push(context! { name, status, seconds => test.seconds() });
@@ -423,17 +423,20 @@ mod tests {
             origin: crate::model::OriginKind::BuiltHere,
             platform: "linux/amd64".parse().unwrap(),
         };
+        let about = crate::index::About {
+            key: std::rc::Rc::new(key),
+            suite: None,
+            kubernetes: None,
+            release: None,
+            builder: None,
+        };
         crate::index::Try {
             number: 0,
-            key: std::rc::Rc::new(key),
-            builder: None,
+            about: std::rc::Rc::new(about),
             at: jiff::Timestamp::UNIX_EPOCH,
             level: Some(Level::E2e),
             verdict,
             nature,
-            suite: None,
-            kubernetes: None,
-            release: None,
             record: None,
             counts: None,
             cause,
@@ -450,7 +453,7 @@ mod tests {
             files: 1,
             asked: None,
             records: Vec::new(),
-            built: Vec::new(),
+            built: Box::default(),
         }
     }
 

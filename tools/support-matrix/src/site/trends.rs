@@ -80,7 +80,7 @@ pub(super) fn trends(library: &Library, runs: &[Told<'_>]) -> Result<Trends> {
     let runs = runs.split_off(runs.len().saturating_sub(RUNS));
     let mut all: BTreeMap<u32, Seen> = BTreeMap::new();
     for told in &runs {
-        for test in library.tests(&told.run.digest, told.attempt.number)? {
+        for test in library.tests(&told.run.digest, told.attempt.number)?.iter() {
             let seen = all.entry(test.name).or_default();
             seen.outcomes.push(match test.status {
                 Status::Passed => 'p',
