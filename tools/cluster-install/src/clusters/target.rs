@@ -171,15 +171,16 @@ impl Target {
         // What cannot be asked cannot be removed either, and `delete` says so.
         let mut seen = Seen::default();
         let looked = named.provider.look(&mut seen, ui);
-        let ready = looked.is_ok() && seen.phase == Phase::Ready;
-        let theirs = looked.is_ok() && seen.run.as_ref().is_some_and(|maker| *maker != run);
-        let given = if ready && seen.run.as_ref() != Some(&run) && self.at.join(KUBECONFIG).exists() {
+        let is = |phase| looked.is_ok() && seen.phase == phase;
+        let ours = seen.run.as_ref() == Some(&run);
+        let theirs = looked.is_ok() && seen.run.is_some() && !ours;
+        let given = if is(Phase::Ready) && !ours && self.at.join(KUBECONFIG).exists() {
             self.give_back(if_clean, ui)
         } else {
             Ok(())
         };
         // Cleanup gave the lease back: who took it since keeps the cluster.
-        let taken = ready && !theirs && named.is_taken(&run);
+        let taken = is(Phase::Ready) && ours && named.is_taken(&run);
         if taken {
             ui.warn(format!("cluster {} stays: another run has taken it", named.store.name()));
         }

@@ -66,15 +66,32 @@ fn a_cluster_of_another_run_is_waited_for_and_made_anew_if_that_has_died() {
 
 #[test]
 fn a_cluster_that_nobody_holds_is_used_and_stays() {
+    for (maker, said) in [("by-hand", "made for run by-hand"), ("", "made for an unknown run")] {
+        let (world, api) = good();
+        let night = by_key(&world, "r1");
+        world.write("state/run", maker);
+        night.step("target", "target").says(0, &[&format!("was there, {said}: it is used, and stays")]);
+        night.step("lease", "lease").says(0, &["run r1 holds the cluster"]);
+        night.step("finish", "target").says(0, &[]);
+        assert_eq!(world.read("state/run"), maker);
+        assert!(api.get(LEASE)["spec"]["holderIdentity"].is_null(), "{}", api.get(LEASE));
+        assert!(!night.at("target").exists());
+    }
+}
+
+#[test]
+fn a_cluster_that_another_run_took_after_cleanup_stays() {
     let (world, api) = good();
-    let night = by_key(&world, "r1");
-    world.write("state/run", "by-hand");
-    night.step("target", "target").says(0, &["was there, made for run by-hand: it is used, and stays"]);
-    night.step("lease", "lease").says(0, &["run r1 holds the cluster"]);
-    night.step("finish", "target").says(0, &[]);
-    assert_eq!(world.read("state/run"), "by-hand");
-    assert!(api.get(LEASE)["spec"]["holderIdentity"].is_null(), "{}", api.get(LEASE));
-    assert!(!night.at("target").exists());
+    let (one, two) = (by_key(&world, "r1"), by_key(&world, "r2"));
+    one.step("target", "target").says(0, &[]);
+    // As cleanup leaves it.
+    let mut lease = api.get(LEASE);
+    lease["spec"]["holderIdentity"] = Value::Null;
+    api.put(LEASE, lease);
+    take(&two, "1s").says(0, &["was there, made for run r1: it is used, and stays"]);
+    one.step("finish", "target").says(0, &["cluster z-1 stays: another run has taken it"]);
+    assert_eq!((world.read("state/run").as_str(), &api.get(LEASE)["spec"]["holderIdentity"]), ("r1", &json!("r2")));
+    assert!(!one.at("target").exists());
 }
 
 #[test]
