@@ -118,8 +118,8 @@ fn write(opened: &Opened, matrix: &Matrix, out: &Path) -> Result<Written> {
             Some(page) => folder.write(&path, &page)?,
             None => drop(folder.paths.insert(path)),
         }
+        folder.write(&format!("badges/{}.svg", anchor(&id)), &badge(cell))?;
         stand.insert(id, stands);
-        folder.write(&format!("badges/{}.svg", anchor(cell.id.as_str())), &badge(cell))?;
     }
     let alarms = alarms(matrix, &opened.rules);
     for row in &matrix.owners {
