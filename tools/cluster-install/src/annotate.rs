@@ -3,11 +3,14 @@
 //! It is written with one patch and nothing is read, so that whoever does it needs no other right. Tekton's controller
 //! leaves annotations that it does not know as they are.
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use cluster::{KubeContext, Options};
 use kit::{
-    Cause, Done, Error, Output, Result, Ui,
+    Cause, Done, Error, Outcome, Output, Result, Ui,
     record::{Head, Stages},
     rundir,
 };
@@ -19,6 +22,8 @@ use serde_json::{Value, json};
 
 /// What the names of our annotations begin with, as our labels on a PipelineRun.
 const PREFIX: &str = "other-arch.dev/";
+/// Nothing depends on it, and the end of a run has other things to do.
+const LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -31,6 +36,9 @@ pub(crate) struct Args {
     /// A file with the digest of the recorded run; it is not there if the run was not recorded
     #[arg(long, value_name = "FILE")]
     evidence: Option<PathBuf>,
+    /// A file with the exit code of what a good run needs as well, and the cause if that has failed
+    #[arg(long, value_name = "CAUSE=FILE", value_parser = need)]
+    needs: Vec<(Cause, PathBuf)>,
     #[command(flatten)]
     cluster: Options,
 }
@@ -43,21 +51,42 @@ fn pipeline_run(text: &str) -> Result<(String, String), String> {
     parts.map(|(namespace, name)| (namespace.into(), name.into())).ok_or_else(|| "write NAMESPACE/NAME".into())
 }
 
+fn need(text: &str) -> Result<(Cause, PathBuf), String> {
+    let split = text.split_once('=');
+    let known = split.and_then(|(name, file)| {
+        Some((Cause::ALL.iter().copied().find(|cause| cause.name() == name)?, PathBuf::from(file)))
+    });
+    known.ok_or_else(|| "write CAUSE=FILE".into())
+}
+
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
-    let (stages, _) = rundir::read_record::<Stages>(&args.run_dir)?;
+    let (Stages { head, .. }, _) = rundir::read_record::<Stages>(&args.run_dir)?;
+    let head = with_needs(head, &args.needs);
     let read = |path: &PathBuf| rundir::read_limited(path, 1 << 10).ok();
     let evidence = args.evidence.as_ref().and_then(read).unwrap_or_default();
-    let annotations = annotations(&stages.head, String::from_utf8_lossy(&evidence).trim());
+    let annotations = annotations(&head, String::from_utf8_lossy(&evidence).trim());
     let (namespace, name) = &args.pipelinerun;
-    cluster::block_on(async {
+    let late = || Error::new(Cause::Apiserver, format!("no answer in {} s", LIMIT.as_secs()));
+    cluster::block_on(cluster::within(LIMIT, late, async {
         let client = cluster::open(&args.cluster, ui).await?.client;
         write(client, namespace, name, &annotations).await
-    })?;
+    }))?;
     match ui.output {
         Output::Json => ui.json(&annotations)?,
         Output::Text => ui.note(format!("annotated: PipelineRun {namespace}/{name}")),
     }
     Ok(Done::good())
+}
+
+/// A run is not good either if something that it needs has failed, or never ended.
+fn with_needs(head: Head, needs: &[(Cause, PathBuf)]) -> Head {
+    let done = |file: &Path| rundir::read_limited(file, 16).is_ok_and(|code| code.trim_ascii() == b"0");
+    match needs.iter().find(|(_, file)| !done(file)) {
+        Some((cause, _)) if head.outcome == Outcome::Passed => {
+            Head { outcome: Outcome::Failed, cause: Some(*cause), ..head }
+        }
+        _ => head,
+    }
 }
 
 /// All of them, also those that are to go: an earlier try may have known less.
@@ -93,7 +122,6 @@ async fn write(client: Client, namespace: &str, name: &str, annotations: &Value)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kit::Outcome;
 
     #[test]
     fn what_a_run_came_to_is_said_and_what_is_not_so_any_more_goes() {
@@ -109,6 +137,25 @@ mod tests {
         let said = annotations(&failed, "");
         assert_eq!(said["other-arch.dev/cause"], "image-pull");
         assert_eq!(said["other-arch.dev/evidence"], Value::Null);
+    }
+
+    #[test]
+    fn a_good_run_whose_evidence_was_not_kept_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, code: &str| {
+            std::fs::write(folder.path().join(name), code).unwrap();
+            need(&format!("registry={}", folder.path().join(name).display())).unwrap()
+        };
+        let (good, bad) = (file("good", "0"), file("bad", "3\n"));
+        let killed = (Cause::HostDisk, folder.path().join("none"));
+        let head = || Head::new("support-matrix", "1", "run", jiff::Timestamp::now());
+        let cause = |head, needs: &[_]| with_needs(head, needs).cause;
+        assert_eq!(cause(head(), std::slice::from_ref(&good)), None);
+        assert_eq!(cause(head(), &[good.clone(), bad.clone()]), Some(Cause::Registry));
+        assert_eq!(cause(head(), &[killed, bad.clone()]), Some(Cause::HostDisk));
+        let failed = Head { outcome: Outcome::Failed, cause: Some(Cause::Product), ..head() };
+        assert_eq!(cause(failed, &[bad]), Some(Cause::Product), "that comes first");
+        assert!(need("registry").is_err() && need("nothing=x").is_err());
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl Shard {
     /// the first part, so that the parts' totals add up to the whole's.
     ///
     /// # Errors
-    /// [`Cause::NothingRan`] if there are more parts than tests.
+    /// [`Cause::Usage`] if there are more parts than tests: a part that shows nothing must not look like a component without tests.
     pub fn take(&self, selection: &mut Selection, durations: &BTreeMap<String, f64>) -> Result<Option<Whole>> {
         if !self.is_part() {
             return Ok(None);
@@ -101,7 +101,7 @@ impl Shard {
         let mine = self.of(&selection.asked, durations);
         if mine.is_empty() {
             let what = format!("part {self} has no tests: there are only {}", selection.asked.len());
-            return Err(Error::new(Cause::NothingRan, what).next("use fewer parts"));
+            return Err(Error::new(Cause::Usage, what).next("use fewer parts"));
         }
         let (asked, rest): (Vec<_>, Vec<_>) = selection.asked.drain(..).partition(|test| mine.contains(test));
         selection.asked = asked;
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(second.others, ["TestNet", "Test00", "Test02"]);
         let mut few = Selection { asked: names(1), ..Selection::default() };
         let error = Shard { number: 2, of: 2 }.take(&mut few, &BTreeMap::new()).unwrap_err();
-        assert_eq!(error.cause, Cause::NothingRan);
+        assert_eq!(error.cause, Cause::Usage);
         assert_eq!(Shard::default().take(&mut few, &BTreeMap::new()).unwrap(), None);
     }
 }

@@ -14,6 +14,8 @@ use crate::{images::Definitions, tools};
 
 /// Where every Task that uses the target has its Secret.
 const TARGET: &str = "/workspace/target";
+/// Where Tasks that run tests see what the run works from.
+const SOURCES: &str = "/workspace/run/src";
 
 /// All problems, each with its file.
 ///
@@ -62,6 +64,7 @@ fn task(spec: &Value, images: &Definitions, found: &mut Vec<String>) {
     let idle = declared.difference(&used).filter(|name| !name.starts_with("results.") && !placed.contains(*name));
     found.extend(idle.map(|name| format!("{name} is used by no step")));
     linked(spec, found);
+    shielded(spec, found);
     for step in list(&spec["steps"]) {
         let name = text(&step["name"]);
         match text(&step["image"]).strip_prefix(IMAGE) {
@@ -81,6 +84,16 @@ fn linked(spec: &Value, found: &mut Vec<String>) {
     let target = list(&spec["workspaces"]).into_iter().find(|one| one["name"] == "target");
     if uses && target.is_none_or(|target| target["mountPath"] != TARGET) {
         found.push(format!("a target is used that may be a link: the workspace target has to be at {TARGET}"));
+    }
+}
+
+/// What a run works from is mounted once more within the run's folder, so that a component's tests cannot write it: the
+/// Task at the run's end has the host's key, and believes what stands there.
+fn shielded(spec: &Value, found: &mut Vec<String>) {
+    let tests = list(&spec["steps"]).into_iter().any(|step| text(&step["image"]) == "step-image://e2e-runner");
+    let shield = |entry: &&Value| entry["mountPath"] == SOURCES && entry["readOnly"] == true;
+    if tests && !list(&spec["workspaces"]).into_iter().any(|entry| shield(&entry)) {
+        found.push(format!("tests could write what the run's end believes: mount {SOURCES} readOnly"));
     }
 }
 
@@ -143,6 +156,14 @@ fn pipeline(spec: &Value, tasks: &BTreeMap<String, &Value>, found: &mut Vec<Stri
         let required: BTreeSet<_> =
             list(&its["workspaces"]).iter().filter(needed).map(|entry| text(&entry["name"]).to_owned()).collect();
         compare(&format!("{name}: workspace"), &given, &known, &required, found);
+        for shield in list(&its["workspaces"]).into_iter().filter(|entry| entry["mountPath"] == SOURCES) {
+            let bound = named(&task["workspaces"], text(&shield["name"]));
+            if bound.is_none_or(|bound| bound["workspace"] != "run" || bound["subPath"] != "src") {
+                found.push(format!("{name}: at {SOURCES} belongs the folder src of the workspace run"));
+            }
+        }
+        let of_run = |entry: &&Value| text(entry.get("workspace").unwrap_or(&entry["name"])).to_owned();
+        let given = list(&task["workspaces"]).iter().map(of_run).collect();
         compare(&format!("{name}: workspace"), &given, &names(&spec["workspaces"]), &BTreeSet::new(), found);
         let before = list(&task["runAfter"]);
         for other in before.iter().map(|other| text(other)).filter(|other| !all.contains_key(other)) {

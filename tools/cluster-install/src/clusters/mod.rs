@@ -5,6 +5,7 @@ mod access;
 mod borrowed;
 mod kind;
 mod lab;
+mod maker;
 mod ssh;
 mod state;
 mod store;

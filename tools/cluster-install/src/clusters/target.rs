@@ -14,6 +14,7 @@ use kit::{Cause, Context, Done, Error, Platform, Result, RunDir, Ui, ci::CiOptio
 
 use super::{
     Named, Run, SETTLE, heals,
+    maker::Maker,
     state::{Phase, Seen},
     store::{KUBECONFIG, Store},
 };
@@ -45,8 +46,8 @@ which is described with 'ssh'.";
 enum Verb {
     /// Come by the cluster: borrow it, or have it made for this run and hold its lease
     ///
-    /// One that is there is waited for while another run holds it. If the run that made it has died there it is made
-    /// anew; otherwise it is used as it is.
+    /// One that is there is waited for while another run holds it. If a run has made it that has died, or that this place
+    /// knows of and that does not hold it, it is made anew; otherwise it is used as it is.
     Take {
         #[command(flatten)]
         target: Target,
@@ -186,9 +187,12 @@ impl Target {
         }
         if !theirs && !taken {
             // A host may still be at work for a call that was killed.
-            wait(limit, ui, || match named.delete(Some(&run), ui) {
-                Err(error) if error.cause == Cause::LeaseHeld => Ok(Err(error)),
-                other => other.map(|_| Ok(())),
+            wait(limit, ui, || {
+                let Some(maker) = Maker::lock(named.store.name())? else { return Ok(Err(named.is_busy())) };
+                match named.delete(Some(&run), ui) {
+                    Err(error) if error.cause == Cause::LeaseHeld => Ok(Err(error)),
+                    other => other.and_then(|_| maker.forget(&run)).map(Ok),
+                }
             })?;
         }
         named.store.remove()?;
@@ -224,6 +228,7 @@ impl Named {
     fn attempt(&self, run: &str, away: &mut Option<Instant>, ui: &Ui) -> Result<Result<()>> {
         let name = self.store.name();
         let held = |what: String| Ok(Err(Error::new(Cause::LeaseHeld, what)));
+        let Some(maker) = Maker::lock(name)? else { return Ok(Err(self.is_busy())) };
         let mut seen = Seen::default();
         self.provider.look(&mut seen, &Ui::silent())?;
         let of = seen.run.as_ref().map_or_else(|| " for an unknown run".into(), |run| format!(" for run {run}"));
@@ -232,7 +237,7 @@ impl Named {
         match seen.phase {
             Phase::Ready if !lost => {}
             Phase::Creating | Phase::Deleting => return held(format!("cluster {name} is {}{of}", seen.phase.word())),
-            _ => match self.provider.create(run, ui) {
+            _ => match maker.remember(run).and_then(|()| self.provider.create(run, ui)) {
                 Ok(true) => seen.run = Some(run.to_owned()),
                 Ok(false) => return held(format!("cluster {name} is there, and another run's")),
                 Err(error) if error.cause == Cause::LeaseHeld => return Ok(Err(error)),
@@ -240,14 +245,15 @@ impl Named {
             },
         }
         let ours = seen.run.as_deref() == Some(run);
-        let error = match self.hold(run, seen.run.as_deref(), ui) {
+        let known = seen.run.is_some() && seen.run == maker.run()?;
+        let error = match self.hold(run, seen.run.as_deref(), known, ui) {
             Ok(false) => {
                 let stays = || format!("cluster {name} was there, made{of}: it is used, and stays");
                 ui.note(if ours { format!("cluster {name} is there for this run") } else { stays() });
                 return Ok(Ok(()));
             }
             Ok(true) => {
-                ui.note(format!("cluster {name} was made{of}, which has died: it is made anew"));
+                ui.note(format!("cluster {name} was made{of}, which has died or does not hold it: it is made anew"));
                 match self.provider.delete(seen.run.as_deref(), ui) {
                     Ok(_) => return held(format!("cluster {name} is made anew")),
                     Err(error) => error,
@@ -273,8 +279,14 @@ impl Named {
         take().is_err_and(|error: Error| error.cause == Cause::LeaseHeld)
     }
 
-    /// Takes the lease for `run`; not of a cluster whose maker has died there, and then says so.
-    fn hold(&self, run: &str, maker: Option<&str>, ui: &Ui) -> Result<bool> {
+    fn is_busy(&self) -> Error {
+        let what = format!("another run is making or removing cluster {}", self.store.name());
+        Error::new(Cause::LeaseHeld, what)
+    }
+
+    /// Takes the lease for `run`; not of a cluster that its maker has left to nobody, and then says so. A maker that is
+    /// `known` here has taken the lease before others could look.
+    fn hold(&self, run: &str, maker: Option<&str>, known: bool, ui: &Ui) -> Result<bool> {
         let (ours, silent) = (maker == Some(run), Ui::silent());
         // Of somebody else's it is asked again and again.
         let ui = if ours { ui } else { &silent };
@@ -282,7 +294,7 @@ impl Named {
         self.reach(&options, if ours { SETTLE } else { Duration::ZERO }, ui)?;
         cluster::block_on(async {
             let client = cluster::open(&options, ui).await?.client;
-            let dead = !ours && has_died(&lease::show(&client).await?, maker, Timestamp::now());
+            let dead = !ours && is_left(&lease::show(&client).await?, maker, known, Timestamp::now());
             if !dead {
                 drop(lease::take(&client, run).await?);
             }
@@ -291,11 +303,12 @@ impl Named {
     }
 }
 
-/// Whether the run that made a cluster is known to have died there: it held it, did not give it back, and nobody else
-/// holds it now. Who made one by hand, or is not as far as to hold it, is not dead.
-fn has_died(lease: &lease::LeaseState, maker: Option<&str>, now: Timestamp) -> bool {
+/// Whether nobody would remove a cluster: nobody holds it, and its maker, which would, is `known` here or has held it and
+/// not given it back. Who made one by hand does not leave it.
+fn is_left(lease: &lease::LeaseState, maker: Option<&str>, known: bool, now: Timestamp) -> bool {
     let free = lease.holder.is_none() || lease.expired(now);
-    free && maker.is_some_and(|maker| [&lease.holder, &lease.dirty].iter().any(|run| run.as_deref() == Some(maker)))
+    let held = |maker| [&lease.holder, &lease.dirty].iter().any(|run| run.as_deref() == Some(maker));
+    free && maker.is_some_and(|maker| known || held(maker))
 }
 
 /// Tries until it is done, at most `limit`, and says why it waits, once for each reason.
@@ -375,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_maker_that_held_it_to_the_end_has_died() {
+    fn a_cluster_is_left_by_a_maker_that_held_it_to_the_end_or_that_is_known() {
         let at = |minute: i64| Timestamp::from_second(1_800_000_000 + minute * 60).unwrap();
         let held = |holder: Option<&str>, dirty: Option<&str>| lease::LeaseState {
             holder: holder.map(String::from),
@@ -383,7 +396,7 @@ mod tests {
             expires: Some(at(15)),
             dirty: dirty.map(String::from),
         };
-        for (holder, dirty, maker, minute, dead) in [
+        for (holder, dirty, maker, minute, left) in [
             (Some("a"), None, Some("a"), 16, true),
             (Some("a"), None, Some("a"), 14, false),
             // It is not the maker's any more.
@@ -392,17 +405,16 @@ mod tests {
             (Some("b"), Some("a"), Some("a"), 16, true),
             // Somebody looked at what it left, and let it be.
             (None, Some("a"), Some("a"), 16, true),
-            // Given back, or never taken: who made it may be about to use it.
+            // Given back, or never taken: whoever made it may be about to use it.
             (None, None, Some("a"), 16, false),
             (Some("a"), None, None, 16, false),
             (None, None, None, 16, false),
         ] {
-            assert_eq!(
-                has_died(&held(holder, dirty), maker, at(minute)),
-                dead,
-                "{holder:?} {dirty:?} {maker:?} {minute}"
-            );
+            let said = is_left(&held(holder, dirty), maker, false, at(minute));
+            assert_eq!(said, left, "{holder:?} {dirty:?} {maker:?} {minute}");
         }
+        assert!(is_left(&held(None, None), Some("a"), true, at(16)));
+        assert!(!is_left(&held(Some("b"), None), Some("a"), true, at(14)));
     }
 
     #[test]

@@ -55,7 +55,7 @@ fn a_cluster_of_another_run_is_waited_for_and_made_anew_if_that_has_died() {
     let mut lease = api.get(LEASE);
     lease["spec"]["renewTime"] = json!("2026-01-01T00:00:00.000000Z");
     api.put(LEASE, lease);
-    take(&two, "2m").says(0, &["which has died: it is made anew", "z-1 is there for this run"]);
+    take(&two, "2m").says(0, &["which has died or does not hold it: it is made anew", "z-1 is there for this run"]);
     assert_eq!(world.read("state/run"), "r2");
     // The other one was not dead after all: what it does not have any more is not removed by it.
     one.step("finish", "target").says(3, &["error[lease-held]", "run r2 holds the cluster"]);
@@ -88,10 +88,43 @@ fn a_cluster_that_another_run_took_after_cleanup_stays() {
     let mut lease = api.get(LEASE);
     lease["spec"]["holderIdentity"] = Value::Null;
     api.put(LEASE, lease);
+    // A place that does not know who made it.
+    std::fs::remove_file(world.at("cache/makers/z-1")).unwrap();
     take(&two, "1s").says(0, &["was there, made for run r1: it is used, and stays"]);
     one.step("finish", "target").says(0, &["cluster z-1 stays: another run has taken it"]);
     assert_eq!((world.read("state/run").as_str(), &api.get(LEASE)["spec"]["holderIdentity"]), ("r1", &json!("r2")));
     assert!(!one.at("target").exists());
+}
+
+#[test]
+fn a_cluster_whose_maker_is_gone_is_not_left_for_ever() {
+    let (world, api) = good();
+    let (one, two) = (by_key(&world, "r1"), by_key(&world, "r2"));
+    one.step("target", "target").says(0, &[]);
+    // As if it had been killed before it could take the lease.
+    api.delete(LEASE);
+    take(&two, "2m").says(0, &["was made for run r1, which has died or does not hold it: it is made anew"]);
+    assert_eq!(world.read("state/run"), "r2");
+    two.step("finish", "target").says(0, &[]);
+    assert!(!world.at("state/run").exists());
+    assert_eq!(world.read("cache/makers/z-1"), "");
+}
+
+#[test]
+fn one_run_at_a_time_makes_or_removes_a_cluster() {
+    let (world, _api) = good();
+    let (one, two) = (by_key(&world, "r1"), by_key(&world, "r2"));
+    one.step("target", "target").says(0, &[]);
+    let lock = std::fs::File::options().read(true).write(true).open(world.at("cache/makers/z-1")).unwrap();
+    lock.lock().unwrap();
+    take(&two, "1s").says(3, &["waiting: another run is making or removing cluster z-1", "error[lease-held]"]);
+    let release = |word: String| word.replace("=15m", "=1s");
+    Ended::of(&mut one.command("finish", "target", release))
+        .says(3, &["another run is making or removing cluster z-1"]);
+    assert_eq!(world.read("state/run"), "r1");
+    drop(lock);
+    one.step("finish", "target").says(0, &[]);
+    assert!(!world.at("state/run").exists());
 }
 
 #[test]

@@ -29,6 +29,15 @@ pub fn cluster(name: &str) -> Result<PathBuf> {
     Ok(cache()?.join("clusters").join(name))
 }
 
+/// Says which run has made the cluster `name`, and is locked while one makes or removes it. It stays when the cluster goes:
+/// a lock on a file that is gone keeps nobody out.
+///
+/// # Errors
+/// As [`cache`].
+pub fn maker(name: &str) -> Result<PathBuf> {
+    Ok(cache()?.join("makers").join(name))
+}
+
 /// The nearest folder from here upwards that holds `ci/components.toml`: the workspace.
 ///
 /// # Errors

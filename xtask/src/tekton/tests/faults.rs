@@ -23,6 +23,14 @@ fn what_does_not_fit_is_named() {
             "optional: false",
             "workspaces.target is used by",
         ),
+        ("Task", "other-arch-tests", "readOnly: true", "readOnly: false", "mount /workspace/run/src readOnly"),
+        (
+            "Pipeline",
+            "other-arch-test",
+            "subPath: src",
+            "subPath: other",
+            "belongs the folder src of the workspace run",
+        ),
         ("Task", "other-arch-finish", "mountPath: /workspace/target", "optional: false", "at /workspace/target"),
         (
             "Pipeline",
@@ -75,7 +83,7 @@ fn what_does_not_fit_is_named() {
         ),
         ("Pipeline", "other-arch-test", "install=$(tasks.install.status)", "", "does not hear how install ended"),
         ("TriggerTemplate", "other-arch", "finally:", "never:", "pipeline, tasks and finally are not all set"),
-        ("TriggerTemplate", "other-arch", "tasks: 30h0m0s", "tasks: 4h0m0s", "shorter than its tasks and finally"),
+        ("TriggerTemplate", "other-arch", "tasks: 35h0m0s", "tasks: 4h0m0s", "shorter than its tasks and finally"),
         ("TriggerTemplate", "other-arch", "finally: 1h0m0s", "finally: 9m", "shorter than its finally"),
         // Which workspace is the last decides which node a pod waits for.
         ("TriggerTemplate", "other-arch", "- name: run\n", "- name: last\n", "its pod would find no node"),
