@@ -377,6 +377,13 @@ fn hosts_of_today() {
     world.cluster("status", &[]).says(0, &["made by run r1", "n1"]);
     world.cluster("delete", &["--run", "r2"]).says(0, &["nothing of ours"]);
     world.cluster("create", &["--run", "r1"]).says(0, &[]);
+    // Somebody has made another one since: it is none of the run's.
+    let ours = world.read("state/share/config");
+    world.write("state/share/config", &ours.replace("hunter2", "hunter3"));
+    let status = world.cluster("status", &[]);
+    assert!(!status.says(0, &["n1"]).stdout.contains("made by"));
+    world.cluster("delete", &["--run", "r1"]).says(0, &["nothing of ours"]);
+    world.write("state/share/config", &ours);
     world.cluster("delete", &["--run", "r1"]).says(0, &[]);
     assert_eq!((world.calls().join(" "), world.kept()), ("create create delete".into(), false));
     // Files of every size are bounded, and a command that fails says what it said.

@@ -14,8 +14,8 @@ use crate::{images::Definitions, tools};
 
 /// Where every Task that uses the target has its Secret.
 const TARGET: &str = "/workspace/target";
-/// Where Tasks that run tests see what the run works from.
-const SOURCES: &str = "/workspace/run/src";
+/// Where Tasks that run tests see what the run works from, within the workspace `run`.
+const GIVEN: &str = "/workspace/run/given";
 
 /// All problems, each with its file.
 ///
@@ -80,7 +80,7 @@ fn task(spec: &Value, images: &Definitions, found: &mut Vec<String>) {
 /// What `cluster-install target take` leaves may be a link: its end has to be in the same place in every Task.
 fn linked(spec: &Value, found: &mut Vec<String>) {
     let mut args = list(&spec["steps"]).into_iter().flat_map(|step| list(&step["args"]));
-    let uses = args.any(|word| text(word).contains("$(workspaces.run.path)/target"));
+    let uses = args.any(|word| text(word).contains("$(workspaces.run.path)/given/target"));
     let target = list(&spec["workspaces"]).into_iter().find(|one| one["name"] == "target");
     if uses && target.is_none_or(|target| target["mountPath"] != TARGET) {
         found.push(format!("a target is used that may be a link: the workspace target has to be at {TARGET}"));
@@ -90,10 +90,17 @@ fn linked(spec: &Value, found: &mut Vec<String>) {
 /// What a run works from is mounted once more within the run's folder, so that a component's tests cannot write it: the
 /// Task at the run's end has the host's key, and believes what stands there.
 fn shielded(spec: &Value, found: &mut Vec<String>) {
-    let tests = list(&spec["steps"]).into_iter().any(|step| text(&step["image"]) == "step-image://e2e-runner");
-    let shield = |entry: &&Value| entry["mountPath"] == SOURCES && entry["readOnly"] == true;
-    if tests && !list(&spec["workspaces"]).into_iter().any(|entry| shield(&entry)) {
-        found.push(format!("tests could write what the run's end believes: mount {SOURCES} readOnly"));
+    if !list(&spec["steps"]).into_iter().any(|step| text(&step["image"]) == "step-image://e2e-runner") {
+        return;
+    }
+    let workspaces = list(&spec["workspaces"]);
+    let shield = |entry: &&Value| entry["mountPath"] == GIVEN && entry["readOnly"] == true;
+    let moved = named(&spec["workspaces"], "run").is_none_or(|run| !run["mountPath"].is_null());
+    if moved || !workspaces.iter().any(|entry| shield(entry)) {
+        found.push(format!("tests could write what the run's end believes: mount {GIVEN} readOnly within run"));
+    }
+    for hidden in ["host", "runs"].into_iter().filter(|name| named(&spec["workspaces"], name).is_some()) {
+        found.push(format!("tests must not see the workspace {hidden}"));
     }
 }
 
@@ -156,10 +163,11 @@ fn pipeline(spec: &Value, tasks: &BTreeMap<String, &Value>, found: &mut Vec<Stri
         let required: BTreeSet<_> =
             list(&its["workspaces"]).iter().filter(needed).map(|entry| text(&entry["name"]).to_owned()).collect();
         compare(&format!("{name}: workspace"), &given, &known, &required, found);
-        for shield in list(&its["workspaces"]).into_iter().filter(|entry| entry["mountPath"] == SOURCES) {
+        for shield in list(&its["workspaces"]).into_iter().filter(|entry| entry["mountPath"] == GIVEN) {
             let bound = named(&task["workspaces"], text(&shield["name"]));
-            if bound.is_none_or(|bound| bound["workspace"] != "run" || bound["subPath"] != "src") {
-                found.push(format!("{name}: at {SOURCES} belongs the folder src of the workspace run"));
+            let whole = named(&task["workspaces"], "run").is_some_and(|run| run["subPath"].is_null());
+            if !whole || bound.is_none_or(|bound| bound["workspace"] != "run" || bound["subPath"] != "given") {
+                found.push(format!("{name}: at {GIVEN} belongs the folder given of the workspace run"));
             }
         }
         let of_run = |entry: &&Value| text(entry.get("workspace").unwrap_or(&entry["name"])).to_owned();

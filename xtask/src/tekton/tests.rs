@@ -186,11 +186,11 @@ fn every_task_finds_the_target_where_the_first_has_left_it() {
             // What is said of a run itself goes to the cluster that drives.
             let leads = |word: &&&str| word.starts_with("--kubeconfig=") && **word != "--kubeconfig=in-cluster";
             for word in words.iter().filter(leads) {
-                assert_eq!(*word, "--kubeconfig=$(workspaces.run.path)/target/kubeconfig", "{}", document.file);
+                assert_eq!(*word, "--kubeconfig=$(workspaces.run.path)/given/target/kubeconfig", "{}", document.file);
                 users += 1;
             }
             if words.iter().any(|word| word.contains("$(workspaces.target.path)")) {
-                let folder = "--folder=$(workspaces.run.path)/target";
+                let folder = "--folder=$(workspaces.run.path)/given/target";
                 for word in ["target", "--secret=$(workspaces.target.path)", "--host=$(workspaces.host.path)", folder] {
                     assert!(words.contains(&word), "{}: {word}", document.file);
                 }

@@ -3,6 +3,8 @@
 use std::{
     fs::{self, File, TryLockError},
     io::{Read, Seek, Write},
+    path::Path,
+    time::Duration,
 };
 
 use kit::{Cause, Context, Result, dirs};
@@ -33,15 +35,19 @@ impl Maker {
         }
     }
 
-    /// The run that has begun to make it, unless that has removed it.
+    /// The run that has begun to make it last, unless that has removed it.
     pub(super) fn run(&self) -> Result<Option<String>> {
-        let mut run = String::new();
-        let mut read = || (&self.file).rewind().and_then(|()| (&self.file).take(LONGEST).read_to_string(&mut run));
-        read().cause(Cause::HostDisk, || format!("cannot read {}", self.shown))?;
-        Ok(Some(run).filter(|run| !run.is_empty()))
+        let read = (&self.file).rewind().and_then(|()| content(&self.file));
+        read.cause(Cause::HostDisk, || format!("cannot read {}", self.shown))
     }
 
-    /// `run` is about to make it.
+    /// How long ago that run was at it; what cannot be known is long ago.
+    pub(super) fn age(&self) -> Duration {
+        let age = self.file.metadata().and_then(|file| file.modified()).map(|at| at.elapsed().unwrap_or_default());
+        age.unwrap_or(Duration::MAX)
+    }
+
+    /// `run` is at making it now; nobody if it is empty.
     pub(super) fn remember(&self, run: &str) -> Result<()> {
         let write = || -> std::io::Result<()> {
             (&self.file).rewind()?;
@@ -51,9 +57,17 @@ impl Maker {
         };
         write().cause(Cause::HostDisk, || format!("cannot write {}", self.shown))
     }
+}
 
-    /// `run` has removed it.
-    pub(super) fn forget(&self, run: &str) -> Result<()> {
-        if self.run()?.as_deref() == Some(run) { self.remember("") } else { Ok(()) }
-    }
+/// The run that has begun to make it last, whoever has the lock.
+pub(super) fn last(cluster: &str) -> Result<Option<String>> {
+    let path = dirs::maker(cluster)?;
+    let read = |path: &Path| content(&File::open(path)?);
+    read(&path).cause(Cause::HostDisk, || format!("cannot read {}", path.display()))
+}
+
+fn content(file: &File) -> std::io::Result<Option<String>> {
+    let mut run = String::new();
+    file.take(LONGEST).read_to_string(&mut run)?;
+    Ok(Some(run).filter(|run| !run.is_empty()))
 }

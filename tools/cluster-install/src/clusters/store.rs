@@ -8,7 +8,7 @@ use std::{
 };
 
 use cluster::Options;
-use kit::{Cause, Context, Result, dirs, rundir};
+use kit::{Cause, Context, Result, digest, dirs, rundir};
 use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Fetched};
@@ -52,6 +52,9 @@ impl Kept {
 #[derive(Serialize, Deserialize)]
 struct Made {
     run: String,
+    /// Of what identifies the cluster that came of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
 }
 
 impl Store {
@@ -131,15 +134,32 @@ impl Store {
 
     /// Remembers that a run is about to make the cluster: before it does, so that its end finds it also after a kill.
     pub(super) fn remember(&self, run: &str) -> Result<()> {
-        let made =
-            serde_json::to_vec(&Made { run: run.into() }).cause(Cause::Internal, || "cannot write a run's id")?;
+        self.note(&Made { run: run.into(), digest: None })
+    }
+
+    /// Remembers by what the cluster that the run has made is known again.
+    pub(super) fn identify(&self, run: &str, by: &str) -> Result<()> {
+        self.note(&Made { run: run.into(), digest: Some(digest::sha256(by.as_bytes())) })
+    }
+
+    fn note(&self, made: &Made) -> Result<()> {
+        let made = serde_json::to_vec(made).cause(Cause::Internal, || "cannot write a run's id")?;
         self.write(MADE, &made).map(drop)
+    }
+
+    fn made(&self) -> Option<Made> {
+        let bytes = rundir::read_limited(&self.folder.join(MADE), 4096).ok()?;
+        serde_json::from_slice(&bytes).ok()
     }
 
     /// The run that made it, as far as it is known here.
     pub(super) fn made_by(&self) -> Option<String> {
-        let bytes = rundir::read_limited(&self.folder.join(MADE), 4096).ok()?;
-        serde_json::from_slice(&bytes).ok().map(|made: Made| made.run)
+        self.made().map(|made| made.run)
+    }
+
+    /// Whether what was made last is this one; nothing if it was never looked at.
+    pub(super) fn is_made(&self, by: &str) -> Option<bool> {
+        self.made()?.digest.map(|known| known == digest::sha256(by.as_bytes()))
     }
 
     /// Whether a deletion for `run` is none of its business.
@@ -159,9 +179,9 @@ impl Store {
 
     /// Removes everything but whose cluster it is.
     pub(super) fn remove_secrets(&self) -> Result<()> {
-        let run = self.made_by();
+        let made = self.made();
         self.remove()?;
-        run.map_or(Ok(()), |run| self.remember(&run))
+        made.map_or(Ok(()), |made| self.note(&made))
     }
 }
 

@@ -14,7 +14,7 @@ use kit::{Cause, Context, Done, Error, Platform, Result, RunDir, Ui, ci::CiOptio
 
 use super::{
     Named, Run, SETTLE, heals,
-    maker::Maker,
+    maker::{self, Maker},
     state::{Phase, Seen},
     store::{KUBECONFIG, Store},
 };
@@ -168,33 +168,17 @@ impl Target {
                 format!("the target was made with a key, which {secret} has no more"),
             ));
         };
-        let (named, run) = (self.named(&key)?, self.run()?);
-        // What cannot be asked cannot be removed either, and `delete` says so.
+        let named = self.named(&key)?;
+        // Tests cannot write there, as they can where the run's id is.
+        let run = named.store.made_by().map_or_else(|| self.run(), Ok)?;
         let mut seen = Seen::default();
-        let looked = named.provider.look(&mut seen, ui);
-        let is = |phase| looked.is_ok() && seen.phase == phase;
-        let ours = seen.run.as_ref() == Some(&run);
-        let theirs = looked.is_ok() && seen.run.is_some() && !ours;
-        let given = if is(Phase::Ready) && !ours && self.at.join(KUBECONFIG).exists() {
-            self.give_back(if_clean, ui)
-        } else {
-            Ok(())
-        };
-        // Cleanup gave the lease back: who took it since keeps the cluster.
-        let taken = is(Phase::Ready) && ours && named.is_taken(&run);
-        if taken {
-            ui.warn(format!("cluster {} stays: another run has taken it", named.store.name()));
-        }
-        if !theirs && !taken {
-            // A host may still be at work for a call that was killed.
-            wait(limit, ui, || {
-                let Some(maker) = Maker::lock(named.store.name())? else { return Ok(Err(named.is_busy())) };
-                match named.delete(Some(&run), ui) {
-                    Err(error) if error.cause == Cause::LeaseHeld => Ok(Err(error)),
-                    other => other.and_then(|_| maker.forget(&run)).map(Ok),
-                }
-            })?;
-        }
+        let borrowed = named.provider.look(&mut seen, ui).is_ok()
+            && seen.phase == Phase::Ready
+            && seen.run.as_ref() != Some(&run)
+            && self.at.join(KUBECONFIG).exists();
+        let given = if borrowed { self.give_back(if_clean, ui) } else { Ok(()) };
+        // A host may still be at work for a call that was killed.
+        wait(limit, ui, || named.remove_made(&run, ui))?;
         named.store.remove()?;
         given
     }
@@ -237,15 +221,29 @@ impl Named {
         match seen.phase {
             Phase::Ready if !lost => {}
             Phase::Creating | Phase::Deleting => return held(format!("cluster {name} is {}{of}", seen.phase.word())),
-            _ => match maker.remember(run).and_then(|()| self.provider.create(run, ui)) {
-                Ok(true) => seen.run = Some(run.to_owned()),
-                Ok(false) => return held(format!("cluster {name} is there, and another run's")),
-                Err(error) if error.cause == Cause::LeaseHeld => return Ok(Err(error)),
-                Err(error) => return Err(error),
-            },
+            _ => {
+                let before = maker.run()?.unwrap_or_default();
+                maker.remember(run)?;
+                match self.provider.create(run, ui) {
+                    Ok(true) => {
+                        // From now on it has as long as a lease to take that, also if it has to be tried again.
+                        maker.remember(run)?;
+                        seen.run = Some(run.to_owned());
+                    }
+                    Ok(false) => {
+                        maker.remember(&before)?;
+                        return held(format!("cluster {name} is there, and another run's"));
+                    }
+                    Err(error) if error.cause == Cause::LeaseHeld => {
+                        maker.remember(&before)?;
+                        return Ok(Err(error));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
         }
         let ours = seen.run.as_deref() == Some(run);
-        let known = seen.run.is_some() && seen.run == maker.run()?;
+        let known = (seen.run.is_some() && seen.run == maker.run()?).then(|| maker.age());
         let error = match self.hold(run, seen.run.as_deref(), known, ui) {
             Ok(false) => {
                 let stays = || format!("cluster {name} was there, made{of}: it is used, and stays");
@@ -264,6 +262,42 @@ impl Named {
         let silent = !ours && heals(error.cause);
         *away = silent.then(|| away.unwrap_or_else(Instant::now));
         if silent || error.cause == Cause::LeaseHeld { Ok(Err(error)) } else { Err(error) }
+    }
+
+    /// One try to remove what `run` has made; the inner error says why it has to be waited for.
+    fn remove_made(&self, run: &str, ui: &Ui) -> Result<Result<()>> {
+        let name = self.store.name();
+        let maker = match Maker::lock(name) {
+            // Nothing of ours is left where another run has begun since.
+            Ok(None) if maker::last(name)?.as_deref() != Some(run) => return Ok(Ok(())),
+            Ok(None) => return Ok(Err(self.is_busy())),
+            Ok(maker) => maker,
+            Err(error) => {
+                ui.warn(format!("cluster {name} is removed although nobody can be kept out: {error}"));
+                None
+            }
+        };
+        let mut seen = Seen::default();
+        // What cannot be asked cannot be removed either, and `delete` says so.
+        let looked = self.provider.look(&mut seen, &Ui::silent()).is_ok();
+        let ours = seen.run.as_deref() == Some(run);
+        if looked && seen.run.is_some() && !ours {
+            return Ok(Ok(()));
+        }
+        // Cleanup gave the lease back: who took it since keeps the cluster.
+        if looked && seen.phase == Phase::Ready && ours && self.is_taken(run) {
+            ui.warn(format!("cluster {name} stays: another run has taken it"));
+            return Ok(Ok(()));
+        }
+        match self.delete(Some(run), ui) {
+            Err(error) if error.cause == Cause::LeaseHeld => return Ok(Err(error)),
+            deleted => deleted?,
+        };
+        let forget = |maker: &Maker| if maker.run()?.as_deref() == Some(run) { maker.remember("") } else { Ok(()) };
+        if let Some(Err(error)) = maker.as_ref().map(forget) {
+            ui.warn(format!("cluster {name} is gone, and still counts as made by run {run}: {error}"));
+        }
+        Ok(Ok(()))
     }
 
     /// Whether another run holds the cluster; if not, `run` does now. One that does not answer nobody can use.
@@ -285,8 +319,8 @@ impl Named {
     }
 
     /// Takes the lease for `run`; not of a cluster that its maker has left to nobody, and then says so. A maker that is
-    /// `known` here has taken the lease before others could look.
-    fn hold(&self, run: &str, maker: Option<&str>, known: bool, ui: &Ui) -> Result<bool> {
+    /// known here was at it so long ago.
+    fn hold(&self, run: &str, maker: Option<&str>, known: Option<Duration>, ui: &Ui) -> Result<bool> {
         let (ours, silent) = (maker == Some(run), Ui::silent());
         // Of somebody else's it is asked again and again.
         let ui = if ours { ui } else { &silent };
@@ -294,21 +328,31 @@ impl Named {
         self.reach(&options, if ours { SETTLE } else { Duration::ZERO }, ui)?;
         cluster::block_on(async {
             let client = cluster::open(&options, ui).await?.client;
-            let dead = !ours && is_left(&lease::show(&client).await?, maker, known, Timestamp::now());
-            if !dead {
-                drop(lease::take(&client, run).await?);
+            if !ours {
+                let (lease, now) = (lease::show(&client).await?, Timestamp::now());
+                if is_left(&lease, maker, known, now) {
+                    return Ok(true);
+                }
+                if let (Some(maker), Some(_), true) = (maker, known, is_free(&lease, now)) {
+                    let what = format!("cluster {} has just been made for run {maker}", self.store.name());
+                    return Err(Error::new(Cause::LeaseHeld, what));
+                }
             }
-            Ok(dead)
+            lease::take(&client, run).await.map(|_| false)
         })
     }
 }
 
-/// Whether nobody would remove a cluster: nobody holds it, and its maker, which would, is `known` here or has held it and
-/// not given it back. Who made one by hand does not leave it.
-fn is_left(lease: &lease::LeaseState, maker: Option<&str>, known: bool, now: Timestamp) -> bool {
-    let free = lease.holder.is_none() || lease.expired(now);
+/// Whether nobody would remove a cluster: nobody holds it, and its maker, which would, has held it and not given it back,
+/// or is known here and has not held it for as long as a lease lasts. Who made one by hand does not leave it.
+fn is_left(lease: &lease::LeaseState, maker: Option<&str>, known: Option<Duration>, now: Timestamp) -> bool {
     let held = |maker| [&lease.holder, &lease.dirty].iter().any(|run| run.as_deref() == Some(maker));
-    free && maker.is_some_and(|maker| known || held(maker))
+    let late = known.is_some_and(|age| age > lease::DURATION);
+    is_free(lease, now) && maker.is_some_and(|maker| late || held(maker))
+}
+
+fn is_free(lease: &lease::LeaseState, now: Timestamp) -> bool {
+    lease.holder.is_none() || lease.expired(now)
 }
 
 /// Tries until it is done, at most `limit`, and says why it waits, once for each reason.
@@ -410,11 +454,13 @@ mod tests {
             (Some("a"), None, None, 16, false),
             (None, None, None, 16, false),
         ] {
-            let said = is_left(&held(holder, dirty), maker, false, at(minute));
+            let said = is_left(&held(holder, dirty), maker, None, at(minute));
             assert_eq!(said, left, "{holder:?} {dirty:?} {maker:?} {minute}");
         }
-        assert!(is_left(&held(None, None), Some("a"), true, at(16)));
-        assert!(!is_left(&held(Some("b"), None), Some("a"), true, at(14)));
+        let known = |minutes: u64| Some(Duration::from_secs(60 * minutes));
+        assert!(is_left(&held(None, None), Some("a"), known(16), at(0)));
+        assert!(!is_left(&held(None, None), Some("a"), known(14), at(0)), "it may be about to take it");
+        assert!(!is_left(&held(Some("b"), None), Some("a"), known(16), at(14)));
     }
 
     #[test]

@@ -21,7 +21,7 @@ impl<'a> Night<'a> {
     /// The run `run`, which has the files of this world's `ci/`, and a Secret with these.
     pub(crate) fn new(world: &'a World, run: &str, secret: &[(&str, &str)]) -> Self {
         let night = Self { world, run: run.into() };
-        for folder in ["run", "src/ci", "secret"] {
+        for folder in ["run", "given/src/ci", "secret"] {
             fs::create_dir_all(night.at(folder)).unwrap();
         }
         fs::write(night.at("run/run-id"), run).unwrap();
@@ -38,7 +38,7 @@ impl<'a> Night<'a> {
     /// The Task `sources`: what this world describes now, as a cluster of this machine's architecture.
     pub(crate) fn sources(&self) {
         let architecture = format!("[[architecture]]\nplatform = '{}'\nclusters = ['lab', 'z-1']\n", Platform::host());
-        fs::write(self.at("src/ci/architectures.toml"), self.world.read("ci/architectures.toml") + &architecture)
+        fs::write(self.at("given/src/ci/architectures.toml"), self.world.read("ci/architectures.toml") + &architecture)
             .unwrap();
     }
 

@@ -23,13 +23,20 @@ fn what_does_not_fit_is_named() {
             "optional: false",
             "workspaces.target is used by",
         ),
-        ("Task", "other-arch-tests", "readOnly: true", "readOnly: false", "mount /workspace/run/src readOnly"),
+        ("Task", "other-arch-tests", "readOnly: true", "readOnly: false", "mount /workspace/run/given readOnly"),
         (
             "Pipeline",
             "other-arch-test",
-            "subPath: src",
+            "subPath: given",
             "subPath: other",
-            "belongs the folder src of the workspace run",
+            "belongs the folder given of the workspace run",
+        ),
+        (
+            "Task",
+            "other-arch-tests",
+            "- name: cache",
+            "- name: host\n  - name: cache",
+            "must not see the workspace host",
         ),
         ("Task", "other-arch-finish", "mountPath: /workspace/target", "optional: false", "at /workspace/target"),
         (

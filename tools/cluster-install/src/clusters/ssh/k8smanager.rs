@@ -12,6 +12,9 @@ use crate::clusters::{
     store::Store,
 };
 
+/// The kubeconfig in that folder, by which a cluster is known again.
+const CONFIG: &str = "config";
+
 pub(super) struct K8sManager {
     connection: Connection,
     share: String,
@@ -53,11 +56,6 @@ impl K8sManager {
             _ => Err(self.failed(&format!("fetching of {name}"), &answered)),
         }
     }
-
-    fn there(&self, ui: &Ui) -> Result<bool> {
-        let path = quote(&format!("{}/config", self.share));
-        Ok(self.ask("look at the cluster", &format!("test -s {path}"), ui)?.code == 0)
-    }
 }
 
 impl Speaker for K8sManager {
@@ -72,23 +70,30 @@ impl Speaker for K8sManager {
     }
 
     fn status(&self, ui: &Ui) -> Result<Told> {
-        let phase = if self.there(ui)? { Phase::Ready } else { Phase::Absent };
-        let run = self.store.made_by().filter(|_| phase == Phase::Ready);
-        Ok(Told { phase, run, since: None, message: None })
+        let config = self.file(CONFIG, ui)?;
+        let phase = if config.is_some() { Phase::Ready } else { Phase::Absent };
+        // Somebody may have made another one since.
+        let ours = config.is_some_and(|config| self.store.is_made(&config) == Some(true));
+        Ok(Told { phase, run: self.store.made_by().filter(|_| ours), since: None, message: None })
     }
 
     /// As the nightly tests do: it is made each time. Whether an earlier one goes first is the host's business.
     fn create(&self, run: &str, ui: &Ui) -> Result<Told> {
         self.store.remember(run)?;
         self.work("create", self.connection.limits().create, ui)?;
+        if let Some(config) = self.file(CONFIG, ui)? {
+            self.store.identify(run, &config)?;
+        }
         self.status(ui)
     }
 
     fn delete(&self, run: Option<&str>, ui: &Ui) -> Result<bool> {
-        if self.store.is_of_another(run) {
+        let other = || Ok(self.file(CONFIG, ui)?.is_some_and(|config| self.store.is_made(&config) == Some(false)));
+        if self.store.is_of_another(run) || (run.is_some() && other()?) {
             return Ok(false);
         }
         self.work("delete", self.connection.limits().delete, ui)?;
+        self.store.remove()?;
         Ok(true)
     }
 
@@ -98,7 +103,7 @@ impl Speaker for K8sManager {
             Error::new(Cause::ClusterUnreachable, what).next("make the cluster: cluster-install cluster create NAME")
         };
         Ok(Sent {
-            kubeconfig: self.file("config", ui)?.ok_or_else(none)?,
+            kubeconfig: self.file(CONFIG, ui)?.ok_or_else(none)?,
             certificate: self.file("cert.pem", ui)?,
             login: self.file("config.json", ui)?,
         })
