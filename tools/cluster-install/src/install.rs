@@ -41,6 +41,9 @@ const SLOW: f64 = 1.5;
 /// the next time does not change what is installed.
 const PATIENT: u64 = 10;
 
+/// The requests of the first round trip ([`Facts::ask`], the lease), each on a connection of its own.
+const FIRST: usize = 8;
+
 /// How much of it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extent {
@@ -206,6 +209,22 @@ struct Call<'a> {
     component: Option<&'a Component>,
 }
 
+/// What can be asked of a cluster without knowing anything.
+struct Facts {
+    id: ClusterId,
+    kinds: Kinds,
+    kept: Vec<Kept>,
+}
+
+impl Facts {
+    async fn ask(opened: &Opened) -> Result<Self> {
+        let client = &opened.client;
+        let (id, kinds, kept) =
+            tokio::try_join!(cluster::identity(opened), Kinds::discover(client), inventory::all(client))?;
+        Ok(Self { id, kinds, kept })
+    }
+}
+
 /// What was found before anything is changed.
 struct Ground {
     id: ClusterId,
@@ -223,10 +242,10 @@ impl Call<'_> {
     /// All steps in their order; returns the record and its digest, but of `apply`.
     async fn install(&self, mut release: Release, progress: &mut Progress) -> Result<Option<(Install, String)>> {
         let Self { args, ui, run, .. } = *self;
-        let see = |client| async move { lease::see(&client).await };
-        let (opened, seen) = cluster::open_wide(&args.cluster, PARALLEL, ui, see).await?;
+        let first = async |opened: &Opened| tokio::join!(lease::see(&opened.client), Facts::ask(opened));
+        let (opened, (seen, facts)) = cluster::open_wide(&args.cluster, PARALLEL - FIRST, ui, first).await?;
         let client = &opened.client;
-        let (guard, ground) = self.begin(&opened, &seen, &release, progress).await?;
+        let (guard, ground) = self.begin(&opened, &seen?, facts, &release, progress).await?;
         if let Some(earlier) = guard.dirty().map(String::from) {
             guard.release().await?;
             let what = format!("{} is dirty: run {earlier} used it and never cleaned it", opened.name);
@@ -305,22 +324,32 @@ impl Call<'_> {
         Ok(written)
     }
 
-    /// Takes the lease, and looks at the cluster. What was seen while another run held it is looked at again.
+    /// Takes the lease, and looks at the cluster. What was seen while another run held it, or may have, is looked at
+    /// again.
     async fn begin(
         &self,
         opened: &Opened,
         seen: &lease::Seen,
+        facts: Result<Facts>,
         release: &Release,
         progress: &mut Progress,
     ) -> Result<(Guard, Ground)> {
         let Self { args, ui, .. } = *self;
         let (client, holder) = (&opened.client, self.run.id());
+        let mut facts = Some(facts).filter(|_| seen.holds_for(&holder));
         let mut guard = None;
         if seen.held_by_another(&holder) {
             guard = Some(args.patience.take(client, &holder, ui).await?);
         }
         loop {
-            let mut ground = match self.look(opened, release, progress).await {
+            let looked = async {
+                let facts = match facts.take() {
+                    Some(facts) => facts?,
+                    None => Facts::ask(opened).await?,
+                };
+                self.look(opened, facts, release, progress).await
+            };
+            let mut ground = match looked.await {
                 Ok(ground) => ground,
                 Err(error) => {
                     // Nothing was changed: the next one need not wait until it expires.
@@ -351,11 +380,9 @@ impl Call<'_> {
     }
 
     /// What is there, and where the release's objects belong.
-    async fn look(&self, opened: &Opened, release: &Release, progress: &mut Progress) -> Result<Ground> {
+    async fn look(&self, opened: &Opened, facts: Facts, release: &Release, progress: &mut Progress) -> Result<Ground> {
         let Self { args, ui, .. } = *self;
-        let client = &opened.client;
-        let (id, mut kinds, mut others) =
-            tokio::try_join!(cluster::identity(opened), Kinds::discover(client), inventory::all(client))?;
+        let Facts { id, mut kinds, kept: mut others } = facts;
         let earlier = others.iter().position(|kept| kept.inventory.component == args.component);
         let earlier = earlier.map(|at| others.swap_remove(at));
         kinds.learn(&release.objects);

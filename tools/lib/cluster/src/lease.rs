@@ -169,6 +169,8 @@ pub struct Seen {
     lease: Option<Lease>,
     /// Whether its namespace is on its way out, and the lease with it: written now, it would be lost in a moment.
     going: bool,
+    /// How long that took.
+    took: Duration,
 }
 
 impl Seen {
@@ -182,6 +184,18 @@ impl Seen {
     #[must_use]
     pub fn held_by_another(&self, run: &str) -> bool {
         self.state().held_by_another(run, Timestamp::now())
+    }
+
+    /// Whether what was read of the cluster at the same time holds, although it may have been read a moment before
+    /// the lease: no other run can have had the cluster then. A run that already has it had it before its tools began;
+    /// and where there is no lease, none was there for as long as a namespace at least takes to go. A lease that is
+    /// there and free may just have become so.
+    #[must_use]
+    pub fn holds_for(&self, run: &str) -> bool {
+        match &self.lease {
+            Some(lease) => !self.going && LeaseState::of(lease).holder.as_deref() == Some(run),
+            None => !self.going && self.took < namespace::LINGERS,
+        }
     }
 
     /// The lease once its namespace is none that goes.
@@ -199,8 +213,9 @@ impl Seen {
 /// # Errors
 /// As [`crate::cause_of`] says.
 pub async fn see(client: &Client) -> Result<Seen> {
+    let began = Instant::now();
     let (lease, going) = tokio::try_join!(read(client), namespace::going(client))?;
-    Ok(Seen { lease, going })
+    Ok(Seen { lease, going, took: began.elapsed() })
 }
 
 /// As [`take`], of a lease that was read; if somebody has written it since, it is read again.
@@ -360,8 +375,17 @@ async fn update(client: &Client, mut seen: Option<Lease>, change: impl Fn(&mut L
 async fn write(client: &Client, mut lease: Lease, fresh: bool) -> Result<Lease, kube::Error> {
     if fresh {
         lease.metadata.name = Some(LEASE.into());
-        namespace::create(client).await?;
-        leases(client).create(&PostParams::default(), &lease).await
+        let (leases, params) = (leases(client), PostParams::default());
+        let create = || leases.create(&params, &lease);
+        // Both at once: an API server that does not know the namespace of what is to be created looks again after
+        // 50 ms (kubernetes/apiserver, plugin/namespace/lifecycle, missingNamespaceWait).
+        match tokio::join!(namespace::create(client), create()) {
+            (made, Err(kube::Error::Api(status))) if status.code == 404 => {
+                made?;
+                create().await
+            }
+            (_, created) => created,
+        }
     } else {
         leases(client).replace(LEASE, &PostParams::default(), &lease).await
     }

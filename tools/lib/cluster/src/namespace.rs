@@ -12,7 +12,10 @@ use kube::{
 
 use crate::{KubeContext, NAMESPACE, lease::patient};
 
-/// How long it may take to go: the namespace controller begins after 5 s.
+/// How long it is at least there once somebody has asked it to go (kubernetes/pkg/controller/namespace,
+/// namespaceDeletionGracePeriod).
+pub(crate) const LINGERS: Duration = Duration::from_secs(5);
+/// How long it may take to go.
 const GOING: Duration = Duration::from_secs(60);
 
 /// Waits until our namespace is not on its way out, which would keep us from writing into it.
