@@ -6,6 +6,7 @@ use cluster::{
     Guard, Kinds, KubeContext, Opened, Options,
     inventory::{self, Inventory, Kept},
     lease, nature,
+    objects::Object,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -29,6 +30,7 @@ use crate::{
     release::Release,
     running,
     steps::Steps,
+    waves::Wave,
 };
 
 /// How long a release may take to become ready, unless somebody says.
@@ -209,6 +211,15 @@ struct Call<'a> {
     component: Option<&'a Component>,
 }
 
+/// As many connections as are needed at the same time, for the widest wave or for the lists and the lease, beside
+/// those of the first requests.
+fn connections(objects: &[Object]) -> usize {
+    let lists = objects.iter().map(|Object { key, .. }| (&key.api_version, &key.kind, &key.namespace));
+    let lists = lists.collect::<BTreeSet<_>>().len() + 2;
+    let of = |wave| objects.iter().filter(|object| Wave::of(object) == wave).count();
+    Wave::ALL.map(of).into_iter().fold(lists, usize::max).min(PARALLEL).saturating_sub(FIRST).max(1)
+}
+
 /// What can be asked of a cluster without knowing anything.
 struct Facts {
     id: ClusterId,
@@ -243,7 +254,8 @@ impl Call<'_> {
     async fn install(&self, mut release: Release, progress: &mut Progress) -> Result<Option<(Install, String)>> {
         let Self { args, ui, run, .. } = *self;
         let first = async |opened: &Opened| tokio::join!(lease::see(&opened.client), Facts::ask(opened));
-        let (opened, (seen, facts)) = cluster::open_wide(&args.cluster, PARALLEL - FIRST, ui, first).await?;
+        let (opened, (seen, facts)) =
+            cluster::open_wide(&args.cluster, connections(&release.objects), ui, first).await?;
         let client = &opened.client;
         let (guard, ground) = self.begin(&opened, &seen?, facts, &release, progress).await?;
         if let Some(earlier) = guard.dirty().map(String::from) {
@@ -519,6 +531,21 @@ fn kills_too_soon(nature: Nature, slowdown: Option<f64>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_for_each_request_at_the_same_time() {
+        let objects = |kind: &str, count| {
+            let one = |number| format!("---\n{{apiVersion: v1, kind: {kind}, metadata: {{name: a{number}}}}}\n");
+            cluster::objects::parse(&(0..count).map(one).collect::<String>(), "r").unwrap()
+        };
+        let wide = |objects: &[Object]| connections(objects) + FIRST;
+        assert_eq!(wide(&objects("ConfigMap", 59)), 59);
+        assert_eq!(wide(&objects("ConfigMap", 1000)), PARALLEL);
+        assert_eq!(connections(&objects("ConfigMap", 1)), 1);
+        let kinds: Vec<_> = (0..20).flat_map(|number| objects(&format!("Kind{number}"), 1)).collect();
+        let halves = [kinds, objects("Namespace", 12)].concat();
+        assert_eq!(wide(&halves), 21 + 2);
+    }
 
     #[test]
     fn slow_nodes_get_more_time_and_not_for_ever() {
