@@ -232,15 +232,17 @@ impl Nightly<'_> {
             work.args(&request.cluster)
         };
         if request.from <= From::Install {
+            let of_release = |verb, component: &String| of_release(request, self.run, verb, component, platform, probe);
+            // Takes the lease as well, and gives it back unless the cluster is fit.
+            let fit = |component: &String| self.stage(of_release("preflight", component)).good();
+            if !request.with_needs(component).all(fit) {
+                return;
+            }
             if !self.stage(work("snapshot", "cleanup", "snapshot")).good() {
                 return;
             }
             let install = |component: &String| {
-                let work =
-                    Work::new("install", "cluster-install", &["install"]).component(component).platform(platform);
-                let probe: Vec<_> = probe.into_iter().flat_map(|image| ["--probe".into(), image.into()]).collect();
-                let work = work.run_dir(self.run).args(&request.cluster).args(&request.ci_args()).args(&probe);
-                let good = self.stage(work.show()).good();
+                let good = self.stage(of_release("install", component).show()).good();
                 self.note_slowdown(component, platform);
                 good
             };
@@ -390,6 +392,20 @@ impl Nightly<'_> {
     }
 }
 
+/// What cluster-install does with a release on a cluster.
+fn of_release(
+    request: &Request,
+    run: &RunDir,
+    verb: &'static str,
+    component: &str,
+    platform: &Platform,
+    probe: Option<&str>,
+) -> Work {
+    let work = Work::new(verb, "cluster-install", &[verb]).component(component).platform(platform);
+    let probe: Vec<_> = probe.into_iter().flat_map(|image| ["--probe".into(), image.into()]).collect();
+    work.run_dir(run).args(&request.cluster).args(&request.ci_args()).args(&probe)
+}
+
 fn options(name: &str, values: &[Platform]) -> Vec<String> {
     values.iter().flat_map(|value| [name.to_owned(), value.to_string()]).collect()
 }
@@ -452,6 +468,24 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn both_wirings_ask_the_same_of_a_cluster() {
+        let task = std::fs::read_to_string(tools::root().join("ci/tekton/tasks/preflight.yaml")).unwrap();
+        let options = |text: &str| -> std::collections::BTreeSet<String> {
+            let words = text.split_whitespace().filter(|word| word.starts_with("--"));
+            let names = words.map(|word| word.split('=').next().unwrap().to_owned());
+            // Which cluster, and what only that wiring wants to know.
+            names
+                .filter(|name| !["--kubeconfig", "--lab", "--results-dir", "--stage"].contains(&name.as_str()))
+                .collect()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunDir::create(folder.path().join("run")).unwrap();
+        let request = Request::of("--lab two");
+        let work = of_release(&request, &run, "preflight", "greeter", &Platform::host(), Some("image"));
+        assert_eq!(options(&work.command()), options(&task));
+    }
 
     #[test]
     fn bodies_that_cleanup_puts_back_go_along_and_stay_private() {

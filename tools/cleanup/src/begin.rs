@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use cluster::{Guard, aside, lease};
+use cluster::{Guard, aside, lease, namespace};
 use jiff::Timestamp;
 use kit::{Result, Ui};
 use kube::Client;
@@ -78,7 +78,7 @@ impl First {
             let needs = access::needs(&listing, &before.compare(&listing), |resource| args.forces(resource));
             access::check(client, needs).await?;
         }
-        lease::settled(client).await?;
+        namespace::settled(client).await?;
         let guard = lease::take(client, &scene.run).await?;
         for node in aside::give_back(client).await? {
             ui.note(format!("takes pods again, after a run that was killed: node {node}"));

@@ -184,7 +184,7 @@ impl Kept {
                 Err(_) => Ok(None),
             }
         };
-        let (state, going) = tokio::try_join!(find, cluster::lease::going(client))?;
+        let (state, going) = tokio::try_join!(find, cluster::namespace::going(client))?;
         Ok(Self { file, state: state.filter(|_| !going), going })
     }
 }

@@ -6,7 +6,7 @@ use std::{
     sync::Mutex,
 };
 
-use cluster::lease;
+use cluster::{lease, namespace};
 use jiff::Timestamp;
 use kit::{
     Cause, Done, Error, Result, RunDir, Ui,
@@ -75,7 +75,7 @@ async fn take(scene: &Scene, nodes: bool, started: Timestamp, ui: &Ui) -> Result
         report(&before.baseline, &digest, scene, ui)?;
         return Ok(Done::good().digest(digest));
     }
-    lease::settled(client).await?;
+    namespace::settled(client).await?;
     let guard = lease::take(client, &scene.run).await?;
     if let Some(dirty) = guard.dirty() {
         // No fault of what this run tests.

@@ -86,7 +86,7 @@ fn name_of(digest: &str) -> String {
 
 /// Forgets a baseline, the inventory of what is not installed any more, and everything else of `run`; with our namespace,
 /// and the lease in it, if nothing else is left there. Returns whether that goes. It takes the namespace controller some
-/// seconds, which nobody has to wait for: whoever needs the namespace next does, see [`cluster::lease::settled`].
+/// seconds, which nobody has to wait for: whoever needs the namespace next does, see [`cluster::namespace::settled`].
 ///
 /// # Errors
 /// As [`cluster::cause_of`] says.

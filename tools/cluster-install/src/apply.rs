@@ -19,8 +19,9 @@ use kube::{
 };
 use serde_json::Value;
 
-/// Requests at the same time: enough to hide a slow line, few enough for the API server's flow control.
-pub(crate) const PARALLEL: usize = 32;
+/// Requests at the same time: enough to hide a slow line (the widest wave of Tekton's has 59), few enough for the API
+/// server's flow control, which has the others wait and refuses none.
+pub(crate) const PARALLEL: usize = 64;
 /// How long an object is tried again while the API server or a webhook is not there.
 const PATIENCE: Duration = Duration::from_secs(60);
 

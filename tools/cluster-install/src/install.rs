@@ -6,6 +6,7 @@ use cluster::{
     Guard, Kinds, KubeContext, Opened, Options,
     inventory::{self, Inventory, Kept},
     lease, nature,
+    objects::Object,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -29,6 +30,7 @@ use crate::{
     release::Release,
     running,
     steps::Steps,
+    waves::Wave,
 };
 
 /// How long a release may take to become ready, unless somebody says.
@@ -40,6 +42,9 @@ const SLOW: f64 = 1.5;
 /// How many times as often their liveness probes may fail. One number, so that a measure that is a little different
 /// the next time does not change what is installed.
 const PATIENT: u64 = 10;
+
+/// The requests of the first round trip ([`Facts::ask`], the lease), each on a connection of its own.
+const FIRST: usize = 8;
 
 /// How much of it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,6 +211,31 @@ struct Call<'a> {
     component: Option<&'a Component>,
 }
 
+/// As many connections as are needed at the same time, for the widest wave or for the lists and the lease, beside
+/// those of the first requests.
+fn connections(objects: &[Object]) -> usize {
+    let lists = objects.iter().map(|Object { key, .. }| (&key.api_version, &key.kind, &key.namespace));
+    let lists = lists.collect::<BTreeSet<_>>().len() + 2;
+    let of = |wave| objects.iter().filter(|object| Wave::of(object) == wave).count();
+    Wave::ALL.map(of).into_iter().fold(lists, usize::max).min(PARALLEL).saturating_sub(FIRST).max(1)
+}
+
+/// What can be asked of a cluster without knowing anything.
+struct Facts {
+    id: ClusterId,
+    kinds: Kinds,
+    kept: Vec<Kept>,
+}
+
+impl Facts {
+    async fn ask(opened: &Opened) -> Result<Self> {
+        let client = &opened.client;
+        let (id, kinds, kept) =
+            tokio::try_join!(cluster::identity(opened), Kinds::discover(client), inventory::all(client))?;
+        Ok(Self { id, kinds, kept })
+    }
+}
+
 /// What was found before anything is changed.
 struct Ground {
     id: ClusterId,
@@ -223,10 +253,11 @@ impl Call<'_> {
     /// All steps in their order; returns the record and its digest, but of `apply`.
     async fn install(&self, mut release: Release, progress: &mut Progress) -> Result<Option<(Install, String)>> {
         let Self { args, ui, run, .. } = *self;
-        let see = |client| async move { lease::see(&client).await };
-        let (opened, seen) = cluster::open_wide(&args.cluster, PARALLEL, ui, see).await?;
+        let first = async |opened: &Opened| tokio::join!(lease::see(&opened.client), Facts::ask(opened));
+        let (opened, (seen, facts)) =
+            cluster::open_wide(&args.cluster, connections(&release.objects), ui, first).await?;
         let client = &opened.client;
-        let (guard, ground) = self.begin(&opened, &seen, &release, progress).await?;
+        let (guard, ground) = self.begin(&opened, &seen?, facts, &release, progress).await?;
         if let Some(earlier) = guard.dirty().map(String::from) {
             guard.release().await?;
             let what = format!("{} is dirty: run {earlier} used it and never cleaned it", opened.name);
@@ -305,22 +336,32 @@ impl Call<'_> {
         Ok(written)
     }
 
-    /// Takes the lease, and looks at the cluster. What was seen while another run held it is looked at again.
+    /// Takes the lease, and looks at the cluster. What was seen while another run held it, or may have, is looked at
+    /// again.
     async fn begin(
         &self,
         opened: &Opened,
         seen: &lease::Seen,
+        facts: Result<Facts>,
         release: &Release,
         progress: &mut Progress,
     ) -> Result<(Guard, Ground)> {
         let Self { args, ui, .. } = *self;
         let (client, holder) = (&opened.client, self.run.id());
+        let mut facts = Some(facts).filter(|_| seen.holds_for(&holder));
         let mut guard = None;
         if seen.held_by_another(&holder) {
             guard = Some(args.patience.take(client, &holder, ui).await?);
         }
         loop {
-            let mut ground = match self.look(opened, release, progress).await {
+            let looked = async {
+                let facts = match facts.take() {
+                    Some(facts) => facts?,
+                    None => Facts::ask(opened).await?,
+                };
+                self.look(opened, facts, release, progress).await
+            };
+            let mut ground = match looked.await {
                 Ok(ground) => ground,
                 Err(error) => {
                     // Nothing was changed: the next one need not wait until it expires.
@@ -351,11 +392,9 @@ impl Call<'_> {
     }
 
     /// What is there, and where the release's objects belong.
-    async fn look(&self, opened: &Opened, release: &Release, progress: &mut Progress) -> Result<Ground> {
+    async fn look(&self, opened: &Opened, facts: Facts, release: &Release, progress: &mut Progress) -> Result<Ground> {
         let Self { args, ui, .. } = *self;
-        let client = &opened.client;
-        let (id, mut kinds, mut others) =
-            tokio::try_join!(cluster::identity(opened), Kinds::discover(client), inventory::all(client))?;
+        let Facts { id, mut kinds, kept: mut others } = facts;
         let earlier = others.iter().position(|kept| kept.inventory.component == args.component);
         let earlier = earlier.map(|at| others.swap_remove(at));
         kinds.learn(&release.objects);
@@ -492,6 +531,21 @@ fn kills_too_soon(nature: Nature, slowdown: Option<f64>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_for_each_request_at_the_same_time() {
+        let objects = |kind: &str, count| {
+            let one = |number| format!("---\n{{apiVersion: v1, kind: {kind}, metadata: {{name: a{number}}}}}\n");
+            cluster::objects::parse(&(0..count).map(one).collect::<String>(), "r").unwrap()
+        };
+        let wide = |objects: &[Object]| connections(objects) + FIRST;
+        assert_eq!(wide(&objects("ConfigMap", 59)), 59);
+        assert_eq!(wide(&objects("ConfigMap", 1000)), PARALLEL);
+        assert_eq!(connections(&objects("ConfigMap", 1)), 1);
+        let kinds: Vec<_> = (0..20).flat_map(|number| objects(&format!("Kind{number}"), 1)).collect();
+        let halves = [kinds, objects("Namespace", 12)].concat();
+        assert_eq!(wide(&halves), 21 + 2);
+    }
 
     #[test]
     fn slow_nodes_get_more_time_and_not_for_ever() {

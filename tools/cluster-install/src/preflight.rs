@@ -18,7 +18,7 @@ mod storage;
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use cluster::{Kinds, Opened, Options};
+use cluster::{Guard, Kinds, Opened, Options};
 use kit::{
     Cause, Done, Error, Exit, Output, Platform, Result, RunDir, Ui,
     ci::{Architecture, CiOptions, Cluster, parse_duration},
@@ -44,7 +44,8 @@ pub(crate) struct Args {
     /// The component that is going to be installed
     #[arg(long, value_name = "NAME")]
     component: Option<String>,
-    /// The run's folder, with the component's release; the lease is then that run's, and stays with it
+    /// The run's folder, with the component's release; the lease is then that run's, and stays with it if
+    /// the cluster is fit
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
     /// What is going to be installed, if it is not the run's
@@ -215,11 +216,14 @@ impl Asked {
         };
         let scene = Scene { args, asked: &self, opened: &opened, ui, free: guard.is_some() };
         let rows = rows.with(scene.rows(&mut id, target.as_ref()).await);
-        if let Some(guard) = guard.filter(|_| !self.holder.run) {
+        let report = rows.report(Some(id), target, "another row keeps it from being asked");
+        // A run goes on where it is fit, and otherwise gives back what it took for this look.
+        let goes_on = |guard: &Guard| self.holder.run && (report.fit || !guard.only_looks());
+        if let Some(guard) = guard.filter(|guard| !goes_on(guard)) {
             guard.release().await?;
         }
         step.done("");
-        Ok(rows.report(Some(id), target, "another row keeps it from being asked"))
+        Ok(report)
     }
 }
 

@@ -165,15 +165,16 @@ impl<'a> Runner<'a> {
             total = total.max(prepare("prepare").max(prepare(PREPARE_SLOW))?);
         }
         let stages: &[&str] = match request.from {
-            From::Build | From::Install => &["snapshot", "install", "test", "cleanup"],
+            From::Build | From::Install => &["preflight", "snapshot", "install", "test", "cleanup"],
             From::Test => &["test", "cleanup"],
             From::Cleanup => &["cleanup"],
         };
         for component in &request.components {
             for platform in &request.test_on {
                 for stage in stages {
-                    let itself = std::slice::from_ref(component).iter().filter(|_| *stage != "install");
-                    let installed = request.with_needs(component).filter(|_| *stage == "install");
+                    let all = ["preflight", "install"].contains(stage);
+                    let itself = std::slice::from_ref(component).iter().filter(|_| !all);
+                    let installed = request.with_needs(component).filter(|_| all);
                     for component in itself.chain(installed) {
                         total += get(&format!("{stage} {component} {platform}"))?;
                     }

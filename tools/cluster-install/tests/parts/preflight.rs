@@ -251,4 +251,5 @@ fn a_cluster_that_others_have_and_left(run: &Run<'_>) {
     run.tool(&["lease", "show"]).says(0, &[&format!("run {id} holds the cluster")]);
     let text = run.tool(&["preflight", "--run-dir", run.folder.to_str().unwrap(), "--kubernetes", "1.99"]);
     text.says(3, &["CHECK", "version", "UNFIT", "apiserver", "is not fit: version"]);
+    run.tool(&["lease", "show"]).says(0, &["nobody holds the cluster"]);
 }

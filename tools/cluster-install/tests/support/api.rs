@@ -6,7 +6,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     sync::{Arc, Condvar, Mutex},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
@@ -23,6 +23,8 @@ struct Store {
     requests: Vec<(Instant, String)>,
     /// Paths that nobody may read.
     forbidden: Vec<String>,
+    /// How long each answer takes.
+    latency: Duration,
 }
 
 /// The server; its threads end with the test's process.
@@ -101,6 +103,18 @@ impl Api {
         store.requests.iter().rev().find(|(_, known)| known == request).expect(request).0
     }
 
+    /// From now on each answer takes that long.
+    pub(crate) fn delay(&self, latency: Duration) {
+        self.store.0.lock().unwrap().latency = latency;
+    }
+
+    /// How many round trips the requests since that one took, one after the other.
+    pub(crate) fn trips(&self, since: usize) -> usize {
+        let store = self.store.0.lock().unwrap();
+        let times: Vec<_> = store.requests[since..].iter().map(|(at, _)| *at).collect();
+        1 + times.windows(2).filter(|pair| pair[1] - pair[0] > store.latency / 2).count()
+    }
+
     /// Nobody may read this path.
     pub(crate) fn forbid(&self, path: &str) {
         self.store.0.lock().unwrap().forbidden.push(path.to_owned());
@@ -123,7 +137,12 @@ impl Api {
         let mut stream = stream;
         let (method, target, body) = request(&mut reader)?;
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-        self.store.0.lock().unwrap().requests.push((Instant::now(), format!("{method} {path}")));
+        let latency = {
+            let mut store = self.store.0.lock().unwrap();
+            store.requests.push((Instant::now(), format!("{method} {path}")));
+            store.latency
+        };
+        std::thread::sleep(latency);
         if query.contains("watch=true") {
             return self.watch(&mut stream, path, query);
         }

@@ -12,7 +12,7 @@ use kube::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{FIELD_MANAGER, KubeContext, NAMESPACE, lease::ensure_namespace};
+use crate::{FIELD_MANAGER, KubeContext, NAMESPACE, namespace};
 
 /// The label that all inventories have; its value is the component.
 pub const LABEL: &str = "other-arch/inventory";
@@ -104,7 +104,7 @@ async fn write(client: &Client, inventory: &Inventory, sent: Option<String>, rec
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let written = match maps(client).patch(&name, &params, &Patch::Apply(&map)).await {
         Err(kube::Error::Api(status)) if status.code == 404 => {
-            ensure_namespace(client).await?;
+            namespace::ensure(client).await?;
             maps(client).patch(&name, &params, &Patch::Apply(&map)).await
         }
         written => written,

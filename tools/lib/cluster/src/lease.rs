@@ -9,21 +9,18 @@ use std::{
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::{
-        coordination::v1::{Lease, LeaseSpec},
-        core::v1::Namespace,
-    },
+    api::coordination::v1::{Lease, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::MicroTime,
 };
 use kit::{Cause, Error, Result, retry};
 use kube::{
     Api, Client, ResourceExt,
     api::PostParams,
-    runtime::{WatchStreamExt, conditions, wait::await_condition, watcher::watch_object},
+    runtime::{WatchStreamExt, watcher::watch_object},
 };
 use serde::Serialize;
 
-use crate::{KubeContext, NAMESPACE, cause_of};
+use crate::{KubeContext, NAMESPACE, cause_of, namespace};
 
 /// The lease's name, in [`NAMESPACE`].
 pub const LEASE: &str = "run";
@@ -37,8 +34,6 @@ const DIRTY: &str = "other-arch/dirty";
 const LOOKS: &str = "other-arch/looks";
 /// How long it is tried when others write at the same time, or when cleanup just removes our namespace.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long our namespace may take to go: the namespace controller begins after 5 s.
-const GOING: Duration = Duration::from_secs(60);
 
 /// Who holds a cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -95,6 +90,7 @@ pub struct Guard {
     client: Client,
     run: String,
     dirty: Option<String>,
+    looks: bool,
     lost: Arc<OnceLock<String>>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -103,13 +99,20 @@ impl Guard {
     fn new(client: &Client, run: &str, lease: &Lease) -> Self {
         let lost = Arc::new(OnceLock::new());
         let task = tokio::spawn(renew(client.clone(), run.to_owned(), Arc::clone(&lost)));
-        Self { client: client.clone(), run: run.to_owned(), dirty: LeaseState::of(lease).dirty, lost, task }
+        let (dirty, looks) = (LeaseState::of(lease).dirty, only_looks(lease, run));
+        Self { client: client.clone(), run: run.to_owned(), dirty, looks, lost, task }
     }
 
     /// The run whose leftovers are in the cluster: its lease expired before it was cleaned.
     #[must_use]
     pub fn dirty(&self) -> Option<&str> {
         self.dirty.as_deref()
+    }
+
+    /// Whether the run has not yet been there for more than to look.
+    #[must_use]
+    pub fn only_looks(&self) -> bool {
+        self.looks
     }
 
     /// Whether it is still ours.
@@ -166,6 +169,8 @@ pub struct Seen {
     lease: Option<Lease>,
     /// Whether its namespace is on its way out, and the lease with it: written now, it would be lost in a moment.
     going: bool,
+    /// How long that took.
+    took: Duration,
 }
 
 impl Seen {
@@ -181,12 +186,24 @@ impl Seen {
         self.state().held_by_another(run, Timestamp::now())
     }
 
+    /// Whether what was read of the cluster at the same time holds, although it may have been read a moment before
+    /// the lease: no other run can have had the cluster then. A run that already has it had it before its tools began;
+    /// and where there is no lease, none was there for as long as a namespace at least takes to go. A lease that is
+    /// there and free may just have become so.
+    #[must_use]
+    pub fn holds_for(&self, run: &str) -> bool {
+        match &self.lease {
+            Some(lease) => !self.going && LeaseState::of(lease).holder.as_deref() == Some(run),
+            None => !self.going && self.took < namespace::LINGERS,
+        }
+    }
+
     /// The lease once its namespace is none that goes.
     async fn settled(self, client: &Client) -> Result<Option<Lease>> {
         if !self.going {
             return Ok(self.lease);
         }
-        settled(client).await?;
+        namespace::settled(client).await?;
         read(client).await
     }
 }
@@ -196,8 +213,9 @@ impl Seen {
 /// # Errors
 /// As [`crate::cause_of`] says.
 pub async fn see(client: &Client) -> Result<Seen> {
-    let (lease, going) = tokio::try_join!(read(client), going(client))?;
-    Ok(Seen { lease, going })
+    let began = Instant::now();
+    let (lease, going) = tokio::try_join!(read(client), namespace::going(client))?;
+    Ok(Seen { lease, going, took: began.elapsed() })
 }
 
 /// As [`take`], of a lease that was read; if somebody has written it since, it is read again.
@@ -304,64 +322,6 @@ pub async fn release(client: &Client, run: Option<&str>) -> Result<()> {
     update(client, seen, free).await.map(drop)
 }
 
-/// Waits until our namespace is not on its way out, which would keep us from writing into it.
-///
-/// # Errors
-/// [`Cause::NotAtBaseline`] if it is stuck; otherwise as [`crate::cause_of`] says.
-pub async fn settled(client: &Client) -> Result<()> {
-    let Some(namespace) = namespace(client).await?.filter(is_going) else { return Ok(()) };
-    let (all, uid) = (Api::all(client.clone()), namespace.uid().unwrap_or_default());
-    match tokio::time::timeout(GOING, await_condition(all, NAMESPACE, conditions::is_deleted::<Namespace>(&uid))).await
-    {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => {
-            Err(Error::from_source(Cause::Apiserver, format!("cannot watch the namespace {NAMESPACE}"), error))
-        }
-        Err(_) => {
-            Err(Error::new(Cause::NotAtBaseline, format!("the namespace {NAMESPACE} is being deleted and does not go"))
-                .next(format!("see what holds it: kubectl get namespace {NAMESPACE} -o yaml")))
-        }
-    }
-}
-
-/// Whether our namespace is on its way out: what is in it is forgotten, although some of it can still be read.
-///
-/// # Errors
-/// As [`crate::cause_of`] says.
-pub async fn going(client: &Client) -> Result<bool> {
-    Ok(namespace(client).await?.is_some_and(|namespace| is_going(&namespace)))
-}
-
-/// The namespace of our own state; nothing where we may not see it either.
-async fn namespace(client: &Client) -> Result<Option<Namespace>> {
-    let namespaces = Api::<Namespace>::all(client.clone());
-    match patient(|| namespaces.get_opt(NAMESPACE)).await {
-        Err(kube::Error::Api(status)) if status.code == 403 => Ok(None),
-        other => other.kube(|| format!("cannot read the namespace {NAMESPACE}")),
-    }
-}
-
-fn is_going(namespace: &Namespace) -> bool {
-    namespace.metadata.deletion_timestamp.is_some()
-}
-
-/// Creates the namespace of our own state.
-///
-/// # Errors
-/// As [`crate::cause_of`] says.
-pub async fn ensure_namespace(client: &Client) -> Result<()> {
-    create_namespace(client).await.kube(|| format!("cannot create the namespace {NAMESPACE}"))
-}
-
-async fn create_namespace(client: &Client) -> Result<(), kube::Error> {
-    let mut namespace = Namespace::default();
-    namespace.metadata.name = Some(NAMESPACE.into());
-    match Api::all(client.clone()).create(&PostParams::default(), &namespace).await {
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        other => other.map(drop),
-    }
-}
-
 fn leases(client: &Client) -> Api<Lease> {
     Api::namespaced(client.clone(), NAMESPACE)
 }
@@ -415,8 +375,17 @@ async fn update(client: &Client, mut seen: Option<Lease>, change: impl Fn(&mut L
 async fn write(client: &Client, mut lease: Lease, fresh: bool) -> Result<Lease, kube::Error> {
     if fresh {
         lease.metadata.name = Some(LEASE.into());
-        create_namespace(client).await?;
-        leases(client).create(&PostParams::default(), &lease).await
+        let (leases, params) = (leases(client), PostParams::default());
+        let create = || leases.create(&params, &lease);
+        // Both at once: an API server that does not know the namespace of what is to be created looks again after
+        // 50 ms (kubernetes/apiserver, plugin/namespace/lifecycle, missingNamespaceWait).
+        match tokio::join!(namespace::create(client), create()) {
+            (made, Err(kube::Error::Api(status))) if status.code == 404 => {
+                made?;
+                create().await
+            }
+            (_, created) => created,
+        }
     } else {
         leases(client).replace(LEASE, &PostParams::default(), &lease).await
     }
@@ -474,6 +443,10 @@ fn claim(lease: &mut Lease, run: &str, aim: Aim, now: Timestamp) -> Result<()> {
         ..before
     });
     Ok(())
+}
+
+fn only_looks(lease: &Lease, run: &str) -> bool {
+    lease.annotations().get(LOOKS).is_some_and(|looks| looks == run)
 }
 
 fn held(state: &LeaseState) -> Error {
@@ -562,10 +535,12 @@ mod tests {
         let mut lease = Lease::default();
         claim(&mut lease, "looks", Aim::Look, at(0)).unwrap();
         claim(&mut lease, "looks", Aim::Renew, at(5)).unwrap();
+        assert!(only_looks(&lease, "looks") && !only_looks(&lease, "r1"));
         claim(&mut lease, "r1", Aim::Work, at(30)).unwrap();
         assert_eq!(LeaseState::of(&lease).dirty, None);
         // It works there, and looks again before it is gone.
         claim(&mut lease, "r1", Aim::Look, at(31)).unwrap();
+        assert!(!only_looks(&lease, "r1"));
         claim(&mut lease, "r2", Aim::Look, at(60)).unwrap();
         assert_eq!(LeaseState::of(&lease).dirty.as_deref(), Some("r1"));
         // The run that looked goes to work.

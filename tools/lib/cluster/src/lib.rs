@@ -13,6 +13,7 @@ mod kinds;
 pub mod kubeconfig;
 mod lab;
 pub mod lease;
+pub mod namespace;
 pub mod nature;
 pub mod objects;
 mod open;

@@ -61,7 +61,7 @@ struct Named {
 /// [`Cause::Usage`] for options and files that name no cluster, [`Cause::Auth`] for credentials that
 /// are refused, [`Cause::ClusterUnreachable`] (or what [`crate::cause_of`] finds) otherwise.
 pub async fn open(options: &Options, ui: &Ui) -> Result<Opened> {
-    open_wide(options, 1, ui, |_| async { Ok(()) }).await.map(|(opened, ())| opened)
+    open_wide(options, 1, ui, async |_| ()).await.map(|(opened, ())| opened)
 }
 
 /// As [`open`], with so many connections from the beginning, for who is going to send many requests: a connection
@@ -69,12 +69,12 @@ pub async fn open(options: &Options, ui: &Ui) -> Result<Opened> {
 /// `first` is asked meanwhile, so that it costs none.
 ///
 /// # Errors
-/// As [`open`], then what `first` returns.
-pub async fn open_wide<T, F: Future<Output = Result<T>>>(
+/// As [`open`].
+pub async fn open_wide<T>(
     options: &Options,
     connections: usize,
     ui: &Ui,
-    first: impl FnOnce(Client) -> F,
+    first: impl AsyncFnOnce(&Opened) -> T,
 ) -> Result<(Opened, T)> {
     // The first call wins; a second one finds the same provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -94,17 +94,16 @@ pub async fn open_wide<T, F: Future<Output = Result<T>>>(
         // What fails here fails below as well.
         tokio::spawn(async move { drop(client.apiserver_version().await) });
     }
+    let Named { name, kubeconfig, lab, own, assumed, shown, .. } = named;
+    let opened = Opened { client, name, kubeconfig, lab, server, assumed, _own: own };
     let late = || {
-        let what = format!("{} within {} s", no_answer(&named.shown, &server), FIRST_ANSWER.as_secs());
+        let what = format!("{} within {} s", no_answer(&shown, &opened.server), FIRST_ANSWER.as_secs());
         Error::new(Cause::ClusterUnreachable, what)
     };
-    let both = async {
-        let (answered, first) = tokio::join!(answers(&client, &named.shown, &server), first(client.clone()));
-        answered.and(first)
-    };
-    let first = within(FIRST_ANSWER, late, both).await?;
-    let Named { name, kubeconfig, lab, own, assumed, .. } = named;
-    Ok((Opened { client, name, kubeconfig, lab, server, assumed, _own: own }, first))
+    let answered = within(FIRST_ANSWER, late, answers(&opened.client, &shown, &opened.server));
+    // Of a cluster that does not answer that is said, and nothing else.
+    let ((), first) = tokio::try_join!(answered, async { Ok(first(&opened).await) })?;
+    Ok((opened, first))
 }
 
 async fn of_lab(name: &str) -> Result<Named> {

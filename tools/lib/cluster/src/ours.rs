@@ -9,7 +9,7 @@ use kube::{
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use crate::{KubeContext, NAMESPACE, cause_of, describe, fail, lease::ensure_namespace};
+use crate::{KubeContext, NAMESPACE, cause_of, describe, fail, namespace};
 
 /// The pods of our namespace.
 #[must_use]
@@ -58,6 +58,6 @@ pub async fn create(client: &Client, manifest: &Value, deadline: Instant) -> Res
             return Err(fail("cannot create its pod", &error));
         }
         sleep(delay).await;
-        ensure_namespace(client).await?;
+        namespace::ensure(client).await?;
     }
 }

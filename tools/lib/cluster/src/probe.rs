@@ -15,8 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::{
     Kind, KubeContext, NAMESPACE,
     explain::{self, Trouble},
-    fail,
-    lease::ensure_namespace,
+    fail, namespace,
     nature::{ANSWER_LIMIT, Facts},
     ours::{self, at_once, pods},
     watch::{Target, View, watch},
@@ -40,7 +39,7 @@ const LOG: Duration = Duration::from_secs(10);
 /// an image that is not the probe.
 pub async fn run(client: &Client, image: &str, arguments: &[String], node: &Node, limit: Duration) -> Result<Facts> {
     let what = || format!("cannot probe node {}", node.name);
-    ensure_namespace(client).await.within(what)?;
+    namespace::ensure(client).await.within(what)?;
     let deadline = Instant::now() + limit;
     let pod = create(client, image, arguments, node, deadline).await.within(what)?;
     let waited = ended(client, &pod, node, deadline, limit).await.within(what);

@@ -15,7 +15,7 @@ use crate::{
 
 /// The stages on a cluster, by what their records would have shown: those of `nightly` and of a Pipeline.
 const STAGES: [(Level, &[&str]); 4] = [
-    (Level::Installs, &["target", "lease", "snapshot", "install"]),
+    (Level::Installs, &["target", "lease", "preflight", "snapshot", "install"]),
     (Level::E2e, &["test", "e2e"]),
     (Level::Unit, &["unit"]),
     (Level::Examples, &["examples"]),

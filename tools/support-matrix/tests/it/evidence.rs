@@ -233,16 +233,18 @@ fn what_a_pipeline_lost_is_counted_without_a_run_json() {
 }
 
 #[test]
-fn a_host_that_makes_no_cluster_is_a_loss() {
-    let world = World::new();
-    let only = |images: &mut kit::record::Images| images.platforms = vec![platform("linux/s390x")];
-    let run = world.run(10, "target").built("p", "v1", only);
-    stage(&run, "target", Some("linux/s390x"), Some(Cause::Ssh));
-    concluded(&world, &run, &["target=Failed", "lease=None", "install=None"]);
-    world.record(&run).unwrap();
-    let found = cell(&world, 11, "p", "linux/s390x");
-    assert_eq!((found.state, found.lost_runs), (State::Built, 1));
-    assert!(found.reason.contains("stage 'target' ended with ssh"), "{}", found.reason);
+fn a_host_that_makes_no_cluster_is_a_loss_and_so_is_a_cluster_that_is_not_fit() {
+    for (name, cause) in [("target", Cause::Ssh), ("preflight", Cause::Dns)] {
+        let world = World::new();
+        let only = |images: &mut kit::record::Images| images.platforms = vec![platform("linux/s390x")];
+        let run = world.run(10, name).built("p", "v1", only);
+        stage(&run, name, Some("linux/s390x"), Some(cause));
+        concluded(&world, &run, &[&format!("{name}=Failed"), "install=None"]);
+        world.record(&run).unwrap();
+        let found = cell(&world, 11, "p", "linux/s390x");
+        assert_eq!((found.state, found.lost_runs), (State::Built, 1), "{name}");
+        assert!(found.reason.contains(&format!("stage '{name}' ended with {cause}")), "{}", found.reason);
+    }
 }
 
 #[test]
