@@ -59,6 +59,8 @@ const LATE: Duration = Duration::from_mins(2);
 const PROGRAM: &str = "/unit.test";
 /// Where in its image what starts it lies.
 const START: &str = "/start";
+/// Who the program runs as, and whose its sources are there.
+const USER: u64 = 65532;
 
 /// The unit tests' section of a component, and its name.
 ///

@@ -15,7 +15,7 @@ use oci::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{PROGRAM, START};
+use super::{PROGRAM, START, USER};
 
 /// Files of a component's sources; more are a mistake.
 const FILES: usize = 200_000;
@@ -59,7 +59,7 @@ impl Images {
                 return Err(Error::new(Cause::Usage, format!("{} holds more than {FILES} files", sources.display())));
             }
             for folder in sources.ancestors().collect::<Vec<_>>().into_iter().rev() {
-                tar.folder(folder)?;
+                tar.folder(folder, if folder == sources { USER } else { 0 })?;
             }
             files.iter().try_for_each(|file| tar.add(file, file, None))?;
             tar.add(starter, Path::new(START), Some(0o755))
@@ -142,6 +142,9 @@ impl<W: Write> Archive<W> {
         header.set_mode(mode);
         header.set_size(size);
         header.set_mtime(0);
+        // As where they are compiled, tests may write beside their sources.
+        header.set_uid(USER);
+        header.set_gid(USER);
         header
     }
 
@@ -150,12 +153,14 @@ impl<W: Write> Archive<W> {
         path.strip_prefix("/").unwrap_or(path)
     }
 
-    fn folder(&mut self, path: &Path) -> Result<()> {
+    fn folder(&mut self, path: &Path, owner: u64) -> Result<()> {
         let inside = Self::inside(path);
         if inside.as_os_str().is_empty() {
             return Ok(());
         }
         let mut header = Self::header(tar::EntryType::Directory, 0o755, 0);
+        header.set_uid(owner);
+        header.set_gid(owner);
         let added = self.0.append_data(&mut header, inside, std::io::empty());
         added.cause(Cause::HostDisk, || format!("cannot pack {}", path.display()))
     }
@@ -165,7 +170,7 @@ impl<W: Write> Archive<W> {
         let failed = || format!("cannot pack {}", file.display());
         let data = std::fs::symlink_metadata(file).cause(Cause::Usage, failed)?;
         if data.is_dir() {
-            return self.folder(path);
+            return self.folder(path, USER);
         }
         if data.is_symlink() {
             let target = std::fs::read_link(file).cause(Cause::Usage, failed)?;
@@ -240,8 +245,14 @@ mod tests {
             };
             let layer = blob(images.sources.descriptor.digest().as_ref());
             let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(&layer[..]));
-            let names: Vec<_> =
-                archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned()).collect();
+            let entries = archive.entries().unwrap().map(Result::unwrap);
+            let entries = entries.map(|entry| (entry.path().unwrap().into_owned(), entry.header().uid().unwrap()));
+            let (names, owners): (Vec<_>, Vec<_>) = entries.unzip();
+            // What leads to the sources is not the tests'.
+            for (name, owner) in names.iter().zip(owners) {
+                let within = Path::new("/").join(name).starts_with(sources.path()) || name.ends_with(&START[1..]);
+                assert_eq!(owner, if within { USER } else { 0 }, "{}", name.display());
+            }
             let manifest: Value = serde_json::from_slice(&blob(image.digest().as_ref())).unwrap();
             let config: Value = serde_json::from_slice(&blob(manifest["config"]["digest"].as_str().unwrap())).unwrap();
             assert!(names.contains(&PathBuf::from(START.trim_start_matches('/'))), "{names:?}");

@@ -20,7 +20,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::follow::Follower;
+use super::{USER, follow::Follower};
 use crate::cause::CONTAINER_ENDED;
 
 /// The label of all its pods.
@@ -137,7 +137,7 @@ fn manifest(args: &InPodArgs) -> serde_json::Value {
             "terminationGracePeriodSeconds": 5,
             "automountServiceAccountToken": false,
             "enableServiceLinks": false,
-            "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532,
+            "securityContext": {"runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER,
                 "seccompProfile": {"type": "RuntimeDefault"}},
             "volumes": [{"name": "tmp", "emptyDir": {}}],
             "containers": [{

@@ -22,6 +22,13 @@ func TestPlace(t *testing.T) {
 	if err := os.WriteFile(t.TempDir()+"/x", nil, 0o600); err != nil {
 		t.Error(err)
 	}
+	// Beside the sources, as where it was compiled.
+	if err := os.Mkdir("written", 0o700); err != nil {
+		t.Error(err)
+	}
+	if err := os.RemoveAll("written"); err != nil {
+		t.Error(err)
+	}
 	if os.Getuid() == 0 {
 		t.Error("it runs as root")
 	}
