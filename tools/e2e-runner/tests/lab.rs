@@ -327,3 +327,21 @@ fn a_cluster_that_does_not_answer(lab: &Lab) {
     ended.says(3, &["error[cluster-unreachable]"]);
     assert_eq!(lab.results(&world, "down").head.cause, Some(Cause::ClusterUnreachable));
 }
+
+#[test]
+#[ignore = "needs a lab for minutes: cargo xtask test --faults runs it"]
+fn faults_of_the_store_are_the_api_server_s() {
+    let lab = Lab { ours: true, name: "e2e-faults".into() };
+    lab.tool(&["up"]);
+    let world = World::new("test", SUITES, "").with_labs();
+    let mut command = lab.command(&world, "deaf", &["--suite", "long", "--no-second-attempt"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    lab.tool(&["kill", "etcd", "--hold"]);
+    // It listens, and cannot do what it is asked: that has to be seen twice.
+    std::thread::sleep(Duration::from_secs(16));
+    lab.tool(&["start", "etcd"]);
+    let ended = Ended::of(child.wait_with_output().unwrap());
+    ended.says(3, &["FAIL TestWaits [apiserver]"]);
+    assert_eq!(lab.results(&world, "deaf").head.cause, Some(Cause::Apiserver));
+}
