@@ -234,11 +234,13 @@ impl Nightly<'_> {
         if request.from <= From::Install {
             let of_release = |verb, component: &String| of_release(request, self.run, verb, component, platform, probe);
             // Takes the lease as well, and gives it back unless the cluster is fit.
-            let fit = |component: &String| self.stage(of_release("preflight", component)).good();
-            if !request.with_needs(component).all(fit) {
-                return;
-            }
-            if !self.stage(work("snapshot", "cleanup", "snapshot")).good() {
+            let good = |work| {
+                let ended = self.stage(work);
+                ended.good() || self.leave(ended.cause)
+            };
+            if !request.with_needs(component).all(|component| good(of_release("preflight", component)))
+                || !good(work("snapshot", "cleanup", "snapshot"))
+            {
                 return;
             }
             let install = |component: &String| {
@@ -291,6 +293,19 @@ impl Nightly<'_> {
         if self.runner.run(remove).good() {
             self.runner.run(make);
         }
+    }
+
+    /// Gives back the lease of a cluster on which nothing was changed, whatever the reason; says that it is not good.
+    fn leave(&self, cause: Option<Cause>) -> bool {
+        // What another run holds was never ours, and the lease of a whole lab that goes is of no use.
+        if cause != Some(Cause::LeaseHeld) && !self.lab_is_ours.load(Ordering::SeqCst) {
+            if self.interrupted().is_some() {
+                self.note_signal();
+            }
+            let release = Work::new("lease", "cluster-install", &["lease", "release", "--if-clean"]).unrecorded();
+            self.runner.run(release.run_dir(self.run).args(&self.request.cluster));
+        }
+        false
     }
 
     fn clean(&self, work: Work) {

@@ -348,7 +348,9 @@ impl Call<'_> {
     ) -> Result<(Guard, Ground)> {
         let Self { args, ui, .. } = *self;
         let (client, holder) = (&opened.client, self.run.id());
-        let mut facts = Some(facts).filter(|_| seen.holds_for(&holder));
+        // Inventories without a lease lie in a namespace that was just going.
+        let whole = |facts: &Result<Facts>| seen.is_there() || facts.as_ref().is_ok_and(|facts| facts.kept.is_empty());
+        let mut facts = Some(facts).filter(|facts| seen.holds_for(&holder) && whole(facts));
         let mut guard = None;
         if seen.held_by_another(&holder) {
             guard = Some(args.patience.take(client, &holder, ui).await?);

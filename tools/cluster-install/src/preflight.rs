@@ -20,7 +20,7 @@ use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use cluster::{Guard, Kinds, Opened, Options};
 use kit::{
-    Cause, Done, Error, Exit, Output, Platform, Result, RunDir, Ui,
+    Cause, Class, Done, Error, Exit, Output, Platform, Result, RunDir, Ui,
     ci::{Architecture, CiOptions, Cluster, parse_duration},
     record::{ClusterId, Image, Node, SCHEMA_VERSION},
 };
@@ -126,9 +126,17 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<Done> {
     Ok(cause.map_or_else(Done::good, |cause| Done { exit: Some(Exit::INFRASTRUCTURE), ..Done::found(cause) }))
 }
 
-/// What another run has left counts against no product, no more than it does for an installation.
+/// What is wrong with a cluster counts against no product; only an image does that is not what it says.
 fn of_the_cluster(cause: Cause) -> Cause {
-    if cause == Cause::NotAtBaseline { Cause::LeaseHeld } else { cause }
+    match cause {
+        Cause::ImageMissingPlatform | Cause::ImageWrongArch => cause,
+        // What another run has left.
+        Cause::NotAtBaseline => Cause::LeaseHeld,
+        // A policy refuses what we ask with.
+        cause if cause.class() == Class::Product => Cause::Auth,
+        Cause::Unclassified => Cause::Apiserver,
+        cause => cause,
+    }
 }
 
 fn text(report: &Report) -> String {
@@ -219,8 +227,10 @@ impl Asked {
         let report = rows.report(Some(id), target, "another row keeps it from being asked");
         // A run goes on where it is fit, and otherwise gives back what it took for this look.
         let goes_on = |guard: &Guard| self.holder.run && (report.fit || !guard.only_looks());
-        if let Some(guard) = guard.filter(|guard| !goes_on(guard)) {
-            guard.release().await?;
+        if let Some(guard) = guard.filter(|guard| !goes_on(guard))
+            && let Err(error) = guard.release().await
+        {
+            ui.warn(format!("the lease was not given back, it ends by itself in 15 minutes: {error}"));
         }
         step.done("");
         Ok(report)

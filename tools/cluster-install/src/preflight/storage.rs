@@ -9,7 +9,7 @@ use cluster::{
 };
 use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::{
-    core::v1::{Event, PersistentVolumeClaim, Pod},
+    core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod},
     storage::v1::StorageClass,
 };
 use kit::{Cause, Error, Platform, Result, ui::duration};
@@ -22,6 +22,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::row::Row;
 
+/// How long a volume may take to go with its claim.
+const GOES: Duration = Duration::from_secs(60);
 /// The label of pod and claim.
 pub(crate) const LABEL: &str = "other-arch/volume";
 /// Marks a class as the one for claims that name none (k8s.io/api/storage, and what it was called before).
@@ -41,11 +43,29 @@ pub(crate) async fn row(client: &Client, platform: &Platform, image: &str, limit
     let began = Instant::now();
     let bound = bind(client, platform, image, limit).await;
     // What stays goes with the next look or with the namespace.
+    let of_ours = ListParams::default().labels(LABEL);
+    let volumes = claims(client).list(&of_ours).await.map(|claims| claims.items).unwrap_or_default();
     let _ = ours::forget(client, LABEL).await;
-    let _ = claims(client).delete_collection(&ours::at_once(), &ListParams::default().labels(LABEL)).await;
+    let _ = claims(client).delete_collection(&ours::at_once(), &of_ours).await;
+    gone(client, volumes.into_iter().filter_map(|claim| claim.spec?.volume_name)).await;
     match bound {
         Ok(()) => Row::fit("storage", format!("class {class} bound a volume in {}", duration(began.elapsed()))),
         Err(error) => Row::error("storage", &error.within(format!("class {class}"))),
+    }
+}
+
+/// Waits until what is deleted with its claim is gone: a baseline that is taken next would have it.
+async fn gone(client: &Client, volumes: impl Iterator<Item = String>) {
+    let all = Api::<PersistentVolume>::all(client.clone());
+    let deadline = Instant::now() + GOES;
+    let goes = |volume: PersistentVolume| {
+        volume.spec.is_some_and(|spec| spec.persistent_volume_reclaim_policy.as_deref() == Some("Delete"))
+    };
+    for name in volumes {
+        // Who may not see volumes takes no baseline of them.
+        while Instant::now() < deadline && all.get_opt(&name).await.is_ok_and(|found| found.is_some_and(goes)) {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
     }
 }
 

@@ -198,6 +198,12 @@ impl Seen {
         }
     }
 
+    /// Whether there is a lease at all, free or held.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.lease.is_some()
+    }
+
     /// The lease once its namespace is none that goes.
     async fn settled(self, client: &Client) -> Result<Option<Lease>> {
         if !self.going {

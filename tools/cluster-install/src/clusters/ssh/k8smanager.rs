@@ -32,10 +32,13 @@ impl K8sManager {
     }
 
     /// Nobody promised that it can be called twice: what may have begun is not begun again.
-    fn work(&self, verb: &str, limit: std::time::Duration, ui: &Ui) -> Result<()> {
-        let (what, command) = (format!("k8smanager {verb}"), format!("k8smanager {verb}"));
-        let answered = self.connection.call(&Call { what: &what, command: &command, again: None, limit }, ui)?;
-        if answered.code == 0 { Ok(()) } else { Err(self.failed(&what, &answered)) }
+    fn work(&self, verb: &str, limit: std::time::Duration, ui: &Ui) -> Result<Answered> {
+        let command = format!("k8smanager {verb}");
+        self.connection.call(&Call { what: &command, command: &command, again: None, limit }, ui)
+    }
+
+    fn worked(&self, verb: &str, answered: &Answered) -> Result<()> {
+        if answered.code == 0 { Ok(()) } else { Err(self.failed(&format!("k8smanager {verb}"), answered)) }
     }
 
     fn failed(&self, what: &str, answered: &Answered) -> Error {
@@ -73,17 +76,19 @@ impl Speaker for K8sManager {
         let config = self.file(CONFIG, ui)?;
         let phase = if config.is_some() { Phase::Ready } else { Phase::Absent };
         // Somebody may have made another one since.
-        let ours = config.is_some_and(|config| self.store.is_made(&config) == Some(true));
+        let ours = config.is_some_and(|config| self.store.is_made(&config) != Some(false));
         Ok(Told { phase, run: self.store.made_by().filter(|_| ours), since: None, message: None })
     }
 
     /// As the nightly tests do: it is made each time. Whether an earlier one goes first is the host's business.
     fn create(&self, run: &str, ui: &Ui) -> Result<Told> {
         self.store.remember(run)?;
-        self.work("create", self.connection.limits().create, ui)?;
-        if let Some(config) = self.file(CONFIG, ui)? {
-            self.store.identify(run, &config)?;
+        let answered = self.work("create", self.connection.limits().create, ui)?;
+        // Also if it made none: one that is there later is somebody's.
+        if let Ok(config) = self.file(CONFIG, ui) {
+            self.store.identify(run, &config.unwrap_or_default())?;
         }
+        self.worked("create", &answered)?;
         self.status(ui)
     }
 
@@ -92,7 +97,7 @@ impl Speaker for K8sManager {
         if self.store.is_of_another(run) || (run.is_some() && other()?) {
             return Ok(false);
         }
-        self.work("delete", self.connection.limits().delete, ui)?;
+        self.worked("delete", &self.work("delete", self.connection.limits().delete, ui)?)?;
         self.store.remove()?;
         Ok(true)
     }
