@@ -93,10 +93,9 @@ fn shielded(spec: &Value, found: &mut Vec<String>) {
     if !list(&spec["steps"]).into_iter().any(|step| text(&step["image"]) == "step-image://e2e-runner") {
         return;
     }
-    let workspaces = list(&spec["workspaces"]);
-    let shield = |entry: &&Value| entry["mountPath"] == GIVEN && entry["readOnly"] == true;
+    let mut workspaces = list(&spec["workspaces"]).into_iter();
     let moved = named(&spec["workspaces"], "run").is_none_or(|run| !run["mountPath"].is_null());
-    if moved || !workspaces.iter().any(|entry| shield(entry)) {
+    if moved || !workspaces.any(|entry| entry["mountPath"] == GIVEN && entry["readOnly"] == true) {
         found.push(format!("tests could write what the run's end believes: mount {GIVEN} readOnly within run"));
     }
     for hidden in ["host", "runs"].into_iter().filter(|name| named(&spec["workspaces"], name).is_some()) {
