@@ -146,7 +146,7 @@ fn the_tasks_of_a_run_on_a_host_whose_side_drives_the_lab() {
     let night = Night::new(&world, "r1", &[("ssh-privatekey", &key)]);
     night.step("target", "target").says(0, &["z-1 is there for this run"]);
     night.step("lease", "lease").says(0, &["run r1 holds the cluster"]);
-    let kubeconfig = night.at("target/kubeconfig").display().to_string();
+    let kubeconfig = night.at("given/target/kubeconfig").display().to_string();
     let status = ["status", "--kubeconfig", &kubeconfig];
     Ended::of(&mut world.command(&status)).says(0, &["z-1 at", "run r1 holds the cluster"]);
 
@@ -156,7 +156,7 @@ fn the_tasks_of_a_run_on_a_host_whose_side_drives_the_lab() {
     Ended::of(&mut other.command("target", "target", short)).says(3, &["error[lease-held]", "run r1 holds"]);
 
     night.step("finish", "target").says(0, &[]);
-    assert!(!night.at("target").exists());
+    assert!(!night.at("given/target").exists());
     Ended::of(&mut world.command(&["cluster", "status", "z-1", "--ci", "ci"])).says(3, &["error[cluster-unreachable]"]);
 }
 
