@@ -3,7 +3,6 @@
 use std::{
     fs::{self, File, TryLockError},
     io::{Read, Seek, Write},
-    path::Path,
     time::Duration,
 };
 
@@ -62,8 +61,8 @@ impl Maker {
 /// The run that has begun to make it last, whoever has the lock.
 pub(super) fn last(cluster: &str) -> Result<Option<String>> {
     let path = dirs::maker(cluster)?;
-    let read = |path: &Path| content(&File::open(path)?);
-    read(&path).cause(Cause::HostDisk, || format!("cannot read {}", path.display()))
+    let read = File::open(&path).and_then(|file| content(&file));
+    read.cause(Cause::HostDisk, || format!("cannot read {}", path.display()))
 }
 
 fn content(file: &File) -> std::io::Result<Option<String>> {

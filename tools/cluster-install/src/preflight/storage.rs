@@ -16,6 +16,7 @@ use kit::{Cause, Error, Platform, Result, ui::duration};
 use kube::{
     Api, Client, ResourceExt,
     api::{ApiResource, GroupVersionKind, ListParams, PostParams},
+    runtime::{conditions::is_deleted, wait::await_condition},
 };
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
@@ -57,14 +58,13 @@ pub(crate) async fn row(client: &Client, platform: &Platform, image: &str, limit
 /// Waits until what is deleted with its claim is gone: a baseline that is taken next would have it.
 async fn gone(client: &Client, volumes: impl Iterator<Item = String>) {
     let all = Api::<PersistentVolume>::all(client.clone());
-    let deadline = Instant::now() + GOES;
-    let goes = |volume: PersistentVolume| {
-        volume.spec.is_some_and(|spec| spec.persistent_volume_reclaim_policy.as_deref() == Some("Delete"))
-    };
     for name in volumes {
         // Who may not see volumes takes no baseline of them.
-        while Instant::now() < deadline && all.get_opt(&name).await.is_ok_and(|found| found.is_some_and(goes)) {
-            tokio::time::sleep(Duration::from_millis(500)).await;
+        let Ok(Some(volume)) = all.get_opt(&name).await else { continue };
+        let uid = volume.uid().unwrap_or_default();
+        if volume.spec.is_some_and(|spec| spec.persistent_volume_reclaim_policy.as_deref() == Some("Delete")) {
+            let gone = await_condition(all.clone(), &name, is_deleted::<PersistentVolume>(&uid));
+            let _ = tokio::time::timeout(GOES, gone).await;
         }
     }
 }
